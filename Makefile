@@ -1,0 +1,77 @@
+# The interpreter that the environments are made from.
+PYTHON ?= python3
+# Most tests wait for a server, so more workers than cores pay off.
+WORKERS ?= 4
+# More words for pytest, such as PYTEST_ARGS="-k teardown".
+PYTEST_ARGS ?=
+
+VENV := .venv
+LOWEST := .venv-lowest
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-pyproject
+LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
+
+SOURCES := $(wildcard flask_poolguard tests example_app benchmarks tools noxfile.py)
+TYPED := $(wildcard flask_poolguard tests example_app benchmarks tools/*.py noxfile.py)
+PYTEST := -m pytest -m "not soak" -n $(WORKERS) -ra
+
+.PHONY: help venv test test-soak test-lowest lint format types imports docs demo clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	  awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+venv: $(STAMP) ## Make .venv with everything that development needs
+
+# --group needs pip 25.1, newer than the one that Python 3.11 brings.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+$(LOWEST_STAMP): pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(LOWEST)/bin/python -m pip install --quiet --editable . --group lowest
+	touch $@
+
+test: $(STAMP) ## Run the tests on real servers, with coverage
+	tools/ensure-servers
+	$(BIN)/python $(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
+
+test-soak: $(STAMP) ## Run the tests that take minutes
+	tools/ensure-servers
+	$(BIN)/python -m pytest -m soak -ra $(PYTEST_ARGS)
+
+test-lowest: $(LOWEST_STAMP) ## Run the tests on the oldest supported releases
+	tools/ensure-servers
+	$(LOWEST)/bin/python $(PYTEST) $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Check the code's style and format
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(STAMP) ## Rewrite the code in the house format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: $(STAMP) ## Check the types
+	$(BIN)/mypy $(TYPED)
+
+imports: $(STAMP) ## Check that imports go one way
+	$(BIN)/lint-imports
+
+docs: $(STAMP) ## Build the documentation, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+demo: $(STAMP) ## Show the guard at work on a private server
+	tools/ensure-servers
+	$(BIN)/python tools/demo.py
+
+clean: ## Remove everything that make made
+	rm -rf $(VENV) $(LOWEST) .nox dist build docs/_build htmlcov
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,274 @@
+"""All reading of ``app.config``: frozen settings, each with the origin of its value."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import os
+import typing as t
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+logger = logging.getLogger("flask_poolguard")
+
+PREFIX = "POOLGUARD_"
+AUTO: t.Final = "auto"
+DEFAULT: t.Final = "default"
+
+T = t.TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(t.Generic[T]):
+    """A value and where it came from (a config key, an engine option, "default")."""
+
+    value: T
+    origin: str = DEFAULT
+
+    @property
+    def is_default(self) -> bool:
+        """Tell whether nobody set this."""
+        return self.origin == DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one pool is to be like; times in seconds."""
+
+    pool_size: Setting[int]
+    max_overflow: Setting[int]
+    pool_timeout: Setting[float]
+    pool_recycle: Setting[float | t.Literal["auto"]]
+    pool_class: Setting[str]
+    idle_limit: Setting[float | None]
+    on_leak: Setting[t.Literal["return", "discard", "raise"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One key: its default, who may set it, and what it accepts."""
+
+    name: str
+    default: t.Any
+    allowed: str
+    accepts: Callable[[t.Any], bool]
+    per_bind: bool = True
+
+    @property
+    def key(self) -> str:
+        """Return the key in ``app.config``."""
+        return PREFIX + self.name.upper()
+
+
+def _is_int(value: t.Any, at_least: int) -> bool:
+    return type(value) is int and value >= at_least
+
+
+def _is_seconds(value: t.Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
+def _is_folder(value: t.Any) -> bool:
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    path = os.fspath(value)
+    return isinstance(path, str) and os.path.isabs(path)
+
+
+def _one_of(*values: str) -> Callable[[t.Any], bool]:
+    return lambda value: type(value) is str and value in values
+
+
+OPTIONS: t.Final = (
+    Option("pool_size", 5, "a whole number, 0 or more", lambda v: _is_int(v, 0)),
+    Option("max_overflow", 10, "a whole number, -1 or more", lambda v: _is_int(v, -1)),
+    Option(
+        "pool_timeout",
+        30.0,
+        "seconds, 0 or more",
+        lambda v: _is_seconds(v) or (type(v) in (int, float) and v == 0),
+    ),
+    Option(
+        "pool_recycle",
+        AUTO,
+        '"auto", seconds above 0, or -1 for never',
+        lambda v: v == AUTO or _is_seconds(v) or (type(v) is int and v == -1),
+    ),
+    Option("pool_class", "queue", '"queue" or "null"', _one_of("queue", "null")),
+    Option(
+        "idle_limit",
+        None,
+        "seconds above 0, or None",
+        lambda v: v is None or _is_seconds(v),
+    ),
+    Option(
+        "on_leak",
+        "return",
+        '"return", "discard" or "raise"',
+        _one_of("return", "discard", "raise"),
+    ),
+    Option(
+        "state_dir",
+        None,
+        "the absolute path of a folder, or None",
+        lambda v: v is None or _is_folder(v),
+        per_bind=False,
+    ),
+    Option(
+        "cli_group",
+        "pool",
+        "the name of a command group (letters, digits, - and _), or None",
+        lambda v: (
+            v is None
+            or (type(v) is str and v.replace("-", "").replace("_", "").isalnum())
+        ),
+        per_bind=False,
+    ),
+    Option(
+        "binds",
+        {},
+        "a dict of bind names, each with a dict of settings",
+        lambda v: (
+            isinstance(v, Mapping)
+            and all(isinstance(each, Mapping) for each in v.values())
+        ),
+        per_bind=False,
+    ),
+)
+_BY_NAME: t.Final = {option.name: option for option in OPTIONS}
+
+# Flask-SQLAlchemy 2 read these; Flask-SQLAlchemy 3 ignores them without a word.
+_LEFTOVERS: t.Final = {
+    "SQLALCHEMY_POOL_SIZE": "POOLGUARD_POOL_SIZE",
+    "SQLALCHEMY_MAX_OVERFLOW": "POOLGUARD_MAX_OVERFLOW",
+    "SQLALCHEMY_POOL_TIMEOUT": "POOLGUARD_POOL_TIMEOUT",
+    "SQLALCHEMY_POOL_RECYCLE": "POOLGUARD_POOL_RECYCLE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """The validated ``POOLGUARD_*`` keys of one app."""
+
+    state_dir: str | None
+    cli_group: str | None
+    _app_wide: Mapping[str, Setting[t.Any]]
+    _binds: Mapping[str, Mapping[str, Setting[t.Any]]]
+
+    def for_bind(
+        self, bind: str, engine_options: Mapping[str, Setting[t.Any]]
+    ) -> Settings:
+        """Merge what was set for one bind.
+
+        ``POOLGUARD_BINDS`` comes before the app-wide key, and that before the
+        engine's own option.
+
+        :param engine_options: what the user himself passed to the engine.
+        :raises ConfigError: a ``POOLGUARD_*`` key and an engine option disagree.
+        """
+        own = {**self._app_wide, **self._binds.get(bind, {})}
+        for name, option in engine_options.items():
+            ours = own.get(name)
+            if ours is not None and ours.value != option.value:
+                raise ConfigError(
+                    f"{ours.origin} is {ours.value!r}, but {option.origin} is"
+                    f" {option.value!r}, for bind {bind!r}. Remove one of them: both"
+                    f" set the {name} of the same pool."
+                )
+        merged = {**engine_options, **own}
+        return Settings(
+            **{
+                name: merged.get(name, Setting(_BY_NAME[name].default))
+                for name in Settings.__slots__
+            }
+        )
+
+    def check_binds(self, known: t.Collection[str]) -> None:
+        """Refuse settings for binds that do not exist.
+
+        :raises ConfigError: naming the key and the nearest bind.
+        """
+        for bind in self._binds:
+            if bind not in known:
+                raise ConfigError(
+                    f"POOLGUARD_BINDS[{bind!r}]: the app has no bind of this name;"
+                    f" it has {', '.join(map(repr, sorted(known))) or 'none'}."
+                    + _nearest(bind, known)
+                )
+
+
+def read_config(config: Mapping[str, t.Any]) -> AppConfig:
+    """Validate every ``POOLGUARD_*`` key of an app's config.
+
+    :raises ConfigError: for an unknown key, a wrong type or an impossible value.
+    """
+    app_wide: dict[str, Setting[t.Any]] = {}
+    for key in config:
+        if isinstance(key, str) and key.startswith(PREFIX):
+            option = _BY_NAME.get(key[len(PREFIX) :].lower())
+            if option is None or option.key != key:
+                known = [each.key for each in OPTIONS]
+                raise ConfigError(f"{key} is not a setting.{_nearest(key, known)}")
+            _check(option, key, config[key])
+            app_wide[option.name] = Setting(config[key], key)
+    _warn_of_leftovers(config)
+    state_dir = app_wide.pop("state_dir", Setting(None)).value
+    return AppConfig(
+        state_dir=None if state_dir is None else os.fspath(state_dir),
+        cli_group=app_wide.pop("cli_group", Setting("pool")).value,
+        _binds=_read_binds(app_wide.pop("binds", Setting({})).value),
+        _app_wide=app_wide,
+    )
+
+
+def _read_binds(
+    binds: Mapping[t.Any, Mapping[t.Any, t.Any]],
+) -> dict[str, dict[str, Setting[t.Any]]]:
+    known = [option.name for option in OPTIONS if option.per_bind]
+    read: dict[str, dict[str, Setting[t.Any]]] = {}
+    for bind, values in binds.items():
+        # Flask-SQLAlchemy's own key for the main database is None.
+        bind = "default" if bind is None else bind
+        if not isinstance(bind, str):
+            raise ConfigError(
+                f"POOLGUARD_BINDS: {bind!r} is not a bind's name; use a string."
+            )
+        read[bind] = {}
+        for name, value in values.items():
+            origin = f"POOLGUARD_BINDS[{bind!r}][{name!r}]"
+            if name not in known:
+                hint = _nearest(str(name).lower().removeprefix("poolguard_"), known)
+                raise ConfigError(
+                    f"{origin} is not a setting of a bind; those are"
+                    f" {', '.join(known)}.{hint}"
+                )
+            _check(_BY_NAME[name], origin, value)
+            read[bind][name] = Setting(value, origin)
+    return read
+
+
+def _check(option: Option, origin: str, value: t.Any) -> None:
+    if not option.accepts(value):
+        hint = ""
+        if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+            hint = " It is a string: take the quotes away."
+        raise ConfigError(f"{origin} is {value!r}; allowed is {option.allowed}.{hint}")
+
+
+def _nearest(name: str, known: t.Collection[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _warn_of_leftovers(config: Mapping[str, t.Any]) -> None:
+    for old, new in _LEFTOVERS.items():
+        if config.get(old) is not None:
+            logger.warning(
+                "%s is ignored by Flask-SQLAlchemy since version 3, so it sets"
+                " nothing. Rename it to %s.",
+                old,
+                new,
+            )

@@ -1,0 +1,26 @@
+"""What each family of database servers says of itself, behind one small protocol.
+
+Adding a server is adding a module here and a line to :func:`for_dialect`.
+"""
+
+from __future__ import annotations
+
+from .base import Database, IdleLimit, ServerView
+from .mysql import MySQL
+from .postgresql import PostgreSQL
+from .sqlite import SQLite
+from .unknown import UnknownDatabase
+
+__all__ = ["Database", "IdleLimit", "ServerView", "for_dialect"]
+
+_FAMILIES: dict[str, Database] = {
+    "mysql": MySQL(),
+    "mariadb": MySQL(),
+    "postgresql": PostgreSQL(),
+    "sqlite": SQLite(),
+}
+
+
+def for_dialect(dialect_name: str) -> Database:
+    """Return what is known of the server family of a SQLAlchemy dialect."""
+    return _FAMILIES.get(dialect_name) or UnknownDatabase(dialect_name)

@@ -1,0 +1,112 @@
+"""PostgreSQL, through psycopg2, psycopg 3 or any DB-API driver."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from .base import Connection, IdleLimit, ServerView, cursor_of
+
+# libpq's PGTransactionStatusType, which both psycopg generations pass on.
+_IDLE: t.Final = 0
+_ACTIVE: t.Final = 1
+
+# Milliseconds; no row where the server does not know the setting (before 14), and
+# unlike SHOW it cannot abort a transaction.
+_IDLE_LIMIT: t.Final = (
+    "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
+)
+_SESSIONS: t.Final = (
+    "SELECT pid FROM pg_catalog.pg_stat_activity"
+    " WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()"
+)
+
+
+class PostgreSQL:
+    """Reads the session's ``idle_session_timeout`` (PostgreSQL 14 and later)."""
+
+    def idle_limit(self, connection: Connection) -> IdleLimit:
+        """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed."""
+        with _outside_transaction(connection), cursor_of(connection) as cursor:
+            return _read_idle_limit(cursor)
+
+    def server_id(self, connection: Connection) -> int | None:
+        """Return the backend's pid from the start-up message."""
+        try:
+            if hasattr(connection, "get_backend_pid"):  # psycopg2
+                return int(connection.get_backend_pid())
+            return int(connection.info.backend_pid)  # psycopg 3
+        except Exception:  # a driver without it, or a connection already closed
+            return None
+
+    def is_in_mid_query(self, connection: Connection) -> bool:
+        """Tell whether a command was sent whose answer has not been read, as an
+        exception from outside (gevent.Timeout) leaves it behind.
+        """
+        return _transaction_status(connection) == _ACTIVE
+
+    def view(self, connection: Connection) -> ServerView:
+        """Ask for version, limits and sessions."""
+        with _outside_transaction(connection), cursor_of(connection) as cursor:
+            limit = _read_idle_limit(cursor)
+            cursor.execute(
+                "SELECT pg_catalog.current_setting('server_version'),"
+                " pg_catalog.current_setting('max_connections')"
+            )
+            version, maximum = cursor.fetchone()
+            cursor.execute(_SESSIONS)
+            ids = frozenset(int(row[0]) for row in cursor.fetchall())
+        return ServerView(
+            product=f"PostgreSQL {str(version).partition(' ')[0]}",
+            idle_limit=limit,
+            max_connections=int(maximum),
+            connections=len(ids),
+            session_ids=ids,
+        )
+
+
+def _read_idle_limit(cursor: t.Any) -> IdleLimit:
+    cursor.execute(_IDLE_LIMIT)
+    row = cursor.fetchone()
+    if row is None:
+        return IdleLimit(
+            None, "no idle_session_timeout (the server is older than PostgreSQL 14)"
+        )
+    seconds = float(row[0]) / 1000
+    if seconds <= 0:
+        return IdleLimit(None, "idle_session_timeout is 0: no limit")
+    return IdleLimit(seconds, f"idle_session_timeout {seconds:g} s")
+
+
+def _transaction_status(connection: Connection) -> int | None:
+    info = getattr(connection, "info", None)
+    status = getattr(info, "transaction_status", None)
+    return None if status is None else int(status)
+
+
+@contextmanager
+def _outside_transaction(connection: Connection) -> Iterator[None]:
+    """Run statements without leaving a transaction open behind them.
+
+    Autocommit costs no round trip, a rollback does. A transaction that is open
+    already (a connect listener of the app) is neither ended nor changed.
+    """
+    status = _transaction_status(connection)
+    if status is None:  # an unknown driver: be safe and pay the round trip
+        try:
+            yield
+        finally:
+            connection.rollback()
+    elif status != _IDLE:
+        yield
+    else:
+        before = connection.autocommit
+        connection.autocommit = True
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # a lost connection; the first error counts
+                connection.autocommit = before
+            raise
+        connection.autocommit = before

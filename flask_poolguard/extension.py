@@ -1,0 +1,172 @@
+"""``PoolGuard``: wires the parts to an app and holds no logic of its own."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+import weakref
+from dataclasses import dataclass, field
+
+from flask import current_app
+
+from .config import AppConfig, read_config
+from .engines import Found, Guarded, find, guard, plain
+from .errors import SetupError
+from .tracking.books import Books
+from .tracking.sessions import isolate_session_teardown, listen
+from .tracking.teardown import Teardown
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from sqlalchemy.engine import Engine
+
+    from .reports.model import Report
+
+EXTENSION: t.Final = "poolguard"
+
+
+@dataclass
+class AppState:
+    """What the guard keeps per app, in ``app.extensions["poolguard"]``.
+
+    ``lock`` protects the one look for the app's engines.
+    """
+
+    config: AppConfig
+    books: Books
+    engines: list[Guarded] = field(default_factory=list)
+    registered: list[Found] = field(default_factory=list)
+    teardown: Teardown | None = None
+    looked: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class PoolGuard:
+    """Guard the database connections of Flask apps.
+
+    :param app: call :meth:`init_app` on this app.
+    :raises ConfigError: a ``POOLGUARD_*`` key is unknown or has a wrong value.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+        self._waiting: list[Found] = []
+        if app is not None:
+            self.init_app(app)
+
+    def __repr__(self) -> str:
+        apps = ", ".join(sorted(app.name for app in self._apps))
+        return f"<PoolGuard of {apps or 'no app yet'}>"
+
+    def init_app(self, app: Flask) -> None:
+        """Guard an app, before or after its database extension was set up.
+
+        No connection is made; the engines are looked for when the first app context
+        is pushed.
+
+        :raises ConfigError: a ``POOLGUARD_*`` key is unknown or has a wrong value.
+        :raises SetupError: the app has a guard already.
+        """
+        if EXTENSION in app.extensions:
+            raise SetupError(
+                f"The app {app.name!r} has a PoolGuard already. Call PoolGuard(app) or"
+                " init_app(app) once per app; one PoolGuard can serve several apps."
+            )
+        config = read_config(app.config)
+        state = AppState(config, Books(app, config.state_dir))
+        state.registered, self._waiting = self._waiting, []
+        # Nothing in here may keep the app alive: a weak reference, taken back.
+        reference = weakref.ref(app)
+        state.teardown = Teardown(
+            app, state.books, lambda: _look(t.cast("Flask", reference()), state)
+        )
+        app.extensions[EXTENSION] = state
+        self._apps.add(app)
+        if config.cli_group is not None:
+            from .cli import make_group
+
+            app.cli.add_command(make_group(config.cli_group))
+
+    def register(
+        self, engine: Engine, *, name: str = "default", app: Flask | None = None
+    ) -> None:
+        """Guard an engine that the app made itself with ``create_engine``.
+
+        Before :meth:`init_app` the engine waits for the first app that is set up.
+
+        :param name: the bind's name in settings, messages and reports.
+        :param app: which app; may be left out if there is one, or one is current.
+        :raises SetupError: it is not clear which app, or the name is taken.
+        """
+        found = plain(engine, name)
+        app = app or (current_app._get_current_object() if current_app else None)
+        if app is None and len(self._apps) == 1:
+            app = next(iter(self._apps))
+        if app is None:
+            if self._apps:
+                raise SetupError(
+                    f"{len(self._apps)} apps share this PoolGuard: say which one the"
+                    f" engine {name!r} belongs to with register(…, app=app)."
+                )
+            self._waiting.append(found)
+            return
+        state = _state_of(app)
+        with state.lock:
+            taken = [each.bind for each in [*state.engines, *state.registered]]
+            if name in taken:
+                raise SetupError(
+                    f"The app {app.name!r} has a bind {name!r} already; register the"
+                    " engine under another name."
+                )
+            if state.looked:
+                state.engines.append(guard(found, app, state.config, state.books))
+            else:
+                state.registered.append(found)
+
+    def report(self, app: Flask | None = None) -> Report:
+        """Return what ``flask pool status --json`` shows, as data.
+
+        Asks the servers, each for at most 3 s.
+
+        :param app: the current app if left out.
+        """
+        from .reports import make_report
+
+        app = app or current_app._get_current_object()
+        state = _state_of(app)
+        _look(app, state)
+        return make_report(app, state.config, state.engines)
+
+
+def _state_of(app: Flask) -> AppState:
+    state = app.extensions.get(EXTENSION)
+    if state is None:
+        raise SetupError(
+            f"The app {app.name!r} has no PoolGuard; call init_app(app) first."
+        )
+    return t.cast(AppState, state)
+
+
+def _look(app: Flask, state: AppState) -> None:
+    """Guard the app's engines, once, with its context pushed.
+
+    Until this has worked it is tried with every context, so that a contradiction in
+    the settings is not an error of one request only.
+    """
+    listen()
+    if state.looked:
+        return
+    with state.lock:
+        if state.looked:
+            return
+        found = [*find(app), *state.registered]
+        state.config.check_binds([each.bind for each in found])
+        guarded = {id(each.engine) for each in state.engines}
+        for each in found:
+            if id(each.engine) not in guarded:
+                state.engines.append(guard(each, app, state.config, state.books))
+        isolate_session_teardown(app)
+        state.looked = True
+
+
+__all__ = ["AppState", "PoolGuard"]

@@ -1,0 +1,238 @@
+"""The pool: a QueuePool that judges, reports, and survives a fork."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import typing as t
+import weakref
+from dataclasses import dataclass
+
+from sqlalchemy import exc
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.util import queue as sqla_queue
+
+from ..config import AUTO
+from ..databases import Database, for_dialect
+from .observer import NULL_OBSERVER, Observer
+from .record import GuardedRecord
+from .recycle import Recycle
+
+logger = logging.getLogger("flask_poolguard")
+
+# What a child inherited must never be finalised there: a driver's destructor may
+# say goodbye on the socket that the parent is still using (mysqlclient does).
+_inherited: list[object] = []
+_pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
+
+
+def keep_from_finalising(inherited: object) -> None:
+    """Hold something of the parent's for the rest of this child's life."""
+    _inherited.append(inherited)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a guarded pool knows beyond a QueuePool's arguments.
+
+    :ivar name: the bind's, for messages.
+    :ivar recycle: ``"auto"``, seconds of age, or -1.
+    :ivar recycle_origin: who set it, for messages.
+    :ivar idle_limit: ``POOLGUARD_IDLE_LIMIT`` in seconds.
+    """
+
+    name: str = "default"
+    recycle: float | t.Literal["auto"] = -1
+    recycle_origin: str = "recycle"
+    idle_limit: float | None = None
+
+
+class GuardedPool(QueuePool):
+    """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale.
+
+    It takes a QueuePool's arguments; *policy* and *observer* are the extension's.
+    ``_fork_lock`` protects the change-over to a child process, nothing else.
+    """
+
+    # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.GuardedPool"
+
+    clock = staticmethod(time.monotonic)
+
+    def __init__(
+        self,
+        creator: t.Any,
+        *args: t.Any,
+        policy: Policy | None = None,
+        observer: Observer = NULL_OBSERVER,
+        **kwargs: t.Any,
+    ) -> None:
+        if policy is None:  # used as a plain poolclass
+            policy = Policy(recycle=kwargs.get("recycle", -1))
+        self.policy = policy
+        self.observer = observer
+        self.name = policy.name
+        self.max_age_seconds = -1.0 if policy.recycle == AUTO else policy.recycle
+        self.idle_limit_seconds = policy.idle_limit
+        self._recycle_known = Recycle(None, "not known before the first connection")
+        self._warned: set[str] = set()
+        self._retired = False
+        self._pid = os.getpid()
+        self._fork_lock = threading.Lock()
+        kwargs["recycle"] = self.max_age_seconds
+        super().__init__(creator, *args, **kwargs)
+        self.database: Database = for_dialect(getattr(self._dialect, "name", "unknown"))
+        _pools.add(self)
+
+    @property
+    def recycle(self) -> Recycle:
+        """The recycle time in force and its source: derived, or the user's own."""
+        if self.policy.recycle == AUTO:
+            return self._recycle_known
+        age = self.max_age_seconds
+        return Recycle(
+            age if age > -1 else None, f"{self.policy.recycle_origin} = {age:g}"
+        )
+
+    @property
+    def _recycle(self) -> float:
+        """Show the derived value where SQLAlchemy keeps its own (-1 for none)."""
+        seconds = self.recycle.seconds
+        return -1 if seconds is None else seconds
+
+    @_recycle.setter
+    def _recycle(self, value: float) -> None:
+        """Accept what Pool.__init__ sets; the policy holds the value."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """Hand out a connection.
+
+        :raises sqlalchemy.exc.TimeoutError: none came free within the timeout.
+        """
+        try:
+            fairy = super().connect()
+        except exc.TimeoutError:
+            self.observer.timed_out()
+            raise
+        self.observer.took(fairy._connection_record, fairy)  # type: ignore[attr-defined] # as SQLAlchemy's own events get it
+        return fairy
+
+    def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
+        """Ask the dialect whether this error means a lost connection."""
+        ask = getattr(self._dialect, "is_disconnect", None)
+        return ask is not None and bool(ask(error, connection, None))
+
+    def warn_once(self, subject: str, message: str, *args: object) -> None:
+        """Log a warning the first time that this pool has something to say on it."""
+        if subject not in self._warned:
+            self._warned.add(subject)
+            logger.warning(message, *args)
+
+    def learn(self, recycle: Recycle, server_limit: float | None) -> None:
+        """Note what the newest connection's server said."""
+        age = self.max_age_seconds
+        if server_limit is not None and age >= server_limit:
+            self.warn_once(
+                "recycle",
+                "%s = %g s of bind %r is not below the server's idle limit of %g s,"
+                " so it cannot protect idle connections. Remove it (the guard then"
+                " derives %g s) or set it below %g.",
+                self.policy.recycle_origin,
+                age,
+                self.name,
+                server_limit,
+                server_limit * 5 / 6,
+                server_limit,
+            )
+        if recycle != self._recycle_known:
+            self._recycle_known = recycle
+            self.observer.learned(self.recycle, server_limit)
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        return GuardedRecord(self)
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        full = -1 < self._max_overflow <= self._overflow
+        if full and self._pool.empty():
+            ticket = self.observer.began_waiting()
+            try:
+                return super()._do_get()
+            finally:
+                self.observer.stopped_waiting(ticket)
+        return super()._do_get()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        record = t.cast(GuardedRecord, record)
+        if record.pid != os.getpid():
+            keep_from_finalising(record)
+            return
+        self.observer.gave(record)
+        record.idle_since = self.clock()
+        if not self._retired:
+            try:
+                self._pool.put(record, False)
+                return
+            except sqla_queue.Full:
+                pass
+        try:
+            if record.dbapi_connection is not None:
+                super(GuardedRecord, record).close()
+                self.observer.closed(record, None if self._retired else "overflow")
+        finally:
+            self._dec_overflow()
+
+    def recreate(self) -> GuardedPool:
+        """Return the pool that takes this one's place (``Engine.dispose``).
+
+        What is still checked out here is closed when it comes back: nobody would
+        ever take it from this pool again.
+        """
+        self.logger.info("Pool recreating")
+        self._retired = True
+        fresh = self.__class__(
+            self._creator,
+            pool_size=self._pool.maxsize,
+            max_overflow=self._max_overflow,
+            pre_ping=self._pre_ping,
+            use_lifo=self._pool.use_lifo,
+            timeout=self._timeout,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+            policy=self.policy,
+            observer=self.observer,
+        )
+        fresh._recycle_known = self._recycle_known
+        return fresh
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child, without touching the parent's connections.
+
+        Its locks are replaced as well: the fork may have caught them held.
+        """
+        with self._fork_lock:
+            if self._pid == os.getpid():
+                return
+            keep_from_finalising(self._pool)
+            size = self._pool.maxsize
+            self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)
+            self._overflow = 0 - size
+            self._overflow_lock = threading.Lock()
+            self._pid = os.getpid()
+        self.observer.forked()
+
+
+def _forget_parents() -> None:
+    for pool in list(_pools):
+        pool._fork_lock = threading.Lock()
+        pool.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents)

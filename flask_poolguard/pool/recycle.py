@@ -1,0 +1,45 @@
+"""Pure arithmetic: how long a connection may idle before it is replaced."""
+
+from __future__ import annotations
+
+import random
+import typing as t
+from dataclasses import dataclass
+
+from ..databases import IdleLimit
+
+# Replaced at five sixths of the limit: early enough for the checkout and its first
+# statement, late enough not to reconnect without need (600 s gives 500 s).
+SHARE_OF_LIMIT: t.Final = 5 / 6
+
+# Each connection's own limit lies within this share below the derived one.
+JITTER: t.Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """Seconds of idling after which to replace a connection, None for never."""
+
+    seconds: float | None
+    source: str
+
+    def jittered(self) -> float | None:
+        """Return this connection's own value, up to a tenth sooner, so that
+        connections opened together do not all expire together.
+        """
+        if self.seconds is None:
+            return None
+        return self.seconds * (1 - JITTER * random.random())  # noqa: S311 (spread)
+
+
+def derive(server: IdleLimit, known_limit: float | None) -> Recycle:
+    """Derive the recycle time from the server's idle limit.
+
+    :param known_limit: ``POOLGUARD_IDLE_LIMIT`` in seconds; the smaller one counts.
+    """
+    limit, source = server.seconds, server.source
+    if known_limit is not None and (limit is None or known_limit < limit):
+        limit, source = known_limit, f"POOLGUARD_IDLE_LIMIT {known_limit:g} s"
+    if limit is None or limit <= 0:
+        return Recycle(None, source)
+    return Recycle(limit * SHARE_OF_LIMIT, f"{source} × 5/6")

@@ -1,0 +1,1 @@
+"""Who holds which connection, for what, and how it comes back."""

@@ -1,0 +1,99 @@
+"""All books of one app in one process: a ledger per pool and one state file."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import typing as t
+import weakref
+
+from .statedir import StateDirError
+from .statefile import NoStateFile, StateFile
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+    from .ledger import PoolLedger
+
+logger = logging.getLogger("flask_poolguard")
+
+_all: weakref.WeakSet[Books] = weakref.WeakSet()
+
+
+class Books:
+    """Opens the state file with the process's first request or connection.
+
+    ``_lock`` protects the change-over from no file, or from a parent's, to the
+    process's own.
+    """
+
+    def __init__(self, app: Flask, state_dir: str | None) -> None:
+        self._about = {"app": app.name, "root_path": app.root_path}
+        self._state_dir = state_dir
+        self._lock = threading.RLock()
+        self._file: NoStateFile | None = None
+        self._pid = os.getpid()
+        self.ledgers: list[PoolLedger] = []
+        _all.add(self)
+
+    @property
+    def path(self) -> str | None:
+        """The state file of this process, None if it has none (yet)."""
+        return None if self._file is None else self._file.path
+
+    def open_file(self) -> NoStateFile:
+        """Return this process's state file, or the null object if there is none."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self.forked()
+            if self._file is None:
+                try:
+                    self._file = StateFile(self._state_dir, self._about)
+                except StateDirError as error:
+                    logger.warning(
+                        "Other processes cannot see this worker's pools: %s. Set"
+                        " POOLGUARD_STATE_DIR to a folder that only this user can"
+                        " write to. The app goes on.",
+                        error,
+                    )
+                    self._file = NoStateFile()
+            return self._file
+
+    def show_worker(self) -> None:
+        """Make this process visible, with all its pools, before it uses any."""
+        if self._file is None or self._pid != os.getpid():
+            for ledger in self.ledgers:
+                _ = ledger.page
+
+    def forked(self) -> None:
+        """Leave the parent's file to the parent."""
+        file, self._file = self._file, None
+        self._pid = os.getpid()
+        if file is not None:
+            file.abandon()
+
+    def remove_file(self) -> None:
+        """Take the file away at the end of the process."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.remove()
+
+
+def _after_fork_in_child() -> None:
+    for books in list(_all):
+        books._lock = threading.RLock()
+        books.forked()
+        for ledger in books.ledgers:
+            # Guarded pools told theirs already; twice does no harm.
+            ledger.forked()
+
+
+def _at_exit() -> None:
+    for books in list(_all):
+        books.remove_file()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,63 @@
+"""Who a process is: more than a pid, because numbers are shared and come back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import typing as t
+
+
+def boot_id() -> str:
+    """Return what tells one boot of one machine from another, or the host's name."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def pid_namespace() -> str:
+    """Return the container's own numbering of processes, or ``""`` if unknown."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def start_ticks(pid: int) -> str | None:
+    """Return when the process started, in the kernel's ticks; None if it is gone.
+
+    Field 22 of ``/proc/PID/stat`` (proc(5)); the second field may hold spaces.
+    """
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def whoami() -> dict[str, t.Any]:
+    """Return this process's identity, as the header of its state file."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started_at": time.time(),
+        "boot_id": boot_id(),
+        "pid_namespace": pid_namespace(),
+        "start_ticks": start_ticks(os.getpid()),
+        "command": os.path.basename(sys.argv[0]) if sys.argv else "",
+    }
+
+
+def is_same_process(header: dict[str, t.Any]) -> bool:
+    """Tell whether the pid in a header still means the process that wrote it.
+
+    Where that cannot be known (another container, no ``/proc``), the file's lock
+    alone decides, so the answer is True.
+    """
+    recorded = header.get("start_ticks")
+    if recorded is None or header.get("pid_namespace") != pid_namespace():
+        return True
+    return start_ticks(int(header["pid"])) == recorded

@@ -1,0 +1,63 @@
+"""The bytes of a state file, for the worker that writes and whoever reads.
+
+    0       magic, version and a JSON object that says whose file this is
+    4096    directory: per pool the offset of its region and its number of slots
+    4608    strings: length-prefixed UTF-8, only ever appended
+    53760   regions, one per pool: a block of figures, then the slots
+
+A slot is one connection. Blocks and slots begin and end with the same sequence
+number and are written with one call each, so a reader who sees two different
+numbers caught a write half way and reads again. A string's id is its offset in the
+strings; 0 is "none".
+"""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+MAGIC: t.Final = b"PGUARD\x00\x01"
+HEADER_SIZE: t.Final = 4096
+MAX_POOLS: t.Final = 32
+MAX_SLOTS: t.Final = 1024
+DIRECTORY: t.Final = struct.Struct("<QQ")
+DIRECTORY_OFFSET: t.Final = HEADER_SIZE
+STRINGS_OFFSET: t.Final = DIRECTORY_OFFSET + MAX_POOLS * DIRECTORY.size
+STRINGS_SIZE: t.Final = 48 * 1024
+STRING_LENGTH: t.Final = struct.Struct("<H")
+MAX_STRING: t.Final = 400
+REGIONS_OFFSET: t.Final = STRINGS_OFFSET + STRINGS_SIZE
+MAX_FILE_SIZE: t.Final = 8 * 1024 * 1024
+
+# A slot: sequence, state, checkouts, since (monotonic s), server id or -1,
+# endpoint, site, thread's name, sequence.
+SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
+FREE, IDLE, OUT = 0, 1, 2
+
+# A block: sequence; bind, url, class, recycle source; size and max_overflow (or
+# UNKNOWN); recycle seconds, server's limit (NaN for none); whether checkouts are
+# counted, whether recycle goes by age; the COUNTS; waiting since (NaN for nobody),
+# updated (monotonic s); LEAKS times endpoint, site, count; sequence.
+COUNTS: t.Final = (
+    "peak_checked_out",
+    "connects",
+    "timeouts",
+    "leaks",
+    "recycled",
+    "idle",
+    "dead",
+    "overflow",
+    "waiting",
+    "slotless_out",
+    "slotless_checkouts",
+)
+LEAKS: t.Final = 16
+UNKNOWN: t.Final = -(2**63)
+BLOCK: t.Final = struct.Struct(
+    "<Q IIII qq dd QQ" + "Q" * len(COUNTS) + "dd" + "IIQ" * LEAKS + "Q"
+)
+
+
+def region_size(slots: int) -> int:
+    """Return the bytes that a pool with so many slots takes."""
+    return BLOCK.size + slots * SLOT.size

@@ -1,0 +1,321 @@
+"""This process's record of who holds which connection of a pool."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+import typing as t
+import weakref
+
+from flask import globals as flask_globals
+from sqlalchemy import exc
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from ..pool import CloseReason, Recycle, keep_from_finalising
+from .callsite import describe_callsite, find_callsite
+from .layout import COUNTS, LEAKS
+from .page import PoolFacts, PoolPage
+from .scope import ThreadMark, current_response, current_scope, this_thread
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from sqlalchemy.orm import Session
+
+    from ..databases import Database
+    from .statefile import NoStateFile
+
+_monotonic = time.monotonic
+
+# Flask 3.2 merges the request context into the app context.
+_MERGED: t.Final = not hasattr(flask_globals, "_cv_request")
+_request_var = flask_globals._cv_app if _MERGED else flask_globals._cv_request
+_REQUEST: t.Final = "_request" if _MERGED else "request"
+
+# What a holding is called that belongs to no request and no command.
+OUTSIDE: t.Final = "(outside any request)"
+
+# Where a record keeps its present holding; SQLAlchemy's records have a __dict__.
+HOLDING: t.Final = "_poolguard_holding"
+_SERVER_ID: t.Final = "_poolguard_server_id"
+
+
+class Holding:
+    """One connection that is out: where, since when, for whom."""
+
+    __slots__ = (
+        "_fairy",
+        "endpoint",
+        "filename",
+        "ledger",
+        "line",
+        "mark",
+        "record",
+        "scope",
+        "session",
+        "taken_at",
+    )
+
+    def __init__(
+        self,
+        ledger: PoolLedger,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        mark: ThreadMark,
+    ) -> None:
+        self.ledger = ledger
+        self.record = record
+        self._fairy = weakref.ref(fairy)
+        self.mark = mark.ref
+        self.taken_at = _monotonic()
+        self.filename, self.line = find_callsite()
+        self.endpoint = current_endpoint()
+        self.session: weakref.ref[Session] | None = None
+        self.scope = scope = current_scope()
+        if scope is not None:
+            scope.holdings.add(self)
+
+    def fairy(self) -> PoolProxiedConnection | None:
+        """Return SQLAlchemy's proxy of the connection, None once it was closed."""
+        fairy = self._fairy()
+        return fairy if fairy is not None and fairy.is_valid else None
+
+    def is_mine(self) -> bool:
+        """Tell whether this thread took it, or one that has ended since."""
+        mark = self.mark()
+        return mark is None or mark is this_thread.mark
+
+    def site(self) -> str:
+        """Return ``file:line`` of the checkout."""
+        return describe_callsite(self.filename, self.line, self.ledger.root_path)
+
+    def close_session(self) -> None:
+        """End the ORM session that works on this connection, so that nobody
+        inherits its state; a session that cannot even roll back is invalidated.
+        """
+        session = None if self.session is None else self.session()
+        if session is not None:
+            try:
+                session.close()
+            except exc.SQLAlchemyError:
+                session.invalidate()
+
+    def orphan(self) -> None:
+        """Make an inherited connection unusable in a child, without a word to the
+        server: sessions and connections find it invalid and do nothing.
+        """
+        fairy = self._fairy()
+        keep_from_finalising((self, fairy, self.record.dbapi_connection))
+        self.record.dbapi_connection = None
+        if fairy is not None:
+            fairy.dbapi_connection = None
+        if self.scope is not None:
+            self.scope.holdings.discard(self)
+
+
+class PoolLedger:
+    """The books of one bind's pool, and the observer of that pool.
+
+    ``_lock`` protects the counters, the waiters and the order in which they are
+    written to the state file (in memory, about half a microsecond). It is
+    re-entrant because a garbage collection inside may return a connection.
+    ``out`` is only ever changed by single operations of a dict.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        facts: PoolFacts,
+        database: Database,
+        on_leak: str,
+        open_file: t.Callable[[], NoStateFile],
+        recycle: Recycle,
+    ) -> None:
+        self._app = weakref.ref(app)
+        self.root_path = app.root_path
+        self.facts = facts
+        self.database = database
+        self.on_leak = on_leak
+        self._open_file = open_file
+        self._recycle = recycle
+        self._server_limit: float | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.out: dict[ConnectionPoolEntry, Holding] = {}
+        # Left to live threads at the end of their scope.
+        self.left_behind: set[Holding] = set()
+        self._lock = threading.RLock()
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._leaks: dict[tuple[str, str], int] = {}
+        self._waiting: dict[int, float] = {}
+        self._tickets = itertools.count()
+        self._page: PoolPage | None = None
+
+    @property
+    def app(self) -> Flask | None:
+        """The app, None once it is gone."""
+        return self._app()
+
+    def figure(self, name: str) -> int:
+        """Return one of the counters by its name in ``layout.COUNTS``."""
+        return self._counts[name]
+
+    @property
+    def page(self) -> PoolPage:
+        """This pool's part of the process's state file, made with the first event."""
+        if self._page is None:
+            with self._lock:
+                if self._page is None:
+                    self._page = PoolPage(self._open_file(), self.facts)
+                    self._show_figures()
+        return self._page
+
+    # The pool's observer ---------------------------------------------------------
+
+    def connected(self, record: ConnectionPoolEntry) -> None:
+        """Count a new connection."""
+        record.info.pop(_SERVER_ID, None)
+        self.page.show_connecting(record)
+        self.count("connects")
+
+    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+        """Note who has it."""
+        mark = this_thread.mark
+        holding = Holding(self, record, fairy, mark)
+        record.__dict__[HOLDING] = holding
+        if not self.facts.counted:
+            return
+        self.out[record] = holding
+        page = self.page
+        if page.has_slot(record):
+            page.show_out(record, holding, self._server_id(record), mark.name)
+        else:
+            self.count("slotless_out")
+            self.count("slotless_checkouts")
+        if len(self.out) > self._counts["peak_checked_out"]:
+            with self._lock:
+                peak = max(len(self.out), self._counts["peak_checked_out"])
+                self._counts["peak_checked_out"] = peak
+                self._show_figures()
+
+    def gave(self, record: ConnectionPoolEntry) -> None:
+        """Note that it is back."""
+        if not self.facts.counted:
+            # One record for everybody: the scope's end sees which proxies are valid.
+            return
+        holding = self.out.pop(record, None)
+        record.__dict__[HOLDING] = None
+        if holding is not None:
+            if holding.scope is not None:
+                holding.scope.holdings.discard(holding)
+            if self.left_behind:
+                self.left_behind.discard(holding)
+        page = self.page
+        if not page.has_slot(record):
+            if holding is not None:
+                self.count("slotless_out", -1)
+        elif record.dbapi_connection is None:
+            page.release(record)
+        else:
+            page.show_idle(record, self._server_id(record))
+
+    def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
+        """Count a closed connection."""
+        if record not in self.out:
+            self.page.release(record)
+        if reason is not None:
+            self.count(reason)
+
+    def began_waiting(self) -> int:
+        """Note one more waiter."""
+        ticket = next(self._tickets)
+        with self._lock:
+            self._waiting[ticket] = _monotonic()
+        self.count("waiting")
+        return ticket
+
+    def stopped_waiting(self, ticket: object) -> None:
+        """Note one waiter less."""
+        with self._lock:
+            self._waiting.pop(t.cast(int, ticket), None)
+        self.count("waiting", -1)
+
+    def timed_out(self) -> None:
+        """Count a waiter that got nothing."""
+        self.count("timeouts")
+
+    def learned(self, recycle: Recycle, server_limit: float | None) -> None:
+        """Note the recycle time in force."""
+        with self._lock:
+            self._recycle = recycle
+            self._server_limit = server_limit
+            self._show_figures()
+
+    def forked(self) -> None:
+        """Start new books in a child; the parent's go on in the parent."""
+        for holding in [*self.out.values(), *self.left_behind]:
+            holding.orphan()
+        self._start()
+
+    # Counting --------------------------------------------------------------------
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Change a counter and show it."""
+        with self._lock:
+            self._counts[name] += by
+            self._show_figures()
+
+    def count_leak(self, holding: Holding) -> None:
+        """Count a leak under its endpoint and line."""
+        where = (holding.endpoint, holding.site())
+        with self._lock:
+            if where in self._leaks or len(self._leaks) < LEAKS:
+                self._leaks[where] = self._leaks.get(where, 0) + 1
+        self.count("leaks")
+
+    def forget(self, holding: Holding) -> None:
+        """Stop accounting for a holding without touching its connection."""
+        self.left_behind.discard(holding)
+        if holding.scope is not None:
+            holding.scope.holdings.discard(holding)
+
+    def _show_figures(self) -> None:
+        """Write the block, if there is a page. Called under ``_lock``."""
+        if self._page is not None:
+            self._page.show_figures(
+                self._counts.values(),
+                self._leaks,
+                min(self._waiting.values(), default=math.nan),
+                self._recycle.seconds,
+                self._recycle.source,
+                self._server_limit,
+            )
+
+    def _server_id(self, record: ConnectionPoolEntry) -> int:
+        known: int | None = record.info.get(_SERVER_ID)
+        if known is None:
+            found = self.database.server_id(record.dbapi_connection)
+            known = record.info[_SERVER_ID] = -1 if found is None else found
+        return known
+
+
+def current_endpoint() -> str:
+    """Return the endpoint or command that runs now."""
+    context = _request_var.get(None)
+    request = None if context is None else getattr(context, _REQUEST)
+    if request is not None:
+        return str(request.endpoint or request.path)
+    response = current_response()
+    if response is not None and response.active and response.endpoint:
+        return response.endpoint
+    return command_name() or OUTSIDE
+
+
+def command_name() -> str | None:
+    """Return the running command, such as ``flask seed``."""
+    import click
+
+    found = click.get_current_context(silent=True)
+    return None if found is None else found.command_path

@@ -1,0 +1,142 @@
+"""Scopes: what a connection was taken for, and which one is current."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+import typing as t
+import weakref
+
+from flask.globals import _cv_app
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from flask.ctx import AppContext
+
+    from .ledger import Holding
+    from .teardown import GuardedResponse
+
+# Where an app context keeps its scope.
+_ON_G: t.Final = "_poolguard_scope"
+
+
+class Scope:
+    """An app context, or a response that still streams.
+
+    :ivar holdings: the connections taken for it that are still out.
+    :ivar began_at: monotonic seconds.
+    """
+
+    __slots__ = ("__weakref__", "app", "began_at", "ended", "holdings")
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.began_at = time.monotonic()
+        self.holdings: set[Holding] = set()
+        self.ended = False
+
+    def adopt(self, holding: Holding) -> None:
+        """Take over a connection from whichever scope had it."""
+        if holding.scope is not None:
+            holding.scope.holdings.discard(holding)
+        holding.scope = self
+        self.holdings.add(holding)
+
+
+class ResponseScope(Scope):
+    """A WSGI call and, when its response streams, the time until that is closed.
+
+    :ivar active: the app's own code is running for it right now.
+    :ivar streams: what the response says of itself; None if none was seen.
+    :ivar body: the response body that is being read, while it streams.
+    :ivar contexts: app contexts pushed during the call. Held here, because an
+        ``id`` that Flask-SQLAlchemy used as a key must not be given to another
+        context before its session is gone.
+    """
+
+    __slots__ = (
+        "active",
+        "body",
+        "contexts",
+        "endpoint",
+        "from_test_client",
+        "streams",
+    )
+
+    def __init__(self, app: Flask) -> None:
+        super().__init__(app)
+        self.active = True
+        self.streams: bool | None = None
+        self.contexts: list[AppContext] = []
+        self.endpoint: str | None = None
+        self.from_test_client = False
+        self.body: weakref.ref[GuardedResponse] | None = None
+
+
+# The response scope of this thread or greenlet, from the WSGI call to its close.
+# Weak: an abandoned response must stay collectable.
+response_var: contextvars.ContextVar[weakref.ref[ResponseScope] | None] = (
+    contextvars.ContextVar("flask_poolguard.response", default=None)
+)
+
+
+def current_response() -> ResponseScope | None:
+    """Return the response scope of this thread or greenlet, open or not."""
+    found = response_var.get()
+    return None if found is None else found()
+
+
+def open_scope(context: AppContext) -> Scope:
+    """Return the context's scope, a new one if it has none or that has ended.
+
+    Flask pushes one and the same context again for ``stream_with_context``.
+    """
+    scope: Scope | None = getattr(context.g, _ON_G, None)
+    if scope is None or scope.ended:
+        scope = Scope(context.app)
+        setattr(context.g, _ON_G, scope)
+    return scope
+
+
+def scope_of(context: AppContext) -> Scope | None:
+    """Return the context's scope if it has one that is open."""
+    scope: Scope | None = getattr(context.g, _ON_G, None)
+    return None if scope is None or scope.ended else scope
+
+
+def current_scope() -> Scope | None:
+    """Return what a connection taken now is taken for; None outside any scope."""
+    context = _cv_app.get(None)
+    if context is not None:
+        scope: Scope | None = getattr(context.g, _ON_G, None)
+        if scope is not None:
+            return scope if not scope.ended else open_scope(context)
+    response = current_response()
+    if response is not None and response.active and not response.ended:
+        return response
+    return None
+
+
+class ThreadMark:
+    """A thread (or greenlet, if threading is patched), alive as long as this is.
+
+    :ivar name: UTF-8, at most 24 bytes, for the state file.
+    :ivar ref: a weak reference; dead once the thread has ended.
+    """
+
+    __slots__ = ("__weakref__", "name", "ref")
+
+    def __init__(self) -> None:
+        name = threading.current_thread().name.encode("utf-8", "replace")[:24]
+        self.name = name
+        self.ref = weakref.ref(self)
+
+
+class _ThisThread(threading.local):
+    # The thread's own dictionary holds the mark, so the mark ends with the thread.
+    def __init__(self) -> None:
+        self.mark = ThreadMark()
+
+
+this_thread = _ThisThread()

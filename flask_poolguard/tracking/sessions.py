@@ -1,0 +1,138 @@
+"""ORM sessions: whose they are, and how to end them whatever happens.
+
+Flask-SQLAlchemy keeps ``db.session`` under ``id(app_ctx)``. A session that outlives
+a failed teardown is inherited by whichever later context gets the same id, and its
+uncommitted rows are committed there.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import typing as t
+import weakref
+from collections.abc import Callable
+
+from sqlalchemy import event
+
+from .ledger import HOLDING, Holding, current_endpoint
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from flask.ctx import AppContext
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
+
+    from .scope import Scope
+
+logger = logging.getLogger("flask_poolguard")
+
+# Where a session remembers the scope that it first worked for.
+_OWNER: t.Final = "_poolguard_scope"
+_LITE_SESSIONS: t.Final = "_sqlalchemy_sessions"
+
+_listening = False
+
+
+def listen() -> None:
+    """Learn which session works on which connection, once SQLAlchemy's ORM is in use.
+
+    A connection may be held by a session, so it only needs to be looked at when the
+    ORM is loaded; importing it for apps without one would cost 40 ms.
+    """
+    global _listening
+    if not _listening and "sqlalchemy.orm" in sys.modules:
+        from sqlalchemy.orm import Session
+
+        _listening = True
+        event.listen(Session, "after_begin", _after_begin)
+
+
+def _after_begin(
+    session: Session, transaction: object, connection: Connection
+) -> None:
+    record = getattr(connection.connection, "_connection_record", None)
+    holding: Holding | None = getattr(record, HOLDING, None)
+    if holding is None or holding.session is not None:
+        return
+    holding.session = weakref.ref(session)
+    remembered: weakref.ref[Scope] | None = session.info.get(_OWNER)
+    owner = None if remembered is None else remembered()
+    if owner is not None and not owner.ended:
+        # An object of an outer context that is lazily loaded within an inner one:
+        # the inner context's end must leave it alone.
+        owner.adopt(holding)
+    elif holding.scope is not None:
+        session.info[_OWNER] = weakref.ref(holding.scope)
+
+
+def isolate_session_teardown(app: Flask) -> None:
+    """Make the database extension's own teardown function unable to raise.
+
+    Before Flask 3.2 the first function that raises keeps the later ones from
+    running, and ``session.remove()`` raises when its connection was killed.
+    """
+    extension = app.extensions.get("sqlalchemy")
+    known: dict[t.Any, Callable[..., None]] = {}
+    if hasattr(extension, "_teardown_session"):
+        known[extension._teardown_session] = lambda exc: end_current(app)
+    lite = sys.modules.get("flask_sqlalchemy_lite._extension")
+    if lite is not None:
+        known[lite._close_sessions] = lambda exc: end_current(app)
+    functions = app.teardown_appcontext_funcs
+    functions[:] = [known.get(function, function) for function in functions]
+
+
+def end_current(app: Flask) -> None:
+    """End the database extension's sessions of the current context."""
+    from flask.globals import _cv_app
+
+    end_sessions(app, _cv_app.get(None))
+
+
+def end_sessions(app: Flask, context: AppContext | None) -> bool:
+    """End the database extension's sessions of a context.
+
+    :param context: for Flask-SQLAlchemy sessions; None if it is not known.
+    :return: whether there were any.
+    """
+    sessions: list[t.Any] = []
+    scoped = getattr(app.extensions.get("sqlalchemy"), "session", None)
+    registry = getattr(scoped, "registry", None)
+    if registry is not None and context is not None:
+        sessions += _take_from(registry, context)
+    if context is not None:
+        sessions += (context.g.pop(_LITE_SESSIONS, None) or {}).values()
+    for session in sessions:
+        _end(session)
+    return bool(sessions)
+
+
+def _take_from(registry: t.Any, context: AppContext) -> list[t.Any]:
+    """Take a context's session out of Flask-SQLAlchemy's scoped registry."""
+    from flask.globals import _cv_app
+
+    by_key = getattr(registry, "registry", None)
+    if isinstance(by_key, dict) and id(context) in by_key:
+        return [by_key.pop(id(context))]
+    # An app's own scopefunc; it can only be asked within the context.
+    if _cv_app.get(None) is context and registry.has():
+        session = registry()
+        registry.clear()
+        return [session]
+    return []
+
+
+def _end(session: t.Any) -> None:
+    try:
+        session.close()
+    except Exception as error:
+        # Once for the session; its connection is dropped, the response unchanged.
+        logger.warning(
+            "The database session of %s could not be closed (%s: %s). Its connection"
+            " was dropped; what was not committed is lost.",
+            current_endpoint(),
+            type(error).__name__,
+            str(error).partition("\n")[0],
+        )
+        session.invalidate()

@@ -1,0 +1,82 @@
+"""The folder of the state files: where it is, and whether it can be trusted."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import typing as t
+
+FOLDER: t.Final = "flask-poolguard"
+
+
+class StateDirError(Exception):
+    """A folder is not usable; the message says which and why."""
+
+
+def user_id() -> int:
+    """Return the user that this process runs as, or 0 where there are none."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def candidates(configured: str | None) -> list[str]:
+    """Return the folders in which this user's workers may keep their files.
+
+    A worker writes to the first that works. A reader looks into all of them, because
+    its environment is not the worker's: a service has no ``XDG_RUNTIME_DIR``.
+    """
+    if configured is not None:
+        return [configured]
+    folders = []
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isabs(runtime):
+        folders.append(os.path.join(runtime, FOLDER))
+    logind = f"/run/user/{user_id()}"
+    if os.path.isdir(logind):
+        folders.append(os.path.join(logind, FOLDER))
+    if os.path.isdir("/dev/shm"):  # noqa: S108 (a per-user folder, checked by trust)
+        folders.append(f"/dev/shm/{FOLDER}-{user_id()}")  # noqa: S108
+    folders.append(os.path.join(tempfile.gettempdir(), f"{FOLDER}-{user_id()}"))
+    return list(dict.fromkeys(folders))
+
+
+def trust(folder: str) -> None:
+    """Refuse a folder through which another user could feed us files.
+
+    :raises StateDirError: not a folder, another user's, or writable by others.
+    """
+    try:
+        found = os.lstat(folder)
+    except OSError as error:
+        raise StateDirError(f"{folder}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise StateDirError(f"{folder} is not a folder (or a symbolic link to one)")
+    if found.st_uid != user_id():
+        raise StateDirError(
+            f"{folder} belongs to user {found.st_uid}, not to {user_id()}"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StateDirError(f"{folder} is writable by others; chmod 0700 it")
+
+
+def prepare(configured: str | None) -> str:
+    """Return the first folder in which files can be made, making it if need be.
+
+    :raises StateDirError: none is usable; names each with its reason.
+    """
+    reasons = []
+    for folder in candidates(configured):
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+            continue
+        try:
+            trust(folder)
+        except StateDirError as error:
+            reasons.append(str(error))
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        reasons.append(f"{folder}: not writable")
+    raise StateDirError("; ".join(reasons))

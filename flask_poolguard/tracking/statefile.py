@@ -1,0 +1,212 @@
+"""The file through which other processes see this worker's pools.
+
+Written with ``pwrite`` rather than through a memory map: one call of about half a
+microsecond on a tmpfs, and a file that somebody truncates, or a full disk, is an
+error that can be handled, where a mapped page would kill the worker with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import threading
+import typing as t
+
+from . import identity
+from .layout import (
+    DIRECTORY,
+    DIRECTORY_OFFSET,
+    HEADER_SIZE,
+    MAGIC,
+    MAX_POOLS,
+    MAX_STRING,
+    REGIONS_OFFSET,
+    STRING_LENGTH,
+    STRINGS_OFFSET,
+    STRINGS_SIZE,
+    region_size,
+)
+from .statedir import StateDirError, prepare
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, so no state files
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("flask_poolguard")
+
+SUFFIX: t.Final = ".state"
+
+
+class NoStateFile:
+    """The null object: nothing is shown to other processes."""
+
+    path: str | None = None
+
+    def add_region(self, slots: int) -> int:
+        """Return a place that nothing is written to."""
+        return 0
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Do nothing."""
+
+    def intern(self, text: str) -> int:
+        """Return the id of no string."""
+        return 0
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
+    def remove(self) -> None:
+        """Do nothing."""
+
+
+class StateFile(NoStateFile):
+    """One worker's file, locked as long as the worker lives.
+
+    ``_lock`` protects the strings and the directory, which grow. It is held during
+    their writes, which go to memory, so that ids are never seen before their text.
+    It is re-entrant because a garbage collection inside may return a connection.
+
+    :raises StateDirError: no usable folder, or no room in it.
+    """
+
+    def __init__(self, folder: str | None, about: dict[str, t.Any]) -> None:
+        if fcntl is None:
+            raise StateDirError("this platform has no file locks")
+        folder = prepare(folder)
+        remove_dead(folder)
+        name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        self.path = os.path.join(folder, name)
+        self._lock = threading.RLock()
+        self._strings: dict[str, int] = {}
+        # 0 means "none", so the first string stands behind one unused entry.
+        self._strings_end = STRING_LENGTH.size
+        self._pools = 0
+        self._size = REGIONS_OFFSET
+        hidden = os.path.join(folder, f".{name}")
+        header = json.dumps({**identity.whoami(), **about}).encode()
+        if len(header) > HEADER_SIZE - 16:
+            raise StateDirError(f"the app's name or path is too long ({len(header)})")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(hidden, flags, 0o600)
+            try:
+                # Space is reserved at once: a later write cannot find it missing.
+                _reserve(self._fd, 0, REGIONS_OFFSET)
+                os.pwrite(self._fd, MAGIC + len(header).to_bytes(8, "little"), 0)
+                os.pwrite(self._fd, header, 16)
+                # Locked before it gets its name: a named file without a lock is dead.
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.rename(hidden, self.path)
+            except OSError:
+                os.unlink(hidden)
+                os.close(self._fd)
+                raise
+        except OSError as error:
+            raise StateDirError(f"{folder}: {error.strerror}") from error
+
+    def add_region(self, slots: int) -> int:
+        """Make room for one more pool; return its offset, 0 if there is none."""
+        with self._lock:
+            if self._pools == MAX_POOLS or self._fd < 0:
+                return 0
+            offset = self._size
+            try:
+                _reserve(self._fd, offset, region_size(slots))
+            except OSError as error:
+                self._give_up(error)
+                return 0
+            self._size += region_size(slots)
+            place = DIRECTORY_OFFSET + self._pools * DIRECTORY.size
+            self._pools += 1
+            self.write(place, DIRECTORY.pack(offset, slots))
+            return offset
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write bytes at an offset; offset 0 is nowhere."""
+        if offset and self._fd >= 0:
+            try:
+                os.pwrite(self._fd, data, offset)
+            except OSError as error:
+                self._give_up(error)
+
+    def intern(self, text: str) -> int:
+        """Return the id of a string, 0 when there is no room for another."""
+        found = self._strings.get(text)
+        if found is not None:
+            return found
+        data = text.encode("utf-8", "replace")[:MAX_STRING]
+        with self._lock:
+            if text in self._strings:
+                return self._strings[text]
+            end = self._strings_end + STRING_LENGTH.size + len(data)
+            if end > STRINGS_SIZE:
+                return 0
+            start = self._strings_end
+            self.write(STRINGS_OFFSET + start, STRING_LENGTH.pack(len(data)) + data)
+            self._strings_end = end
+            self._strings[text] = start
+            return start
+
+    def abandon(self) -> None:
+        """Close the parent's file in a child, which keeps the parent's lock."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Take the file away when its worker ends."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(t.cast(str, self.path))
+            self.abandon()
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning(
+            "%s cannot be written any more (%s): other processes no longer see this"
+            " worker's pools. The app goes on.",
+            self.path,
+            error.strerror,
+        )
+        self.remove()
+
+
+def _reserve(fd: int, offset: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, size)
+    else:  # macOS
+        os.pwrite(fd, bytes(size), offset)
+
+
+def is_locked(fd: int) -> bool:
+    """Tell whether a live worker holds this file."""
+    try:
+        # Shared, so that two readers do not take each other for the worker.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def remove_dead(folder: str) -> None:
+    """Remove the files of workers that ended without doing so themselves."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if not entry.name.endswith(SUFFIX) or entry.name.startswith("."):
+                continue
+            with contextlib.suppress(OSError):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                fd = os.open(entry.path, flags)
+                try:
+                    if os.fstat(fd).st_uid == os.geteuid() and not is_locked(fd):
+                        os.unlink(entry.path)
+                finally:
+                    os.close(fd)
+
+
+__all__ = ["SUFFIX", "NoStateFile", "StateFile", "is_locked", "remove_dead"]

@@ -1,0 +1,1 @@
+"""Test Flask-PoolGuard against real servers, each started by the tests."""

@@ -1,0 +1,170 @@
+"""Fixtures of all tests: private servers, fresh databases, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tests.support import leftovers, not_tested, templates
+from tests.support.postgresql13 import fetch_bin_dir
+from tests.support.servers import (
+    DatabaseServer,
+    MariaDBServer,
+    MissingServerError,
+    PostgreSQLServer,
+)
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder for servers' templates, which xdist's workers inherit."""
+    if not hasattr(config, "workerinput"):
+        templates.make_folder()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what could not be tested on this machine."""
+    not_tested.summarize(terminalreporter)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A fresh database, and the server that it is on (none for SQLite)."""
+
+    url: URL
+    server: DatabaseServer | None
+
+    @property
+    def running_server(self) -> DatabaseServer:
+        """Return the server, for tests that only run where there is one."""
+        assert self.server is not None, "SQLite has no server"
+        return self.server
+
+
+# Isolation
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the state files of this test's processes in a folder of its own."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    for name in list(os.environ):
+        if name == templates.FOLDER_VARIABLE:
+            continue
+        # libpq takes what a URL does not say from PGHOST, PGPASSWORD and so on;
+        # Flask and the guard take settings from variables of their own.
+        if name.startswith(("PG", "FLASK_", "POOLGUARD_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PGPASSFILE", os.devnull)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(
+    request: pytest.FixtureRequest, state_dir: Path
+) -> Iterator[None]:
+    """Fail a test that leaves threads or child processes behind."""
+    before = leftovers.snapshot()
+    yield
+    if "leaves_behind" not in request.keywords:
+        left = leftovers.wait_for_none(before)
+        if left:
+            pytest.fail("This test left behind:\n  " + "\n  ".join(left))
+
+
+# Servers, one of each kind per xdist worker, started when first needed
+
+
+def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
+    """Run a server for a session, or say that it could not be tested."""
+    try:
+        server = make()
+        server.start()
+    except MissingServerError as error:
+        not_tested.stop_test(str(error))
+    leftovers.expect(server)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[DatabaseServer]:
+    """Run a MariaDB server for all tests of this process."""
+    yield from started(MariaDBServer)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[DatabaseServer]:
+    """Run a PostgreSQL server for all tests of this process."""
+    yield from started(PostgreSQLServer)
+
+
+@pytest.fixture(scope="session")
+def postgresql13() -> Iterator[DatabaseServer]:
+    """Run a PostgreSQL server from before there was `idle_session_timeout`."""
+    yield from started(lambda: PostgreSQLServer(bin_dir=fetch_bin_dir()))
+
+
+def fresh_database(server: DatabaseServer) -> Iterator[URL]:
+    """Create an empty database for one test and drop it afterwards."""
+    # A test that stopped the server and failed must not fail all that follow.
+    server.start()
+    name = server.create_database()
+    yield server.url(database=name)
+    server.start()
+    server.drop_database(name)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a fresh database on MariaDB, by PyMySQL."""
+    yield from fresh_database(mariadb)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a fresh database on PostgreSQL, by psycopg2."""
+    yield from fresh_database(postgresql)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> URL:
+    """Return the URL of an SQLite database in a file that does not exist yet."""
+    return URL.create("sqlite", database=str(tmp_path / "test.sqlite"))
+
+
+@pytest.fixture(params=["mariadb", "postgresql", "sqlite"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Run the test on each product in turn, with a fresh database."""
+    url: URL = request.getfixturevalue(f"{request.param}_url")
+    if request.param == "sqlite":
+        return Database(url, None)
+    return Database(url, request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def served_database(request: pytest.FixtureRequest) -> Database:
+    """Run the test on each product that has a server, with a fresh database."""
+    url: URL = request.getfixturevalue(f"{request.param}_url")
+    return Database(url, request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def served_server(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Run the test on each product's server in turn."""
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def database_url(database: Database) -> URL:
+    """Return the URL of a fresh database on each product in turn."""
+    return database.url

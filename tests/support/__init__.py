@@ -1,0 +1,1 @@
+"""Provide what the tests need besides the package: servers, proxies, workers."""

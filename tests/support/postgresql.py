@@ -1,0 +1,194 @@
+"""Run a private PostgreSQL server."""
+
+from __future__ import annotations
+
+import contextlib
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg2
+
+from tests.support.database_server import (
+    APP_PASSWORD,
+    APP_USER,
+    DatabaseServer,
+    MissingServerError,
+    ServerError,
+)
+from tests.support.processes import account_arguments, service_account
+from tests.support.templates import copy_template
+
+REMEDY = "Install it: apt-get install postgresql (as root)."
+# Debian keeps each version in a folder of its own, none of them in PATH.
+DEBIAN_FOLDERS = Path("/usr/lib/postgresql")
+
+# Small and forgetful: a test's data need not survive a power cut.
+FAST_SETTINGS: dict[str, str | int] = {
+    "autovacuum": "off",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "logging_collector": "off",
+    "max_connections": 200,
+    "max_wal_senders": 0,
+    "shared_buffers": "16MB",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+}
+
+
+def find_bin_dir() -> Path:
+    """Return the folder of the newest PostgreSQL that is installed.
+
+    :raises MissingServerError: if there is none.
+    """
+    in_path = shutil.which("postgres")
+    if in_path and shutil.which("initdb"):
+        return Path(in_path).parent
+    found = [path.parent for path in DEBIAN_FOLDERS.glob("*/bin/postgres")]
+    if not found:
+        raise MissingServerError("PostgreSQL", REMEDY)
+    return max(found, key=lambda folder: int(folder.parent.name.split(".")[0]))
+
+
+class PostgreSQLServer(DatabaseServer):
+    """Run a private PostgreSQL server."""
+
+    product: ClassVar[str] = "PostgreSQL"
+    default_driver: ClassVar[str] = "postgresql+psycopg2"
+    admin_user: ClassVar[str] = "postgres"
+    # "Fast": ends sessions instead of waiting for them.
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT
+
+    @property
+    def socket_path(self) -> Path:
+        """Return the path of the server's Unix socket."""
+        return self.folder / f".s.PGSQL.{self.port}"
+
+    def tls_query(self) -> dict[str, str]:
+        """Return what a URL needs so that libpq checks the certificate."""
+        certificate = str(self.certificate.certificate_file)
+        return {"sslmode": "verify-full", "sslrootcert": certificate}
+
+    def session_ids(
+        self, *, user: str = APP_USER, database: str | None = None
+    ) -> set[int]:
+        """Return the ids of client sessions other than the one that asks."""
+        rows = self.query(
+            "SELECT pid, usename, datname FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        return {
+            row[0]
+            for row in rows
+            if user in ("", row[1]) and database in (None, row[2])
+        }
+
+    def kill(self) -> None:
+        """Kill the server as a crash would; its data stays for `start`."""
+        super().kill()
+        pid_file = self.folder / "data" / "postmaster.pid"
+        self._remove_shared_memory(pid_file)
+        # A start would refuse while another process happens to have that pid.
+        pid_file.unlink(missing_ok=True)
+
+    def _remove_shared_memory(self, pid_file: Path) -> None:
+        """Free the few bytes that a killed server leaves in the kernel."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            shared_memory_id = pid_file.read_text().splitlines()[6].split()[1]
+            subprocess.run(
+                ["ipcrm", "-m", shared_memory_id], check=False, capture_output=True
+            )
+
+    def _account(self) -> pwd.struct_passwd | None:
+        return service_account("postgres")
+
+    def _copy_data(self) -> None:
+        if self._bin_dir is None:
+            self._bin_dir = find_bin_dir()
+        initdb = self._bin_dir / "initdb"
+        account = self._account()
+
+        def make(folder: Path) -> None:
+            # Made where the account may write, moved to where it may not.
+            made = self.folder / "template"
+            result = subprocess.run(
+                [
+                    *(initdb, f"--pgdata={made}", f"--username={self.admin_user}"),
+                    *("--auth-local=trust", "--auth-host=scram-sha-256"),
+                    *("--encoding=UTF8", "--no-locale", "--no-sync"),
+                ],
+                capture_output=True,
+                text=True,
+                cwd=self.folder,
+                check=False,
+                **account_arguments(account),
+            )
+            if result.returncode:
+                raise ServerError(f"{initdb} failed:\n{result.stdout}{result.stderr}")
+            subprocess.run(["cp", "-Rp", str(made), str(folder)], check=True)
+            shutil.rmtree(made)
+
+        name = str(self._bin_dir).strip("/").replace("/", "-")
+        copy_template(name, make, self.folder / "data")
+
+    def _command(self) -> list[str | Path]:
+        assert self._bin_dir is not None
+        settings: dict[str, str | int] = {
+            **FAST_SETTINGS,
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": str(self.folder),
+            # Below 14, roles would get MD5 passwords.
+            "password_encryption": "scram-sha-256",
+        }
+        if self._certificate is not None:
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": str(self._certificate.certificate_file),
+                "ssl_key_file": str(self._certificate.key_file),
+            }
+        settings |= self.settings
+        # In the file and not on the command line, which ALTER SYSTEM cannot beat.
+        lines = [
+            "{} = '{}'\n".format(name, str(value).replace("'", "''"))
+            for name, value in settings.items()
+        ]
+        (self.folder / "data" / "postgresql.conf").write_text("".join(lines))
+        return [self._bin_dir / "postgres", "-D", self.folder / "data"]
+
+    def _connect_errors(self) -> type[Exception]:
+        return psycopg2.Error
+
+    def _run(self, sql: str, database: str | None) -> list[tuple[Any, ...]]:
+        connection = psycopg2.connect(
+            host=str(self.folder),
+            port=self.port,
+            user=self.admin_user,
+            dbname=database or "postgres",
+            connect_timeout=5,
+            options="-c idle_in_transaction_session_timeout=0",
+        )
+        try:
+            # CREATE DATABASE refuses to run inside a transaction.
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+    def _create_app_user(self) -> None:
+        self.execute(f"CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'")
+
+    def _create_database(self, name: str) -> None:
+        self.execute(f"CREATE DATABASE {name} OWNER {APP_USER}")
+
+    def _drop_database(self, name: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def _kill_session(self, session_id: int) -> None:
+        self.execute(f"SELECT pg_terminate_backend({session_id:d})")

@@ -1,0 +1,169 @@
+"""Stand between a client and its server, and misbehave on command."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from abc import ABC, abstractmethod
+from typing import Self
+
+HOST = "127.0.0.1"
+# How long a thread that is told to end may take, in seconds.
+JOIN_SECONDS = 5.0
+# "Linger for no time": closing sends RST instead of FIN.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def shut(end: socket.socket) -> None:
+    """Close a socket, and wake up whoever reads from it."""
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
+class Listener(ABC):
+    """Accept connections on a free loopback port, in a thread."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((HOST, 0), backlog=256)
+        # Where closing a socket does not wake up `accept`, this does.
+        self._listener.settimeout(0.2)
+        self.host = HOST
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._closed = threading.Event()
+        self._ends: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        # Protects the two lists, which several threads add to.
+        self._lock = threading.Lock()
+        self._spawn(self._accept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close all connections that are open now.
+
+        :param reset: by RST, as a firewall or a reboot does.
+        """
+        with self._lock:
+            ends, self._ends = self._ends, []
+        for end in ends:
+            if reset:
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                    # A shutdown would send the FIN that a reset goes without,
+                    # but a reader must be woken up; reading is enough.
+                    end.shutdown(socket.SHUT_RD)
+                end.close()
+            else:
+                shut(end)
+
+    def close(self) -> None:
+        """Close everything and wait for the threads to end."""
+        self._closed.set()
+        shut(self._listener)
+        self.cut()
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(JOIN_SECONDS)
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            self.connections += 1
+            self._keep(client)
+            self._serve(client)
+
+    def _keep(self, end: socket.socket) -> None:
+        """Remember a socket, to close it in the end."""
+        with self._lock:
+            self._ends.append(end)
+        if self._closed.is_set():
+            shut(end)
+
+    def _spawn(self, target: object, *arguments: object) -> None:
+        assert callable(target)
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        with self._lock:
+            self._threads.append(thread)
+        thread.start()
+
+    @abstractmethod
+    def _serve(self, client: socket.socket) -> None:
+        """Look after a connection without blocking."""
+
+
+class SilentServer(Listener):
+    """Accept connections and never say a word, like a machine that hangs."""
+
+    def _serve(self, client: socket.socket) -> None:
+        pass
+
+
+class TCPProxy(Listener):
+    """Pass on what a client and a server send each other, until told otherwise."""
+
+    def __init__(self, target_host: str, target_port: int) -> None:
+        """Start to listen.
+
+        :param target_port: TCP port of the server, which need not run yet.
+        """
+        self._target = (target_host, target_port)
+        self._flowing = threading.Event()
+        self._flowing.set()
+        super().__init__()
+
+    def drop(self) -> None:
+        """Become a black hole: connections stay open and nothing comes through.
+
+        New connections are accepted, by nobody. What is sent, and that an end
+        was closed, is held back until `resume`.
+        """
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Pass everything on again, first what was held back."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """Close everything and wait for the threads to end."""
+        self._closed.set()
+        self._flowing.set()
+        super().close()
+
+    def _serve(self, client: socket.socket) -> None:
+        self._spawn(self._connect, client)
+
+    def _connect(self, client: socket.socket) -> None:
+        self._flowing.wait()
+        try:
+            server = socket.create_connection(self._target, timeout=JOIN_SECONDS)
+        except OSError:
+            shut(client)
+            return
+        server.settimeout(None)
+        self._keep(server)
+        self._spawn(self._pump, server, client)
+        self._pump(client, server)
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        """Copy one direction until either end closes, then close the other."""
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flowing.wait()
+                target.sendall(data)
+        self._flowing.wait()
+        shut(source)
+        shut(target)

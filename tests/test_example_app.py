@@ -1,0 +1,395 @@
+"""The lending desk in ``example_app``, on SQLite."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import func, inspect, select
+
+from example_app import create_app
+from example_app.extensions import db
+from example_app.faults import _never_closed
+from example_app.models import Book, JournalEntry, Member
+from example_app.seeding import BOOKS, MEMBERS
+from example_app.settings import from_environment
+
+FAULTS = ["/faults/", "/faults/leak", "/faults/slow?seconds=0", "/faults/crash"]
+
+AppFactory = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppFactory]:
+    """Build desks with a folder of their own, whatever the environment says."""
+    for name in ("DATABASE_URL", "REPORTS_DATABASE_URL", "EXAMPLE_FAULTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EXAMPLE_INSTANCE_PATH", str(tmp_path / "instance"))
+    made: list[Flask] = []
+
+    def make(**overrides: object) -> Flask:
+        made.append(create_app(overrides))
+        return made[-1]
+
+    yield make
+    for app in made:
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose()
+    _never_closed.clear()
+
+
+@pytest.fixture
+def app(make_app: AppFactory) -> Flask:
+    """A seeded desk."""
+    app = make_app()
+    assert app.test_cli_runner().invoke(args=["seed"]).exit_code == 0
+    return app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A visitor of the seeded desk."""
+    return app.test_client()
+
+
+@pytest.fixture
+def faulty_app(make_app: AppFactory) -> Flask:
+    """A seeded desk with the deliberate faults."""
+    app = make_app(EXAMPLE_FAULTS=True)
+    assert app.test_cli_runner().invoke(args=["seed"]).exit_code == 0
+    return app
+
+
+def on_shelf(client: FlaskClient, title: str) -> int:
+    """Return how many copies of the title are in, by the JSON document."""
+    books = client.get("/api/books").get_json()["books"]
+    return int(next(book["on_shelf"] for book in books if book["title"] == title))
+
+
+def book_path(client: FlaskClient, title: str) -> str:
+    """Return the address of the title's page, as the catalogue links it."""
+    found = re.search(rf'href="(/books/\d+)">{title}<', client.get("/").text)
+    assert found is not None
+    return found[1]
+
+
+def lend(client: FlaskClient, title: str) -> str:
+    """Lend the title to the first member on its page; return the form that ends it."""
+    path = book_path(client, title)
+    member = re.search(r'<option value="(\d+)">', client.get(path).text)
+    assert member is not None
+    answer = client.post(f"{path}/loans", data={"member_id": member[1]})
+    assert answer.status_code == 303
+    return f"/loans/{answer.location.rpartition('#loan-')[2]}/return"
+
+
+class TestSettings:
+    def test_without_environment(self) -> None:
+        """The desk and its journal are two SQLite files, and there are no faults."""
+        config = from_environment({})
+
+        assert config["SQLALCHEMY_DATABASE_URI"] == "sqlite:///desk.db"
+        assert config["SQLALCHEMY_BINDS"] == {"reports": "sqlite:///reports.db"}
+        assert config["EXAMPLE_FAULTS"] is False
+
+    @pytest.mark.parametrize(
+        ("environ", "reports"),
+        [
+            ({"DATABASE_URL": "mysql+pymysql://db/a"}, "mysql+pymysql://db/a"),
+            ({"DATABASE_URL": "sqlite:////srv/a.db"}, "sqlite:///reports.db"),
+            (
+                {
+                    "DATABASE_URL": "mysql+pymysql://db/a",
+                    "REPORTS_DATABASE_URL": "mysql+pymysql://db/b",
+                },
+                "mysql+pymysql://db/b",
+            ),
+        ],
+    )
+    def test_database_of_the_journal(
+        self, environ: dict[str, str], reports: str
+    ) -> None:
+        """The journal follows the desk to its server unless it is given its own."""
+        config = from_environment(environ)
+
+        assert config["SQLALCHEMY_DATABASE_URI"] == environ["DATABASE_URL"]
+        assert config["SQLALCHEMY_BINDS"] == {"reports": reports}
+
+    def test_instance_folder(self, make_app: AppFactory, tmp_path: Path) -> None:
+        """The instance folder is the one that the environment names."""
+        assert make_app().instance_path == str(tmp_path / "instance")
+
+
+class TestSeed:
+    def test_fills_an_empty_database(self, make_app: AppFactory) -> None:
+        """The first run makes the tables and adds all books and members."""
+        app = make_app()
+
+        result = app.test_cli_runner().invoke(args=["seed"])
+
+        assert (
+            result.output == f"Added {len(BOOKS)} books and {len(MEMBERS)} members.\n"
+        )
+        with app.app_context():
+            assert db.session.scalar(select(func.count(Book.id))) == len(BOOKS)
+            assert db.session.scalar(select(func.count(Member.id))) == len(MEMBERS)
+
+    def test_is_idempotent(self, app: Flask) -> None:
+        """A second run adds and lends nothing."""
+        client = app.test_client()
+        before = client.get("/api/books").get_json(), client.get("/journal").text
+
+        result = app.test_cli_runner().invoke(args=["seed"])
+
+        assert result.output == "Added 0 books and 0 members.\n"
+        assert before == (
+            client.get("/api/books").get_json(),
+            client.get("/journal").text,
+        )
+
+    def test_replaces_what_is_missing(self, app: Flask) -> None:
+        """A run adds what has been deleted since the last one."""
+        with app.app_context():
+            member = select(Member).where(Member.card == "M-004")
+            db.session.delete(db.session.scalars(member).one())
+            db.session.commit()
+
+        result = app.test_cli_runner().invoke(args=["seed"])
+
+        assert result.output == "Added 0 books and 1 members.\n"
+
+    def test_tables_of_each_bind(self, app: Flask) -> None:
+        """The journal alone is on ``reports``, and every table has the prefix."""
+        with app.app_context():
+            tables = {
+                bind: set(inspect(engine).get_table_names())
+                for bind, engine in db.engines.items()
+            }
+
+        assert tables == {
+            None: {f"poolguard_example_{name}" for name in ("book", "loan", "member")},
+            "reports": {"poolguard_example_journal"},
+        }
+
+
+class TestPages:
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [
+            ("/", "On the Origin of Species"),
+            ("/members", "Noor Rahimi"),
+            ("/journal", "Moby-Dick"),
+            ("/static/desk.css", "body"),
+        ],
+    )
+    def test_answers(self, client: FlaskClient, path: str, expected: str) -> None:
+        """Each page shows what the seed put there."""
+        with client.get(path) as answer:
+            assert answer.status_code == 200
+            assert expected in answer.get_data(as_text=True)
+
+    def test_catalogue_before_the_first_book(self, make_app: AppFactory) -> None:
+        """An empty catalogue says how to fill it."""
+        app = make_app()
+        with app.app_context():
+            db.create_all()
+
+        assert "example_app seed" in app.test_client().get("/").text
+
+    @pytest.mark.parametrize("wanted", ["moby", "MELVILLE"])
+    def test_search(self, client: FlaskClient, wanted: str) -> None:
+        """A search finds titles and authors in any case, and nothing else."""
+        page = client.get("/", query_string={"q": wanted}).text
+
+        assert "Moby-Dick" in page
+        assert "Walden" not in page
+
+    @pytest.mark.parametrize("wanted", ["%", "no such book"])
+    def test_search_in_vain(self, client: FlaskClient, wanted: str) -> None:
+        """A search without a hit says so; the wildcards of SQL are plain signs."""
+        page = client.get("/", query_string={"q": wanted}).text
+
+        assert f"contains “{wanted}”" in page
+
+    def test_book(self, client: FlaskClient) -> None:
+        """A book's page shows who has it."""
+        page = client.get(book_path(client, "Moby-Dick")).text
+
+        assert "1 of 2 on the shelf" in page
+        assert "<td>Noor Rahimi</td>" in page
+
+    @pytest.mark.parametrize("path", ["/books/4711", "/nowhere"])
+    def test_not_found(self, client: FlaskClient, path: str) -> None:
+        """What is not there gets a page of the desk, not a bare error."""
+        answer = client.get(path)
+
+        assert answer.status_code == 404
+        assert "Back to the catalogue" in answer.text
+
+
+class TestJson:
+    def test_books(self, client: FlaskClient) -> None:
+        """The document lists every book by shelf mark with its copies."""
+        books = client.get("/api/books").get_json()["books"]
+
+        assert [book["shelf_mark"] for book in books] == sorted(b[0] for b in BOOKS)
+        assert {key: books[1][key] for key in ("title", "copies", "on_shelf")} == {
+            "title": "Moby-Dick",
+            "copies": 2,
+            "on_shelf": 1,
+        }
+
+
+class TestLending:
+    def test_lend(self, client: FlaskClient) -> None:
+        """A loan takes a copy off the shelf and writes a line into the journal."""
+        lend(client, "Walden")
+
+        assert on_shelf(client, "Walden") == 0
+        assert "<td>Walden</td>" in client.get("/journal").text
+
+    def test_last_copy_is_out(self, app: Flask) -> None:
+        """A book that is out is refused, and nothing is written."""
+        client = app.test_client()
+        path = book_path(client, "Wuthering Heights")
+
+        answer = client.post(f"{path}/loans", data={"member_id": "1"})
+
+        assert answer.status_code == 409
+        assert "All copies of “Wuthering Heights” are out." in answer.text
+        assert on_shelf(client, "Wuthering Heights") == 0
+        with app.app_context():
+            entries = select(func.count(JournalEntry.id)).where(
+                JournalEntry.title == "Wuthering Heights"
+            )
+            assert db.session.scalar(entries) == 1
+
+    def test_take_back(self, client: FlaskClient) -> None:
+        """A returned copy is on the shelf again, and the journal says so."""
+        give_back = lend(client, "Walden")
+
+        answer = client.post(give_back)
+
+        assert answer.status_code == 303
+        assert on_shelf(client, "Walden") == 1
+        assert "1 returned so far" in client.get("/journal").text
+
+    def test_take_back_twice(self, client: FlaskClient) -> None:
+        """A second return of one loan is refused and adds no copy."""
+        give_back = lend(client, "Walden")
+        client.post(give_back)
+
+        answer = client.post(give_back)
+
+        assert answer.status_code == 409
+        assert "has been returned already" in answer.text
+        assert on_shelf(client, "Walden") == 1
+
+    @pytest.mark.parametrize("data", [{}, {"member_id": ""}, {"member_id": "x"}])
+    def test_lend_to_nobody(self, client: FlaskClient, data: dict[str, str]) -> None:
+        """A loan needs a member."""
+        path = book_path(client, "Walden")
+
+        assert client.post(f"{path}/loans", data=data).status_code == 400
+        assert on_shelf(client, "Walden") == 1
+
+    @pytest.mark.parametrize("path", ["/books/4711/loans", "/loans/4711/return"])
+    def test_unknown_number(self, client: FlaskClient, path: str) -> None:
+        """A form for something that is not there is answered with 404."""
+        assert client.post(path, data={"member_id": "1"}).status_code == 404
+
+
+class TestMembers:
+    def test_enrol(self, client: FlaskClient) -> None:
+        """A new member is in the list."""
+        answer = client.post("/members", data={"name": "Li Wei", "card": "M-005"})
+
+        assert answer.status_code == 303
+        assert "Li Wei" in client.get("/members").text
+
+    def test_names_are_escaped(self, client: FlaskClient) -> None:
+        """A name cannot put markup into a page."""
+        client.post("/members", data={"name": "<b>Li</b>", "card": "M-005"})
+
+        assert "<td>&lt;b&gt;Li&lt;/b&gt;</td>" in client.get("/members").text
+
+    def test_card_in_use(self, client: FlaskClient) -> None:
+        """A card that somebody has already is refused."""
+        answer = client.post("/members", data={"name": "Li Wei", "card": "M-001"})
+
+        assert answer.status_code == 409
+        assert "Li Wei" not in client.get("/members").text
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"name": "Li Wei"},
+            {"name": " ", "card": "M-005"},
+            {"name": "L" * 81, "card": "M-005"},
+        ],
+    )
+    def test_incomplete_form(self, client: FlaskClient, data: dict[str, str]) -> None:
+        """A member without a card or a name of sensible length is refused."""
+        assert client.post("/members", data=data).status_code == 400
+
+
+class TestFaults:
+    @pytest.mark.parametrize("path", FAULTS)
+    def test_absent_by_default(self, client: FlaskClient, path: str) -> None:
+        """Without the setting the faults do not exist."""
+        assert client.get(path).status_code == 404
+        assert "/faults" not in client.get("/").text
+
+    @pytest.mark.parametrize("value", ["", "0", "no"])
+    def test_only_1_turns_them_on(
+        self, make_app: AppFactory, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        """The environment turns the faults on with 1 and nothing else."""
+        monkeypatch.setenv("EXAMPLE_FAULTS", value)
+        assert "faults" not in make_app().blueprints
+
+        monkeypatch.setenv("EXAMPLE_FAULTS", "1")
+        assert "faults" in make_app().blueprints
+
+    def test_index(self, faulty_app: Flask) -> None:
+        """The catalogue links to a page that links to every fault."""
+        client = faulty_app.test_client()
+
+        assert 'href="/faults/"' in client.get("/").text
+        page = client.get("/faults/").text
+        assert all(
+            f'href="/faults/{name}"' in page for name in ("leak", "slow", "crash")
+        )
+
+    def test_leak(self, faulty_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+        """The guard returns the leaked connection and names the route and the line."""
+        with caplog.at_level(logging.WARNING, "flask_poolguard"):
+            answer = faulty_app.test_client().get("/faults/leak")
+
+        assert answer.status_code == 200
+        with faulty_app.app_context():
+            assert "Current Checked out connections: 0" in db.engine.pool.status()
+        (record,) = [r for r in caplog.records if r.name == "flask_poolguard"]
+        assert record.levelno == logging.WARNING
+        assert "faults.leak" in record.getMessage()
+        assert re.search(r"example_app/faults\.py:\d+", record.getMessage())
+
+    def test_slow(self, faulty_app: Flask) -> None:
+        """The slow route answers after as long as it is asked to sleep."""
+        answer = faulty_app.test_client().get("/faults/slow?seconds=0.01")
+
+        assert answer.get_json() == {"slept_seconds": 0.01}
+
+    def test_crash(self, faulty_app: Flask) -> None:
+        """A failure in a transaction is a page with status 500, and leaves no row."""
+        client = faulty_app.test_client()
+
+        answer = client.get("/faults/crash")
+
+        assert answer.status_code == 500
+        assert "Back to the catalogue" in answer.text
+        assert "Nobody" not in client.get("/members").text

@@ -1,0 +1,190 @@
+"""The private servers do what the other tests rely on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import Database
+from tests.support.servers import (
+    APP_PASSWORD,
+    DatabaseServer,
+    MariaDBServer,
+    MissingServerError,
+    PostgreSQLServer,
+)
+
+
+@pytest.fixture(params=[MariaDBServer, PostgreSQLServer])
+def kind(
+    request: pytest.FixtureRequest, mariadb: DatabaseServer, postgresql: DatabaseServer
+) -> type[DatabaseServer]:
+    """Return a class of servers whose programs are known to be installed."""
+    kind: type[DatabaseServer] = request.param
+    return kind
+
+
+def connects(url: sa.URL) -> bool:
+    """Tell whether a statement runs."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            return bool(connection.scalar(sa.text("SELECT 1")) == 1)
+    except sa.exc.OperationalError:
+        return False
+
+
+class TestDatabases:
+    def test_a_fresh_database_takes_tables_of_the_app_account(
+        self, database: Database
+    ) -> None:
+        engine = sa.create_engine(database.url)
+        table = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.Integer))
+        table.create(engine)
+        with engine.begin() as connection:
+            connection.execute(table.insert(), [{"id": 1}, {"id": 2}])
+            count = connection.scalar(sa.select(sa.func.count()).select_from(table))
+        engine.dispose()
+        assert count == 2
+
+    def test_each_database_has_a_name_of_its_own(
+        self, served_database: Database
+    ) -> None:
+        server = served_database.running_server
+        names = {server.create_database() for _ in range(3)}
+        for name in names:
+            server.drop_database(name)
+        assert len(names) == 3
+
+    def test_a_wrong_password_is_refused(self, served_database: Database) -> None:
+        assert connects(served_database.url)
+        assert not connects(served_database.url.set(password=f"{APP_PASSWORD}-not"))
+
+    def test_dropping_a_database_ends_its_sessions(self, mariadb_url: sa.URL) -> None:
+        # Its fixture would hang or fail if the open transaction stayed.
+        engine = sa.create_engine(mariadb_url)
+        connection = engine.connect()
+        connection.execute(sa.text("CREATE TABLE held (id INT)"))
+        connection.execute(sa.text("SELECT * FROM held"))
+        connection.detach()
+        connection.invalidate()
+
+
+class TestSessions:
+    def test_lists_the_sessions_of_one_database(
+        self, served_database: Database
+    ) -> None:
+        url, server = served_database.url, served_database.running_server
+        engine = sa.create_engine(url)
+        with engine.connect(), engine.connect():
+            assert len(server.session_ids(database=url.database)) == 2
+        assert server.session_ids(user="nobody-here") == set()
+        engine.dispose()
+
+    def test_a_killed_session_is_gone_at_once_and_its_client_notices(
+        self, served_database: Database
+    ) -> None:
+        url, server = served_database.url, served_database.running_server
+        engine = sa.create_engine(url)
+        with engine.connect() as connection:
+            (session_id,) = server.session_ids(database=url.database)
+            server.kill_session(session_id)
+            assert server.session_ids(database=url.database) == set()
+            with pytest.raises(sa.exc.OperationalError):
+                connection.execute(sa.text("SELECT 1"))
+        engine.dispose()
+
+    def test_killing_a_session_twice_does_no_harm(
+        self, served_database: Database
+    ) -> None:
+        url, server = served_database.url, served_database.running_server
+        engine = sa.create_engine(url)
+        with engine.connect():
+            (session_id,) = server.session_ids(database=url.database)
+            server.kill_session(session_id)
+            server.kill_session(session_id)
+        engine.dispose()
+
+
+class TestLife:
+    def test_keeps_its_port_and_data_over_a_restart(
+        self, kind: type[DatabaseServer]
+    ) -> None:
+        with kind() as server:
+            url = server.url(database=server.create_database())
+            pid = server.pid
+            server.restart()
+            assert server.pid != pid
+            assert connects(url)
+
+    def test_comes_back_after_a_kill(self, kind: type[DatabaseServer]) -> None:
+        with kind() as server:
+            url = server.url(database=server.create_database())
+            server.kill()
+            assert not connects(url)
+            server.start()
+            assert connects(url)
+
+    def test_leaves_no_process_and_no_file(self, kind: type[DatabaseServer]) -> None:
+        with kind() as server:
+            pid, folder = server.pid, server.folder
+            assert folder.exists()
+        assert not folder.exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    def test_only_the_loopback_address_is_open(
+        self, kind: type[DatabaseServer]
+    ) -> None:
+        with kind() as server:
+            port = f":{server.port:04X}"
+            listening = [
+                line.split()[1]
+                for table in ("tcp", "tcp6")
+                for line in Path("/proc/net", table).read_text().splitlines()[1:]
+                if line.split()[1].endswith(port) and line.split()[3] == "0A"
+            ]
+        assert listening == [f"0100007F{port}"]
+
+    def test_missing_programs_are_named(self, tmp_path: Path) -> None:
+        with (
+            pytest.raises(MissingServerError, match="apt-get install mariadb-server"),
+            MariaDBServer(bin_dir=tmp_path),
+        ):
+            pass
+
+
+class TestSettings:
+    def test_mariadb_takes_variables(self, mariadb: DatabaseServer) -> None:
+        with MariaDBServer(wait_timeout=7) as server:
+            assert server.query("SELECT @@global.wait_timeout") == [(7,)]
+            server.restart(wait_timeout=8)
+            assert server.query("SELECT @@global.wait_timeout") == [(8,)]
+
+    def test_postgresql_takes_settings_that_alter_system_can_change(
+        self, postgresql: DatabaseServer
+    ) -> None:
+        with PostgreSQLServer(idle_session_timeout="7s") as server:
+            assert server.query("SHOW idle_session_timeout") == [("7s",)]
+            server.execute("ALTER SYSTEM SET idle_session_timeout = '8s'")
+            server.execute("SELECT pg_reload_conf()")
+            server.restart()
+            assert server.query("SHOW idle_session_timeout") == [("8s",)]
+
+    def test_offers_tls_with_a_certificate_that_clients_can_check(
+        self, kind: type[DatabaseServer]
+    ) -> None:
+        with kind(tls=True) as server:
+            name = server.create_database()
+            engine = sa.create_engine(server.url(database=name, **server.tls_query()))
+            with engine.connect() as connection:
+                if isinstance(server, MariaDBServer):
+                    status = sa.text("SHOW STATUS LIKE 'ssl_version'")
+                    assert connection.execute(status).one()[1].startswith("TLS")
+                else:
+                    mine = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                    assert connection.scalar(sa.text(mine)) is True
+            engine.dispose()
