@@ -11,8 +11,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-pyproject
 LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
-SOURCES := $(wildcard flask_poolguard tests example_app benchmarks tools noxfile.py)
-TYPED := $(wildcard flask_poolguard tests example_app benchmarks tools/*.py noxfile.py)
 PYTEST := -m pytest -m "not soak" -n $(WORKERS) -ra
 
 .PHONY: help venv test test-soak test-lowest lint format types imports docs demo clean
@@ -50,15 +48,15 @@ test-lowest: $(LOWEST_STAMP) ## Run the tests on the oldest supported releases
 	$(LOWEST)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check the code's style and format
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 format: $(STAMP) ## Rewrite the code in the house format
-	$(BIN)/ruff check --fix $(SOURCES)
-	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 types: $(STAMP) ## Check the types
-	$(BIN)/mypy $(TYPED)
+	$(BIN)/mypy
 
 imports: $(STAMP) ## Check that imports go one way
 	$(BIN)/lint-imports

@@ -55,7 +55,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types."""
     install(session, "dev")
-    session.run("make", "types", "STAMP=", "BIN=" + session.bin, external=True)
+    session.run("mypy")
 
 
 @nox.session(python=PYTHONS[0])

@@ -1,4 +1,7 @@
 """Placeholder."""
+
 import click
+
+
 def make_group(name: str) -> click.Group:
     return click.Group(name)

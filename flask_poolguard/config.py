@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
 import os
+import re
 import typing as t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ logger = logging.getLogger("flask_poolguard")
 PREFIX = "POOLGUARD_"
 AUTO: t.Final = "auto"
 DEFAULT: t.Final = "default"
+
+_NUMBER: t.Final = re.compile(r"-?\d+(\.\d*)?")
 
 T = t.TypeVar("T")
 
@@ -63,12 +65,23 @@ class Option:
         return PREFIX + self.name.upper()
 
 
-def _is_int(value: t.Any, at_least: int) -> bool:
-    return type(value) is int and value >= at_least
+# More than any server takes connections, and more than any wait lasts (31 years);
+# what lies beyond overflows counters and locks.
+_MOST: t.Final = 1_000_000
+_LONGEST: t.Final = 1_000_000_000
+
+
+def _is_count(value: t.Any, at_least: int = 0) -> bool:
+    return type(value) is int and at_least <= value <= _MOST
 
 
 def _is_seconds(value: t.Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    # NaN compares false with everything.
+    return type(value) in (int, float) and 0 < value <= _LONGEST
+
+
+def _is_zero(value: t.Any) -> bool:
+    return type(value) in (int, float) and value == 0
 
 
 def _is_folder(value: t.Any) -> bool:
@@ -78,30 +91,44 @@ def _is_folder(value: t.Any) -> bool:
     return isinstance(path, str) and os.path.isabs(path)
 
 
+def _is_group_name(value: t.Any) -> bool:
+    # "None" is what somebody wrote into an environment variable to have no group.
+    return (
+        type(value) is str
+        and value != "None"
+        and value.replace("-", "").replace("_", "").isalnum()
+    )
+
+
 def _one_of(*values: str) -> Callable[[t.Any], bool]:
     return lambda value: type(value) is str and value in values
 
 
 OPTIONS: t.Final = (
-    Option("pool_size", 5, "a whole number, 0 or more", lambda v: _is_int(v, 0)),
-    Option("max_overflow", 10, "a whole number, -1 or more", lambda v: _is_int(v, -1)),
+    Option("pool_size", 5, "a whole number from 0 to 1,000,000", _is_count),
+    Option(
+        "max_overflow",
+        10,
+        "a whole number from 0 to 1,000,000, or -1 for no limit",
+        lambda v: _is_count(v, -1),
+    ),
     Option(
         "pool_timeout",
         30.0,
-        "seconds, 0 or more",
-        lambda v: _is_seconds(v) or (type(v) in (int, float) and v == 0),
+        "seconds from 0 to 1e9",
+        lambda v: _is_seconds(v) or _is_zero(v),
     ),
     Option(
         "pool_recycle",
         AUTO,
-        '"auto", seconds above 0, or -1 for never',
+        '"auto", seconds above 0 (to 1e9), or -1 for never',
         lambda v: v == AUTO or _is_seconds(v) or (type(v) is int and v == -1),
     ),
     Option("pool_class", "queue", '"queue" or "null"', _one_of("queue", "null")),
     Option(
         "idle_limit",
         None,
-        "seconds above 0, or None",
+        "seconds above 0 (to 1e9), or None",
         lambda v: v is None or _is_seconds(v),
     ),
     Option(
@@ -121,10 +148,7 @@ OPTIONS: t.Final = (
         "cli_group",
         "pool",
         "the name of a command group (letters, digits, - and _), or None",
-        lambda v: (
-            v is None
-            or (type(v) is str and v.replace("-", "").replace("_", "").isalnum())
-        ),
+        lambda v: v is None or _is_group_name(v),
         per_bind=False,
     ),
     Option(
@@ -207,11 +231,14 @@ def read_config(config: Mapping[str, t.Any]) -> AppConfig:
     """
     app_wide: dict[str, Setting[t.Any]] = {}
     for key in config:
-        if isinstance(key, str) and key.startswith(PREFIX):
+        if key.startswith(PREFIX):
             option = _BY_NAME.get(key[len(PREFIX) :].lower())
             if option is None or option.key != key:
                 known = [each.key for each in OPTIONS]
-                raise ConfigError(f"{key} is not a setting.{_nearest(key, known)}")
+                raise ConfigError(
+                    f"{key} = {config[key]!r} is not a setting; those are"
+                    f" {', '.join(known)}.{_nearest(key.upper(), known)}"
+                )
             _check(option, key, config[key])
             app_wide[option.name] = Setting(config[key], key)
     _warn_of_leftovers(config)
@@ -232,6 +259,11 @@ def _read_binds(
     for bind, values in binds.items():
         # Flask-SQLAlchemy's own key for the main database is None.
         bind = "default" if bind is None else bind
+        if bind in read:
+            raise ConfigError(
+                "POOLGUARD_BINDS has both None and 'default', which name the same"
+                " bind; remove one of them."
+            )
         if not isinstance(bind, str):
             raise ConfigError(
                 f"POOLGUARD_BINDS: {bind!r} is not a bind's name; use a string."
@@ -253,14 +285,19 @@ def _read_binds(
 def _check(option: Option, origin: str, value: t.Any) -> None:
     if not option.accepts(value):
         hint = ""
-        if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+        if value == "None":
+            hint = " In an environment variable, write null for None."
+        elif isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
             hint = " It is a string: take the quotes away."
         raise ConfigError(f"{origin} is {value!r}; allowed is {option.allowed}.{hint}")
 
 
 def _nearest(name: str, known: t.Collection[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {found[0]!r}?" if found else ""
+    # Without the prefix, which all have in common.
+    by_word = {each.removeprefix(PREFIX): each for each in known}
+    word = name.removeprefix(PREFIX)
+    found = difflib.get_close_matches(word, by_word, n=1, cutoff=0.5)
+    return f" Did you mean {by_word[found[0]]!r}?" if found else ""
 
 
 def _warn_of_leftovers(config: Mapping[str, t.Any]) -> None:

@@ -16,7 +16,7 @@ from .errors import SetupError
 from .pool import GuardedPool, Policy, Recycle
 from .tracking.books import Books
 from .tracking.foreign import observe
-from .tracking.ledger import PoolLedger
+from .tracking.ledger import PoolLedger, ledgers
 from .tracking.page import PoolFacts
 
 if t.TYPE_CHECKING:
@@ -120,6 +120,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     else:
         _replace(engine, pool_class, settings, ledger)
     books.ledgers.append(ledger)
+    ledgers[engine.dialect] = ledger
     return Guarded(found.bind, engine, settings, ledger)
 
 
@@ -198,9 +199,7 @@ def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFact
     )
 
 
-def _recycle_before_connecting(
-    settings: Settings, pool_class: type[Pool]
-) -> Recycle:
+def _recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
     if not issubclass(pool_class, GuardedPool):
         return Recycle(None, f"{pool_class.__name__} keeps its own rules")
     if settings.pool_recycle.value == AUTO:

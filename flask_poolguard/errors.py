@@ -21,7 +21,9 @@ class SetupError(PoolGuardError, RuntimeError):
 
 
 class LeakError(PoolGuardError, RuntimeError):
-    """Connections were still out when their scope ended (``POOLGUARD_ON_LEAK="raise"``).
+    """Connections were still out when their scope ended.
+
+    Only raised with ``POOLGUARD_ON_LEAK="raise"``, after they are all back.
 
     :ivar leaks: one :class:`~flask_poolguard.Leak` per connection.
     """

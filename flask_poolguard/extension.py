@@ -7,7 +7,7 @@ import typing as t
 import weakref
 from dataclasses import dataclass, field
 
-from flask import current_app
+from flask.globals import _cv_app
 
 from .config import AppConfig, read_config
 from .engines import Found, Guarded, find, guard, plain
@@ -25,11 +25,17 @@ if t.TYPE_CHECKING:
 EXTENSION: t.Final = "poolguard"
 
 
+# No database extension was looked at yet, not even "there is none".
+_NOTHING: t.Final = object()
+
+
 @dataclass
 class AppState:
     """What the guard keeps per app, in ``app.extensions["poolguard"]``.
 
-    ``lock`` protects the one look for the app's engines.
+    ``lock`` protects the look for the app's engines.
+
+    :ivar seen: the database extension whose engines are guarded.
     """
 
     config: AppConfig
@@ -37,7 +43,7 @@ class AppState:
     engines: list[Guarded] = field(default_factory=list)
     registered: list[Found] = field(default_factory=list)
     teardown: Teardown | None = None
-    looked: bool = False
+    seen: object = _NOTHING
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -99,7 +105,7 @@ class PoolGuard:
         :raises SetupError: it is not clear which app, or the name is taken.
         """
         found = plain(engine, name)
-        app = app or (current_app._get_current_object() if current_app else None)
+        app = app or _current_app()
         if app is None and len(self._apps) == 1:
             app = next(iter(self._apps))
         if app is None:
@@ -112,13 +118,14 @@ class PoolGuard:
             return
         state = _state_of(app)
         with state.lock:
-            taken = [each.bind for each in [*state.engines, *state.registered]]
+            taken = {each.bind for each in state.engines}
+            taken |= {each.bind for each in state.registered}
             if name in taken:
                 raise SetupError(
                     f"The app {app.name!r} has a bind {name!r} already; register the"
                     " engine under another name."
                 )
-            if state.looked:
+            if state.seen is not _NOTHING:
                 state.engines.append(guard(found, app, state.config, state.books))
             else:
                 state.registered.append(found)
@@ -132,10 +139,17 @@ class PoolGuard:
         """
         from .reports import make_report
 
-        app = app or current_app._get_current_object()
+        app = app or _current_app()
+        if app is None:
+            raise SetupError("report() needs an app context, or report(app).")
         state = _state_of(app)
         _look(app, state)
         return make_report(app, state.config, state.engines)
+
+
+def _current_app() -> Flask | None:
+    context = _cv_app.get(None)
+    return None if context is None else context.app
 
 
 def _state_of(app: Flask) -> AppState:
@@ -151,13 +165,15 @@ def _look(app: Flask, state: AppState) -> None:
     """Guard the app's engines, once, with its context pushed.
 
     Until this has worked it is tried with every context, so that a contradiction in
-    the settings is not an error of one request only.
+    the settings is not an error of one request only. An extension that is set up
+    later still is found with the next context.
     """
     listen()
-    if state.looked:
+    extension = app.extensions.get("sqlalchemy")
+    if state.seen is extension:
         return
     with state.lock:
-        if state.looked:
+        if state.seen is extension:
             return
         found = [*find(app), *state.registered]
         state.config.check_binds([each.bind for each in found])
@@ -166,7 +182,7 @@ def _look(app: Flask, state: AppState) -> None:
             if id(each.engine) not in guarded:
                 state.engines.append(guard(each, app, state.config, state.books))
         isolate_session_teardown(app)
-        state.looked = True
+        state.seen = extension
 
 
 __all__ = ["AppState", "PoolGuard"]

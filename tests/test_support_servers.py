@@ -150,11 +150,10 @@ class TestLife:
         assert listening == [f"0100007F{port}"]
 
     def test_missing_programs_are_named(self, tmp_path: Path) -> None:
-        with (
-            pytest.raises(MissingServerError, match="apt-get install mariadb-server"),
-            MariaDBServer(bin_dir=tmp_path),
-        ):
-            pass
+        server = MariaDBServer(bin_dir=tmp_path)
+        with pytest.raises(MissingServerError, match="apt-get install mariadb-server"):
+            server.start()
+        assert not server.folder.exists()
 
 
 class TestSettings:

@@ -17,9 +17,15 @@ _ACTIVE: t.Final = 1
 _IDLE_LIMIT: t.Final = (
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
 )
+# Of other users' sessions a user without pg_read_all_stats sees no backend_type; what
+# has a database and a user is a client's, or a parallel worker for the length of a
+# query.
 _SESSIONS: t.Final = (
     "SELECT pid FROM pg_catalog.pg_stat_activity"
-    " WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()"
+    " WHERE pid <> pg_catalog.pg_backend_pid()"
+    " AND CASE WHEN backend_type IS NULL"
+    " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
+    " ELSE backend_type = 'client backend' END"
 )
 
 

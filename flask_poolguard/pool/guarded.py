@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import queue as sqla_queue
 
 from ..config import AUTO
@@ -96,7 +97,7 @@ class GuardedPool(QueuePool):
             age if age > -1 else None, f"{self.policy.recycle_origin} = {age:g}"
         )
 
-    @property
+    @property  # type: ignore[override] # declared int; floats work
     def _recycle(self) -> float:
         """Show the derived value where SQLAlchemy keeps its own (-1 for none)."""
         seconds = self.recycle.seconds
@@ -112,11 +113,11 @@ class GuardedPool(QueuePool):
         :raises sqlalchemy.exc.TimeoutError: none came free within the timeout.
         """
         try:
-            fairy = super().connect()
+            fairy = _ConnectionFairy._checkout(self)
         except exc.TimeoutError:
             self.observer.timed_out()
             raise
-        self.observer.took(fairy._connection_record, fairy)  # type: ignore[attr-defined] # as SQLAlchemy's own events get it
+        self.observer.took(fairy._connection_record, fairy)  # type: ignore[arg-type] # it is None once closed only
         return fairy
 
     def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
@@ -156,18 +157,16 @@ class GuardedPool(QueuePool):
     def _do_get(self) -> ConnectionPoolEntry:
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
-        full = -1 < self._max_overflow <= self._overflow
-        if full and self._pool.empty():
+        if -1 < self._max_overflow <= self._overflow and self._pool.empty():
             ticket = self.observer.began_waiting()
             try:
-                return super()._do_get()
+                return QueuePool._do_get(self)
             finally:
                 self.observer.stopped_waiting(ticket)
-        return super()._do_get()
+        return QueuePool._do_get(self)
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        record = t.cast(GuardedRecord, record)
-        if record.pid != os.getpid():
+    def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
+        if record.pid != self._pid:
             keep_from_finalising(record)
             return
         self.observer.gave(record)

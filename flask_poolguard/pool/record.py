@@ -66,7 +66,7 @@ class GuardedRecord(_ConnectionRecord):
             self._pool.observer.closed(self, None)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
-        """Close the connection as unusable, or have it replaced at the next checkout."""
+        """Close an unusable connection, or have it replaced at the next checkout."""
         had_one = self.dbapi_connection is not None
         super().invalidate(e, soft)
         if had_one and not soft:
@@ -88,7 +88,7 @@ class GuardedRecord(_ConnectionRecord):
             if now - self.proved_at >= allowed:
                 # It came back lately, but maybe nobody used it, and the server
                 # counts from the last statement. One ping per limit settles it.
-                if not pool._dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[union-attr,arg-type] # typed as a stub without it; pre_ping calls the same
+                if not pool._dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[arg-type]
                     return True, "dead"
                 self.proved_at = now
         return False, None

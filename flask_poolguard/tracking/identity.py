@@ -60,4 +60,4 @@ def is_same_process(header: dict[str, t.Any]) -> bool:
     recorded = header.get("start_ticks")
     if recorded is None or header.get("pid_namespace") != pid_namespace():
         return True
-    return start_ticks(int(header["pid"])) == recorded
+    return bool(start_ticks(int(header["pid"])) == recorded)

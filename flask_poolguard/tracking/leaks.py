@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from ..errors import LeakError
 from ..signals import connection_leaked
+from .scope import ResponseScope, Scope
 
 if t.TYPE_CHECKING:
     from .ledger import Holding
-    from .scope import Scope
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -64,10 +64,11 @@ def end_scope(scope: Scope) -> None:
     if not scope.holdings:
         return
     leaks: list[tuple[Holding, Leak]] = []
+    runners = scope.runners if isinstance(scope, ResponseScope) else ()
     for holding in list(scope.holdings):
         if holding.fairy() is None:
             holding.ledger.forget(holding)
-        elif not holding.is_mine():
+        elif not holding.is_mine() and holding.mark not in runners:
             holding.ledger.left_behind.add(holding)
         else:
             leaks += _give_back(holding)

@@ -11,6 +11,7 @@ import weakref
 
 from flask import globals as flask_globals
 from sqlalchemy import exc
+from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import CloseReason, Recycle, keep_from_finalising
@@ -36,9 +37,9 @@ _REQUEST: t.Final = "_request" if _MERGED else "request"
 # What a holding is called that belongs to no request and no command.
 OUTSIDE: t.Final = "(outside any request)"
 
-# Where a record keeps its present holding; SQLAlchemy's records have a __dict__.
-HOLDING: t.Final = "_poolguard_holding"
-_SERVER_ID: t.Final = "_poolguard_server_id"
+
+# An engine's dialect stays the same through dispose() and execution_options().
+ledgers: weakref.WeakKeyDictionary[Dialect, PoolLedger] = weakref.WeakKeyDictionary()
 
 
 class Holding:
@@ -62,14 +63,15 @@ class Holding:
         ledger: PoolLedger,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
-        mark: ThreadMark,
+        mark: weakref.ref[ThreadMark],
     ) -> None:
         self.ledger = ledger
         self.record = record
         self._fairy = weakref.ref(fairy)
-        self.mark = mark.ref
+        self.mark = mark
         self.taken_at = _monotonic()
-        self.filename, self.line = find_callsite()
+        # Past this, took() and the pool's connect().
+        self.filename, self.line = find_callsite(3)
         self.endpoint = current_endpoint()
         self.session: weakref.ref[Session] | None = None
         self.scope = scope = current_scope()
@@ -107,9 +109,9 @@ class Holding:
         """
         fairy = self._fairy()
         keep_from_finalising((self, fairy, self.record.dbapi_connection))
-        self.record.dbapi_connection = None
+        self.record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
         if fairy is not None:
-            fairy.dbapi_connection = None
+            fairy.dbapi_connection = None  # type: ignore[misc] # declared wrongly
         if self.scope is not None:
             self.scope.holdings.discard(self)
 
@@ -148,6 +150,7 @@ class PoolLedger:
         self.left_behind: set[Holding] = set()
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(COUNTS, 0)
+        self._peak = 0
         self._leaks: dict[tuple[str, str], int] = {}
         self._waiting: dict[int, float] = {}
         self._tickets = itertools.count()
@@ -176,28 +179,25 @@ class PoolLedger:
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Count a new connection."""
-        record.info.pop(_SERVER_ID, None)
-        self.page.show_connecting(record)
+        server_id = self.database.server_id(record.dbapi_connection)
+        self.page.show_connected(record, -1 if server_id is None else server_id)
         self.count("connects")
 
     def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
         """Note who has it."""
         mark = this_thread.mark
-        holding = Holding(self, record, fairy, mark)
-        record.__dict__[HOLDING] = holding
+        holding = Holding(self, record, fairy, mark.ref)
+        self.out[record] = holding
         if not self.facts.counted:
             return
-        self.out[record] = holding
-        page = self.page
-        if page.has_slot(record):
-            page.show_out(record, holding, self._server_id(record), mark.name)
-        else:
+        page = self._page or self.page
+        if not page.show_out(record, holding, mark.name):
             self.count("slotless_out")
             self.count("slotless_checkouts")
-        if len(self.out) > self._counts["peak_checked_out"]:
+        if len(self.out) > self._peak:
             with self._lock:
-                peak = max(len(self.out), self._counts["peak_checked_out"])
-                self._counts["peak_checked_out"] = peak
+                self._peak = max(len(self.out), self._peak)
+                self._counts["peak_checked_out"] = self._peak
                 self._show_figures()
 
     def gave(self, record: ConnectionPoolEntry) -> None:
@@ -206,20 +206,18 @@ class PoolLedger:
             # One record for everybody: the scope's end sees which proxies are valid.
             return
         holding = self.out.pop(record, None)
-        record.__dict__[HOLDING] = None
         if holding is not None:
             if holding.scope is not None:
                 holding.scope.holdings.discard(holding)
             if self.left_behind:
                 self.left_behind.discard(holding)
-        page = self.page
-        if not page.has_slot(record):
-            if holding is not None:
-                self.count("slotless_out", -1)
-        elif record.dbapi_connection is None:
-            page.release(record)
+        page = self._page or self.page
+        if record.dbapi_connection is None:
+            has_slot = page.release(record)
         else:
-            page.show_idle(record, self._server_id(record))
+            has_slot = page.show_idle(record)
+        if not has_slot and holding is not None:
+            self.count("slotless_out", -1)
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
         """Count a closed connection."""
@@ -293,22 +291,16 @@ class PoolLedger:
                 self._server_limit,
             )
 
-    def _server_id(self, record: ConnectionPoolEntry) -> int:
-        known: int | None = record.info.get(_SERVER_ID)
-        if known is None:
-            found = self.database.server_id(record.dbapi_connection)
-            known = record.info[_SERVER_ID] = -1 if found is None else found
-        return known
-
 
 def current_endpoint() -> str:
     """Return the endpoint or command that runs now."""
     context = _request_var.get(None)
     request = None if context is None else getattr(context, _REQUEST)
     if request is not None:
-        return str(request.endpoint or request.path)
+        endpoint: str = request.endpoint or request.path
+        return endpoint
     response = current_response()
-    if response is not None and response.active and response.endpoint:
+    if response is not None and response.endpoint:
         return response.endpoint
     return command_name() or OUTSIDE
 

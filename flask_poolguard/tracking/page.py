@@ -17,6 +17,7 @@ if t.TYPE_CHECKING:
     from .ledger import Holding
 
 _monotonic = time.monotonic
+_pack_slot = SLOT.pack
 
 # For pools without an upper bound; what goes beyond is counted, but not listed.
 _UNBOUNDED_SLOTS: t.Final = 256
@@ -46,94 +47,120 @@ class PoolFacts:
         return min(max(self.size + self.max_overflow, 1), MAX_SLOTS)
 
 
+class _Slot:
+    """Where a connection is shown, and how often its slot was handed out."""
+
+    __slots__ = ("checkouts", "offset", "server_id")
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.checkouts = 0
+        self.server_id = -1
+
+
 class PoolPage:
     """Writes one pool's region.
 
     A slot needs no lock: only the thread that has its record writes it, and finding
-    a free one is a single operation on a deque.
+    a free one is a single operation on a deque. ``show_out`` and ``show_idle`` run
+    with every checkout and checkin.
     """
 
     def __init__(self, file: NoStateFile, facts: PoolFacts) -> None:
         self._file = file
+        self._write = file.write
         self._facts = facts
         slots = facts.slots()
-        self._region = file.add_region(slots)
-        self._free = deque(range(slots))
-        self._slots: dict[ConnectionPoolEntry, int] = {}
-        self._checkouts = [0] * slots
+        self._region = region = file.add_region(slots)
+        first = region and region + BLOCK.size
+        self._free = deque(
+            _Slot(first and first + number * SLOT.size) for number in range(slots)
+        )
+        self._slots: dict[ConnectionPoolEntry, _Slot] = {}
+        # Ids of strings that are looked up with every checkout.
         self._sites: dict[tuple[str, int], int] = {}
+        self._endpoints: dict[str, int] = {}
         self._sequence = 0
 
-    def has_slot(self, record: ConnectionPoolEntry) -> bool:
-        """Tell whether this record's connection is listed."""
-        return record in self._slots
-
-    def show_connecting(self, record: ConnectionPoolEntry) -> None:
+    def show_connected(self, record: ConnectionPoolEntry, server_id: int) -> None:
         """Give the record a slot, if there is one left, on its way to its holder."""
-        if record not in self._slots:
-            try:
-                self._slots[record] = self._free.popleft()
-            except IndexError:
-                return
-        self._write(record, OUT, -1)
-
-    def show_out(
-        self, record: ConnectionPoolEntry, holding: Holding, server_id: int, name: bytes
-    ) -> None:
-        """Show who has the record's connection."""
         slot = self._slots.get(record)
         if slot is None:
-            return
+            try:
+                slot = self._slots[record] = self._free.popleft()
+            except IndexError:
+                return
+        slot.server_id = server_id
+        self._show(slot, OUT)
+
+    def show_out(
+        self, record: ConnectionPoolEntry, holding: Holding, thread_name: bytes
+    ) -> bool:
+        """Show who has the record's connection; False if it has no slot."""
+        slot = self._slots.get(record)
+        if slot is None:
+            return False
         place = (holding.filename, holding.line)
-        site = self._sites.get(place)
-        if site is None:
-            site = self._sites[place] = self._file.intern(holding.site())
-        self._checkouts[slot] = checkouts = self._checkouts[slot] + 1
+        endpoint = holding.endpoint
+        site_id = self._sites.get(place)
+        if site_id is None:
+            site_id = self._sites[place] = self._file.intern(holding.site())
+        endpoint_id = self._endpoints.get(endpoint)
+        if endpoint_id is None:
+            endpoint_id = self._endpoints[endpoint] = self._file.intern(endpoint)
+        slot.checkouts = checkouts = slot.checkouts + 1
         sequence = checkouts * 4 + OUT
-        self._file.write(
-            self._region and self._region + BLOCK.size + slot * SLOT.size,
-            SLOT.pack(
+        self._write(
+            slot.offset,
+            _pack_slot(
                 sequence,
                 OUT,
                 checkouts,
                 holding.taken_at,
-                server_id,
-                self._file.intern(holding.endpoint),
-                site,
-                name,
+                slot.server_id,
+                endpoint_id,
+                site_id,
+                thread_name,
                 sequence,
             ),
         )
+        return True
 
-    def show_idle(self, record: ConnectionPoolEntry, server_id: int) -> None:
-        """Show that the record's connection is in the pool."""
-        self._write(record, IDLE, server_id)
-
-    def release(self, record: ConnectionPoolEntry) -> None:
-        """Free the slot of a record that has no connection any more."""
-        if record in self._slots:
-            self._write(record, FREE, -1)
-            self._free.append(self._slots.pop(record))
-
-    def _write(self, record: ConnectionPoolEntry, state: int, server_id: int) -> None:
+    def show_idle(self, record: ConnectionPoolEntry) -> bool:
+        """Show that the connection is in the pool; False if it has no slot."""
         slot = self._slots.get(record)
-        if slot is not None:
-            checkouts = self._checkouts[slot]
-            sequence = checkouts * 4 + state
-            self._file.write(
-                self._region and self._region + BLOCK.size + slot * SLOT.size,
-                SLOT.pack(
-                    sequence,
-                    state,
-                    checkouts,
-                    _monotonic(),
-                    server_id,
-                    0,
-                    0,
-                    b"",
-                    sequence,
-                ),
-            )
+        if slot is None:
+            return False
+        self._show(slot, IDLE)
+        return True
+
+    def release(self, record: ConnectionPoolEntry) -> bool:
+        """Free the slot of a record without a connection; False if it had none."""
+        slot = self._slots.pop(record, None)
+        if slot is None:
+            return False
+        slot.server_id = -1
+        self._show(slot, FREE)
+        self._free.append(slot)
+        return True
+
+    def _show(self, slot: _Slot, state: int) -> None:
+        checkouts = slot.checkouts
+        sequence = checkouts * 4 + state
+        self._write(
+            slot.offset,
+            _pack_slot(
+                sequence,
+                state,
+                checkouts,
+                _monotonic(),
+                slot.server_id,
+                0,
+                0,
+                b"",
+                sequence,
+            ),
+        )
 
     def show_figures(
         self,

@@ -48,8 +48,9 @@ class ResponseScope(Scope):
     """A WSGI call and, when its response streams, the time until that is closed.
 
     :ivar active: the app's own code is running for it right now.
+    :ivar runners: the threads that ran its code; none does when it ends, so what they
+        took may be given back by whichever thread closes it.
     :ivar streams: what the response says of itself; None if none was seen.
-    :ivar body: the response body that is being read, while it streams.
     :ivar contexts: app contexts pushed during the call. Held here, because an
         ``id`` that Flask-SQLAlchemy used as a key must not be given to another
         context before its session is gone.
@@ -57,10 +58,9 @@ class ResponseScope(Scope):
 
     __slots__ = (
         "active",
-        "body",
         "contexts",
         "endpoint",
-        "from_test_client",
+        "runners",
         "streams",
     )
 
@@ -70,21 +70,25 @@ class ResponseScope(Scope):
         self.streams: bool | None = None
         self.contexts: list[AppContext] = []
         self.endpoint: str | None = None
-        self.from_test_client = False
-        self.body: weakref.ref[GuardedResponse] | None = None
+        self.runners: set[weakref.ref[ThreadMark]] = set()
 
 
-# The response scope of this thread or greenlet, from the WSGI call to its close.
-# Weak: an abandoned response must stay collectable.
-response_var: contextvars.ContextVar[weakref.ref[ResponseScope] | None] = (
-    contextvars.ContextVar("flask_poolguard.response", default=None)
+# The response whose code this thread or greenlet runs: during the WSGI call, each
+# next() and close(). Threads that the app starts may inherit it and see it later.
+response_var: contextvars.ContextVar[ResponseScope | None] = contextvars.ContextVar(
+    "flask_poolguard.response", default=None
+)
+# The last response that streamed from here and was not closed yet. Weak, so that an
+# abandoned one can be collected.
+unclosed_var: contextvars.ContextVar[weakref.ref[GuardedResponse] | None] = (
+    contextvars.ContextVar("flask_poolguard.unclosed", default=None)
 )
 
 
 def current_response() -> ResponseScope | None:
-    """Return the response scope of this thread or greenlet, open or not."""
-    found = response_var.get()
-    return None if found is None else found()
+    """Return the response whose code runs here, None if there is none."""
+    response = response_var.get()
+    return response if response is not None and response.active else None
 
 
 def open_scope(context: AppContext) -> Scope:
@@ -113,9 +117,7 @@ def current_scope() -> Scope | None:
         if scope is not None:
             return scope if not scope.ended else open_scope(context)
     response = current_response()
-    if response is not None and response.active and not response.ended:
-        return response
-    return None
+    return response if response is not None and not response.ended else None
 
 
 class ThreadMark:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from sqlalchemy import event
 
-from .ledger import HOLDING, Holding, current_endpoint
+from .ledger import current_endpoint, ledgers
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -48,11 +48,10 @@ def listen() -> None:
         event.listen(Session, "after_begin", _after_begin)
 
 
-def _after_begin(
-    session: Session, transaction: object, connection: Connection
-) -> None:
+def _after_begin(session: Session, transaction: object, connection: Connection) -> None:
+    ledger = ledgers.get(connection.engine.dialect)
     record = getattr(connection.connection, "_connection_record", None)
-    holding: Holding | None = getattr(record, HOLDING, None)
+    holding = None if ledger is None or record is None else ledger.out.get(record)
     if holding is None or holding.session is not None:
         return
     holding.session = weakref.ref(session)
@@ -72,7 +71,7 @@ def isolate_session_teardown(app: Flask) -> None:
     Before Flask 3.2 the first function that raises keeps the later ones from
     running, and ``session.remove()`` raises when its connection was killed.
     """
-    extension = app.extensions.get("sqlalchemy")
+    extension: t.Any = app.extensions.get("sqlalchemy")
     known: dict[t.Any, Callable[..., None]] = {}
     if hasattr(extension, "_teardown_session"):
         known[extension._teardown_session] = lambda exc: end_current(app)

@@ -27,6 +27,7 @@ from .scope import (
     response_var,
     scope_of,
     this_thread,
+    unclosed_var,
 )
 from .sessions import end_sessions
 
@@ -62,8 +63,9 @@ class Teardown:
         context = _cv_app.get()
         open_scope(context)
         response = current_response()
-        if response is not None and response.active:
+        if response is not None:
             response.contexts.append(context)
+            self._books.show_worker()
 
     def _wrap_teardown(self, app: Flask) -> None:
         # On the instance, and indifferent to the signature: Flask 3.2 passes the
@@ -91,7 +93,7 @@ class Teardown:
         scope = scope_of(context)
         if scope is not None:
             response = current_response()
-            if response is not None and response.active and response.streams:
+            if response is not None and response.streams:
                 # The view's own connection may be what the response reads from.
                 scope.ended = True
                 for holding in list(scope.holdings):
@@ -106,7 +108,7 @@ class Teardown:
 
     def _finished(self, sender: Flask, response: Response, **extra: object) -> None:
         scope = current_response()
-        if scope is not None and scope.active:
+        if scope is not None:
             scope.streams = response.is_streamed
             scope.endpoint = request.endpoint or request.path
 
@@ -116,25 +118,26 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        self._close_abandoned(start_response)
-        self._books.show_worker()
-        app = t.cast("Flask", self._app_ref())
-        outer = response_var.get()
-        scope = ResponseScope(app)
-        scope.from_test_client = _is_test_client(start_response)
-        response_var.set(weakref.ref(scope))
-        body: t.Iterable[bytes] | None = None
+        from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
+        self._close_abandoned(from_test_client)
+        scope = ResponseScope(t.cast("Flask", self._app_ref()))
+        scope.runners.add(this_thread.mark.ref)
+        outer = response_var.get()  # of a request within a request
+        response_var.set(scope)
+        streams = False
         try:
             body = wsgi_app(environ, start_response)
-            if scope.streams is not False and _runs_app_code(body):
-                scope.active = False
-                return GuardedResponse(t.cast("Iterator[bytes]", body), scope, self)
-            return body
+            streams = scope.streams is not False and _runs_app_code(body)
         finally:
-            if scope.active:
+            if not streams:
                 self.end_response(scope)
-                # A call within a call (a sub-request) gives way to the outer one.
-                response_var.set(outer)
+            scope.active = False
+            response_var.set(outer)
+        if not streams:
+            return body
+        response = GuardedResponse(t.cast("Iterator[bytes]", body), scope, self)
+        unclosed_var.set(weakref.ref(response))
+        return response
 
     def end_response(self, scope: ResponseScope) -> None:
         """End what was taken for a response, and contexts that nobody ended."""
@@ -143,34 +146,33 @@ class Teardown:
             # Still pushed: a stream's, or kept by a debugger or a test client.
             if context is not current:
                 self._end_context(context)
-        scope.active = False
         scope.contexts.clear()
         end_scope(scope)
 
-    def _close_abandoned(self, start_response: StartResponse) -> None:
+    def _close_abandoned(self, from_test_client: bool) -> None:
         """Close the last response of this thread if its server forgot to.
 
         PEP 3333 demands that call. Without it a ``stream_with_context`` leaves its
         context behind for the next request (pallets/flask#6123). Werkzeug's test
         client is the one caller that may rightly read two responses in turns.
         """
-        scope = current_response()
-        if scope is None or scope.ended or scope.active:
+        reference = unclosed_var.get()
+        response = None if reference is None else reference()
+        if response is None or response.scope.active:
             return
-        response = None if scope.body is None else scope.body()
-        left_context = _cv_app.get(None) in scope.contexts
-        if response is not None and (left_context or not scope.from_test_client):
-            logger.warning(
-                "The response of %s was never closed by its server; it is closed now,"
-                " because its thread serves the next request.",
-                scope.endpoint,
-            )
-            try:
-                response.close()
-            except LeakError:
-                raise
-            except Exception:
-                logger.warning("Closing it failed", exc_info=True)
+        if from_test_client and _cv_app.get(None) not in response.scope.contexts:
+            return
+        logger.warning(
+            "The response of %s was never closed by its server; it is closed now,"
+            " because its thread serves the next request.",
+            response.scope.endpoint,
+        )
+        try:
+            response.close()
+        except LeakError:
+            raise
+        except Exception:
+            logger.warning("Closing it failed", exc_info=True)
 
     # Async views -----------------------------------------------------------------
 
@@ -198,49 +200,55 @@ class Teardown:
 class GuardedResponse:
     """A response body that still runs the app's code while it is read.
 
-    The app's code is only *active* within ``next``; what a thread does between two
-    reads is not done for the response.
+    Its scope is only *active* within ``next`` and ``close``: what a thread does
+    between two reads is not done for the response.
     """
 
     def __init__(
         self, body: Iterator[bytes], scope: ResponseScope, teardown: Teardown
     ) -> None:
         self._body = body
-        self._scope = scope
         self._teardown = teardown
-        scope.body = weakref.ref(self)
+        self.scope = scope
 
     def __iter__(self) -> GuardedResponse:
         return self
 
     def __next__(self) -> bytes:
-        scope = self._scope
-        if scope.ended:
-            return next(self._body)
-        scope.active = True
-        response_var.set(weakref.ref(scope))
+        outer = self._enter()
         try:
             return next(self._body)
         finally:
-            scope.active = False
+            self._leave(outer)
 
     def close(self) -> None:
         """Close the body, then end the scope. Does nothing the second time."""
-        scope = self._scope
-        if scope.ended:
+        if self.scope.ended:
             return
-        scope.active = True
-        response_var.set(weakref.ref(scope))
+        outer = self._enter()
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
-            self._teardown.end_response(scope)
-            response_var.set(None)
+            try:
+                self._teardown.end_response(self.scope)
+            finally:
+                self._leave(outer)
 
     def __del__(self) -> None:
         self.close()
+
+    def _enter(self) -> ResponseScope | None:
+        outer = response_var.get()
+        response_var.set(self.scope)
+        self.scope.active = True
+        self.scope.runners.add(this_thread.mark.ref)
+        return outer
+
+    def _leave(self, outer: ResponseScope | None) -> None:
+        self.scope.active = False
+        response_var.set(outer)
 
 
 def _runs_app_code(body: object) -> bool:
@@ -252,7 +260,3 @@ def _runs_app_code(body: object) -> bool:
     return isinstance(body, (ClosingIterator, Iterator)) and not hasattr(
         body, "filelike"
     )
-
-
-def _is_test_client(start_response: StartResponse) -> bool:
-    return getattr(start_response, "__module__", "") == "werkzeug.test"

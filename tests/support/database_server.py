@@ -63,7 +63,7 @@ class DatabaseServer(ABC):
         """
         self.settings = settings
         self.port = 0
-        self.folder = Path()
+        self.folder = Path()  # made by the first start
         self._tls = tls
         self._bin_dir = bin_dir
         self._certificate: Certificate | None = None
@@ -103,17 +103,17 @@ class DatabaseServer(ABC):
         if self.running:
             return
         first = self.port == 0
-        if first:
-            self._prepare()
-        self._daemon = Daemon(
-            self._command(),
-            log=self.folder / "log",
-            account=self._account(),
-            cwd=self.folder,
-            clear_up=self.folder,
-        )
         try:
-            self._wait_until_it_answers(seconds=30)
+            if first:
+                self._prepare()
+            self._daemon = daemon = Daemon(
+                self._command(),
+                log=self.folder / "log",
+                account=self._account(),
+                cwd=self.folder,
+                clear_up=self.folder,
+            )
+            self._wait_until_it_answers(daemon, seconds=30)
             if first:
                 self._create_app_user()
         except BaseException:
@@ -150,7 +150,7 @@ class DatabaseServer(ABC):
         return (self.folder / "log").read_text(errors="replace")
 
     def _prepare(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="poolguard-"))
         account = self._account()
         if account is not None:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
@@ -164,20 +164,22 @@ class DatabaseServer(ABC):
             self._certificate = Certificate.make(self.folder, account)
         self._copy_data()
 
-    def _wait_until_it_answers(self, *, seconds: float) -> None:
+    def _wait_until_it_answers(self, daemon: Daemon, *, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while True:
             try:
                 self._connect_to_socket()
                 self.query("SELECT 1")
             except (OSError, self._connect_errors()) as error:
-                assert self._daemon is not None
-                if self._daemon.alive and time.monotonic() < deadline:
+                if not daemon.alive:
+                    reason = f"ended with status {daemon.process.returncode}"
+                elif time.monotonic() > deadline:
+                    reason = f"does not answer within {seconds:g} s ({error})"
+                else:
                     time.sleep(0.02)
                     continue
                 raise ServerError(
-                    f"{self.product} did not start within {seconds:g} s: {error}\n"
-                    f"{self._daemon.log_tail()}"
+                    f"{self.product} {reason}:\n{daemon.log_tail()}"
                 ) from error
             return
 

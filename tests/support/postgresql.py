@@ -29,6 +29,9 @@ DEBIAN_FOLDERS = Path("/usr/lib/postgresql")
 # Small and forgetful: a test's data need not survive a power cut.
 FAST_SETTINGS: dict[str, str | int] = {
     "autovacuum": "off",
+    # In the data folder: containers tend to have next to no /dev/shm, and there
+    # a killed server would leave its memory behind.
+    "dynamic_shared_memory_type": "mmap",
     "fsync": "off",
     "full_page_writes": "off",
     "logging_collector": "off",

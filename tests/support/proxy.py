@@ -52,17 +52,16 @@ class Listener(ABC):
         :param reset: by RST, as a firewall or a reboot does.
         """
         with self._lock:
+            # From now on they are ours: a thread that wakes up leaves them alone,
+            # lest its FIN gets ahead of the RST.
             ends, self._ends = self._ends, []
         for end in ends:
-            if reset:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if reset:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                    # A shutdown would send the FIN that a reset goes without,
-                    # but a reader must be woken up; reading is enough.
-                    end.shutdown(socket.SHUT_RD)
-                end.close()
-            else:
-                shut(end)
+                # Wakes up its reader; writing is shut only if a FIN is wanted.
+                end.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
+            end.close()
 
     def close(self) -> None:
         """Close everything and wait for the threads to end."""
@@ -91,7 +90,15 @@ class Listener(ABC):
         with self._lock:
             self._ends.append(end)
         if self._closed.is_set():
-            shut(end)
+            self._end(end)
+
+    def _end(self, end: socket.socket) -> None:
+        """Close a socket, unless `cut` does so at this moment."""
+        with self._lock:
+            if end not in self._ends:
+                return
+            self._ends.remove(end)
+        shut(end)
 
     def _spawn(self, target: object, *arguments: object) -> None:
         assert callable(target)
@@ -151,7 +158,7 @@ class TCPProxy(Listener):
         try:
             server = socket.create_connection(self._target, timeout=JOIN_SECONDS)
         except OSError:
-            shut(client)
+            self._end(client)
             return
         server.settimeout(None)
         self._keep(server)
@@ -165,5 +172,5 @@ class TCPProxy(Listener):
                 self._flowing.wait()
                 target.sendall(data)
         self._flowing.wait()
-        shut(source)
-        shut(target)
+        self._end(source)
+        self._end(target)

@@ -1,0 +1,178 @@
+"""What a report says, as frozen data. The names are those of its JSON."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field, fields, is_dataclass
+
+SCHEMA_VERSION: t.Final = 1
+
+Level = t.Literal["info", "warning", "critical"]
+
+# Fields that only the table for people shows.
+_NOT_IN_JSON: t.Final = {"json": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A connection that is out; None is unknown, or still being opened.
+
+    :ivar server_id: the server's own number of the session.
+    """
+
+    held_seconds: float
+    endpoint: str | None
+    site: str | None
+    thread: str | None
+    server_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How many connections the pool closed, by reason; None is unknown."""
+
+    recycled: int | None
+    idle: int | None
+    dead: int
+    overflow: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """One pool of one worker; None is unknown.
+
+    :ivar size: 0 for no limit, as in SQLAlchemy.
+    :ivar max_overflow: -1 for no limit.
+    :ivar overflow: open connections above ``size``.
+    :ivar holders: longest first.
+    """
+
+    bind: str
+    url: str
+    pool_class: str
+    size: int | None
+    max_overflow: int | None
+    checked_out: int | None
+    idle: int | None
+    overflow: int | None
+    waiting: int | None
+    oldest_wait_seconds: float | None
+    longest_held_seconds: float | None
+    recycle_seconds: float | None
+    recycle_source: str | None
+    peak_checked_out: int | None
+    checkouts: int | None
+    connects: int
+    timeouts: int | None
+    leaks: int
+    closed: Closed
+    holders: tuple[Holder, ...]
+
+    @property
+    def limit(self) -> int | None:
+        """The most connections it can have; None without a limit, or unknown."""
+        if not self.size or self.max_overflow is None or self.max_overflow < 0:
+            return None
+        return self.size + self.max_overflow
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Tell whether it is known to have no limit."""
+        return self.size == 0 or self.max_overflow == -1
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A live process of the app.
+
+    :ivar started_at: when it began to keep its state file, ISO 8601.
+    :ivar updated_seconds_ago: since anything happened in its pools.
+    """
+
+    pid: int
+    host: str
+    started_at: str
+    alive: bool
+    updated_seconds_ago: float | None
+    pools: tuple[PoolStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a bind's server said when it was asked; None is unknown.
+
+    :ivar connections: of all clients, without those that asked for this report.
+    :ivar ours: how many of them the live workers' pools hold.
+    """
+
+    bind: str
+    product: str | None
+    reachable: bool | None
+    idle_timeout_seconds: float | None
+    max_connections: int | None
+    connections: int | None
+    ours: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something worth knowing, and what to do about it."""
+
+    level: Level
+    code: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class BindSetting:
+    """A setting in force for a bind, and who set it."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class BindSettings:
+    """How this process would set up a bind's pool."""
+
+    bind: str
+    url: str
+    pool_class: str
+    settings: tuple[BindSetting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The pools of an app's workers on this host, and their servers.
+
+    :ivar taken_at: ISO 8601.
+    :ivar host: the host that was looked at.
+    :ivar binds: the settings of the process that made the report.
+    """
+
+    schema_version: int
+    taken_at: str
+    app: str
+    workers: tuple[Worker, ...]
+    servers: tuple[Server, ...]
+    findings: tuple[Finding, ...]
+    host: str = field(metadata=_NOT_IN_JSON)
+    binds: tuple[BindSettings, ...] = field(metadata=_NOT_IN_JSON)
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """Return what ``flask pool status --json`` prints, before it is JSON."""
+        return t.cast("dict[str, t.Any]", _plain(self))
+
+
+def _plain(value: t.Any) -> t.Any:
+    if is_dataclass(value):
+        return {
+            each.name: _plain(getattr(value, each.name))
+            for each in fields(value)
+            if each.metadata.get("json", True)
+        }
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,64 @@
+"""Database URLs and error messages that may be shown to anybody."""
+
+from __future__ import annotations
+
+import typing as t
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+_SECRET_PARTS: t.Final = ("pass", "pwd", "secret", "token", "odbc_connect", "key")
+_HIDDEN: t.Final = "***"
+
+_PORTS: t.Final = {"mysql": 3306, "postgresql": 5432}
+
+# The one server that several URLs lead to: family, host or socket, port.
+ServerKey = tuple[str, str, int | None]
+
+
+def public_url(url: URL | str) -> str:
+    """Return a URL without its password, and without secrets among its options."""
+    if isinstance(url, str):
+        try:
+            url = make_url(url)
+        except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's
+            return url if "@" not in url else url.rpartition("@")[2]
+    hidden = {name: _HIDDEN for name in url.query if _is_secret(name)}
+    public = url._replace(password=None).update_query_dict(hidden)
+    return public.render_as_string(hide_password=False)
+
+
+def without_secrets(text: str, url: URL) -> str:
+    """Return a message in which nothing that a URL keeps secret stands."""
+    values = [url.password]
+    for name, value in url.query.items():
+        if _is_secret(name):
+            values += [value] if isinstance(value, str) else value
+    for value in values:
+        if value:
+            secret = str(value)
+            for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
+                text = text.replace(form, _HIDDEN)
+    return text
+
+
+def server_key(url: URL | str) -> ServerKey | None:
+    """Return what tells one server from another, None if the URL does not say.
+
+    A URL without a host may stand for a ``creator`` that goes anywhere.
+    """
+    if isinstance(url, str):
+        try:
+            url = make_url(url)
+        except (ArgumentError, ValueError):
+            return None
+    family = url.get_backend_name().replace("mariadb", "mysql")
+    host = url.host or url.query.get("unix_socket") or url.query.get("host")
+    if family == "sqlite" or not isinstance(host, str):
+        return None
+    return family, host.lower(), url.port or _PORTS.get(family)
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name.lower() for part in _SECRET_PARTS)

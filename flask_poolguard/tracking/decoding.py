@@ -1,0 +1,242 @@
+"""From the bytes of a state file to figures. Nothing in the bytes is believed."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import struct
+import typing as t
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .header import Damaged, Header, decode_header
+from .layout import (
+    BLOCK,
+    COUNTS,
+    DIRECTORY,
+    DIRECTORY_OFFSET,
+    FREE,
+    IDLE,
+    LEAKS,
+    MAX_POOLS,
+    MAX_SLOTS,
+    MAX_STRING,
+    OUT,
+    REGIONS_OFFSET,
+    SLOT,
+    STRING_LENGTH,
+    STRINGS_OFFSET,
+    STRINGS_SIZE,
+    UNKNOWN,
+    region_size,
+)
+
+# More than any figure can be; what is above is garbage.
+_MAX_COUNT: t.Final = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """A connection that is open; times in monotonic seconds, None is unknown.
+
+    :ivar since: of its last checkout, or of its return if it is not out.
+    """
+
+    out: bool
+    since: float
+    server_id: int | None
+    endpoint: str | None
+    site: str | None
+    thread: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeakState:
+    """How often an endpoint did not give back what it took at a line."""
+
+    endpoint: str | None
+    site: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool's figures; times in monotonic seconds, None is unknown or none.
+
+    :ivar url: without the password, cut off where the file cuts it off.
+    :ivar counted: whether its checkouts can be told apart.
+    :ivar age_based: whether the user's own ``pool_recycle`` is in force.
+    :ivar counts: by the names in ``layout.COUNTS``.
+    """
+
+    bind: str
+    url: str
+    pool_class: str
+    recycle_source: str | None
+    size: int | None
+    max_overflow: int | None
+    recycle_seconds: float | None
+    server_limit: float | None
+    counted: bool
+    age_based: bool
+    counts: Mapping[str, int]
+    waiting_since: float | None
+    updated: float
+    leaks: tuple[LeakState, ...]
+    slots: tuple[SlotState, ...]
+    slot_checkouts: int
+
+
+def decode(data: bytes) -> tuple[Header, tuple[PoolState, ...], list[str]]:
+    """Return a file's header, its pools, and what is wrong with those left out.
+
+    :raises Damaged: nothing in it can be used.
+    :raises OtherLayout: another version wrote it.
+    """
+    header = decode_header(data)
+    pools, reasons = [], []
+    end = REGIONS_OFFSET
+    for number in range(MAX_POOLS):
+        place = DIRECTORY_OFFSET + number * DIRECTORY.size
+        if len(data) < place + DIRECTORY.size:
+            reasons.append("it is cut off")
+            break
+        offset, slots = DIRECTORY.unpack_from(data, place)
+        if (offset, slots) == (0, 0):
+            break
+        if offset < end or not 0 < slots <= MAX_SLOTS:
+            reasons.append(f"the directory's entry {number} is garbage")
+            break
+        end = offset + region_size(slots)
+        try:
+            pools.append(_pool(data, offset, slots))
+        except Damaged as error:
+            reasons.append(f"pool {number}: {error}")
+    return header, tuple(pools), reasons
+
+
+def cut(text: str) -> str:
+    """Return a string as it comes back from a state file, which cuts long ones."""
+    return _text(text.encode("utf-8", "replace")[:MAX_STRING])
+
+
+def _pool(data: bytes, offset: int, slots: int) -> PoolState:
+    if len(data) < offset + region_size(slots):
+        raise Damaged("it is cut off")
+    values = iter(BLOCK.unpack_from(data, offset))
+    sequence = next(values)
+    bind, url, pool_class = (_needed(data, next(values)) for _ in range(3))
+    recycle_source = _string(data, next(values))
+    size, max_overflow = (_size(next(values)) for _ in range(2))
+    recycle_seconds, server_limit = (_seconds(next(values)) for _ in range(2))
+    counted, age_based = (_flag(next(values)) for _ in range(2))
+    counts = {name: _count(next(values)) for name in COUNTS}
+    waiting_since, updated = (_seconds(next(values)) for _ in range(2))
+    leaks = [(next(values), next(values), next(values)) for _ in range(LEAKS)]
+    if sequence == 0 or next(values) != sequence or updated is None:
+        raise Damaged("its figures do not fit together")
+    listed, checkouts = _slots(data, offset + BLOCK.size, slots)
+    return PoolState(
+        bind=bind,
+        url=url,
+        pool_class=pool_class,
+        recycle_source=recycle_source,
+        size=size,
+        max_overflow=max_overflow,
+        recycle_seconds=recycle_seconds,
+        server_limit=server_limit,
+        counted=counted,
+        age_based=age_based,
+        counts=counts,
+        waiting_since=waiting_since,
+        updated=updated,
+        leaks=tuple(
+            LeakState(_string(data, endpoint), _string(data, site), _count(count))
+            for endpoint, site, count in leaks
+            if count
+        ),
+        slots=listed,
+        slot_checkouts=checkouts,
+    )
+
+
+def _slots(data: bytes, offset: int, slots: int) -> tuple[tuple[SlotState, ...], int]:
+    """Return the open connections, and the checkouts of all slots ever used."""
+    found, total = [], 0
+    for values in SLOT.iter_unpack(data[offset : offset + slots * SLOT.size]):
+        head, state, checkouts, since, server_id, endpoint, site, thread, tail = values
+        total += _count(checkouts)
+        if head != tail or state not in (FREE, IDLE, OUT) or not math.isfinite(since):
+            raise Damaged("a connection's figures do not fit together")
+        if state != FREE:
+            found.append(
+                SlotState(
+                    out=state == OUT,
+                    since=since,
+                    server_id=None if server_id == -1 else server_id,
+                    endpoint=_string(data, endpoint),
+                    site=_string(data, site),
+                    thread=_text(thread.rstrip(b"\0")) or None,
+                )
+            )
+    return tuple(found), total
+
+
+def _needed(data: bytes, string_id: int) -> str:
+    found = _string(data, string_id)
+    if found is None:
+        raise Damaged("a name is missing")
+    return found
+
+
+def _string(data: bytes, string_id: int) -> str | None:
+    """Return the string with this id, None for id 0."""
+    if string_id == 0:
+        return None
+    if string_id > STRINGS_SIZE - STRING_LENGTH.size:
+        raise Damaged("a name is garbage")
+    start = STRINGS_OFFSET + string_id
+    try:
+        (length,) = STRING_LENGTH.unpack_from(data, start)
+    except struct.error as error:
+        raise Damaged("it is cut off") from error
+    start += STRING_LENGTH.size
+    if not 0 < length <= MAX_STRING or start + length > REGIONS_OFFSET:
+        raise Damaged("a name is garbage")
+    return _text(data[start : start + length])
+
+
+def _text(data: bytes) -> str:
+    """Decode UTF-8 that may be cut off within its last character."""
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError as error:
+        raise Damaged("a name is garbage") from error
+
+
+def _seconds(value: float) -> float | None:
+    if math.isnan(value):
+        return None
+    if not 0 <= value < _MAX_COUNT:
+        raise Damaged("a time is garbage")
+    return value
+
+
+def _size(value: int) -> int | None:
+    if value == UNKNOWN:
+        return None
+    if not -1 <= value < _MAX_COUNT:
+        raise Damaged("a size is garbage")
+    return value
+
+
+def _count(value: int) -> int:
+    if value >= _MAX_COUNT:
+        raise Damaged("a figure is garbage")
+    return value
+
+
+def _flag(value: int) -> bool:
+    if value > 1:
+        raise Damaged("a figure is garbage")
+    return value == 1

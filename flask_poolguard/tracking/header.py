@@ -1,0 +1,101 @@
+"""The first page of a state file: whose it is, and in which layout."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import dataclass
+
+from .layout import HEADER_SIZE, MAGIC
+
+# The part of the magic that all versions share; two bytes of version follow.
+_FAMILY: t.Final = MAGIC[:6]
+_HEADER_OFFSET: t.Final = len(MAGIC) + 8
+
+
+class Damaged(Exception):
+    """The bytes are not what a worker writes; the message says where."""
+
+
+class OtherLayout(Exception):
+    """Another version of Flask-PoolGuard wrote this.
+
+    :ivar about: app and root path, if the header can be read all the same.
+    """
+
+    def __init__(self, version: int, about: tuple[str, str] | None) -> None:
+        super().__init__(f"layout {version}, not {_version(MAGIC)}")
+        self.about = about
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Whose file it is. Times in seconds since the epoch."""
+
+    pid: int
+    host: str
+    started_at: float
+    boot_id: str
+    pid_namespace: str
+    start_ticks: str | None
+    app: str
+    root_path: str
+
+    def identity(self) -> dict[str, t.Any]:
+        """Return what :func:`.identity.is_same_process` compares."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def decode_header(data: bytes) -> Header:
+    """Return a file's header.
+
+    :raises Damaged: there is none, or it is garbage.
+    :raises OtherLayout: another version wrote it.
+    """
+    if not data.startswith(_FAMILY):
+        raise Damaged("it does not begin like a state file")
+    try:
+        found = _json(data)
+        header = Header(**{name: found[name] for name in Header.__slots__})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if not data.startswith(MAGIC):
+            raise OtherLayout(_version(data), None) from error
+        raise Damaged("its header is garbage") from error
+    if not data.startswith(MAGIC):
+        about = (header.app, header.root_path) if _is_valid(header) else None
+        raise OtherLayout(_version(data), about)
+    if not _is_valid(header):
+        raise Damaged("its header is garbage")
+    return header
+
+
+def _json(data: bytes) -> dict[str, t.Any]:
+    size = int.from_bytes(data[len(MAGIC) : _HEADER_OFFSET], "little")
+    if not 0 < size <= HEADER_SIZE - _HEADER_OFFSET:
+        raise ValueError(size)
+    found = json.loads(data[_HEADER_OFFSET : _HEADER_OFFSET + size])
+    if not isinstance(found, dict):
+        raise TypeError(found)
+    return found
+
+
+def _is_valid(header: Header) -> bool:
+    strings = (
+        header.host,
+        header.boot_id,
+        header.pid_namespace,
+        header.app,
+        header.root_path,
+        header.start_ticks or "",
+    )
+    return (
+        all(type(each) is str for each in strings)
+        and type(header.pid) is int
+        and 0 < header.pid < 2**31
+        and type(header.started_at) is float
+        and 0 <= header.started_at < 2**33
+    )
+
+
+def _version(data: bytes) -> int:
+    return int.from_bytes(data[len(_FAMILY) : len(MAGIC)])

@@ -1,0 +1,215 @@
+"""Reads the state files of this user's live workers, and trusts none of them.
+
+A file may be half written, truncated, or garbage, and the folder may hold anything.
+Files are read, never mapped: a mapped file that shrinks kills the reader (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import typing as t
+from dataclasses import dataclass
+
+from . import identity, statefile
+from .decoding import PoolState, decode
+from .header import Damaged, Header, OtherLayout
+from .layout import MAX_FILE_SIZE
+from .statedir import StateDirError, candidates, trust, user_id
+
+# A writer needs a microsecond; who is caught half way so often is not writing.
+_ATTEMPTS: t.Final = 20
+_PAUSE_SECONDS: t.Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A live process of the app, as its file shows it.
+
+    :ivar now: monotonic seconds at which it was read.
+    """
+
+    path: str
+    header: Header
+    pools: tuple[PoolState, ...]
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that keeps a part of the picture hidden.
+
+    :ivar kind: ``"folder"``, ``"file"`` or ``"layout"`` (another version's file).
+    :ivar pid: of the worker, as far as the file's name tells.
+    """
+
+    kind: t.Literal["folder", "file", "layout"]
+    path: str
+    reason: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What was found, and where it was looked for."""
+
+    folders: tuple[str, ...]
+    workers: tuple[WorkerState, ...]
+    problems: tuple[Problem, ...]
+
+
+class _Skip(Exception):
+    """A file that is nobody's business here: dead, or another app's."""
+
+
+def read_workers(configured: str | None, app: str, root_path: str) -> Search:
+    """Read the files of an app's live workers, by pid.
+
+    :param configured: ``POOLGUARD_STATE_DIR``.
+    :param app: the app's name, as its workers wrote it.
+    :param root_path: its root path, likewise.
+    """
+    folders = candidates(configured)
+    workers: list[WorkerState] = []
+    problems: list[Problem] = []
+    if getattr(statefile, "fcntl", None) is None:
+        reason = "this platform has no file locks, so workers keep no state files"
+        return Search(tuple(folders), (), (Problem("folder", folders[0], reason),))
+    for folder in folders:
+        try:
+            names = _list(folder)
+        except StateDirError as error:
+            problems.append(Problem("folder", folder, str(error)))
+            continue
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                worker, reasons = _read(path, app, root_path)
+            except _Skip:
+                continue
+            except (OtherLayout, Damaged) as error:
+                kind: t.Literal["layout", "file"]
+                kind = "layout" if isinstance(error, OtherLayout) else "file"
+                problems.append(Problem(kind, path, str(error), _pid_in(name)))
+                continue
+            workers.append(worker)
+            problems += [
+                Problem("file", path, reason, worker.header.pid) for reason in reasons
+            ]
+    workers.sort(key=lambda worker: (worker.header.host, worker.header.pid))
+    return Search(tuple(folders), tuple(workers), tuple(problems))
+
+
+def _list(folder: str) -> list[str]:
+    """Return the names of the state files in a folder, none if it is not there.
+
+    :raises StateDirError: the folder cannot be trusted, or not be read.
+    """
+    if not os.path.lexists(folder):
+        return []
+    trust(folder)
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise StateDirError(f"{folder}: {error.strerror}") from error
+    return sorted(
+        name
+        for name in names
+        if name.endswith(statefile.SUFFIX) and not name.startswith(".")
+    )
+
+
+def _read(path: str, app: str, root_path: str) -> tuple[WorkerState, list[str]]:
+    """Read one file; return what is wrong with single pools beside it.
+
+    :raises _Skip: not a live worker's of this app.
+    :raises Damaged: a live worker's, but unusable.
+    :raises OtherLayout: a live worker's of another version.
+    """
+    fd = _open(path)
+    try:
+        if not statefile.is_locked(fd):
+            raise _Skip
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE_SECONDS)
+            try:
+                header, pools, reasons = decode(_content(fd))
+            except Damaged:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            except OtherLayout as error:
+                if error.about is not None and error.about != (app, root_path):
+                    raise _Skip from error
+                raise
+            if not _is_ours(header, app, root_path):
+                raise _Skip
+            if not reasons:
+                break
+        return WorkerState(path, header, pools, time.monotonic()), reasons
+    except OSError as error:
+        raise Damaged(str(error.strerror)) from error
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> int:
+    """Open a file that another process of this user wrote, and nothing else.
+
+    ``O_NONBLOCK`` keeps a FIFO from blocking, ``O_NOFOLLOW`` refuses a symbolic link.
+
+    :raises _Skip: it is gone, or not a plain file.
+    :raises Damaged: it cannot be read, or is another user's.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        # Looked at first: merely opening a device may do something.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise _Skip
+        fd = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise _Skip from error
+    except OSError as error:
+        raise Damaged(f"it cannot be opened: {error.strerror}") from error
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == user_id():
+        return fd
+    os.close(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise _Skip
+    raise Damaged(f"it belongs to user {found.st_uid}, not to {user_id()}")
+
+
+def _content(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > MAX_FILE_SIZE:
+        raise Damaged(f"it has {size} bytes, more than any state file")
+    parts, offset = [], 0
+    while offset < size:
+        part = os.pread(fd, size - offset, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _is_ours(header: Header, app: str, root_path: str) -> bool:
+    """Tell whether a file is of this app, of this boot, and of the process that its
+    pid means now.
+
+    An inherited file descriptor can keep the lock of a worker that is long dead.
+    """
+    return (
+        (header.app, header.root_path) == (app, root_path)
+        and header.boot_id == identity.boot_id()
+        and identity.is_same_process(header.identity())
+    )
+
+
+def _pid_in(name: str) -> int | None:
+    """Return the pid with which the file's name begins."""
+    pid = name.partition("-")[0]
+    return int(pid) if pid.isdecimal() and len(pid) < 12 else None

@@ -1,0 +1,427 @@
+"""The settings: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_poolguard import ConfigError, PoolGuard
+from flask_poolguard.config import OPTIONS, Setting, Settings, read_config
+
+GOOD: list[tuple[str, Any]] = [
+    ("POOLGUARD_POOL_SIZE", 0),
+    ("POOLGUARD_POOL_SIZE", 7),
+    ("POOLGUARD_MAX_OVERFLOW", -1),
+    ("POOLGUARD_MAX_OVERFLOW", 0),
+    ("POOLGUARD_POOL_TIMEOUT", 0),
+    ("POOLGUARD_POOL_TIMEOUT", 0.5),
+    ("POOLGUARD_POOL_RECYCLE", "auto"),
+    ("POOLGUARD_POOL_RECYCLE", -1),
+    ("POOLGUARD_POOL_RECYCLE", 7200),
+    ("POOLGUARD_POOL_RECYCLE", 0.25),
+    ("POOLGUARD_POOL_CLASS", "queue"),
+    ("POOLGUARD_POOL_CLASS", "null"),
+    ("POOLGUARD_IDLE_LIMIT", None),
+    ("POOLGUARD_IDLE_LIMIT", 350),
+    ("POOLGUARD_ON_LEAK", "return"),
+    ("POOLGUARD_ON_LEAK", "discard"),
+    ("POOLGUARD_ON_LEAK", "raise"),
+    ("POOLGUARD_STATE_DIR", None),
+    ("POOLGUARD_STATE_DIR", "/run/shop"),
+    ("POOLGUARD_STATE_DIR", Path("/run/shop")),
+    ("POOLGUARD_CLI_GROUP", None),
+    ("POOLGUARD_CLI_GROUP", "db-pool_2"),
+    ("POOLGUARD_BINDS", {}),
+    ("POOLGUARD_BINDS", {"reports": {}}),
+    ("POOLGUARD_BINDS", {None: {"pool_size": 2}}),
+    ("POOLGUARD_BINDS", MappingProxyType({"reports": {"pool_size": 2}})),
+]
+
+BAD: list[tuple[str, Any, str]] = [
+    ("POOLGUARD_POOL_SIZE", -1, "a whole number"),
+    ("POOLGUARD_POOL_SIZE", True, "a whole number"),
+    ("POOLGUARD_POOL_SIZE", 7.0, "a whole number"),
+    ("POOLGUARD_POOL_SIZE", "7", "a whole number"),
+    ("POOLGUARD_POOL_SIZE", None, "a whole number"),
+    ("POOLGUARD_POOL_SIZE", 10**30, "a whole number"),
+    ("POOLGUARD_MAX_OVERFLOW", -2, "-1 "),
+    ("POOLGUARD_MAX_OVERFLOW", False, "-1 "),
+    ("POOLGUARD_MAX_OVERFLOW", 10**30, "-1 "),
+    ("POOLGUARD_POOL_TIMEOUT", -0.1, "seconds"),
+    ("POOLGUARD_POOL_TIMEOUT", True, "seconds"),
+    ("POOLGUARD_POOL_TIMEOUT", None, "seconds"),
+    ("POOLGUARD_POOL_TIMEOUT", "30", "seconds"),
+    ("POOLGUARD_POOL_TIMEOUT", math.nan, "seconds"),
+    ("POOLGUARD_POOL_TIMEOUT", math.inf, "seconds"),
+    # More than a lock can wait, and more than a float can hold.
+    ("POOLGUARD_POOL_TIMEOUT", 1e300, "seconds"),
+    ("POOLGUARD_POOL_TIMEOUT", 10**400, "seconds"),
+    ("POOLGUARD_POOL_RECYCLE", 0, '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", -2, '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", True, '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", None, '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", "AUTO", '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", "3600", '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", math.nan, '"auto"'),
+    ("POOLGUARD_POOL_RECYCLE", 10**400, '"auto"'),
+    ("POOLGUARD_POOL_CLASS", "QueuePool", '"queue" or "null"'),
+    ("POOLGUARD_POOL_CLASS", None, '"queue" or "null"'),
+    ("POOLGUARD_POOL_CLASS", ["queue"], '"queue" or "null"'),
+    ("POOLGUARD_IDLE_LIMIT", 0, "seconds above 0"),
+    ("POOLGUARD_IDLE_LIMIT", -1, "seconds above 0"),
+    ("POOLGUARD_IDLE_LIMIT", True, "seconds above 0"),
+    ("POOLGUARD_IDLE_LIMIT", math.inf, "seconds above 0"),
+    ("POOLGUARD_IDLE_LIMIT", "350", "seconds above 0"),
+    ("POOLGUARD_ON_LEAK", "ignore", '"return", "discard" or "raise"'),
+    ("POOLGUARD_ON_LEAK", None, '"return", "discard" or "raise"'),
+    ("POOLGUARD_STATE_DIR", "", "absolute path"),
+    ("POOLGUARD_STATE_DIR", "var/state", "absolute path"),
+    ("POOLGUARD_STATE_DIR", b"/run/shop", "absolute path"),
+    ("POOLGUARD_STATE_DIR", 7, "absolute path"),
+    ("POOLGUARD_CLI_GROUP", "", "the name of a command group"),
+    ("POOLGUARD_CLI_GROUP", "db pool", "the name of a command group"),
+    ("POOLGUARD_CLI_GROUP", 7, "the name of a command group"),
+    ("POOLGUARD_BINDS", None, "a dict of bind names"),
+    ("POOLGUARD_BINDS", ["reports"], "a dict of bind names"),
+    ("POOLGUARD_BINDS", {"reports": 2}, "a dict of bind names"),
+]
+
+
+def settings_of(config: dict[str, Any], bind: str = "default") -> Settings:
+    """Read a config and merge it for one bind whose engine sets nothing."""
+    return read_config(config).for_bind(bind, {})
+
+
+def named(name: str, settings: Settings) -> Setting[Any]:
+    """Return one setting by its name."""
+    found: Setting[Any] = getattr(settings, name)
+    return found
+
+
+class TestDefaults:
+    def test_without_any_key_a_pool_is_as_sqlalchemy_makes_it(self) -> None:
+        settings = settings_of({})
+        assert settings.pool_size.value == 5
+        assert settings.max_overflow.value == 10
+        assert settings.pool_timeout.value == 30
+        assert settings.pool_class.value == "queue"
+
+    def test_without_any_key_recycling_is_derived_and_leaks_are_returned(self) -> None:
+        settings = settings_of({})
+        assert settings.pool_recycle.value == "auto"
+        assert settings.idle_limit.value is None
+        assert settings.on_leak.value == "return"
+
+    def test_a_default_says_that_nobody_set_it(self) -> None:
+        settings = settings_of({"POOLGUARD_POOL_SIZE": 5})
+        assert settings.max_overflow.is_default
+        assert not settings.pool_size.is_default
+
+    def test_every_default_is_a_value_that_is_allowed(self) -> None:
+        assert [each.key for each in OPTIONS if not each.accepts(each.default)] == []
+
+    def test_settings_of_others_are_left_alone(self) -> None:
+        read_config({"POOL_SIZE": "x", "SQLALCHEMY_ECHO": True, "SECRET_KEY": b"x"})
+
+
+class TestValues:
+    @pytest.mark.parametrize(("key", "value"), GOOD)
+    def test_a_possible_value_is_accepted(self, key: str, value: Any) -> None:
+        read_config({key: value})
+
+    @pytest.mark.parametrize(("key", "value", "allowed"), BAD)
+    def test_an_impossible_value_is_refused_with_key_value_and_what_is_allowed(
+        self, key: str, value: Any, allowed: str
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config({key: value})
+        assert str(caught.value).startswith(f"{key} is {value!r}")
+        assert allowed in str(caught.value)
+
+    def test_every_key_is_tried_with_good_and_bad_values(self) -> None:
+        keys = {option.key for option in OPTIONS}
+        assert {key for key, _ in GOOD} == keys
+        assert {key for key, _, _ in BAD} == keys
+
+    @pytest.mark.parametrize("value", ["7", " 7", "-7", "7.5"])
+    def test_a_number_in_quotes_is_told_from_other_strings(self, value: str) -> None:
+        with pytest.raises(ConfigError, match="take the quotes away"):
+            read_config({"POOLGUARD_POOL_SIZE": value})
+        with pytest.raises(ConfigError) as caught:
+            read_config({"POOLGUARD_POOL_SIZE": "seven"})
+        assert "quotes" not in str(caught.value)
+
+    @pytest.mark.parametrize("key", ["POOLGUARD_IDLE_LIMIT", "POOLGUARD_CLI_GROUP"])
+    def test_the_word_none_from_an_environment_variable_is_no_none(
+        self, key: str
+    ) -> None:
+        with pytest.raises(ConfigError, match="write null"):
+            read_config({key: "None"})
+
+    def test_the_origin_of_a_value_is_its_key(self) -> None:
+        settings = settings_of({"POOLGUARD_POOL_SIZE": 7})
+        assert settings.pool_size == Setting(7, "POOLGUARD_POOL_SIZE")
+
+    def test_a_path_object_becomes_a_string(self) -> None:
+        config = read_config({"POOLGUARD_STATE_DIR": Path("/run/shop")})
+        assert config.state_dir == os.fspath(Path("/run/shop"))
+
+    def test_a_config_error_is_also_a_value_error(self) -> None:
+        with pytest.raises(ValueError, match="POOLGUARD_POOL_SIZE"):
+            read_config({"POOLGUARD_POOL_SIZE": -1})
+
+
+class TestUnknownKeys:
+    def test_an_unknown_key_is_refused_with_its_value_and_the_nearest_name(
+        self,
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config({"POOLGUARD_POLL_SIZE": 7})
+        message = str(caught.value)
+        assert message.startswith("POOLGUARD_POLL_SIZE = 7 is not a setting")
+        assert "Did you mean 'POOLGUARD_POOL_SIZE'?" in message
+
+    def test_all_known_keys_are_listed(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config({"POOLGUARD_NONSENSE": 7})
+        assert all(option.key in str(caught.value) for option in OPTIONS)
+
+    def test_a_key_that_resembles_nothing_gets_no_guess(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config({"POOLGUARD_XYZZY": 7})
+        assert "Did you mean" not in str(caught.value)
+
+    def test_a_key_in_the_wrong_case_is_refused_with_the_right_one(self) -> None:
+        with pytest.raises(ConfigError, match="Did you mean 'POOLGUARD_POOL_SIZE'"):
+            read_config({"POOLGUARD_pool_size": 7})
+
+    @pytest.mark.parametrize(
+        "key", ["MAX_IDLE", "MAX_WAITING", "CONNECT_RETRY", "HELD_WARNING"]
+    )
+    def test_a_key_that_does_not_work_yet_is_refused(self, key: str) -> None:
+        with pytest.raises(ConfigError, match="is not a setting"):
+            read_config({f"POOLGUARD_{key}": 5})
+
+
+class TestBinds:
+    def test_a_bind_gets_the_settings_of_the_app(self) -> None:
+        settings = settings_of({"POOLGUARD_POOL_SIZE": 7}, "reports")
+        assert settings.pool_size == Setting(7, "POOLGUARD_POOL_SIZE")
+
+    def test_a_setting_of_the_bind_beats_the_apps(self) -> None:
+        config = {
+            "POOLGUARD_POOL_SIZE": 7,
+            "POOLGUARD_MAX_OVERFLOW": 3,
+            "POOLGUARD_BINDS": {"reports": {"pool_size": 2}},
+        }
+        reports, default = settings_of(config, "reports"), settings_of(config)
+        assert reports.pool_size.value == 2
+        assert reports.pool_size.origin == "POOLGUARD_BINDS['reports']['pool_size']"
+        assert reports.max_overflow.value == 3
+        assert default.pool_size.value == 7
+
+    @pytest.mark.parametrize("bind", [None, "default"])
+    def test_the_main_database_goes_by_none_and_by_default(
+        self, bind: str | None
+    ) -> None:
+        settings = settings_of({"POOLGUARD_BINDS": {bind: {"pool_size": 2}}})
+        assert settings.pool_size.value == 2
+
+    def test_the_main_database_may_not_be_named_twice(self) -> None:
+        binds = {None: {"pool_size": 2}, "default": {"pool_size": 3}}
+        with pytest.raises(ConfigError, match="None and 'default'"):
+            read_config({"POOLGUARD_BINDS": binds})
+
+    def test_every_setting_of_a_pool_may_be_set_per_bind(self) -> None:
+        values = {
+            option.name: value
+            for option in OPTIONS
+            for key, value in GOOD
+            if option.per_bind and option.key == key
+        }
+        settings = settings_of({"POOLGUARD_BINDS": {"reports": values}}, "reports")
+        read = {name: named(name, settings).value for name in Settings.__slots__}
+        assert read == values
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("pool_sise", "Did you mean 'pool_size'"),
+            ("POOL_SIZE", "Did you mean 'pool_size'"),
+            ("POOLGUARD_POOL_SIZE", "Did you mean 'pool_size'"),
+            ("cli_group", "is not a setting of a bind"),
+            ("state_dir", "is not a setting of a bind"),
+            ("binds", "is not a setting of a bind"),
+            (7, "is not a setting of a bind"),
+        ],
+    )
+    def test_an_unknown_name_is_refused_with_the_nearest(
+        self, name: Any, hint: str
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config({"POOLGUARD_BINDS": {"reports": {name: 2}}})
+        assert f"POOLGUARD_BINDS['reports'][{name!r}]" in str(caught.value)
+        assert hint in str(caught.value)
+
+    def test_an_impossible_value_is_refused_with_its_place(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config({"POOLGUARD_BINDS": {"reports": {"pool_size": "2"}}})
+        message = str(caught.value)
+        assert message.startswith("POOLGUARD_BINDS['reports']['pool_size'] is '2'")
+
+    def test_a_bind_whose_name_is_no_string_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"POOLGUARD_BINDS: 7 is not"):
+            read_config({"POOLGUARD_BINDS": {7: {"pool_size": 2}}})
+
+    def test_a_bind_that_does_not_exist_is_refused_with_the_nearest(self) -> None:
+        config = read_config({"POOLGUARD_BINDS": {"report": {"pool_size": 2}}})
+        with pytest.raises(ConfigError) as caught:
+            config.check_binds(["default", "reports"])
+        message = str(caught.value)
+        assert "POOLGUARD_BINDS['report']" in message
+        assert "'default', 'reports'" in message
+        assert "Did you mean 'reports'?" in message
+
+    def test_binds_that_exist_are_accepted(self) -> None:
+        config = read_config({"POOLGUARD_BINDS": {"reports": {"pool_size": 2}}})
+        config.check_binds(["default", "reports"])
+
+
+class TestEngineOptions:
+    OPTION = Setting(3, "SQLALCHEMY_ENGINE_OPTIONS['pool_size']")
+
+    def test_an_option_of_the_engine_counts_where_no_key_is_set(self) -> None:
+        settings = read_config({}).for_bind("default", {"pool_size": self.OPTION})
+        assert settings.pool_size == self.OPTION
+
+    def test_a_key_and_an_option_that_agree_are_fine(self) -> None:
+        config = read_config({"POOLGUARD_POOL_SIZE": 3})
+        settings = config.for_bind("default", {"pool_size": self.OPTION})
+        assert settings.pool_size.value == 3
+
+    def test_numbers_of_different_types_agree(self) -> None:
+        config = read_config({"POOLGUARD_POOL_TIMEOUT": 30})
+        option = Setting(30.0, "SQLALCHEMY_ENGINE_OPTIONS['pool_timeout']")
+        config.for_bind("default", {"pool_timeout": option})
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"POOLGUARD_POOL_SIZE": 7},
+            {"POOLGUARD_BINDS": {"default": {"pool_size": 7}}},
+        ],
+    )
+    def test_a_key_and_an_option_that_disagree_are_refused_with_both(
+        self, config: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read_config(config).for_bind("default", {"pool_size": self.OPTION})
+        message = str(caught.value)
+        assert "POOLGUARD_" in message
+        assert "is 7" in message
+        assert "SQLALCHEMY_ENGINE_OPTIONS['pool_size'] is 3" in message
+        assert "bind 'default'" in message
+
+
+class TestLeftovers:
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("SQLALCHEMY_POOL_SIZE", "POOLGUARD_POOL_SIZE"),
+            ("SQLALCHEMY_MAX_OVERFLOW", "POOLGUARD_MAX_OVERFLOW"),
+            ("SQLALCHEMY_POOL_TIMEOUT", "POOLGUARD_POOL_TIMEOUT"),
+            ("SQLALCHEMY_POOL_RECYCLE", "POOLGUARD_POOL_RECYCLE"),
+        ],
+    )
+    def test_a_key_of_flask_sqlalchemy_2_is_warned_of_once_with_its_new_name(
+        self, old: str, new: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        read_config({old: 20})
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert record.name == "flask_poolguard"
+        assert old in record.getMessage()
+        assert f"Rename it to {new}" in record.getMessage()
+
+    def test_a_key_that_is_none_sets_nothing_and_is_no_leftover(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        read_config({"SQLALCHEMY_POOL_SIZE": None, "SQLALCHEMY_ECHO": True})
+        assert caplog.records == []
+
+
+class TestEnvironment:
+    def test_settings_may_come_from_environment_variables(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in {
+            "FLASK_POOLGUARD_POOL_SIZE": "7",
+            "FLASK_POOLGUARD_POOL_RECYCLE": "auto",
+            "FLASK_POOLGUARD_POOL_TIMEOUT": "2.5",
+            "FLASK_POOLGUARD_IDLE_LIMIT": "null",
+            "FLASK_POOLGUARD_ON_LEAK": "discard",
+            "FLASK_POOLGUARD_BINDS__reports__pool_size": "2",
+        }.items():
+            monkeypatch.setenv(name, value)
+        app = Flask(__name__)
+        app.config.from_prefixed_env()
+        config = read_config(app.config)
+        default, reports = (
+            config.for_bind("default", {}),
+            config.for_bind("reports", {}),
+        )
+        assert default.pool_size.value == 7
+        assert default.pool_recycle.value == "auto"
+        assert default.pool_timeout.value == 2.5
+        assert default.idle_limit.value is None
+        assert default.on_leak.value == "discard"
+        assert reports.pool_size.value == 2
+        assert reports.pool_timeout.value == 2.5
+
+    @pytest.mark.parametrize("value", ["NaN", "Infinity", "true", '"7"', "null", "7.0"])
+    def test_what_json_makes_of_a_variable_is_checked_as_well(
+        self, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FLASK_POOLGUARD_POOL_SIZE", value)
+        app = Flask(__name__)
+        app.config.from_prefixed_env()
+        with pytest.raises(ConfigError, match="POOLGUARD_POOL_SIZE is"):
+            PoolGuard(app)
+
+
+class TestInitApp:
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"POOLGUARD_POOL_SIZE": "7"},
+            {"POOLGUARD_POOLSIZE": 7},
+            {"POOLGUARD_BINDS": {"reports": {"size": 7}}},
+        ],
+    )
+    def test_a_mistake_stops_the_app_at_its_start_and_leaves_it_unguarded(
+        self, config: dict[str, Any]
+    ) -> None:
+        app = Flask(__name__)
+        app.config.update(config)
+        before = app.wsgi_app
+        with pytest.raises(ConfigError):
+            PoolGuard(app)
+        assert "poolguard" not in app.extensions
+        assert app.wsgi_app == before
+
+    def test_a_mistake_that_was_corrected_is_forgotten(self) -> None:
+        app = Flask(__name__)
+        guard = PoolGuard()
+        app.config["POOLGUARD_POOL_SIZE"] = "7"
+        with pytest.raises(ConfigError):
+            guard.init_app(app)
+        app.config["POOLGUARD_POOL_SIZE"] = 7
+        guard.init_app(app)
+        assert "poolguard" in app.extensions
