@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tests.conftest import Database
+from tests.support import private_server
 from tests.support.servers import (
     APP_PASSWORD,
     DatabaseServer,
@@ -16,6 +19,7 @@ from tests.support.servers import (
     MissingServerError,
     PostgreSQLServer,
 )
+from tests.support.waiting import free_port, wait_until
 
 
 @pytest.fixture(params=[MariaDBServer, PostgreSQLServer])
@@ -128,6 +132,16 @@ class TestLife:
             server.start()
             assert connects(url)
 
+    def test_comes_back_after_a_crash_that_nobody_told_it_of(
+        self, kind: type[DatabaseServer]
+    ) -> None:
+        with kind() as server:
+            url = server.url(database=server.create_database())
+            os.kill(server.pid, signal.SIGKILL)
+            wait_until(lambda: not server.running, what="the end of the server")
+            server.start()
+            assert connects(url)
+
     def test_leaves_no_process_and_no_file(self, kind: type[DatabaseServer]) -> None:
         with kind() as server:
             pid, folder = server.pid, server.folder
@@ -148,6 +162,17 @@ class TestLife:
                 if line.split()[1].endswith(port) and line.split()[3] == "0A"
             ]
         assert listening == [f"0100007F{port}"]
+
+    def test_takes_another_port_if_somebody_else_was_faster(
+        self, kind: type[DatabaseServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as somebody:
+            ports = [somebody.getsockname()[1], free_port()]
+            picks = iter(ports)
+            monkeypatch.setattr(private_server, "free_port", lambda: next(picks))
+            with kind() as server:
+                assert server.port == ports[1]
+                assert connects(server.url(database=server.create_database()))
 
     def test_missing_programs_are_named(self, tmp_path: Path) -> None:
         server = MariaDBServer(bin_dir=tmp_path)

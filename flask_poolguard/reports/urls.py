@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-_SECRET_PARTS: t.Final = ("pass", "pwd", "secret", "token", "odbc_connect", "key")
+_SECRET_PARTS: t.Final = ("pass", "pwd", "secret", "token", "odbc_connect")
 _HIDDEN: t.Final = "***"
 
 _PORTS: t.Final = {"mysql": 3306, "postgresql": 5432}
@@ -20,26 +20,27 @@ ServerKey = tuple[str, str, int | None]
 def public_url(url: URL | str) -> str:
     """Return a URL without its password, and without secrets among its options."""
     if isinstance(url, str):
+        text = url
         try:
-            url = make_url(url)
+            url = make_url(text)
         except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's
-            return url if "@" not in url else url.rpartition("@")[2]
-    hidden = {name: _HIDDEN for name in url.query if _is_secret(name)}
-    public = url._replace(password=None).update_query_dict(hidden)
+            return text.partition("?")[0].rpartition("@")[2]
+    query = {name: each for name, each in url.query.items() if not _is_secret(name)}
+    public = URL.create(
+        url.drivername, url.username, None, url.host, url.port, url.database, query
+    )
     return public.render_as_string(hide_password=False)
 
 
 def without_secrets(text: str, url: URL) -> str:
     """Return a message in which nothing that a URL keeps secret stands."""
-    values = [url.password]
+    secrets = [str(url.password or "")]
     for name, value in url.query.items():
         if _is_secret(name):
-            values += [value] if isinstance(value, str) else value
-    for value in values:
-        if value:
-            secret = str(value)
-            for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
-                text = text.replace(form, _HIDDEN)
+            secrets += [value] if isinstance(value, str) else value
+    for secret in filter(None, secrets):
+        for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
+            text = text.replace(form, _HIDDEN)
     return text
 
 

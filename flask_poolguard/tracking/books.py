@@ -63,16 +63,20 @@ class Books:
 
     def show_worker(self) -> None:
         """Make this process visible, with all its pools, before it uses any."""
-        if self._file is None or self._pid != os.getpid():
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forked()
+        if self._file is None:
             for ledger in self.ledgers:
                 _ = ledger.page
 
     def forked(self) -> None:
-        """Leave the parent's file to the parent."""
+        """Leave the parent's file and connections to the parent."""
         file, self._file = self._file, None
         self._pid = os.getpid()
         if file is not None:
             file.abandon()
+        for ledger in self.ledgers:
+            ledger.forked()
 
     def remove_file(self) -> None:
         """Take the file away at the end of the process."""
@@ -84,9 +88,6 @@ def _after_fork_in_child() -> None:
     for books in list(_all):
         books._lock = threading.RLock()
         books.forked()
-        for ledger in books.ledgers:
-            # Guarded pools told theirs already; twice does no harm.
-            ledger.forked()
 
 
 def _at_exit() -> None:

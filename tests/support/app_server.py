@@ -81,6 +81,7 @@ class AppServer(ABC):
         :param seconds: how long to wait at most.
         :raises AppServerError: with the end of the log, if it does not start.
         """
+        self.stop()
         # What an earlier start wrote would be taken for this one's.
         self.log.unlink(missing_ok=True)
         paths = [str(self.folder), str(REPOSITORY)]

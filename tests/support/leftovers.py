@@ -8,12 +8,12 @@ import os
 import threading
 from dataclasses import dataclass
 
-from tests.support.database_server import DatabaseServer
+from tests.support.private_server import PrivateServer
 from tests.support.processes import children_of, command_of
 from tests.support.waiting import wait_until
 
 # Servers that live longer than one test.
-_expected: list[DatabaseServer] = []
+_expected: list[PrivateServer] = []
 # Python's own helper processes stay by design.
 PYTHON_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -26,7 +26,7 @@ class Snapshot:
     children: frozenset[int]
 
 
-def expect(server: DatabaseServer) -> None:
+def expect(server: PrivateServer) -> None:
     """Let a server outlive the tests that use, stop and restart it."""
     _expected.append(server)
 

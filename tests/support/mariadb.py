@@ -10,13 +10,8 @@ from typing import Any, ClassVar
 
 import pymysql
 
-from tests.support.database_server import (
-    APP_PASSWORD,
-    APP_USER,
-    DatabaseServer,
-    MissingServerError,
-    ServerError,
-)
+from tests.support.database_server import APP_PASSWORD, APP_USER, DatabaseServer
+from tests.support.private_server import MissingServerError, ServerError
 from tests.support.processes import account_arguments, service_account
 from tests.support.templates import copy_template
 
@@ -152,7 +147,7 @@ class MariaDBServer(DatabaseServer):
             cursor.execute(sql)
             return list(cursor.fetchall())
 
-    def _create_app_user(self) -> None:
+    def _set_up(self) -> None:
         self.execute(f"CREATE USER {APP_USER}@'%' IDENTIFIED BY '{APP_PASSWORD}'")
         self.execute(rf"GRANT ALL ON `test\_%`.* TO {APP_USER}@'%'")
 

