@@ -74,7 +74,8 @@ def find(app: Flask) -> list[Found]:
         found.append(
             Found(f"{key} (async)", sync_engine, {}, is_async=True),
         )
-    return found
+    # Flask-SQLAlchemy lists the main database last.
+    return sorted(found, key=lambda each: each.bind != "default")
 
 
 def plain(engine: Engine, bind: str) -> Found:

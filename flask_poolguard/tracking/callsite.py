@@ -27,6 +27,8 @@ _LAYERS: t.Final = (
     "waitress",
     "werkzeug",
 )
+# Functions that layers make at run time; "<string>" and "<stdin>" are a user's.
+_GENERATED: t.Final = ("<frozen", "<sqlalchemy", "<decorator-gen", "<attrs")
 _MAX_DEPTH: t.Final = 100
 
 # Per source file, whether it is a layer; grows with the files of the process.
@@ -63,7 +65,7 @@ def find_callsite(depth: int) -> tuple[str, int]:
 
 
 def _classify(filename: str) -> bool:
-    if filename.startswith("<frozen"):
+    if filename.startswith(_GENERATED):
         return True
     stdlib = sysconfig.get_path("stdlib") + os.sep
     if filename.startswith(stdlib):

@@ -1,0 +1,58 @@
+"""The docs say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flask_poolguard.config import OPTIONS, Option
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+
+
+def entry_of(option: Option) -> str:
+    """Return one entry of the settings page, on one line and without mark-up."""
+    found = re.search(
+        rf"^`{option.key}`\n: (.*?)(?=\n\n`|\n\n## )", SETTINGS, re.M | re.S
+    )
+    assert found, f"{option.key} is missing in docs/settings.md"
+    return " ".join(found[1].replace("`", "").split())
+
+
+class TestSettingsPage:
+    """docs/settings.md against config.OPTIONS."""
+
+    @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+    def test_states_what_is_allowed(self, option: Option) -> None:
+        """Each setting's allowed values are given in the words of its error."""
+        assert option.allowed in entry_of(option)
+
+    @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+    def test_states_the_default(self, option: Option) -> None:
+        """Each setting's default is the one in the code."""
+        default = option.default
+        text = f'"{default}"' if isinstance(default, str) else str(default)
+        assert f"Default:** {text.removesuffix('.0')}." in entry_of(option)
+
+    def test_names_no_setting_that_does_not_exist(self) -> None:
+        """No key is documented that would be refused."""
+        known = {option.key for option in OPTIONS}
+        assert set(re.findall(r"^`(POOLGUARD_\w+)`$", SETTINGS, re.M)) == known
+
+
+class TestReadme:
+    """README.md against its own rules."""
+
+    def test_is_short(self) -> None:
+        """A newcomer reads it to the end."""
+        assert len((ROOT / "README.md").read_text().split()) <= 450
+
+    def test_has_no_dead_links(self) -> None:
+        """Every relative link leads to a file."""
+        text = (ROOT / "README.md").read_text()
+        targets = re.findall(r"\]\(((?!http)[^)#]+)", text)
+        assert targets
+        assert [each for each in targets if not (ROOT / each).exists()] == []
