@@ -4,7 +4,7 @@ from __future__ import annotations
 
 project = "Flask-PoolGuard"
 author = "Flask-PoolGuard contributors"
-copyright = "2026, Flask-PoolGuard contributors"  # noqa: A001 (Sphinx's name)
+copyright = "2026, Flask-PoolGuard contributors"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["deflist", "colon_fence"]

@@ -4,10 +4,9 @@ themselves.
 
 from __future__ import annotations
 
-from .errors import ConfigError, LeakError, PoolGuardError, SetupError
+from .errors import ConfigError, Leak, LeakError, PoolGuardError, SetupError
 from .extension import PoolGuard
 from .signals import connection_leaked
-from .tracking.leaks import Leak
 
 __all__ = [
     "ConfigError",

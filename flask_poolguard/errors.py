@@ -1,11 +1,8 @@
-"""The exceptions that Flask-PoolGuard raises."""
+"""The exceptions that Flask-PoolGuard raises, and what a leak is."""
 
 from __future__ import annotations
 
-import typing as t
-
-if t.TYPE_CHECKING:
-    from .tracking.leaks import Leak
+from dataclasses import dataclass
 
 
 class PoolGuardError(Exception):
@@ -18,6 +15,38 @@ class ConfigError(PoolGuardError, ValueError):
 
 class SetupError(PoolGuardError, RuntimeError):
     """The extension was wired up in a way that cannot work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A connection that was still out when its scope ended.
+
+    :ivar bind: the pool's name.
+    :ivar endpoint: endpoint or command that took it.
+    :ivar site: ``file:line`` that took it.
+    :ivar held_seconds: how long it had been out.
+    :ivar action: what the guard did: ``"returned"``, ``"discarded"`` or
+        ``"left"`` (async drivers, which can only be closed by their event loop).
+    """
+
+    bind: str
+    endpoint: str
+    site: str
+    held_seconds: float
+    action: str
+
+    def describe(self) -> str:
+        """Return one line: what, where, and how to fix it."""
+        done = {
+            "returned": "it was rolled back and returned to its pool",
+            "discarded": "it was closed",
+            "left": "an async driver's connection cannot be returned from here",
+        }[self.action]
+        return (
+            f"{self.endpoint} did not give back a connection of bind {self.bind!r}"
+            f" that it took at {self.site} {self.held_seconds:.3f} s ago; {done}."
+            " Use it in a with block, or close it in a finally clause, at that line."
+        )
 
 
 class LeakError(PoolGuardError, RuntimeError):

@@ -29,13 +29,14 @@ GUNICORN = ["-m", "gunicorn", "-c", "python:example_app.gunicorn_settings"]
 PAGES = ["/", "/members", "/journal", "/api/books", "/?q=moby"]
 
 WORKERS = 2  # as in example_app/gunicorn_settings.py
-READERS, REQUESTS_PER_READER, PAUSE_SECONDS = 3, 300, 0.02
-SLEEPERS, REQUESTS_PER_SLEEPER, STAGGER_SECONDS = 3, 8, 0.4
+READERS, REQUESTS_PER_READER, PAUSE_SECONDS = 3, 500, 0.05
+SLEEPERS, REQUESTS_PER_SLEEPER, STAGGER_SECONDS = 3, 20, 0.4
 LEAKS = 2
 
-REQUEST_TIMEOUT_SECONDS = 10.0
-TRAFFIC_TIMEOUT_SECONDS = 8.0
-COMMAND_TIMEOUT_SECONDS = 15.0
+# A busy machine needs more than the second or two that each of these takes.
+REQUEST_TIMEOUT_SECONDS = 20.0
+TRAFFIC_TIMEOUT_SECONDS = 20.0
+COMMAND_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 5.0
 LOG_TAIL_LINES = 25
 

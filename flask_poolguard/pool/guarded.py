@@ -78,7 +78,8 @@ class GuardedPool(QueuePool):
         self.max_age_seconds = -1.0 if policy.recycle == AUTO else policy.recycle
         self.idle_limit_seconds = policy.idle_limit
         self._recycle_known = Recycle(None, "not known before the first connection")
-        self._warned: set[str] = set()
+        self._limit_known: float | None = None
+        self._warned: dict[str, object] = {}
         self._retired = False
         self._pid = os.getpid()
         self._fork_lock = threading.Lock()
@@ -127,8 +128,9 @@ class GuardedPool(QueuePool):
 
     def warn_once(self, subject: str, message: str, *args: object) -> None:
         """Log a warning the first time that this pool has something to say on it."""
-        if subject not in self._warned:
-            self._warned.add(subject)
+        # One operation, so that of several threads only one finds it new.
+        mine = object()
+        if self._warned.setdefault(subject, mine) is mine:
             logger.warning(message, *args)
 
     def learn(self, recycle: Recycle, server_limit: float | None) -> None:
@@ -147,8 +149,8 @@ class GuardedPool(QueuePool):
                 server_limit * 5 / 6,
                 server_limit,
             )
-        if recycle != self._recycle_known:
-            self._recycle_known = recycle
+        if (recycle, server_limit) != (self._recycle_known, self._limit_known):
+            self._recycle_known, self._limit_known = recycle, server_limit
             self.observer.learned(self.recycle, server_limit)
 
     def _create_connection(self) -> ConnectionPoolEntry:
@@ -208,6 +210,8 @@ class GuardedPool(QueuePool):
             observer=self.observer,
         )
         fresh._recycle_known = self._recycle_known
+        fresh._limit_known = self._limit_known
+        fresh._warned = self._warned
         return fresh
 
     def forget_parent(self) -> None:

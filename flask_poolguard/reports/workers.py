@@ -39,7 +39,12 @@ def describe_worker(state: WorkerState) -> Worker:
         started_at=started.isoformat(timespec="seconds"),
         alive=True,
         updated_seconds_ago=age(max(times), state.now) if times else None,
-        pools=tuple(_describe_pool(pool, state.now) for pool in state.pools),
+        pools=tuple(
+            _describe_pool(pool, state.now)
+            for pool in sorted(
+                state.pools, key=lambda pool: (pool.bind != "default", pool.bind)
+            )
+        ),
     )
 
 

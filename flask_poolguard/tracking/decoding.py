@@ -104,7 +104,7 @@ def decode(data: bytes) -> tuple[Header, tuple[PoolState, ...], list[str]]:
         offset, slots = DIRECTORY.unpack_from(data, place)
         if (offset, slots) == (0, 0):
             break
-        if offset < end or not 0 < slots <= MAX_SLOTS:
+        if offset != end or not 0 < slots <= MAX_SLOTS:
             reasons.append(f"the directory's entry {number} is garbage")
             break
         end = offset + region_size(slots)
@@ -112,6 +112,8 @@ def decode(data: bytes) -> tuple[Header, tuple[PoolState, ...], list[str]]:
             pools.append(_pool(data, offset, slots))
         except Damaged as error:
             reasons.append(f"pool {number}: {error}")
+    if not reasons and len(data) != end:
+        reasons.append("its length is not what its directory says")
     return header, tuple(pools), reasons
 
 

@@ -32,7 +32,8 @@ MAX_FILE_SIZE: t.Final = 8 * 1024 * 1024
 # A slot: sequence, state, checkouts, since (monotonic s), server id or -1,
 # endpoint, site, thread's name, sequence.
 SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
-FREE, IDLE, OUT = 0, 1, 2
+# No state is 0: a file that was cut off grows again as zeros, which must not count.
+FREE, IDLE, OUT = 1, 2, 3
 
 # A block: sequence; bind, url, class, recycle source; size and max_overflow (or
 # UNKNOWN); recycle seconds, server's limit (NaN for none); whether checkouts are

@@ -10,7 +10,6 @@ import typing as t
 import weakref
 
 from flask import globals as flask_globals
-from sqlalchemy import exc
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -88,19 +87,33 @@ class Holding:
         mark = self.mark()
         return mark is None or mark is this_thread.mark
 
+    def is_of(self, session: object) -> bool:
+        """Tell whether this ORM session works on it."""
+        return self.session is not None and self.session() is session
+
+    def is_in_mid_query(self) -> bool:
+        """Tell whether an answer is still to be read."""
+        fairy = self.fairy()
+        return fairy is not None and self.ledger.database.is_in_mid_query(
+            fairy.dbapi_connection
+        )
+
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
         return describe_callsite(self.filename, self.line, self.ledger.root_path)
 
-    def close_session(self) -> None:
-        """End the ORM session that works on this connection, so that nobody
-        inherits its state; a session that cannot even roll back is invalidated.
+    def end_session(self) -> None:
+        """Roll back the ORM session that works on this connection, so that nobody
+        inherits its state; one that cannot even do that is invalidated.
+
+        Not closed: a session that an app keeps, one per thread for example, would
+        lose its objects, which without the guard can be loaded again.
         """
         session = None if self.session is None else self.session()
         if session is not None:
             try:
-                session.close()
-            except exc.SQLAlchemyError:
+                session.rollback()
+            except Exception:
                 session.invalidate()
 
     def orphan(self) -> None:

@@ -76,6 +76,8 @@ class PoolPage:
         self._free = deque(
             _Slot(first and first + number * SLOT.size) for number in range(slots)
         )
+        blank = _pack_slot(FREE, FREE, 0, 0.0, -1, 0, 0, b"", FREE)
+        self._write(first, blank * slots)
         self._slots: dict[ConnectionPoolEntry, _Slot] = {}
         # Ids of strings that are looked up with every checkout.
         self._sites: dict[tuple[str, int], int] = {}

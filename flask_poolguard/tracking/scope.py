@@ -7,18 +7,31 @@ import threading
 import time
 import typing as t
 import weakref
+from collections.abc import Callable
 
+from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 if t.TYPE_CHECKING:
     from flask import Flask
-    from flask.ctx import AppContext
 
     from .ledger import Holding
-    from .teardown import GuardedResponse
+    from .responses import GuardedResponse
 
 # Where an app context keeps its scope.
 _ON_G: t.Final = "_poolguard_scope"
+
+# Contexts within contexts; more is a ring of contexts that were not popped in order.
+_MAX_NESTED: t.Final = 100
+
+
+_next_session: Callable[[], int] = int
+
+
+def number_sessions(counter: Callable[[], int]) -> None:
+    """Tell how the ORM, once it is in use, numbers the sessions that are made."""
+    global _next_session
+    _next_session = counter
 
 
 class Scope:
@@ -26,13 +39,22 @@ class Scope:
 
     :ivar holdings: the connections taken for it that are still out.
     :ivar began_at: monotonic seconds.
+    :ivar first_session: sessions with a lower number are older than the scope.
     """
 
-    __slots__ = ("__weakref__", "app", "began_at", "ended", "holdings")
+    __slots__ = (
+        "__weakref__",
+        "app",
+        "began_at",
+        "ended",
+        "first_session",
+        "holdings",
+    )
 
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.began_at = time.monotonic()
+        self.first_session = _next_session()
         self.holdings: set[Holding] = set()
         self.ended = False
 
@@ -47,34 +69,52 @@ class Scope:
 class ResponseScope(Scope):
     """A WSGI call and, when its response streams, the time until that is closed.
 
-    :ivar active: the app's own code is running for it right now.
+    :ivar runner: the thread that runs the app's code for it right now.
     :ivar runners: the threads that ran its code; none does when it ends, so what they
         took may be given back by whichever thread closes it.
     :ivar streams: what the response says of itself; None if none was seen.
-    :ivar contexts: app contexts pushed during the call. Held here, because an
-        ``id`` that Flask-SQLAlchemy used as a key must not be given to another
-        context before its session is gone.
+    :ivar keeps: it may read from connections that the view opened.
+    :ivar contexts: app contexts pushed during the call that have not ended. Held
+        here, because an ``id`` that Flask-SQLAlchemy used as a key must not be given
+        to another context before its session is gone.
     """
 
     __slots__ = (
-        "active",
         "contexts",
         "endpoint",
+        "keeps",
+        "runner",
         "runners",
         "streams",
     )
 
     def __init__(self, app: Flask) -> None:
         super().__init__(app)
-        self.active = True
+        self.runner: weakref.ref[ThreadMark] | None = None
+        self.runners: set[weakref.ref[ThreadMark]] = set()
         self.streams: bool | None = None
+        self.keeps = False
         self.contexts: list[AppContext] = []
         self.endpoint: str | None = None
-        self.runners: set[weakref.ref[ThreadMark]] = set()
+
+    def enter(self) -> tuple[ResponseScope | None, weakref.ref[ThreadMark] | None]:
+        """Begin to run code for it in this thread; return what to leave with."""
+        before = response_var.get(), self.runner
+        self.runner = this_thread.mark.ref
+        self.runners.add(self.runner)
+        response_var.set(self)
+        return before
+
+    def leave(
+        self, before: tuple[ResponseScope | None, weakref.ref[ThreadMark] | None]
+    ) -> None:
+        """Go back to the response, if any, within which this one was entered."""
+        outer, self.runner = before
+        response_var.set(outer)
 
 
 # The response whose code this thread or greenlet runs: during the WSGI call, each
-# next() and close(). Threads that the app starts may inherit it and see it later.
+# next() and close(). Threads that the app starts with a copied context inherit it.
 response_var: contextvars.ContextVar[ResponseScope | None] = contextvars.ContextVar(
     "flask_poolguard.response", default=None
 )
@@ -88,7 +128,9 @@ unclosed_var: contextvars.ContextVar[weakref.ref[GuardedResponse] | None] = (
 def current_response() -> ResponseScope | None:
     """Return the response whose code runs here, None if there is none."""
     response = response_var.get()
-    return response if response is not None and response.active else None
+    if response is None or response.runner is not this_thread.mark.ref:
+        return None
+    return response
 
 
 def open_scope(context: AppContext) -> Scope:
@@ -107,6 +149,38 @@ def scope_of(context: AppContext) -> Scope | None:
     """Return the context's scope if it has one that is open."""
     scope: Scope | None = getattr(context.g, _ON_G, None)
     return None if scope is None or scope.ended else scope
+
+
+def home_of(session_number: int) -> Scope | None:
+    """Return the scope that a session was made in: the innermost that is older.
+
+    A session that is older than all of them, as a thread's own one may be, is used on
+    behalf of the outermost.
+    """
+    home = None
+    context = _cv_app.get(None)
+    for _ in range(_MAX_NESTED):
+        if context is None:
+            break
+        scope = scope_of(context)
+        if scope is not None:
+            home = scope
+            if scope.first_session <= session_number:
+                break
+        context = _enclosing(context)
+    return home
+
+
+def _enclosing(context: AppContext) -> AppContext | None:
+    """Return the context within which a context was pushed.
+
+    Only the private tokens know: ``_cv_tokens``, one per push, in Flask 3.0 and 3.1;
+    ``_cv_token`` in 3.2.
+    """
+    tokens = getattr(context, "_cv_tokens", None)
+    token = tokens[0] if tokens else getattr(context, "_cv_token", None)
+    outer = getattr(token, "old_value", None)
+    return outer if isinstance(outer, AppContext) else None
 
 
 def current_scope() -> Scope | None:

@@ -12,10 +12,12 @@ import sys
 import typing as t
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from sqlalchemy import event
 
-from .ledger import current_endpoint, ledgers
+from .ledger import Holding, current_endpoint, ledgers
+from .scope import home_of, number_sessions, scope_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -27,7 +29,7 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger("flask_poolguard")
 
-# Where a session remembers the scope that it first worked for.
+# Where a session remembers the scope that it works for.
 _OWNER: t.Final = "_poolguard_scope"
 _LITE_SESSIONS: t.Final = "_sqlalchemy_sessions"
 
@@ -42,9 +44,12 @@ def listen() -> None:
     """
     global _listening
     if not _listening and "sqlalchemy.orm" in sys.modules:
-        from sqlalchemy.orm import Session
+        from sqlalchemy.orm import Session, session
 
         _listening = True
+        # Private; the same in SQLAlchemy 2.0.31 and 2.1.9. A session keeps its number
+        # as ``hash_key``, and nothing else tells when it was made.
+        number_sessions(session._new_sessionid)
         event.listen(Session, "after_begin", _after_begin)
 
 
@@ -57,12 +62,16 @@ def _after_begin(session: Session, transaction: object, connection: Connection) 
     holding.session = weakref.ref(session)
     remembered: weakref.ref[Scope] | None = session.info.get(_OWNER)
     owner = None if remembered is None else remembered()
-    if owner is not None and not owner.ended:
-        # An object of an outer context that is lazily loaded within an inner one:
-        # the inner context's end must leave it alone.
-        owner.adopt(holding)
-    elif holding.scope is not None:
-        session.info[_OWNER] = weakref.ref(holding.scope)
+    if remembered is None:
+        owner = home_of(session.hash_key)
+    if owner is None or owner.ended:
+        owner = holding.scope
+    if owner is not None:
+        session.info[_OWNER] = weakref.ref(owner)
+        if owner is not holding.scope:
+            # A session of an outer context that is used within an inner one: the
+            # inner context's end must leave it alone.
+            owner.adopt(holding)
 
 
 def isolate_session_teardown(app: Flask) -> None:
@@ -86,25 +95,36 @@ def end_current(app: Flask) -> None:
     """End the database extension's sessions of the current context."""
     from flask.globals import _cv_app
 
-    end_sessions(app, _cv_app.get(None))
+    context = _cv_app.get(None)
+    if context is not None:
+        end_sessions(app, context)
 
 
-def end_sessions(app: Flask, context: AppContext | None) -> bool:
+def end_sessions(app: Flask, context: AppContext) -> str | None:
     """End the database extension's sessions of a context.
 
-    :param context: for Flask-SQLAlchemy sessions; None if it is not known.
-    :return: whether there were any.
+    :return: the endpoint that left one in the middle of a transaction, if any did.
     """
     sessions: list[t.Any] = []
-    scoped = getattr(app.extensions.get("sqlalchemy"), "session", None)
+    # Flask-SQLAlchemy's is an attribute; to ask for Lite's property would make one.
+    scoped = getattr(app.extensions.get("sqlalchemy"), "__dict__", {}).get("session")
     registry = getattr(scoped, "registry", None)
-    if registry is not None and context is not None:
+    if registry is not None:
         sessions += _take_from(registry, context)
-    if context is not None:
-        sessions += (context.g.pop(_LITE_SESSIONS, None) or {}).values()
-    for session in sessions:
-        _end(session)
-    return bool(sessions)
+    sessions += (context.g.pop(_LITE_SESSIONS, None) or {}).values()
+    if not sessions:
+        return None
+    scope = scope_of(context)
+    holdings = () if scope is None else list(scope.holdings)
+    left = None
+    with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
+        for session in sessions:
+            own = [each for each in holdings if each.is_of(session)]
+            endpoint = own[0].endpoint if own else current_endpoint()
+            if session.in_transaction():
+                left = endpoint
+            stack.callback(_end, session, own, endpoint)
+    return left
 
 
 def _take_from(registry: t.Any, context: AppContext) -> list[t.Any]:
@@ -122,16 +142,22 @@ def _take_from(registry: t.Any, context: AppContext) -> list[t.Any]:
     return []
 
 
-def _end(session: t.Any) -> None:
+def _end(session: t.Any, holdings: list[Holding], endpoint: str) -> None:
     try:
-        session.close()
-    except Exception as error:
+        if any(each.is_in_mid_query() for each in holdings):
+            # Closing would wait for, or misread, an answer that is still to come.
+            session.invalidate()
+        else:
+            session.close()
+    except BaseException as error:
         # Once for the session; its connection is dropped, the response unchanged.
         logger.warning(
             "The database session of %s could not be closed (%s: %s). Its connection"
             " was dropped; what was not committed is lost.",
-            current_endpoint(),
+            endpoint,
             type(error).__name__,
             str(error).partition("\n")[0],
         )
         session.invalidate()
+        if not isinstance(error, Exception):
+            raise

@@ -12,19 +12,19 @@ import functools
 import logging
 import typing as t
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from flask import appcontext_pushed, request, request_finished
 from flask.globals import _cv_app
-from werkzeug.wsgi import ClosingIterator
 
 from ..errors import LeakError
-from .leaks import end_left_behind, end_scope
+from .leaks import Returns
+from .responses import GuardedResponse, runs_app_code
 from .scope import (
     ResponseScope,
     current_response,
     open_scope,
-    response_var,
     scope_of,
     this_thread,
     unclosed_var,
@@ -64,7 +64,8 @@ class Teardown:
         open_scope(context)
         response = current_response()
         if response is not None:
-            response.contexts.append(context)
+            if context not in response.contexts:
+                response.contexts.append(context)
             self._books.show_worker()
 
     def _wrap_teardown(self, app: Flask) -> None:
@@ -75,34 +76,58 @@ class Teardown:
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
             context = _cv_app.get(None)
+            raised = True
             try:
                 original(*args, **kwargs)
+                raised = False
             finally:
                 if context is not None:
-                    self._end_context(context)
+                    self._end_context(context, raised)
 
         app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign]
 
-    def _end_context(self, context: AppContext) -> None:
-        """End the sessions and give back the connections of an app context."""
-        if end_sessions(context.app, context):
-            logger.warning(
-                "The database session was not closed by its extension, because a"
-                " teardown function before it raised; it was rolled back and closed."
-            )
-        scope = scope_of(context)
-        if scope is not None:
-            response = current_response()
-            if response is not None and response.streams:
-                # The view's own connection may be what the response reads from.
+    def _end_context(self, context: AppContext, raised: bool = False) -> None:
+        """End the sessions and give back the connections of an app context.
+
+        :param raised: one of the app's teardown functions did.
+        :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
+        """
+        returns = Returns()
+        try:
+            self._sweep(context, returns, raised)
+        finally:
+            returns.report()
+
+    def _sweep(self, context: AppContext, returns: Returns, raised: bool) -> None:
+        response = current_response()
+        try:
+            left_by = end_sessions(context.app, context)
+            if left_by is not None:
+                logger.warning(
+                    "A database session of %s was left in the middle of a transaction,"
+                    " which was rolled back: %s.",
+                    left_by,
+                    "a teardown function raised before the session was closed"
+                    if raised
+                    else "a teardown function used it after it had been closed;"
+                    " commit there",
+                )
+        finally:
+            scope = scope_of(context)
+            if scope is None:
+                pass
+            elif response is not None and response.keeps:
                 scope.ended = True
                 for holding in list(scope.holdings):
                     response.adopt(holding)
             else:
-                end_scope(scope)
-        for ledger in self._books.ledgers:
-            if ledger.left_behind:
-                end_left_behind(ledger.left_behind)
+                returns.end_scope(scope)
+            if response is not None and context in response.contexts[1:]:
+                # Not the request's own, the end of which may not be over yet.
+                response.contexts.remove(context)
+            for ledger in self._books.ledgers:
+                if ledger.left_behind:
+                    returns.end_left_behind(ledger.left_behind)
 
     # WSGI calls ------------------------------------------------------------------
 
@@ -110,6 +135,9 @@ class Teardown:
         scope = current_response()
         if scope is not None:
             scope.streams = response.is_streamed
+            # An error page (Werkzeug streams its own) does not read from what the
+            # view had opened before it failed.
+            scope.keeps = response.is_streamed and response.status_code < 400
             scope.endpoint = request.endpoint or request.path
 
     def _call(
@@ -118,49 +146,56 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
-        self._close_abandoned(from_test_client)
+        if getattr(start_response, "__module__", "") != "werkzeug.test":
+            self._close_abandoned()
         scope = ResponseScope(t.cast("Flask", self._app_ref()))
-        scope.runners.add(this_thread.mark.ref)
-        outer = response_var.get()  # of a request within a request
-        response_var.set(scope)
+        before = scope.enter()
         streams = False
         try:
             body = wsgi_app(environ, start_response)
-            streams = scope.streams is not False and _runs_app_code(body)
+            streams = scope.streams is not False and (
+                bool(scope.holdings) or runs_app_code(body, environ)
+            )
+            scope.keeps = False
         finally:
-            if not streams:
-                self.end_response(scope)
-            scope.active = False
-            response_var.set(outer)
+            try:
+                if not streams:
+                    self.end_response(scope)
+            finally:
+                scope.leave(before)
         if not streams:
             return body
-        response = GuardedResponse(t.cast("Iterator[bytes]", body), scope, self)
+        response = GuardedResponse(body, scope, self.end_response)
         unclosed_var.set(weakref.ref(response))
         return response
 
     def end_response(self, scope: ResponseScope) -> None:
-        """End what was taken for a response, and contexts that nobody ended."""
-        current = _cv_app.get(None)
-        for context in scope.contexts:
-            # Still pushed: a stream's, or kept by a debugger or a test client.
-            if context is not current:
-                self._end_context(context)
-        scope.contexts.clear()
-        end_scope(scope)
+        """End what was taken for a response, and contexts that nobody ended.
 
-    def _close_abandoned(self, from_test_client: bool) -> None:
+        :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
+        """
+        returns = Returns()
+        contexts, scope.contexts = scope.contexts, []
+        current = _cv_app.get(None)
+        scope.keeps = False
+        with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
+            stack.callback(returns.report)
+            stack.callback(returns.end_scope, scope)
+            for context in contexts:
+                # Still pushed: a stream's, or kept by a debugger or a test client.
+                if context is not current:
+                    stack.callback(self._sweep, context, returns, raised=False)
+
+    def _close_abandoned(self) -> None:
         """Close the last response of this thread if its server forgot to.
 
         PEP 3333 demands that call. Without it a ``stream_with_context`` leaves its
-        context behind for the next request (pallets/flask#6123). Werkzeug's test
-        client is the one caller that may rightly read two responses in turns.
+        context behind for the next request (pallets/flask#6123). Not for Werkzeug's
+        test client, which may rightly read two responses in turns.
         """
         reference = unclosed_var.get()
         response = None if reference is None else reference()
-        if response is None or response.scope.active:
-            return
-        if from_test_client and _cv_app.get(None) not in response.scope.contexts:
+        if response is None or response.scope.runner is not None:
             return
         logger.warning(
             "The response of %s was never closed by its server; it is closed now,"
@@ -187,76 +222,14 @@ class Teardown:
                 mark = this_thread.mark
 
                 async def on_behalf() -> t.Any:
-                    this_thread.mark = mark
-                    return await func(*args, **kwargs)
+                    before, this_thread.mark = this_thread.mark, mark
+                    try:
+                        return await func(*args, **kwargs)
+                    finally:
+                        this_thread.mark = before
 
                 return original(on_behalf)()
 
             return call
 
         app.async_to_sync = async_to_sync  # type: ignore[method-assign]
-
-
-class GuardedResponse:
-    """A response body that still runs the app's code while it is read.
-
-    Its scope is only *active* within ``next`` and ``close``: what a thread does
-    between two reads is not done for the response.
-    """
-
-    def __init__(
-        self, body: Iterator[bytes], scope: ResponseScope, teardown: Teardown
-    ) -> None:
-        self._body = body
-        self._teardown = teardown
-        self.scope = scope
-
-    def __iter__(self) -> GuardedResponse:
-        return self
-
-    def __next__(self) -> bytes:
-        outer = self._enter()
-        try:
-            return next(self._body)
-        finally:
-            self._leave(outer)
-
-    def close(self) -> None:
-        """Close the body, then end the scope. Does nothing the second time."""
-        if self.scope.ended:
-            return
-        outer = self._enter()
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            try:
-                self._teardown.end_response(self.scope)
-            finally:
-                self._leave(outer)
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _enter(self) -> ResponseScope | None:
-        outer = response_var.get()
-        response_var.set(self.scope)
-        self.scope.active = True
-        self.scope.runners.add(this_thread.mark.ref)
-        return outer
-
-    def _leave(self, outer: ResponseScope | None) -> None:
-        self.scope.active = False
-        response_var.set(outer)
-
-
-def _runs_app_code(body: object) -> bool:
-    """Tell whether reading a response body runs code of the app.
-
-    Lists do not. A ``wsgi.file_wrapper`` must reach the server as it is, or it loses
-    its fast path.
-    """
-    return isinstance(body, (ClosingIterator, Iterator)) and not hasattr(
-        body, "filelike"
-    )

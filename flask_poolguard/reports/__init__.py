@@ -1,0 +1,31 @@
+"""One report for every surface: the live workers' pools, the servers, the findings."""
+
+from __future__ import annotations
+
+from .collect import make_report
+from .model import (
+    BindSetting,
+    BindSettings,
+    Closed,
+    Finding,
+    Holder,
+    Level,
+    PoolStatus,
+    Report,
+    Server,
+    Worker,
+)
+
+__all__ = [
+    "BindSetting",
+    "BindSettings",
+    "Closed",
+    "Finding",
+    "Holder",
+    "Level",
+    "PoolStatus",
+    "Report",
+    "Server",
+    "Worker",
+    "make_report",
+]

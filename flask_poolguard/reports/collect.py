@@ -1,0 +1,167 @@
+"""One report out of state files, servers' answers and settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+import typing as t
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from ..config import AUTO, AppConfig, Setting
+from ..engines import Guarded
+from ..pool import GuardedPool
+from ..tracking.decoding import cut
+from ..tracking.reader import Search, WorkerState, read_workers
+from . import findings, hidden, servers
+from .model import (
+    SCHEMA_VERSION,
+    BindSetting,
+    BindSettings,
+    Finding,
+    Report,
+    Server,
+)
+from .urls import public_url
+from .workers import belong, describe_worker, open_server_ids
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+_LEVELS: t.Final = ("critical", "warning", "info")
+
+
+def make_report(
+    app: Flask,
+    config: AppConfig,
+    engines: Sequence[Guarded],
+    *,
+    with_this_process: bool = True,
+) -> Report:
+    """Report on the app's live workers on this host, and on their servers.
+
+    Takes two seconds at most, however many servers do not answer.
+
+    :param engines: of this process; they say which servers to ask, and how.
+    :param with_this_process: whether this process's own pools count as a worker's.
+    """
+    # Flask-SQLAlchemy's order varies from process to process.
+    engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
+    questions = servers.begin(engines)
+    search = read_workers(config.state_dir, app.name, app.root_path)
+    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
+    states = [
+        state
+        for state in search.workers
+        if with_this_process or state.header.pid != os.getpid()
+    ]
+    ours = [state for state in states if belong(state, own)]
+    others = [state for state in states if not belong(state, own)]
+    workers = tuple(describe_worker(state) for state in ours)
+    answers = servers.finish(questions, engines)
+    found = [
+        *findings.find_silent_servers(engines, answers),
+        *findings.find_timeouts(workers, engines),
+        *findings.find_leaks(ours),
+        *findings.find_overbooking(workers, engines, answers),
+        *findings.find_late_recycling(ours, engines, answers),
+        *hidden.find_problems(search.problems),
+        *hidden.find_other_deployments(app.name, others),
+        *([] if ours else hidden.find_nobody(app.name, search, config.state_dir)),
+    ]
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        app=app.name,
+        workers=workers,
+        servers=tuple(_server(each, answers, ours, search) for each in engines),
+        findings=tuple(sorted(found, key=_rank)),
+        host=socket.gethostname(),
+        binds=tuple(_settings(each) for each in engines),
+    )
+
+
+def _rank(finding: Finding) -> int:
+    return _LEVELS.index(finding.level)
+
+
+def _server(
+    guarded: Guarded,
+    answers: Mapping[str, servers.Answer],
+    states: Sequence[WorkerState],
+    search: Search,
+) -> Server:
+    answer = answers[guarded.bind]
+    view = answer.view
+    if view is None:
+        return Server(guarded.bind, None, answer.reachable, None, None, None, None)
+    return Server(
+        bind=guarded.bind,
+        product=view.product,
+        reachable=answer.reachable,
+        idle_timeout_seconds=view.idle_limit.seconds,
+        max_connections=view.max_connections,
+        connections=view.connections,
+        ours=_count_ours(guarded, view.session_ids, states, search),
+    )
+
+
+def _count_ours(
+    guarded: Guarded,
+    session_ids: frozenset[int] | None,
+    states: Sequence[WorkerState],
+    search: Search,
+) -> int | None:
+    """Count the server's sessions that are in the live workers' pools.
+
+    Unknown where a file could not be read, and where the server knows none of the
+    numbers: then a proxy between (PgBouncer) has given the workers numbers of its own.
+    """
+    if session_ids is None or search.problems:
+        return None
+    facts = guarded.ledger.facts
+    known = open_server_ids(
+        pool
+        for state in states
+        for pool in state.pools
+        if (pool.bind, pool.url) == (facts.bind, cut(facts.url))
+    )
+    if known is None:
+        return None
+    count = len(known & session_ids)
+    return count if count or not known else None
+
+
+def _settings(guarded: Guarded) -> BindSettings:
+    """Describe how this process would set up a bind's pool."""
+    facts, settings = guarded.ledger.facts, guarded.settings
+    shown: list[tuple[str, Setting[t.Any], str]] = []
+    if isinstance(guarded.engine.pool, GuardedPool):
+        recycle = settings.pool_recycle
+        shown = [
+            ("size", settings.pool_size, ""),
+            ("overflow", settings.max_overflow, ""),
+            ("timeout", settings.pool_timeout, " s"),
+            ("recycle", recycle, "" if recycle.value in (AUTO, -1) else " s"),
+        ]
+        if settings.idle_limit.value is not None:
+            shown.append(("idle limit", settings.idle_limit, " s"))
+    elif facts.size is not None:
+        own = f"{facts.pool_class} keeps its own"
+        shown = [
+            ("size", Setting(facts.size, own), ""),
+            ("overflow", Setting(facts.max_overflow, own), ""),
+        ]
+    return BindSettings(
+        bind=guarded.bind,
+        url=public_url(guarded.engine.url),
+        pool_class=facts.pool_class,
+        settings=tuple(
+            BindSetting(name, _text(setting.value) + unit, setting.origin)
+            for name, setting, unit in shown
+        ),
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,125 @@
+"""What a report cannot show, and why: findings about folders, files and users."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import typing as t
+from collections.abc import Iterator, Sequence
+
+from ..tracking.reader import Problem, Search, WorkerState
+from ..tracking.statedir import FOLDER, user_id
+from .model import Finding
+from .urls import public_url
+
+# As many other users' folders are named at most.
+_MAX_HINTS: t.Final = 5
+
+
+def find_problems(problems: Sequence[Problem]) -> list[Finding]:
+    """Return what was wrong with folders and files."""
+    return [_describe(problem) for problem in problems]
+
+
+def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Finding]:
+    """Return the workers left out because they use other databases."""
+    pids: dict[tuple[str, ...], list[int]] = {}
+    for state in others:
+        urls = tuple(f"{pool.bind} {public_url(pool.url)}" for pool in state.pools)
+        pids.setdefault(urls, []).append(state.header.pid)
+    return [
+        Finding(
+            "info",
+            "other-deployment",
+            f"{_workers(numbers)} of {app} not shown: other databases"
+            f" ({', '.join(urls)})",
+            "If you meant these workers, this shell lacks the service's environment:"
+            " set the same variables (such as DATABASE_URL) and try again.",
+        )
+        for urls, numbers in pids.items()
+    ]
+
+
+def find_nobody(app: str, search: Search, configured: str | None) -> list[Finding]:
+    """Return where no worker was found, and who may have some."""
+    user = user_name(user_id())
+    nobody = Finding(
+        "info",
+        "no-workers",
+        f"No live worker of {app} found as user {user} in {', '.join(search.folders)}",
+        "Start the app, or send it a request: a worker shows up with its first. If it"
+        " runs as another user, run this as that user; if it has a POOLGUARD_STATE_DIR,"
+        " set the same here.",
+    )
+    if configured is not None:
+        return [nobody]
+    hints = [
+        Finding(
+            "info",
+            "other-user",
+            f"User {user_name(uid)} has a folder for state files: {folder}",
+            f"If {app} runs as that user, run this command as that user, for example"
+            f" with sudo -u {user_name(uid).partition(' ')[0]}.",
+        )
+        for folder, uid in _folders_of_others(search.folders)
+    ]
+    return [nobody, *hints[:_MAX_HINTS]]
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name and number."""
+    with contextlib.suppress(ImportError, KeyError):  # Windows; no such user
+        import pwd
+
+        return f"{pwd.getpwuid(uid).pw_name} ({uid})"
+    return f"#{uid}"
+
+
+def _describe(problem: Problem) -> Finding:
+    worker = "a worker" if problem.pid is None else f"worker {problem.pid}"
+    if problem.kind == "folder":
+        return Finding(
+            "warning",
+            "state-folder",
+            f"A folder of state files cannot be used: {problem.reason}",
+            "Run this command as the user that the app runs as. If you are, make the"
+            " folder that user's own with mode 0700, or set POOLGUARD_STATE_DIR to one"
+            " that is.",
+        )
+    if problem.kind == "layout":
+        return Finding(
+            "warning",
+            "layout",
+            f"{worker.capitalize()} runs another version of Flask-PoolGuard"
+            f" ({problem.reason}), so it is not shown: {problem.path}",
+            "Restart the app's workers, so that all run the installed version.",
+        )
+    return Finding(
+        "warning",
+        "state-file",
+        f"The state file of {worker} cannot be read: {problem.path}: {problem.reason}",
+        "If that worker runs, restart it; it then begins a new file. Its figures are"
+        " missing until then.",
+    )
+
+
+def _folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Find other users' folders beside those that were searched."""
+    patterns = [f"/run/user/*/{FOLDER}"]
+    patterns += [
+        os.path.join(glob.escape(os.path.dirname(folder)), f"{FOLDER}-*")
+        for folder in searched
+        if os.path.basename(folder).startswith(f"{FOLDER}-")
+    ]
+    for pattern in patterns:
+        for folder in sorted(glob.glob(pattern)):
+            with contextlib.suppress(OSError):
+                uid = os.lstat(folder).st_uid
+                if uid != user_id():
+                    yield folder, uid
+
+
+def _workers(pids: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, sorted(pids)))
+    return f"{'Worker' if len(pids) == 1 else 'Workers'} {numbers}"

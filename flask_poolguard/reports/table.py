@@ -1,0 +1,249 @@
+"""A report as text for people, in as many columns as there are."""
+
+from __future__ import annotations
+
+import textwrap
+import typing as t
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import click
+
+from .model import BindSettings, Finding, Holder, PoolStatus, Report, Server, Worker
+
+UNKNOWN: t.Final = "?"
+NONE: t.Final = "–"  # noqa: RUF001 (a dash of a digit's width: nothing there)
+
+_MAX_HOLDERS: t.Final = 10
+# A worker that wrote nothing for longer is named: it idles, or it is stopped.
+_QUIET_SECONDS: t.Final = 10.0
+_COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
+
+_HEADINGS: t.Final = (
+    "PID",
+    "BIND",
+    "OUT/LIMIT",
+    "IDLE",
+    "WAITING",
+    "PEAK",
+    "HELD",
+    "TIMEOUTS",
+    "LEAKS",
+    "RECYCLE",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """How wide the text may be.
+
+    :ivar break_words: whether a word that is too long is broken; on paper and in a
+        pipe it is better left whole.
+    """
+
+    width: int
+    break_words: bool
+
+    def wrap(self, text: str, first: str = "", rest: str = "") -> list[str]:
+        """Return a text as lines, its first with one indent, the others with another.
+
+        Control characters are made visible: a request's path may be shown here, and
+        whoever sent it must not command the operator's terminal.
+        """
+        return textwrap.wrap(
+            visible(text),
+            self.width,
+            initial_indent=first,
+            subsequent_indent=rest,
+            break_long_words=self.break_words,
+            break_on_hyphens=False,
+        ) or [first.rstrip()]
+
+
+def render(report: Report, page: Page) -> str:
+    """Return the whole report."""
+    sections = [
+        page.wrap(_headline(report)),
+        _workers(report, page),
+        _held(report.workers, page),
+        _settings(report.binds, page) if not report.workers else [],
+        _servers(report, page),
+        _findings(report.findings, page),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def visible(text: str) -> str:
+    """Return a text with everything escaped that a terminal would not just print."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def duration(seconds: float | None, none: str = NONE) -> str:
+    """Return seconds as short as they can be read: 1.2s, 95s, 3m10s, 2h05m, 3d02h."""
+    if seconds is None:
+        return none
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def _headline(report: Report) -> str:
+    taken = datetime.fromisoformat(report.taken_at).astimezone()
+    number = len(report.workers)
+    workers = {0: "no live worker", 1: "1 worker"}.get(number, f"{number} workers")
+    return (
+        f"{report.app}: {workers} on host {report.host}, taken at"
+        f" {taken:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def _workers(report: Report, page: Page) -> list[str]:
+    """Return a table with a line per worker and bind, and who has been quiet."""
+    rows = []
+    for worker in report.workers:
+        name = str(worker.pid)
+        if worker.host != report.host:  # a container that shares the folder
+            name = visible(f"{worker.host}:{name}")
+        rows += [_row(name, pool) for pool in worker.pools]
+        if not worker.pools:
+            rows.append([name, NONE, *[UNKNOWN] * (len(_HEADINGS) - 2)])
+    lines = list(_table(rows, page)) if rows else []
+    quiet = [
+        f"{worker.pid} for {duration(worker.updated_seconds_ago)}"
+        for worker in report.workers
+        if (worker.updated_seconds_ago or 0) > _QUIET_SECONDS
+    ]
+    if quiet:
+        text = f"Quiet (nothing to do, or stopped): {', '.join(quiet)}"
+        lines += page.wrap(text, rest="  ")
+    return lines
+
+
+def _row(name: str, pool: PoolStatus) -> list[str]:
+    limit = "∞" if pool.is_unlimited else _number(pool.limit, NONE)
+    return [
+        name,
+        visible(pool.bind),
+        f"{_number(pool.checked_out)}/{limit}",
+        _number(pool.idle),
+        _number(pool.waiting),
+        _number(pool.peak_checked_out),
+        duration(pool.longest_held_seconds, NONE if pool.checked_out == 0 else UNKNOWN),
+        _number(pool.timeouts),
+        _number(pool.leaks),
+        NONE if pool.recycle_seconds is None else f"{pool.recycle_seconds:g}s",
+    ]
+
+
+def _number(value: int | None, unknown: str = UNKNOWN) -> str:
+    return unknown if value is None else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]], page: Page) -> Iterator[str]:
+    """Yield the rows in columns, or one below the other where those do not fit."""
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= page.width:
+        for row in (_HEADINGS, *rows):
+            cells = [
+                cell.ljust(width) if number == 1 else cell.rjust(width)
+                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            yield "  ".join(cells).rstrip()
+        return
+    for pid, bind, *cells in rows:
+        names = [heading.lower() for heading in _HEADINGS[2:]]
+        text = ", ".join(map(" ".join, zip(names, cells, strict=True)))
+        yield from page.wrap(f"pid {pid}, bind {bind}")
+        yield from page.wrap(text, "  ", "  ")
+
+
+def _held(workers: Sequence[Worker], page: Page) -> list[str]:
+    held: list[tuple[Worker, PoolStatus, Holder]] = [
+        (worker, pool, holder)
+        for worker in workers
+        for pool in worker.pools
+        for holder in pool.holders
+    ]
+    if not held:
+        return []
+    held.sort(key=lambda each: -each[2].held_seconds)
+    lines = ["Held now, longest first"]
+    for worker, pool, holder in held[:_MAX_HOLDERS]:
+        if holder.endpoint is None and holder.site is None:
+            what = "is being opened"
+        else:
+            what = f"{holder.endpoint or UNKNOWN} at {holder.site or UNKNOWN}"
+        text = f"pid {worker.pid} {pool.bind}: {what}"
+        if holder.thread:
+            text += f", thread {holder.thread}"
+        if holder.server_id is not None:
+            text += f", server id {holder.server_id}"
+        first = f"  {duration(holder.held_seconds):>6}  "
+        lines += page.wrap(text, first, " " * len(first))
+    if len(held) > _MAX_HOLDERS:
+        more = len(held) - _MAX_HOLDERS
+        lines.append(f"  … and {more} more (--json has all)")
+    return lines
+
+
+def _settings(binds: Sequence[BindSettings], page: Page) -> list[str]:
+    if not binds:
+        return page.wrap("No bind is known to Flask-PoolGuard in this app.")
+    lines = ["Settings for each worker"]
+    for bind in binds:
+        lines += page.wrap(f"{bind.bind}: {bind.pool_class}", "  ", "    ")
+        text = ", ".join(
+            f"{each.name} {each.value} ({each.origin})" for each in bind.settings
+        )
+        lines += page.wrap(text, "    ", "    ") if text else []
+    return lines
+
+
+def _servers(report: Report, page: Page) -> list[str]:
+    urls = {bind.bind: bind.url for bind in report.binds}
+    lines = ["Servers"] if report.servers else []
+    for server in report.servers:
+        lines += page.wrap(
+            f"{server.bind}: {urls.get(server.bind, UNKNOWN)}", "  ", "    "
+        )
+        lines += page.wrap(_describe(server), "    ", "    ")
+    return lines
+
+
+def _describe(server: Server) -> str:
+    if server.reachable is False:
+        return "unreachable, see the findings"
+    parts = [server.product or "a server that was not asked"]
+    if server.reachable is None and server.product:
+        parts.append("no such file yet")
+    if server.connections is not None or server.max_connections is not None:
+        parts.append(
+            f"{_number(server.connections)} of {_number(server.max_connections)}"
+            f" connections, {_number(server.ours)} of them ours"
+        )
+    if server.idle_timeout_seconds is not None:
+        parts.append(f"closes idle ones after {server.idle_timeout_seconds:g} s")
+    return ", ".join(parts)
+
+
+def _findings(findings: Iterable[Finding], page: Page) -> list[str]:
+    lines = []
+    for finding in findings:
+        level = finding.level.upper()
+        text = f"{level} {finding.code}: {finding.message}"
+        first, *rest = page.wrap(text, "  ", "    ")
+        styled = click.style(level, fg=_COLOURS[finding.level], bold=True)
+        lines += [first.replace(level, styled, 1), *rest]
+        lines += page.wrap(f"fix: {finding.fix}", "    ", "      ")
+    return ["Findings", *lines] if lines else []

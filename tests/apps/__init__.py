@@ -1,0 +1,1 @@
+"""Small apps that tests run in processes of their own."""

@@ -1,0 +1,78 @@
+"""An app whose pools tests look at from outside.
+
+It is told what to be by the environment: ``DATABASE_URL``, ``REPORTS_DATABASE_URL``
+(a second bind), ``APP_NAME``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an engine option),
+``QUERY_AT_START`` and ``FLASK_POOLGUARD_…``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from flask_poolguard import PoolGuard
+
+# Keeps what was leaked from being collected, which would return it.
+leaked: list[Connection] = []
+
+
+def create_app() -> Flask:
+    """Build the app."""
+    app = Flask(os.environ.get("APP_NAME", "desk"), root_path=os.path.dirname(__file__))
+    app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
+    if "REPORTS_DATABASE_URL" in os.environ:
+        reports = os.environ["REPORTS_DATABASE_URL"]
+        app.config["SQLALCHEMY_BINDS"] = {"reports": reports}
+    if "POOL_RECYCLE" in os.environ:
+        recycle = int(os.environ["POOL_RECYCLE"])
+        app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_recycle": recycle}
+    app.config.from_prefixed_env()
+    db = SQLAlchemy(app)
+    PoolGuard(app)
+    _add_routes(app, db)
+    if "QUERY_AT_START" in os.environ:
+        with app.app_context():
+            db.session.execute(text("SELECT 1"))
+    return app
+
+
+def _add_routes(app: Flask, db: SQLAlchemy) -> None:
+    @app.get("/pid")
+    def pid() -> str:
+        return str(os.getpid())
+
+    @app.get("/query")
+    def query() -> str:
+        db.session.execute(text("SELECT 1"))
+        return str(os.getpid())
+
+    @app.get("/hold/<name>")
+    def hold(name: str) -> str:
+        """Hold a connection until the test says to let go."""
+        folder = Path(os.environ["HOLD_FOLDER"])
+        db.session.execute(text("SELECT 1"))
+        (folder / f"{name}.held").write_text(str(os.getpid()))
+        while not (folder / f"{name}.let-go").exists():
+            time.sleep(0.01)
+        return str(os.getpid())
+
+    @app.get("/wait")
+    def wait() -> dict[str, Any]:
+        """Take a connection, or say that none came free."""
+        try:
+            db.session.execute(text("SELECT 1"))
+        except PoolTimeout:
+            return {"got_one": False}
+        return {"got_one": True}
+
+    @app.get("/leak")
+    def leak() -> str:
+        leaked.append(db.engine.connect())  # the leak
+        return str(os.getpid())
