@@ -13,7 +13,7 @@ LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
 PYTEST := -m pytest -m "not soak" -n $(WORKERS) -ra
 
-.PHONY: help venv test test-soak test-lowest lint format types imports docs demo clean
+.PHONY: help venv test test-soak test-lowest lint format types imports docs demo bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -64,9 +64,12 @@ imports: $(STAMP) ## Check that imports go one way
 docs: $(STAMP) ## Build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-demo: $(STAMP) ## Show the guard at work on a private server
+demo: $(STAMP) ## Show the guard at work (DATABASE_URL=… for a server of yours)
+	@$(BIN)/python tools/demo.py
+
+bench: $(STAMP) ## Measure what the guard costs (BENCH="checkout imports status")
 	tools/ensure-servers
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) $(LOWEST) .nox dist build docs/_build htmlcov

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import typing as t
 import weakref
@@ -17,8 +18,10 @@ from .tracking.sessions import isolate_session_teardown, listen
 from .tracking.teardown import Teardown
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
     from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .reports.model import Report
 
@@ -84,8 +87,9 @@ class PoolGuard:
         # Nothing in here may keep the app alive: a weak reference, taken back.
         reference = weakref.ref(app)
         state.teardown = Teardown(
-            app, state.books, lambda: _look(t.cast("Flask", reference()), state)
+            app, state.books, lambda: _look_on_push(t.cast("Flask", reference()), state)
         )
+        app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign]
         app.extensions[EXTENSION] = state
         self._apps.add(app)
         if config.cli_group is not None:
@@ -94,7 +98,11 @@ class PoolGuard:
             app.cli.add_command(make_group(config.cli_group))
 
     def register(
-        self, engine: Engine, *, name: str = "default", app: Flask | None = None
+        self,
+        engine: Engine | AsyncEngine,
+        *,
+        name: str = "default",
+        app: Flask | None = None,
     ) -> None:
         """Guard an engine that the app made itself with ``create_engine``.
 
@@ -118,17 +126,11 @@ class PoolGuard:
             return
         state = _state_of(app)
         with state.lock:
-            taken = {each.bind for each in state.engines}
-            taken |= {each.bind for each in state.registered}
-            if name in taken:
-                raise SetupError(
-                    f"The app {app.name!r} has a bind {name!r} already; register the"
-                    " engine under another name."
-                )
+            if any(name == each.bind for each in state.registered):
+                raise _taken(app, name)
             if state.seen is not _NOTHING:
-                state.engines.append(guard(found, app, state.config, state.books))
-            else:
-                state.registered.append(found)
+                _guard(found, app, state)
+            state.registered.append(found)
 
     def report(self, app: Flask | None = None) -> Report:
         """Return what ``flask pool status --json`` shows, as data.
@@ -143,7 +145,7 @@ class PoolGuard:
         if app is None:
             raise SetupError("report() needs an app context, or report(app).")
         state = _state_of(app)
-        _look(app, state)
+        _have_looked(app, state)
         return make_report(app, state.config, state.engines)
 
 
@@ -161,6 +163,34 @@ def _state_of(app: Flask) -> AppState:
     return t.cast(AppState, state)
 
 
+def _call(
+    wsgi_app: WSGIApplication,
+    reference: weakref.ref[Flask],
+    state: AppState,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+) -> t.Iterable[bytes]:
+    # Before Flask's own error handling, which needs a request to handle an error.
+    _have_looked(t.cast("Flask", reference()), state)
+    return wsgi_app(environ, start_response)
+
+
+def _have_looked(app: Flask, state: AppState) -> None:
+    if state.seen is not app.extensions.get("sqlalchemy"):
+        with app.app_context():
+            pass  # its push looks
+
+
+def _look_on_push(app: Flask, state: AppState) -> None:
+    try:
+        _look(app, state)
+    except BaseException:
+        # Flask leaves a context current whose push failed; the next request on this
+        # thread would take it for its own and push none.
+        _cv_app.get().pop()
+        raise
+
+
 def _look(app: Flask, state: AppState) -> None:
     """Guard the app's engines, once, with its context pushed.
 
@@ -176,13 +206,29 @@ def _look(app: Flask, state: AppState) -> None:
         if state.seen is extension:
             return
         found = [*find(app), *state.registered]
-        state.config.check_binds([each.bind for each in found])
-        guarded = {id(each.engine) for each in state.engines}
+        if found:  # else the app's database is still to come
+            state.config.check_binds([each.bind for each in found])
         for each in found:
-            if id(each.engine) not in guarded:
-                state.engines.append(guard(each, app, state.config, state.books))
+            _guard(each, app, state)
         isolate_session_teardown(app)
         state.seen = extension
+
+
+def _guard(found: Found, app: Flask, state: AppState) -> None:
+    """Guard an engine unless an earlier look has done so."""
+    for each in state.engines:
+        if each.bind == found.bind:
+            if each.engine is found.engine:
+                return
+            raise _taken(app, found.bind)
+    state.engines.append(guard(found, app, state.config, state.books))
+
+
+def _taken(app: Flask, name: str) -> SetupError:
+    return SetupError(
+        f"The app {app.name!r} has a bind {name!r} already; register the engine under"
+        " another name."
+    )
 
 
 __all__ = ["AppState", "PoolGuard"]

@@ -325,14 +325,13 @@ class TestWhatTheAppDoesItself:
     def test_a_rollback_that_fails_does_not_keep_the_connection(
         self, database: Database
     ) -> None:
-        def fail_once(connection: object, *_: object) -> None:
-            event.remove(shop.engine.pool, "reset", fail_once)
+        def fail(connection: object, *_: object) -> None:
             raise FaultError
 
         with Shop(database.url) as shop:
             misuse_view(shop, take_connection)
             with shop.app.app_context():
-                event.listen(shop.engine.pool, "reset", fail_once)
+                event.listen(shop.engine.pool, "reset", fail, once=True)
             assert shop.client.get("/misuse").text == "taken"
             assert shop.out() == 0
             Witness(shop).assert_nothing_left()

@@ -6,7 +6,6 @@ the log say. ``DATABASE_URL=… make demo`` does it on that database, where it l
 tables ``poolguard_example_…``; without it everything is in a temporary folder.
 """
 
-import http.client
 import json
 import os
 import re
@@ -15,26 +14,22 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+
+from demo_visitors import Desk, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
 GUNICORN = ["-m", "gunicorn", "-c", "python:example_app.gunicorn_settings"]
-PAGES = ["/", "/members", "/journal", "/api/books", "/?q=moby"]
 
 WORKERS = 2  # as in example_app/gunicorn_settings.py
-READERS, REQUESTS_PER_READER, PAUSE_SECONDS = 3, 500, 0.05
-SLEEPERS, REQUESTS_PER_SLEEPER, STAGGER_SECONDS = 3, 20, 0.4
 LEAKS = 2
 
 # A busy machine needs more than the second or two that each of these takes.
-REQUEST_TIMEOUT_SECONDS = 20.0
 TRAFFIC_TIMEOUT_SECONDS = 20.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 5.0
@@ -43,127 +38,6 @@ LOG_TAIL_LINES = 25
 
 class DemoError(Exception):
     """Something did not go as the demo promises; the message says what."""
-
-
-class Answer(NamedTuple):
-    """What the desk sent back; status 0 if there was no answer."""
-
-    status: int
-    body: str = ""
-    location: str = ""
-
-
-class Desk:
-    """The running app as its visitors see it: an HTTP server on a loopback port.
-
-    It counts the answers and notes those that nobody expected.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._lock = threading.Lock()  # protects the four below
-        self.in_flight: Counter[str] = Counter()
-        self.answered: Counter[str] = Counter()
-        self.workers: set[str] = set()
-        self.unexpected: list[str] = []
-
-    def visit(self, path: str, form: str | None = None, expected: int = 200) -> Answer:
-        """Send one request and return the answer.
-
-        :param form: an encoded form to post, or None to get the page.
-        :param expected: the HTTP status that is no surprise; a 409 never is one,
-            because another visitor may have been quicker.
-        """
-        with self._lock:
-            self.in_flight[path] += 1
-        try:
-            answer, worker = self._send(path, form)
-        except (OSError, http.client.HTTPException) as error:
-            answer, worker = Answer(0, repr(error)), None
-        with self._lock:
-            self.in_flight[path] -= 1
-            if answer.status:
-                self.answered[path] += 1
-            if worker:
-                self.workers.add(worker)
-            if answer.status not in (expected, 409):
-                reason = answer.status or answer.body
-                self.unexpected.append(f"{path} was answered with {reason}")
-        return answer
-
-    def _send(self, path: str, form: str | None) -> tuple[Answer, str | None]:
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self._port, timeout=REQUEST_TIMEOUT_SECONDS
-        )
-        try:
-            if form is None:
-                connection.request("GET", path)
-            else:
-                kind = {"Content-Type": "application/x-www-form-urlencoded"}
-                connection.request("POST", path, form, kind)
-            response = connection.getresponse()
-            body = response.read().decode()
-            location = response.headers.get("Location", "")
-            worker = response.headers.get("X-Worker-Pid")
-            return Answer(response.status, body, location), worker
-        finally:
-            connection.close()
-
-
-class Traffic:
-    """The visitors: threads that read, borrow and dawdle until told to stop."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._stopping = threading.Event()
-        roles = [(self._read, READERS), (self._dawdle, SLEEPERS)]
-        self._threads = [
-            threading.Thread(target=role, args=(number,), daemon=True)
-            for role, count in roles
-            for number in range(count)
-        ]
-
-    def start(self) -> None:
-        """Let the visitors in."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Ask the visitors to go, and wait until they have their last answer."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(REQUEST_TIMEOUT_SECONDS)
-
-    def _read(self, number: int) -> None:
-        """Look at the pages; every tenth time borrow a book and bring it back."""
-        for turn in range(REQUESTS_PER_READER):
-            if turn % 10 == number:
-                self._borrow()
-            self._desk.visit(PAGES[turn % len(PAGES)])
-            if self._stopping.wait(PAUSE_SECONDS):
-                return
-
-    def _borrow(self) -> None:
-        listed = self._desk.visit("/api/books").body or '{"books": []}'
-        on_shelf = [
-            book["id"] for book in json.loads(listed)["books"] if book["on_shelf"]
-        ]
-        if not on_shelf:
-            return
-        page = f"/books/{on_shelf[0]}"
-        member = re.search(r'<option value="(\d+)">', self._desk.visit(page).body)
-        if member:
-            lent = self._desk.visit(f"{page}/loans", f"member_id={member[1]}", 303)
-            if loan := re.search(r"#loan-(\d+)$", lent.location):
-                self._desk.visit(f"/loans/{loan[1]}/return", "", 303)
-
-    def _dawdle(self, number: int) -> None:
-        """Keep a slow request under way, one after the other."""
-        self._stopping.wait(number * STAGGER_SECONDS)
-        for _ in range(REQUESTS_PER_SLEEPER):
-            if self._stopping.is_set():
-                return
-            self._desk.visit("/faults/slow")
 
 
 def environment(folder: Path) -> dict[str, str]:

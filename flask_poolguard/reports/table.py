@@ -153,14 +153,17 @@ def _number(value: int | None, unknown: str = UNKNOWN) -> str:
 def _table(rows: Sequence[Sequence[str]], page: Page) -> Iterator[str]:
     """Yield the rows in columns, or one below the other where those do not fit."""
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    if sum(widths) + 2 * (len(widths) - 1) <= page.width:
-        for row in (_HEADINGS, *rows):
-            cells = [
-                cell.ljust(width) if number == 1 else cell.rjust(width)
-                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            yield "  ".join(cells).rstrip()
-        return
+    for gap in ("  ", " "):
+        if sum(widths) + len(gap) * (len(widths) - 1) <= page.width:
+            for row in (_HEADINGS, *rows):
+                cells = [
+                    cell.ljust(width) if number == 1 else cell.rjust(width)
+                    for number, (cell, width) in enumerate(
+                        zip(row, widths, strict=True)
+                    )
+                ]
+                yield gap.join(cells)
+            return
     for pid, bind, *cells in rows:
         names = [heading.lower() for heading in _HEADINGS[2:]]
         text = ", ".join(map(" ".join, zip(names, cells, strict=True)))

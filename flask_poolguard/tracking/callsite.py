@@ -27,7 +27,7 @@ _LAYERS: t.Final = (
     "waitress",
     "werkzeug",
 )
-# Functions that layers make at run time; "<string>" and "<stdin>" are a user's.
+# Functions that layers make at run time.
 _GENERATED: t.Final = ("<frozen", "<sqlalchemy", "<decorator-gen", "<attrs")
 _MAX_DEPTH: t.Final = 100
 
@@ -57,14 +57,21 @@ def find_callsite(depth: int) -> tuple[str, int]:
         filename = frame.f_code.co_filename
         layer = _is_layer.get(filename)
         if layer is None:
-            layer = _is_layer[filename] = _classify(filename)
+            layer = _classify(filename, frame)
         if not layer:
             return filename, frame.f_lineno
         frame = frame.f_back
     return "", 0
 
 
-def _classify(filename: str) -> bool:
+def _classify(filename: str, frame: FrameType) -> bool:
+    if filename == "<string>":  # SQLAlchemy 2.0's own, or what python -c runs
+        return str(frame.f_globals.get("__name__")).startswith("sqlalchemy.")
+    layer = _is_layer[filename] = _belongs_to_layer(filename)
+    return layer
+
+
+def _belongs_to_layer(filename: str) -> bool:
     if filename.startswith(_GENERATED):
         return True
     stdlib = sysconfig.get_path("stdlib") + os.sep

@@ -1,0 +1,185 @@
+"""Put guarded pools on engines, or watch the pools that they must keep."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from dataclasses import dataclass
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import (
+    ConnectionPoolEntry,
+    NullPool,
+    Pool,
+    QueuePool,
+    StaticPool,
+)
+
+from ..config import AUTO, PREFIX, AppConfig, Settings
+from ..databases import for_dialect
+from ..errors import SetupError
+from ..pool import GuardedPool, Policy, Recycle
+from ..tracking.books import Books
+from ..tracking.foreign import observe
+from ..tracking.ledger import PoolLedger, ledgers
+from ..tracking.page import PoolFacts
+from .finding import Found, values_of
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger("flask_poolguard")
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """An engine under guard, and what it was decided to be like."""
+
+    bind: str
+    engine: Engine
+    settings: Settings
+    ledger: PoolLedger
+
+
+def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
+    """Put a guarded pool on an engine, or watch the pool that it must keep.
+
+    :raises ConfigError: a setting contradicts an option of the engine.
+    :raises SetupError: the engine is guarded already.
+    """
+    engine, pool = found.engine, found.engine.pool
+    known = ledgers.get(engine.dialect)
+    if known is not None:
+        raise SetupError(
+            f"The engine of bind {found.bind!r} is guarded already, as bind"
+            f" {known.facts.bind!r}; give each app and each bind an engine of its own."
+        )
+    settings = config.for_bind(found.bind, found.options)
+    pool_class = _pool_class(pool, settings)
+    ledger = PoolLedger(
+        app,
+        _facts(found, settings, pool_class),
+        for_dialect(engine.dialect.name),
+        settings.on_leak.value,
+        books.open_file,
+        _recycle_before_connecting(settings, pool_class),
+    )
+    if pool_class is type(pool) and pool_class is not GuardedPool:
+        _warn_of_no_effect(found.bind, pool, settings)
+        observe(engine, ledger)
+    else:
+        _replace(engine, pool_class, settings, ledger)
+    books.ledgers.append(ledger)
+    ledgers[engine.dialect] = ledger
+    return Guarded(found.bind, engine, settings, ledger)
+
+
+def _pool_class(pool: Pool, settings: Settings) -> type[Pool]:
+    """Only a stock QueuePool is replaced: who chose another class meant it."""
+    if type(pool) is not QueuePool and not isinstance(pool, GuardedPool):
+        return type(pool)
+    return NullPool if settings.pool_class.value == "null" else GuardedPool
+
+
+def _warn_of_no_effect(bind: str, pool: Pool, settings: Settings) -> None:
+    """Say which settings do not reach a queue pool of another class."""
+    if not isinstance(pool, QueuePool):
+        return  # has no size at all
+    for name, value in values_of(pool).items():
+        setting = getattr(settings, name)
+        wanted = type(pool).__name__ if setting.value == "queue" else setting.value
+        if setting.origin.startswith(PREFIX) and wanted != value:
+            logger.warning(
+                "%s = %r has no effect on bind %r, which keeps its own %s. Set it"
+                " where that engine is made, or leave the pool's class to the guard.",
+                setting.origin,
+                setting.value,
+                bind,
+                type(pool).__name__,
+            )
+
+
+def _replace(
+    engine: Engine, pool_class: type[Pool], settings: Settings, ledger: PoolLedger
+) -> None:
+    """Give the engine its new pool, as ``Engine.dispose()`` would.
+
+    Idle connections of the old pool are closed at once, those that are out when
+    they come back.
+    """
+    old = t.cast(QueuePool, engine.pool)
+    arguments: dict[str, t.Any] = {
+        "echo": old.echo,
+        "logging_name": old._orig_logging_name,
+        "reset_on_return": old._reset_on_return,
+        "pre_ping": old._pre_ping,
+        "_dispatch": old.dispatch,
+        "dialect": old._dialect,
+    }
+    if pool_class is NullPool:
+        engine.pool = NullPool(old._creator, **arguments)
+        observe(engine, ledger)
+    else:
+        engine.pool = GuardedPool(
+            old._creator,
+            pool_size=settings.pool_size.value,
+            max_overflow=settings.max_overflow.value,
+            timeout=settings.pool_timeout.value,
+            use_lifo=old._pool.use_lifo,
+            policy=Policy(
+                name=ledger.facts.bind,
+                recycle=settings.pool_recycle.value,
+                recycle_origin=settings.pool_recycle.origin,
+                idle_limit=settings.idle_limit.value,
+            ),
+            observer=ledger,
+            **arguments,
+        )
+    event.listen(old, "checkin", _close)
+    out = old.checkedout()
+    old.dispose()
+    if out > 0:
+        logger.warning(
+            "%d connections of bind %r were out when the guard took over; they are"
+            " closed when they come back, and not shown until then.",
+            out,
+            ledger.facts.bind,
+        )
+
+
+def _close(connection: object, record: ConnectionPoolEntry) -> None:
+    record.close()
+
+
+def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+    size: int | None = settings.pool_size.value
+    max_overflow: int | None = settings.max_overflow.value
+    if not issubclass(pool_class, QueuePool):
+        size = max_overflow = None
+    elif pool_class is not GuardedPool:
+        values = values_of(found.engine.pool)
+        size, max_overflow = values["pool_size"], values["max_overflow"]
+    elif size == 0:  # as SQLAlchemy has it
+        max_overflow = -1
+    return PoolFacts(
+        bind=found.bind,
+        url=found.engine.url.render_as_string(hide_password=True),
+        pool_class=pool_class.__name__,
+        size=size,
+        max_overflow=max_overflow,
+        counted=not issubclass(pool_class, StaticPool),
+        age_based=settings.pool_recycle.value != AUTO,
+        is_async=found.engine.dialect.is_async,
+    )
+
+
+def _recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
+    if not issubclass(pool_class, GuardedPool):
+        return Recycle(None, f"{pool_class.__name__} keeps its own rules")
+    if settings.pool_recycle.value == AUTO:
+        return Recycle(None, "not known before the first connection")
+    age = settings.pool_recycle.value
+    return Recycle(
+        age if age > -1 else None, f"{settings.pool_recycle.origin} = {age:g}"
+    )
