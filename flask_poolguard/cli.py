@@ -110,7 +110,8 @@ def _show(report: Report, *, as_json: bool, watching: bool) -> None:
         indent = None if watching else 2
         click.echo(json.dumps(report.to_dict(), indent=indent))
         return
-    from .reports.table import Page, render
+    from .reports.table import render
+    from .reports.text import Page
 
     is_terminal = sys.stdout.isatty()
     width = max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import typing as t
 import weakref
@@ -31,8 +32,10 @@ EXTENSION: t.Final = "poolguard"
 # No database extension was looked at yet, not even "there is none".
 _NOTHING: t.Final = object()
 
+_states: weakref.WeakSet[AppState] = weakref.WeakSet()
 
-@dataclass
+
+@dataclass(eq=False)
 class AppState:
     """What the guard keeps per app, in ``app.extensions["poolguard"]``.
 
@@ -48,6 +51,9 @@ class AppState:
     teardown: Teardown | None = None
     seen: object = _NOTHING
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        _states.add(self)
 
 
 class PoolGuard:
@@ -230,5 +236,14 @@ def _taken(app: Flask, name: str) -> SetupError:
         " another name."
     )
 
+
+def _after_fork_in_child() -> None:
+    for state in list(_states):
+        # Another thread of the parent's may have been looking.
+        state.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 __all__ = ["AppState", "PoolGuard"]

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
-import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,23 +13,15 @@ from sqlalchemy import URL
 
 from tests.conftest import Database
 from tests.support import desk
-from tests.support.app_server import REPOSITORY
-from tests.support.database_server import APP_PASSWORD, DatabaseServer
+from tests.support.database_server import DatabaseServer
 from tests.support.desk import DeskServer, environment
 from tests.support.proxy import SilentServer
 from tests.support.waiting import wait_until
-
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def open_sessions(server: DatabaseServer, database: Database) -> set[int]:
     """Return the app's sessions on its own database, as the server lists them."""
     return server.session_ids(database=database.url.database)
-
-
-def names(found: desk.Json) -> str:
-    """Return the names in a JSON object, in their order."""
-    return " ".join(found)
 
 
 class TestFigures:
@@ -152,6 +139,25 @@ class TestFigures:
         assert report["servers"][0]["product"].startswith("MariaDB 1")
         assert report["servers"][1]["product"].startswith("PostgreSQL 1")
 
+    @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
+    def test_the_app_itself_can_show_the_same(
+        self, tmp_path: Path, mariadb_url: URL, worker_class: str
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(
+            tmp_path, env, workers=2, threads=4, worker_class=worker_class
+        ) as server:
+            server.wake()
+            server.hold(2)
+            inside = json.loads(server.get("/report")[1])
+            outside = desk.status(env)
+            assert desk.pids(inside) == desk.pids(outside) == server.worker_pids()
+            assert inside["servers"] == outside["servers"]
+            for pid in desk.pids(inside):
+                mine, theirs = desk.pool_of(inside, pid), desk.pool_of(outside, pid)
+                for name in ("checked_out", "idle", "checkouts", "peak_checked_out"):
+                    assert mine[name] == theirs[name]
+
 
 class TestWorkersThatComeAndGo:
     def test_a_stopped_worker_still_shows_what_it_holds(
@@ -262,6 +268,20 @@ class TestNobodyThere:
         assert f"/{mariadb_url.database}" in found["message"]
         assert "DATABASE_URL" in found["fix"]
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+    def test_another_users_folder_is_a_hint(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        theirs = tmp_path / "flask-poolguard-12345"
+        theirs.mkdir()
+        os.chown(theirs, 12345, 12345)
+        report = desk.status(environment(mariadb_url, TMPDIR=str(tmp_path)))
+        (hint,) = [
+            each for each in report["findings"] if str(theirs) in each["message"]
+        ]
+        assert hint["code"] == "other-user"
+        assert "sudo -u '#12345'" in hint["fix"]
+
 
 class TestServersThatDoNotAnswer:
     def test_the_rest_of_the_report_is_there(
@@ -317,175 +337,3 @@ class TestFindings:
         assert f"{key} = 50000 s of bind 'default'" in recycle["message"]
         assert "28800 s" in recycle["message"]
         assert key in recycle["fix"]
-
-
-class TestOutput:
-    def test_piped_text_is_plain_and_fits_eighty_columns(
-        self, tmp_path: Path, mariadb_url: URL
-    ) -> None:
-        env = environment(mariadb_url, POOL_RECYCLE="50000")
-        with DeskServer(tmp_path, env, workers=2, threads=4) as server:
-            server.wake()
-            server.get("/leak")
-            server.hold(2)
-            text = desk.run_status(env)
-        assert "\x1b" not in text
-        assert max(map(len, text.splitlines())) <= 80
-        assert str(mariadb_url.database) in text
-        assert "  WARNING leak: " in text
-        assert "    fix: Use the connection in a with block" in text
-        assert "Held now, longest first" in text
-
-    def test_a_terminal_gets_colours(self, mariadb_url: URL) -> None:
-        text, code = on_terminal(environment(mariadb_url))
-        assert code == 0
-        assert ANSI.search(text)
-        assert all(len(ANSI.sub("", line)) <= 80 for line in text.splitlines())
-
-    def test_no_color_turns_them_off(self, mariadb_url: URL) -> None:
-        env = environment(mariadb_url, NO_COLOR="1")
-        text, _ = on_terminal(env)
-        assert "no-workers" in text
-        assert "\x1b" not in text
-
-    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-    def test_an_output_that_cannot_encode_everything_is_no_error(
-        self, tmp_path: Path, mariadb_url: URL, encoding: str
-    ) -> None:
-        env = environment(mariadb_url, PYTHONIOENCODING=encoding)
-        with DeskServer(tmp_path, env) as server:
-            server.wake()
-            assert "Servers" in desk.run_status(env)
-
-    def test_json_has_the_documented_names_and_no_others(
-        self, tmp_path: Path, mariadb_url: URL
-    ) -> None:
-        env = environment(mariadb_url)
-        with DeskServer(tmp_path, env, threads=2) as server:
-            server.hold(1)
-            server.get("/leak")
-            report = desk.status(env)
-        worker = report["workers"][0]
-        pool = worker["pools"][0]
-        assert report["schema_version"] == 1
-        assert names(report) == "schema_version taken_at app workers servers findings"
-        assert names(worker) == "pid host started_at alive updated_seconds_ago pools"
-        assert names(pool) == (
-            "bind url pool_class size max_overflow checked_out idle overflow waiting"
-            " oldest_wait_seconds longest_held_seconds recycle_seconds recycle_source"
-            " peak_checked_out checkouts connects timeouts leaks closed holders"
-        )
-        assert names(pool["closed"]) == "recycled idle dead overflow"
-        assert names(pool["holders"][0]) == (
-            "held_seconds endpoint site thread server_id"
-        )
-        assert names(report["servers"][0]) == (
-            "bind product reachable idle_timeout_seconds max_connections connections"
-            " ours"
-        )
-        assert names(report["findings"][0]) == "level code message fix"
-
-
-class TestWatch:
-    def test_prints_one_json_document_per_line_until_interrupted(
-        self, mariadb_url: URL
-    ) -> None:
-        with watching(environment(mariadb_url), "--json") as process:
-            assert process.stdout is not None
-            reports = [json.loads(process.stdout.readline()) for _ in range(2)]
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
-        assert reports[0]["taken_at"] < reports[1]["taken_at"]
-        assert process.returncode == 0
-        assert errors == ""
-
-    def test_appends_reports_where_there_is_no_terminal(self, mariadb_url: URL) -> None:
-        headlines = 0
-        with watching(environment(mariadb_url)) as process:
-            assert process.stdout is not None
-            while headlines < 2:
-                line = process.stdout.readline()
-                assert line, "the command ended by itself"
-                assert "\x1b" not in line
-                headlines += line.startswith("desk: no live worker")
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert errors == ""
-
-    def test_clears_a_terminal_between_reports(self, mariadb_url: URL) -> None:
-        env = environment(mariadb_url)
-        text, code = on_terminal(env, "--watch=0.1", until="taken at", times=2)
-        assert code == 0
-        assert text.count("\x1b[2J") >= 2
-        assert "Traceback" not in text
-
-    @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon", "1e9"])
-    def test_a_senseless_pause_is_refused(self, mariadb_url: URL, seconds: str) -> None:
-        done = subprocess.run(
-            [*desk.STATUS, "--watch", seconds],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment(mariadb_url)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "--watch" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-@contextmanager
-def watching(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the command with `--watch`, its output in pipes."""
-    with subprocess.Popen(
-        [*desk.STATUS, "--watch=0.1", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def on_terminal(
-    env: dict[str, str], *arguments: str, until: str = "", times: int = 1
-) -> tuple[str, int]:
-    """Run the command on a terminal of 80 columns; return its text and exit code.
-
-    :param until: send Ctrl-C when this was seen.
-    :param times: so many times.
-    """
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    process = subprocess.Popen(
-        [*desk.STATUS, *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "TERM": "xterm", **env},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    text = b""
-    try:
-        while True:
-            try:
-                text += os.read(ours, 65536)
-            except OSError:  # Linux's way to say that the other end is closed
-                break
-            if until and text.count(until.encode()) >= times:
-                until = ""
-                process.send_signal(signal.SIGINT)
-        code = process.wait(30)
-    finally:
-        process.kill()
-        process.wait(30)
-        os.close(ours)
-    assert APP_PASSWORD not in text.decode()
-    return text.decode(), code

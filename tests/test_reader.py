@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,13 @@ class TestALiveWorker:
         elsewhere = tmp_path / "elsewhere"
         search = read_workers(str(elsewhere), "shop", worker.app.root_path)
         assert search == Search((str(elsewhere),), (), ())
+
+    def test_is_found_through_a_symbolic_link_to_its_release(
+        self, worker: Worker, tmp_path: Path
+    ) -> None:
+        current = tmp_path / "current"
+        current.symlink_to(worker.app.root_path)
+        assert len(read_workers(None, "shop", str(current)).workers) == 1
 
     def test_of_another_app_is_left_out(self, worker: Worker) -> None:
         root_path = worker.app.root_path
@@ -363,12 +371,39 @@ class TestTheFolder:
         search = read_workers(str(path), "shop", worker.app.root_path)
         assert [each.kind for each in search.problems] == ["folder"]
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-    def test_may_be_unreadable(self, worker: Worker) -> None:
-        folder = worker.file.parent
-        folder.chmod(0o300)
-        try:
-            search = worker.read()
-        finally:
-            folder.chmod(0o700)
-        assert [each.kind for each in search.problems] == ["folder"]
+    def test_may_be_unreadable(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with as_somebody(folder):
+                folder.chmod(0o300)
+                search = read_workers(name, "shop", "/shop")
+        (problem,) = search.problems
+        assert problem.kind == "folder"
+        assert "Permission denied" in problem.reason
+
+    def test_may_be_out_of_reach(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with as_somebody(folder):
+                (folder / "within").mkdir(mode=0o700)
+                folder.chmod(0)
+                search = read_workers(str(folder / "within"), "shop", "/shop")
+                folder.chmod(0o700)
+        (problem,) = search.problems
+        assert problem.kind == "folder"
+        assert "Permission denied" in problem.reason
+
+
+@contextlib.contextmanager
+def as_somebody(folder: Path) -> Iterator[None]:
+    """Be an ordinary user for a moment, who owns a folder: root may do everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.chown(folder, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.chown(folder, 0, 0)

@@ -18,7 +18,8 @@ from flask_poolguard.reports import (
     Server,
     Worker,
 )
-from flask_poolguard.reports.table import Page, duration, render
+from flask_poolguard.reports.table import render
+from flask_poolguard.reports.text import Page, duration
 
 POOL = PoolStatus(
     bind="default",

@@ -21,9 +21,10 @@ from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.books import Books
-from ..tracking.foreign import observe
+from ..tracking.foreign import is_in_memory, observe
 from ..tracking.ledger import PoolLedger, ledgers
 from ..tracking.page import PoolFacts
+from ..urls import public_url
 from .finding import Found, values_of
 
 if t.TYPE_CHECKING:
@@ -164,13 +165,14 @@ def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFact
         max_overflow = -1
     return PoolFacts(
         bind=found.bind,
-        url=found.engine.url.render_as_string(hide_password=True),
+        url=public_url(found.engine.url),
         pool_class=pool_class.__name__,
         size=size,
         max_overflow=max_overflow,
         counted=not issubclass(pool_class, StaticPool),
         age_based=settings.pool_recycle.value != AUTO,
         is_async=found.engine.dialect.is_async,
+        in_memory=is_in_memory(found.engine),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .guarded import GuardedPool, Policy, keep_from_finalising
+from .guarded import GuardedPool, Policy
+from .inherited import InheritedConnection, keep_from_finalising
 from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer
 from .record import GuardedRecord
 from .recycle import Recycle, derive
@@ -12,6 +13,7 @@ __all__ = [
     "CloseReason",
     "GuardedPool",
     "GuardedRecord",
+    "InheritedConnection",
     "NullObserver",
     "Observer",
     "Policy",

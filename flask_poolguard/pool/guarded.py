@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -12,26 +13,19 @@ from dataclasses import dataclass
 
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
-from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 from sqlalchemy.util import queue as sqla_queue
 
 from ..config import AUTO
 from ..databases import Database, for_dialect
+from .inherited import keep_from_finalising
 from .observer import NULL_OBSERVER, Observer
 from .record import GuardedRecord
 from .recycle import Recycle
 
 logger = logging.getLogger("flask_poolguard")
 
-# What a child inherited must never be finalised there: a driver's destructor may
-# say goodbye on the socket that the parent is still using (mysqlclient does).
-_inherited: list[object] = []
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
-
-
-def keep_from_finalising(inherited: object) -> None:
-    """Hold something of the parent's for the rest of this child's life."""
-    _inherited.append(inherited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +101,21 @@ class GuardedPool(QueuePool):
     @_recycle.setter
     def _recycle(self, value: float) -> None:
         """Accept what Pool.__init__ sets; the policy holds the value."""
+
+    @property
+    def _reset_on_return(self) -> ResetStyle:
+        """Say how to reset what comes back: not at all what is the parent's.
+
+        SQLAlchemy asks for this just before it sends a rollback.
+        """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+            return reset_none
+        return self._reset
+
+    @_reset_on_return.setter
+    def _reset_on_return(self, value: ResetStyle) -> None:
+        self._reset = value
 
     def connect(self) -> PoolProxiedConnection:
         """Hand out a connection.
@@ -186,6 +195,12 @@ class GuardedPool(QueuePool):
         finally:
             self._dec_overflow()
 
+    def dispose(self) -> None:
+        """Close what is idle; in a child only what the child itself opened."""
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        super().dispose()
+
     def recreate(self) -> GuardedPool:
         """Return the pool that takes this one's place (``Engine.dispose``).
 
@@ -222,11 +237,17 @@ class GuardedPool(QueuePool):
         with self._fork_lock:
             if self._pid == os.getpid():
                 return
-            keep_from_finalising(self._pool)
             size = self._pool.maxsize
+            if self._overflow > -size:  # the queue itself may be locked
+                keep_from_finalising(self._pool)
             self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)
             self._overflow = 0 - size
             self._overflow_lock = threading.Lock()
+            # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
+            # set up. Without a dialect there is nobody to set it up.
+            with contextlib.suppress(AttributeError):
+                listeners: t.Any = self.dispatch.connect
+                listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
         self.observer.forked()
 

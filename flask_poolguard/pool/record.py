@@ -16,6 +16,7 @@ import typing as t
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..databases import IdleLimit
+from .inherited import keep_from_finalising
 from .recycle import Recycle, derive
 
 if t.TYPE_CHECKING:
@@ -61,16 +62,25 @@ class GuardedRecord(_ConnectionRecord):
 
     def close(self) -> None:
         """Close the connection, if there is one."""
-        if self.dbapi_connection is not None:
+        if self.pid != os.getpid():
+            self._disown()
+        elif self.dbapi_connection is not None:
             super().close()
             self._pool.observer.closed(self, None)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close an unusable connection, or have it replaced at the next checkout."""
+        if self.pid != os.getpid():
+            self._disown()
         had_one = self.dbapi_connection is not None
         super().invalidate(e, soft)
         if had_one and not soft:
             self._pool.observer.closed(self, "dead")
+
+    def _disown(self) -> None:
+        """Leave an inherited connection to the parent."""
+        keep_from_finalising(self.dbapi_connection)
+        self.dbapi_connection = None
 
     def _judge(self) -> tuple[bool, CloseReason | None]:
         pool = self._pool

@@ -13,6 +13,7 @@ from ..engines import Guarded
 from ..pool import GuardedPool
 from ..tracking.decoding import cut
 from ..tracking.reader import Search, WorkerState, read_workers
+from ..urls import public_url
 from . import findings, hidden, servers
 from .model import (
     SCHEMA_VERSION,
@@ -22,7 +23,6 @@ from .model import (
     Report,
     Server,
 )
-from .urls import public_url
 from .workers import belong, describe_worker, open_server_ids
 
 if t.TYPE_CHECKING:

@@ -10,9 +10,9 @@ from ..engines import Guarded
 from ..pool.recycle import SHARE_OF_LIMIT
 from ..tracking.decoding import PoolState
 from ..tracking.reader import WorkerState
+from ..urls import ServerKey, public_url, server_key
 from .model import Finding, PoolStatus, Worker
 from .servers import Answer
-from .urls import ServerKey, public_url, server_key
 
 
 def find_leaks(states: Sequence[WorkerState]) -> list[Finding]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import shlex
 import typing as t
 from collections.abc import Iterator, Sequence
 
 from ..tracking.reader import Problem, Search, WorkerState
 from ..tracking.statedir import FOLDER, user_id
+from ..urls import public_url
 from .model import Finding
-from .urls import public_url
 
 # As many other users' folders are named at most.
 _MAX_HINTS: t.Final = 5
@@ -60,7 +61,7 @@ def find_nobody(app: str, search: Search, configured: str | None) -> list[Findin
             "other-user",
             f"User {user_name(uid)} has a folder for state files: {folder}",
             f"If {app} runs as that user, run this command as that user, for example"
-            f" with sudo -u {user_name(uid).partition(' ')[0]}.",
+            f" with sudo -u {shlex.quote(user_name(uid).partition(' ')[0])}.",
         )
         for folder, uid in _folders_of_others(search.folders)
     ]

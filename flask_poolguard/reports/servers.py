@@ -23,7 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import ServerView
 from ..engines import Guarded
-from .urls import ServerKey, server_key, without_secrets
+from ..urls import ServerKey, server_key, without_secrets
 
 # All servers are asked at once, and together they get this long.
 ANSWER_SECONDS: t.Final = 2.0

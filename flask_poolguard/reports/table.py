@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 import typing as t
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import click
 
 from .model import BindSettings, Finding, Holder, PoolStatus, Report, Server, Worker
-
-UNKNOWN: t.Final = "?"
-NONE: t.Final = "–"  # noqa: RUF001 (a dash of a digit's width: nothing there)
+from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
 # A worker that wrote nothing for longer is named: it idles, or it is stopped.
@@ -34,33 +30,6 @@ _HEADINGS: t.Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """How wide the text may be.
-
-    :ivar break_words: whether a word that is too long is broken; on paper and in a
-        pipe it is better left whole.
-    """
-
-    width: int
-    break_words: bool
-
-    def wrap(self, text: str, first: str = "", rest: str = "") -> list[str]:
-        """Return a text as lines, its first with one indent, the others with another.
-
-        Control characters are made visible: a request's path may be shown here, and
-        whoever sent it must not command the operator's terminal.
-        """
-        return textwrap.wrap(
-            visible(text),
-            self.width,
-            initial_indent=first,
-            subsequent_indent=rest,
-            break_long_words=self.break_words,
-            break_on_hyphens=False,
-        ) or [first.rstrip()]
-
-
 def render(report: Report, page: Page) -> str:
     """Return the whole report."""
     sections = [
@@ -72,30 +41,6 @@ def render(report: Report, page: Page) -> str:
         _findings(report.findings, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
-
-
-def visible(text: str) -> str:
-    """Return a text with everything escaped that a terminal would not just print."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
-def duration(seconds: float | None, none: str = NONE) -> str:
-    """Return seconds as short as they can be read: 1.2s, 95s, 3m10s, 2h05m, 3d02h."""
-    if seconds is None:
-        return none
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    whole = int(seconds)
-    if whole < 120:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
 def _headline(report: Report) -> str:
@@ -118,7 +63,7 @@ def _workers(report: Report, page: Page) -> list[str]:
         rows += [_row(name, pool) for pool in worker.pools]
         if not worker.pools:
             rows.append([name, NONE, *[UNKNOWN] * (len(_HEADINGS) - 2)])
-    lines = list(_table(rows, page)) if rows else []
+    lines = list(columns(_HEADINGS, rows, page)) if rows else []
     quiet = [
         f"{worker.pid} for {duration(worker.updated_seconds_ago)}"
         for worker in report.workers
@@ -148,27 +93,6 @@ def _row(name: str, pool: PoolStatus) -> list[str]:
 
 def _number(value: int | None, unknown: str = UNKNOWN) -> str:
     return unknown if value is None else str(value)
-
-
-def _table(rows: Sequence[Sequence[str]], page: Page) -> Iterator[str]:
-    """Yield the rows in columns, or one below the other where those do not fit."""
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    for gap in ("  ", " "):
-        if sum(widths) + len(gap) * (len(widths) - 1) <= page.width:
-            for row in (_HEADINGS, *rows):
-                cells = [
-                    cell.ljust(width) if number == 1 else cell.rjust(width)
-                    for number, (cell, width) in enumerate(
-                        zip(row, widths, strict=True)
-                    )
-                ]
-                yield gap.join(cells)
-            return
-    for pid, bind, *cells in rows:
-        names = [heading.lower() for heading in _HEADINGS[2:]]
-        text = ", ".join(map(" ".join, zip(names, cells, strict=True)))
-        yield from page.wrap(f"pid {pid}, bind {bind}")
-        yield from page.wrap(text, "  ", "  ")
 
 
 def _held(workers: Sequence[Worker], page: Page) -> list[str]:

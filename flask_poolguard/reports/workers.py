@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from ..tracking.decoding import PoolState, SlotState
 from ..tracking.reader import WorkerState
+from ..urls import public_url
 from .model import Closed, Holder, PoolStatus, Worker
-from .urls import public_url
 
 # Pools of these classes never make anybody wait.
 _NEVER_WAIT: t.Final = ("NullPool", "SingletonThreadPool", "StaticPool")

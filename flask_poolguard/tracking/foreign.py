@@ -6,7 +6,7 @@ import os
 import typing as t
 import weakref
 
-from sqlalchemy import event
+from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -15,43 +15,81 @@ from ..pool import keep_from_finalising
 if t.TYPE_CHECKING:
     from .ledger import PoolLedger
 
-# SQLite keeps an in-memory database within its one connection; a child has a copy.
-_MEMORY: t.Final = ("", ":memory:", None)
+# Which process opened a connection; in its record's ``info``.
+_PID: t.Final = "_poolguard_pid"
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+def is_in_memory(engine: Engine) -> bool:
+    """Tell whether a database lives within its connection: a child has a copy."""
+    return engine.dialect.name == "sqlite" and engine.url.database in (
+        *("", ":memory:"),
+        None,
+    )
+
+
 def observe(engine: Engine, ledger: PoolLedger) -> None:
     """Keep a pool's books by its events, which survive ``engine.dispose()``."""
+    _Watcher(ledger).listen(engine)
+    _engines.add(engine)
 
-    def connect(connection: object, record: ConnectionPoolEntry) -> None:
-        ledger.connected(record)
+
+class _Watcher:
+    """Tells a ledger what its pool does, and finds out about forks by the pid."""
+
+    def __init__(self, ledger: PoolLedger) -> None:
+        self._ledger = ledger
+        self._pid = os.getpid()
+
+    def listen(self, engine: Engine) -> None:
+        """Listen to the pool that the engine has now, and to those after it."""
+        for name in ("connect", "checkout", "checkin", "close", "invalidate"):
+            event.listen(engine.pool, name, getattr(self, name))
+
+    def connect(self, connection: object, record: ConnectionPoolEntry) -> None:
+        self._notice_fork()
+        record.info[_PID] = self._pid
+        self._ledger.connected(record)
 
     def checkout(
-        connection: object, record: ConnectionPoolEntry, fairy: PoolProxiedConnection
+        self,
+        connection: object,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
     ) -> None:
-        ledger.took(record, fairy)
+        self._notice_fork()
+        opened_by = record.info.setdefault(_PID, self._pid)
+        if opened_by != self._pid and not self._ledger.facts.in_memory:
+            # As SQLAlchemy's documentation says; it connects anew.
+            keep_from_finalising(connection)
+            fairy.dbapi_connection = record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
+            raise exc.DisconnectionError(f"Opened by process {opened_by}")
+        self._ledger.took(record, fairy)
 
-    def checkin(connection: object, record: ConnectionPoolEntry) -> None:
-        ledger.gave(record)
+    def checkin(self, connection: object, record: ConnectionPoolEntry) -> None:
+        self._ledger.gave(record)
 
-    def close(connection: object, record: ConnectionPoolEntry) -> None:
-        ledger.closed(record, None)
+    def close(self, connection: object, record: ConnectionPoolEntry) -> None:
+        self._ledger.closed(record, None)
 
     def invalidate(
-        connection: object, record: ConnectionPoolEntry, error: BaseException | None
+        self,
+        connection: object,
+        record: ConnectionPoolEntry,
+        error: BaseException | None,
     ) -> None:
-        ledger.count("dead")
+        self._ledger.count("dead")
 
-    for function in (connect, checkout, checkin, close, invalidate):
-        event.listen(engine.pool, function.__name__, function)
-    _engines.add(engine)
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._ledger.forked()
 
 
 def _after_fork_in_child() -> None:
     for engine in list(_engines):
-        in_memory = engine.dialect.name == "sqlite" and engine.url.database in _MEMORY
-        if not in_memory:
+        if not is_in_memory(engine):
             keep_from_finalising(engine.pool)
             engine.dispose(close=False)
 

@@ -89,7 +89,7 @@ def _is_valid(header: Header) -> bool:
         header.start_ticks or "",
     )
     return (
-        all(type(each) is str for each in strings)
+        all(type(each) is str and "\0" not in each for each in strings)
         and type(header.pid) is int
         and 0 < header.pid < 2**31
         and type(header.started_at) is float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 import time
 import typing as t
@@ -13,7 +14,7 @@ from flask import globals as flask_globals
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from ..pool import CloseReason, Recycle, keep_from_finalising
+from ..pool import CloseReason, InheritedConnection, Recycle, keep_from_finalising
 from .callsite import describe_callsite, find_callsite
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
@@ -118,13 +119,13 @@ class Holding:
 
     def orphan(self) -> None:
         """Make an inherited connection unusable in a child, without a word to the
-        server: sessions and connections find it invalid and do nothing.
+        server.
         """
         fairy = self._fairy()
         keep_from_finalising((self, fairy, self.record.dbapi_connection))
         self.record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
-        if fairy is not None:
-            fairy.dbapi_connection = None  # type: ignore[misc] # declared wrongly
+        if fairy is not None and fairy.is_valid:
+            fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call
         if self.scope is not None:
             self.scope.holdings.discard(self)
 
@@ -266,8 +267,9 @@ class PoolLedger:
 
     def forked(self) -> None:
         """Start new books in a child; the parent's go on in the parent."""
-        for holding in [*self.out.values(), *self.left_behind]:
-            holding.orphan()
+        if not self.facts.in_memory:
+            for holding in [*self.out.values(), *self.left_behind]:
+                holding.orphan()
         self._start()
 
     # Counting --------------------------------------------------------------------

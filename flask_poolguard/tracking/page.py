@@ -29,6 +29,8 @@ class PoolFacts:
 
     :ivar url: without the password.
     :ivar counted: whether checkouts can be told apart (not with a StaticPool).
+    :ivar in_memory: the database lives within the connection, so that a forked child
+        has a copy and shares nothing.
     """
 
     bind: str
@@ -39,6 +41,7 @@ class PoolFacts:
     counted: bool = True
     age_based: bool = False
     is_async: bool = False
+    in_memory: bool = False
 
     def slots(self) -> int:
         """Return how many connections at a time are worth a slot."""

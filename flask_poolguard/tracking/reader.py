@@ -106,11 +106,12 @@ def _list(folder: str) -> list[str]:
 
     :raises StateDirError: the folder cannot be trusted, or not be read.
     """
-    if not os.path.lexists(folder):
-        return []
-    trust(folder)
     try:
+        os.lstat(folder)
+        trust(folder)
         names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise StateDirError(f"{folder}: {error.strerror}") from error
     return sorted(
@@ -141,7 +142,7 @@ def _read(path: str, app: str, root_path: str) -> tuple[WorkerState, list[str]]:
                     raise
                 continue
             except OtherLayout as error:
-                if error.about is not None and error.about != (app, root_path):
+                if error.about and not _is_same_app(error.about, (app, root_path)):
                     raise _Skip from error
                 raise
             if not _is_ours(header, app, root_path):
@@ -203,9 +204,20 @@ def _is_ours(header: Header, app: str, root_path: str) -> bool:
     An inherited file descriptor can keep the lock of a worker that is long dead.
     """
     return (
-        (header.app, header.root_path) == (app, root_path)
+        _is_same_app((header.app, header.root_path), (app, root_path))
         and header.boot_id == identity.boot_id()
         and identity.is_same_process(header.identity())
+    )
+
+
+def _is_same_app(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Compare names and root paths.
+
+    Where releases are switched by a symbolic link, gunicorn imports the app through
+    the link and the ``flask`` command through what it points to.
+    """
+    return one == other or (
+        one[0] == other[0] and os.path.realpath(one[1]) == os.path.realpath(other[1])
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import typing as t
 from collections.abc import Callable, Iterator
 from io import IOBase
@@ -58,7 +59,8 @@ class GuardedResponse:
                 self.scope.leave(before)
 
     def __del__(self) -> None:
-        self.close()
+        if not sys.is_finalizing():
+            self.close()
 
 
 def runs_app_code(body: object, environ: WSGIEnvironment) -> bool:

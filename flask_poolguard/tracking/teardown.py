@@ -195,7 +195,7 @@ class Teardown:
         """
         reference = unclosed_var.get()
         response = None if reference is None else reference()
-        if response is None or response.scope.runner is not None:
+        if response is None or response.scope.ended or response.scope.runner:
             return
         logger.warning(
             "The response of %s was never closed by its server; it is closed now,"

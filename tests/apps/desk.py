@@ -35,8 +35,13 @@ def create_app() -> Flask:
         app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_recycle": recycle}
     app.config.from_prefixed_env()
     db = SQLAlchemy(app)
-    PoolGuard(app)
+    guard = PoolGuard(app)
     _add_routes(app, db)
+
+    @app.get("/report")
+    def report() -> dict[str, Any]:
+        return guard.report().to_dict()
+
     if "QUERY_AT_START" in os.environ:
         with app.app_context():
             db.session.execute(text("SELECT 1"))

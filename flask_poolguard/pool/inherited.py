@@ -1,0 +1,64 @@
+"""What a forked child inherits and must leave alone: the parent's connections."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from ..errors import SetupError
+
+_inherited: list[object] = []
+
+
+def keep_from_finalising(inherited: object) -> None:
+    """Hold something of the parent's for the rest of this child's life, and beyond.
+
+    A driver's destructor may say goodbye on the socket that the parent is still
+    using (mysqlclient does), and the interpreter's end finalises whatever modules
+    hold. So one reference is taken that nobody ever gives back.
+    """
+    _inherited.append(inherited)
+    with contextlib.suppress(ImportError, AttributeError):  # not CPython
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+class InheritedConnection:
+    """Stands in a child for a connection that its parent had checked out.
+
+    Ending it does nothing, so that a child can unwind what it was forked in; using
+    it is an error.
+
+    :param pid: the process that forked this one.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def rollback(self) -> None:
+        """Do nothing: the transaction is the parent's."""
+
+    def close(self) -> None:
+        """Do nothing: the session is the parent's."""
+
+    def commit(self) -> t.NoReturn:
+        """Refuse.
+
+        :raises SetupError: always.
+        """
+        self._refuse()
+
+    def cursor(self, *args: object, **kwargs: object) -> t.NoReturn:
+        """Refuse.
+
+        :raises SetupError: always.
+        """
+        self._refuse()
+
+    def _refuse(self) -> t.NoReturn:
+        raise SetupError(
+            f"This connection was taken in process {self._pid}, which goes on using"
+            " it; this process was forked from it later. Take a connection of its"
+            " own from the engine here, or roll the session back first."
+        )

@@ -1,0 +1,76 @@
+"""Fork for a moment, and learn what the child found."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# What a child may take; one that waits for a lock would wait for ever.
+CHILD_SECONDS = 20.0
+# Python 3.12 warns of every fork while threads run, which is what is tested here.
+MAY_DEADLOCK = "ignore:This process .* is multi-threaded:DeprecationWarning"
+
+
+class ChildError(AssertionError):
+    """The child raised, or did not come to an end."""
+
+
+def fork_without_hooks() -> int:
+    """Fork as a server written in C does: Python runs no hook of `os`."""
+    # PyDLL keeps the interpreter's lock, which the child then has as well.
+    return int(ctypes.PyDLL(None).fork())
+
+
+def in_child(work: Callable[[], T], *, fork: Callable[[], int] = os.fork) -> T:
+    """Run a function in a forked child and return what it returned.
+
+    :raises ChildError: with the child's traceback, or because it took too long.
+    """
+    reader, writer = os.pipe()
+    pid = fork()
+    if pid == 0:
+        _run(work, writer)
+    os.close(writer)
+    try:
+        answer = _read_all(reader)
+    finally:
+        os.close(reader)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if not answer:
+        raise ChildError(f"The child said nothing within {CHILD_SECONDS:g} s")
+    kind, value = pickle.loads(answer)  # noqa: S301 (written by our own child)
+    if kind == "error":
+        raise ChildError(value)
+    result: T = value
+    return result
+
+
+def _run(work: Callable[[], Any], writer: int) -> None:
+    """Do the work and end the child, which must never run the tests' own ends."""
+    try:
+        try:
+            answer = pickle.dumps(("result", work()))
+        except BaseException:
+            answer = pickle.dumps(("error", traceback.format_exc()))
+        os.write(writer, answer)
+    finally:
+        os._exit(0)
+
+
+def _read_all(reader: int) -> bytes:
+    data = b""
+    while select.select([reader], [], [], CHILD_SECONDS)[0]:
+        more = os.read(reader, 65536)
+        if not more:
+            return data
+        data += more
+    return b""

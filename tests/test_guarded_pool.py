@@ -1,0 +1,522 @@
+"""The pool itself: what it hands out, what it tells, and what it never loses."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+
+from flask_poolguard.config import AUTO
+from flask_poolguard.pool import (
+    CloseReason,
+    GuardedPool,
+    NullObserver,
+    Policy,
+    Recycle,
+)
+from tests.conftest import Database
+from tests.support.guarded_app import checked_out_id, guarded_pool, session_id
+from tests.support.servers import DatabaseServer
+from tests.support.waiting import wait_until
+
+MakePool = Callable[..., GuardedPool]
+
+
+class Notebook(NullObserver):
+    """Writes down what the pool tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.waiting = 0
+
+    def connected(self, record: ConnectionPoolEntry) -> None:
+        assert record.dbapi_connection is not None
+        self.told.append("connected")
+
+    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+        assert fairy.dbapi_connection is record.dbapi_connection
+        self.told.append("took")
+
+    def gave(self, record: ConnectionPoolEntry) -> None:
+        self.told.append("gave" if record.dbapi_connection else "gave nothing")
+
+    def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
+        assert record.dbapi_connection is None
+        self.told.append(f"closed {reason}")
+
+    def began_waiting(self) -> object:
+        self.waiting += 1
+        self.told.append("began waiting")
+        return "ticket"
+
+    def stopped_waiting(self, ticket: object) -> None:
+        assert ticket == "ticket"
+        self.waiting -= 1
+        self.told.append("stopped waiting")
+
+    def timed_out(self) -> None:
+        self.told.append("timed out")
+
+    def learned(self, recycle: Recycle, server_limit: float | None) -> None:
+        self.told.append("learned")
+
+    def new(self) -> list[str]:
+        """Return what was told since this was last asked."""
+        told, self.told = self.told, []
+        return told
+
+
+@pytest.fixture
+def notebook() -> Notebook:
+    """Return an observer that writes everything down."""
+    return Notebook()
+
+
+@pytest.fixture
+def make_engine(notebook: Notebook) -> Iterator[Callable[..., sa.Engine]]:
+    """Return a function that makes engines with a guarded pool."""
+    made: list[sa.Engine] = []
+
+    def make_engine(
+        url: sa.URL, *, policy: Policy | None = None, **options: Any
+    ) -> sa.Engine:
+        engine = sa.create_engine(url, **options)
+        old = engine.pool
+        assert isinstance(old, QueuePool)
+        engine.pool = GuardedPool(
+            old._creator,
+            pool_size=old.size(),
+            max_overflow=old._max_overflow,
+            timeout=old.timeout(),
+            use_lifo=old._pool.use_lifo,
+            pre_ping=old._pre_ping,
+            reset_on_return=old._reset_on_return,
+            dialect=engine.dialect,
+            _dispatch=old.dispatch,
+            policy=policy or Policy(recycle=AUTO),
+            observer=notebook,
+        )
+        made.append(engine)
+        return engine
+
+    yield make_engine
+    for engine in made:
+        engine.dispose()
+
+
+MakeEngine = Callable[..., sa.Engine]
+
+
+class TestAsPoolClass:
+    def test_it_can_be_used_as_any_pool_class(self, database: Database) -> None:
+        engine = sa.create_engine(
+            database.url,
+            poolclass=GuardedPool,
+            pool_size=2,
+            max_overflow=1,
+            pool_timeout=4,
+            pool_recycle=3600,
+            pool_use_lifo=True,
+            pool_pre_ping=True,
+        )
+        pool = guarded_pool(engine)
+        assert isinstance(pool, QueuePool)
+        assert (pool.size(), pool._max_overflow, pool.timeout()) == (2, 1, 4)
+        for _ in range(2):
+            with engine.connect() as connection:
+                assert connection.scalar(sa.text("SELECT 1")) == 1
+        assert pool.recycle == Recycle(3600, "recycle = 3600")
+        assert pool._recycle == 3600
+        assert pool.status().startswith("Pool size: 2  Connections in pool: 1 ")
+        engine.dispose()
+
+    def test_without_a_recycle_time_it_has_none(self, sqlite_url: sa.URL) -> None:
+        engine = sa.create_engine(sqlite_url, poolclass=GuardedPool)
+        assert guarded_pool(engine).recycle.seconds is None
+        assert guarded_pool(engine)._recycle == -1
+
+    def test_its_creator_may_take_the_record_or_nothing(
+        self, sqlite_url: sa.URL
+    ) -> None:
+        connect = sa.create_engine(sqlite_url).raw_connection
+        for creator in (lambda: connect(), lambda connection_record: connect()):
+            pool = GuardedPool(creator)
+            pool.connect().close()
+            pool.dispose()
+
+    def test_it_works_without_a_dialect(self) -> None:
+        pool = GuardedPool(lambda: sa.create_engine("sqlite://").raw_connection())
+        pool.connect().close()
+        assert "unknown" in pool.recycle.source or pool.recycle.seconds is None
+        pool.dispose()
+
+
+class TestHandingOut:
+    def test_a_connection_is_used_again(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url)
+        for _ in range(2):
+            engine.connect().close()
+        assert notebook.new() == [
+            "connected",
+            "learned",
+            "took",
+            "gave",
+            "took",
+            "gave",
+        ]
+
+    @pytest.mark.parametrize(("use_lifo", "again"), [(False, 0), (True, 1)])
+    def test_the_order_is_sqlalchemys(
+        self, use_lifo: bool, again: int, make_engine: MakeEngine, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_use_lifo=use_lifo)
+        both = [engine.raw_connection(), engine.raw_connection()]
+        drivers = [each.dbapi_connection for each in both]
+        for each in both:
+            each.close()
+        next_one = engine.raw_connection()
+        assert next_one.dbapi_connection is drivers[again]
+        next_one.close()
+
+    def test_what_exceeds_the_size_is_closed_when_it_comes_back(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=1, max_overflow=1)
+        first, second = engine.connect(), engine.connect()
+        notebook.new()
+        first.close()
+        second.close()
+        assert notebook.new() == ["gave", "gave", "closed overflow"]
+        assert guarded_pool(engine).checkedin() == 1
+        assert guarded_pool(engine).overflow() == 0
+
+    def test_beyond_size_and_overflow_one_waits_and_gives_up(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+        with engine.connect():
+            notebook.new()
+            with pytest.raises(exc.TimeoutError, match="size 1 overflow 0"):
+                engine.connect()
+            assert notebook.new() == ["began waiting", "stopped waiting", "timed out"]
+        engine.connect().close()
+
+    def test_who_waits_gets_what_comes_back(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=60)
+        with ThreadPoolExecutor(1) as executor:
+            held = engine.raw_connection()
+            driver = held.dbapi_connection
+            waiting = executor.submit(engine.raw_connection)
+            wait_until(lambda: notebook.waiting == 1, what="a waiter")
+            held.close()
+            got = waiting.result(10)
+            assert got.dbapi_connection is driver
+            assert notebook.waiting == 0
+            got.close()
+
+    def test_a_size_of_zero_is_no_limit(
+        self, make_engine: MakeEngine, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=0)
+        held = [engine.connect() for _ in range(20)]
+        for each in held:
+            each.close()
+        assert guarded_pool(engine).checkedin() == 20
+
+    def test_many_threads_never_exceed_the_limit_and_lose_no_slot(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=3, max_overflow=2, pool_timeout=60)
+        pool = guarded_pool(engine)
+        lock = threading.Lock()
+        out, peak = 0, 0
+
+        def work(number: int) -> None:
+            nonlocal out, peak
+            for turn in range(40):
+                with engine.connect() as connection:
+                    with lock:
+                        out += 1
+                        peak = max(peak, out)
+                    if (number + turn) % 7 == 0:
+                        connection.invalidate()
+                    else:
+                        connection.execute(sa.text("SELECT 1"))
+                    with lock:
+                        out -= 1
+
+        with ThreadPoolExecutor(16) as executor:
+            for done in [executor.submit(work, number) for number in range(16)]:
+                done.result(60)
+        assert peak <= 5
+        assert pool.checkedout() == 0
+        assert notebook.told.count("took") == 16 * 40
+        gave = notebook.told.count("gave") + notebook.told.count("gave nothing")
+        assert gave == 16 * 40
+        held = [engine.connect() for _ in range(5)]
+        for each in held:
+            each.close()
+
+
+class TestReplacing:
+    def test_one_that_was_invalidated_is_dead_and_its_slot_is_used_again(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0)
+        with engine.connect() as connection:
+            connection.invalidate()
+        engine.connect().close()
+        assert notebook.new() == [
+            *("connected", "learned", "took", "closed dead", "gave nothing"),
+            *("connected", "took", "gave"),
+        ]
+
+    def test_one_that_was_softly_invalidated_is_replaced_and_not_counted(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url)
+        fairy = engine.raw_connection()
+        fairy.invalidate(soft=True)
+        fairy.close()
+        notebook.new()
+        engine.connect().close()
+        assert notebook.new() == ["closed None", "connected", "took", "gave"]
+
+    def test_after_a_lost_connection_all_older_ones_are_replaced(
+        self, make_engine: MakeEngine, served_database: Database
+    ) -> None:
+        engine = make_engine(served_database.url)
+        server = served_database.running_server
+        with engine.connect(), engine.connect():
+            old = server.session_ids(database=served_database.url.database)
+        connection = engine.connect()
+        server.kill_session(session_id(connection))
+        with pytest.raises(exc.OperationalError):
+            session_id(connection)
+        connection.close()
+        with engine.connect(), engine.connect():
+            new = server.session_ids(database=served_database.url.database)
+        assert not old & new
+
+    def test_pre_ping_still_finds_a_dead_one_first(
+        self, make_engine: MakeEngine, notebook: Notebook, served_database: Database
+    ) -> None:
+        engine = make_engine(served_database.url, pool_pre_ping=True)
+        first = checked_out_id(engine)
+        served_database.running_server.kill_session(first)
+        notebook.new()
+        assert checked_out_id(engine) != first
+        assert notebook.new() == ["closed dead", "connected", "took", "gave"]
+
+    def test_a_checkout_listener_may_ask_for_another(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url)
+        refused = [True]
+
+        @event.listens_for(engine, "checkout")
+        def checkout(connection: Any, record: Any, fairy: Any) -> None:
+            if refused:
+                refused.pop()
+                raise exc.DisconnectionError
+
+        engine.connect().close()
+        assert notebook.new() == [
+            *("connected", "learned", "closed dead", "connected", "took", "gave")
+        ]
+
+    def test_the_info_of_a_connection_ends_with_it(
+        self, make_engine: MakeEngine, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url, pool_size=1, max_overflow=0)
+        with engine.connect() as connection:
+            connection.info["mine"] = True
+        with engine.connect() as connection:
+            assert connection.info == {"mine": True}
+            connection.invalidate()
+        with engine.connect() as connection:
+            assert connection.info == {}
+
+
+class TestSlots:
+    """Whatever happens at a checkout, the slot comes back."""
+
+    def one_slot(self, make_engine: MakeEngine, url: sa.URL) -> sa.Engine:
+        return make_engine(url, pool_size=1, max_overflow=0, pool_timeout=0)
+
+    @pytest.mark.parametrize("error", [OSError("no route"), KeyboardInterrupt()])
+    def test_a_connect_that_fails_costs_none(
+        self,
+        error: BaseException,
+        make_engine: MakeEngine,
+        notebook: Notebook,
+        sqlite_url: sa.URL,
+    ) -> None:
+        engine = self.one_slot(make_engine, sqlite_url)
+        errors = [error, error]
+
+        @event.listens_for(engine, "do_connect")
+        def do_connect(*arguments: Any) -> None:
+            if errors:
+                raise errors.pop()
+
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                engine.connect()
+        engine.connect().close()
+        assert notebook.new() == ["connected", "learned", "took", "gave"]
+
+    @pytest.mark.parametrize("name", ["connect", "checkout"])
+    @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
+    def test_a_listener_that_raises_costs_none(
+        self,
+        error: BaseException,
+        name: str,
+        make_engine: MakeEngine,
+        sqlite_url: sa.URL,
+    ) -> None:
+        engine = self.one_slot(make_engine, sqlite_url)
+        errors = [error, error]
+
+        @event.listens_for(engine, name)
+        def listen(*arguments: Any) -> None:
+            if errors:
+                raise errors.pop()
+
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                engine.connect()
+        engine.connect().close()
+        assert guarded_pool(engine).checkedout() == 0
+
+    def test_a_replacement_that_fails_costs_none(
+        self, make_engine: MakeEngine, sqlite_url: sa.URL
+    ) -> None:
+        engine = self.one_slot(make_engine, sqlite_url)
+        fairy = engine.raw_connection()
+        fairy.invalidate(soft=True)
+        fairy.close()
+        errors = [OSError("no route"), KeyboardInterrupt()]
+
+        @event.listens_for(engine, "do_connect")
+        def do_connect(*arguments: Any) -> None:
+            if errors:
+                raise errors.pop()
+
+        for error in (KeyboardInterrupt, OSError):
+            with pytest.raises(error):
+                engine.connect()
+        engine.connect().close()
+
+    def test_a_detached_connection_makes_room(
+        self, make_engine: MakeEngine, sqlite_url: sa.URL
+    ) -> None:
+        engine = self.one_slot(make_engine, sqlite_url)
+        with engine.connect() as detached:
+            detached.detach()
+            with engine.connect() as another:
+                assert another.scalar(sa.text("SELECT 1")) == 1
+
+    def test_a_connection_that_is_forgotten_comes_back(
+        self, make_engine: MakeEngine, sqlite_url: sa.URL
+    ) -> None:
+        engine = self.one_slot(make_engine, sqlite_url)
+        fairy: PoolProxiedConnection | None = engine.raw_connection()
+        assert fairy is not None
+        driver, fairy = fairy.dbapi_connection, None
+        gc.collect()
+        again = engine.raw_connection()
+        assert again.dbapi_connection is driver
+        again.close()
+
+    def test_a_rollback_that_fails_on_return_costs_none(
+        self, make_engine: MakeEngine, served_database: Database
+    ) -> None:
+        engine = self.one_slot(make_engine, served_database.url)
+        for _ in range(2):
+            fairy = engine.raw_connection()
+            # A transaction, or PostgreSQL's drivers would not roll back at all.
+            fairy.cursor().execute("SELECT 1")
+            for number in served_database.running_server.session_ids():
+                served_database.running_server.kill_session(number)
+            fairy.close()
+        assert checked_out_id(engine)
+
+
+class TestDispose:
+    def test_idle_connections_are_closed_and_told_of(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url)
+        with engine.connect(), engine.connect():
+            pass
+        notebook.new()
+        engine.dispose()
+        assert notebook.new() == ["closed None", "closed None"]
+
+    def test_one_that_is_out_is_told_of_when_it_comes_back(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        engine = make_engine(sqlite_url)
+        connection = engine.connect()
+        engine.dispose()
+        notebook.new()
+        connection.close()
+        assert notebook.new() == ["gave", "closed None"]
+
+    def test_the_new_pool_is_like_the_old(
+        self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
+    ) -> None:
+        policy = Policy(name="reports", recycle=60, recycle_origin="X", idle_limit=5)
+        engine = make_engine(
+            sqlite_url,
+            policy=policy,
+            pool_size=2,
+            max_overflow=1,
+            pool_timeout=4,
+            pool_use_lifo=True,
+            pool_pre_ping=True,
+            pool_reset_on_return="commit",
+        )
+        old = guarded_pool(engine)
+        engine.dispose()
+        new = guarded_pool(engine)
+        assert new is not old
+        for name in (
+            *("policy", "observer", "name", "max_age_seconds", "database", "recycle"),
+            *("_timeout", "_max_overflow", "_pre_ping", "_reset_on_return", "_dialect"),
+        ):
+            assert getattr(new, name) == getattr(old, name), name
+        assert new._pool.use_lifo
+        assert new.size() == 2
+
+
+class TestServers:
+    def test_every_session_is_closed_in_the_end(
+        self, make_engine: MakeEngine, served_database: Database
+    ) -> None:
+        url = served_database.url
+        server: DatabaseServer = served_database.running_server
+        engine = make_engine(url, pool_size=2, max_overflow=2)
+        held = [engine.connect() for _ in range(4)]
+        assert len(server.session_ids(database=url.database)) == 4
+        for each in held:
+            each.close()
+
+        def sessions() -> int:
+            return len(server.session_ids(database=url.database))
+
+        wait_until(lambda: sessions() == 2, what="the overflow's end")
+        engine.dispose()
+        wait_until(lambda: sessions() == 0, what="the pool's end")

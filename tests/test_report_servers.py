@@ -1,0 +1,237 @@
+"""What a report says of the database servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import current_app
+from sqlalchemy import URL, NullPool, create_engine, event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from flask_poolguard.reports import Server
+from tests.conftest import Database
+from tests.support.database_server import APP_PASSWORD
+from tests.support.proxy import SilentServer, TCPProxy
+from tests.support.reporting import (
+    MakeShop,
+    found,
+    pool_in,
+    server_in,
+    shops,
+    wait_for_questions,
+)
+from tests.support.waiting import free_port, wait_until
+
+
+@pytest.fixture
+def make_shop() -> Iterator[MakeShop]:
+    """Return a function that makes guarded apps."""
+    with shops() as make:
+        yield make
+
+
+@contextmanager
+def session(url: URL) -> Iterator[None]:
+    """Hold a session on a server that no guard knows of."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect():
+        yield
+
+
+def _identified(product: str) -> str:
+    return " IDENTIFIED BY 'x'" if product == "MariaDB" else " PASSWORD 'x'"
+
+
+class TestServers:
+    def test_tell_product_limits_and_sessions(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        shop = make_shop(default=create_engine(served_database.url))
+        shop.use()
+        server = served_database.running_server
+        told = server_in(shop.report())
+        assert told.product is not None
+        assert told.product.startswith(server.product)
+        assert told.reachable is True
+        assert told.max_connections is not None
+        assert told.ours == 1
+
+    def test_are_asked_without_the_pool_and_left_at_once(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        shop = make_shop(default=create_engine(served_database.url))
+        server = served_database.running_server
+        database = served_database.url.database
+        shop.report()
+        wait_until(
+            lambda: not server.session_ids(database=database),
+            what="the end of the report's own session",
+        )
+        assert (
+            shop.app.extensions["poolguard"].engines[0].ledger.figure("connects") == 0
+        )
+
+    def test_count_everybody_but_those_who_ask(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        url = served_database.url
+        server = served_database.running_server
+        server.execute("CREATE USER teller" + _identified(server.product))
+        # On MariaDB the database is the app's alone.
+        where = url.database if server.product == "PostgreSQL" else None
+        teller = server.url(user="teller", password="x", database=where)
+        try:
+            binds = {name: create_engine(url) for name in ("default", "a", "b")}
+            shop = make_shop(**binds)
+            shop.use("a")
+            with session(url), session(teller):
+                wait_until(
+                    lambda: len(server.session_ids(user="")) == 3,
+                    what="the end of all other sessions",
+                )
+                report = shop.report()
+        finally:
+            wait_until(lambda: not server.session_ids(user="teller"), what="its end")
+            server.execute("DROP USER teller")
+        assert [each.connections for each in report.servers] == [3, 3, 3]
+        assert {each.bind: each.ours for each in report.servers} == {
+            "default": 0,
+            "a": 1,
+            "b": 0,
+        }
+
+    def test_are_connected_to_as_the_pool_would(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        engine = create_engine(
+            mariadb_url.set(password="wrong"),
+            connect_args={"init_command": "SET SESSION wait_timeout = 77"},
+        )
+        seen: list[str] = []
+
+        def log_in(
+            dialect: object, record: Any, args: object, parameters: dict[str, Any]
+        ) -> None:
+            record.info["seen"] = True
+            seen.append(current_app.name)
+            parameters["password"] = APP_PASSWORD
+            assert "77" in parameters["init_command"]
+
+        event.listen(engine, "do_connect", log_in)
+        report = make_shop(default=engine).report()
+        assert server_in(report).reachable is True
+        assert seen == ["shop"]
+
+    def test_that_know_none_of_the_numbers_leave_ours_unknown(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        shop = make_shop(default=create_engine(served_database.url))
+        shop.use()
+        server = served_database.running_server
+        for number in server.session_ids(database=served_database.url.database):
+            server.kill_session(number)
+        assert server_in(shop.report()).ours is None
+
+    def test_of_async_drivers_are_unknown(
+        self, make_shop: MakeShop, postgresql_url: URL
+    ) -> None:
+        url = postgresql_url.set(drivername="postgresql+psycopg_async")
+        engine = create_async_engine(url)
+        report = make_shop(default=engine.sync_engine).report()
+        assert server_in(report) == Server("default", *[None] * 6)
+        assert not found(report, "server-unreachable")
+
+    def test_are_not_made_up_for_sqlite(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        file = Path(str(sqlite_url.database))
+        shop = make_shop(default=create_engine(sqlite_url))
+        told = server_in(shop.report())
+        assert told.reachable is None
+        assert not file.exists()
+        shop.use()
+        told = server_in(shop.report())
+        assert told.reachable is True
+        assert told.product is not None
+        assert told.product.startswith("SQLite 3")
+        assert (told.max_connections, told.connections, told.ours) == (None,) * 3
+
+
+class TestServersThatDoNotAnswer:
+    def test_cost_less_than_three_seconds_together(
+        self, make_shop: MakeShop, mariadb_url: URL, postgresql_url: URL
+    ) -> None:
+        with SilentServer() as silent:
+            shop = make_shop(
+                default=create_engine(mariadb_url),
+                dumb=create_engine(mariadb_url.set(port=silent.port)),
+                mute=create_engine(postgresql_url.set(port=silent.port)),
+            )
+            began_at = time.monotonic()
+            report = shop.report()
+            # What is promised; no measurement of how fast this machine is.
+            assert time.monotonic() - began_at < 3
+            assert server_in(report).reachable is True
+            assert server_in(report, "dumb").reachable is False
+            assert server_in(report, "mute").reachable is False
+            assert len(found(report, "server-unreachable")) == 2
+        wait_for_questions()
+
+    def test_are_not_asked_again_while_a_question_is_open(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        with SilentServer() as silent:
+            engine = create_engine(mariadb_url.set(port=silent.port))
+            shop = make_shop(default=engine)
+            for _ in range(3):
+                assert server_in(shop.report()).reachable is False
+            assert silent.connections == 1
+        wait_for_questions()
+
+    def test_are_asked_again_once_they_are_back(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        with TCPProxy(str(mariadb_url.host), int(mariadb_url.port or 0)) as proxy:
+            shop = make_shop(default=create_engine(mariadb_url.set(port=proxy.port)))
+            proxy.drop()
+            assert server_in(shop.report()).reachable is False
+            proxy.resume()
+            wait_for_questions()
+            assert server_in(shop.report()).reachable is True
+
+    def test_are_named_with_the_drivers_own_words(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        url = served_database.url.set(port=free_port())
+        report = make_shop(default=create_engine(url)).report()
+        (finding,) = found(report, "server-unreachable")
+        assert finding.level == "critical"
+        assert f"app@127.0.0.1:{url.port}" in finding.message
+        assert "refused" in finding.message
+
+    def test_never_give_away_a_password(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        engine = create_engine(mariadb_url)
+
+        @event.listens_for(engine, "do_connect")
+        def fail(*arguments: object) -> None:
+            raise ValueError(f"cannot connect with {APP_PASSWORD}\nand more")
+
+        (finding,) = found(make_shop(default=engine).report(), "server-unreachable")
+        assert finding.message.endswith("ValueError: cannot connect with ***")
+
+    def test_secrets_among_a_urls_options_are_left_out(
+        self, make_shop: MakeShop, postgresql_url: URL
+    ) -> None:
+        options = {"password": APP_PASSWORD, "sslpassword": APP_PASSWORD}
+        url = postgresql_url.update_query_dict(options)
+        shop = make_shop(default=create_engine(url))
+        shop.use()
+        report = shop.report()
+        assert pool_in(report).url.endswith(f"/{postgresql_url.database}")
