@@ -220,7 +220,8 @@ class AppConfig:
                 raise ConfigError(
                     f"POOLGUARD_BINDS[{bind!r}]: the app has no bind of this name;"
                     f" it has {', '.join(map(repr, sorted(known))) or 'none'}."
-                    + _nearest(bind, known)
+                    " (An engine of your own must be registered before the first app"
+                    " context.)" + _nearest(bind, known)
                 )
 
 

@@ -438,6 +438,19 @@ class TestIdleTime:
             assert len(ids) == 1
             assert len(pings) in (5, 6)
 
+    def test_with_pre_ping_it_is_not_tried_twice(
+        self, mariadb_url: sa.URL, set_global: SetGlobal
+    ) -> None:
+        set_global("wait_timeout", 600)
+        options = {"pool_pre_ping": True}
+        with guarded_engine(mariadb_url, SQLALCHEMY_ENGINE_OPTIONS=options) as engine:
+            pings = count_pings(engine)
+            clock = Clock().of(engine)
+            for _ in range(21):
+                checked_out_id(engine)
+                clock.now += 100
+            assert len(pings) == 20
+
     def test_a_real_server_never_gets_ahead_of_it(
         self, mariadb: DatabaseServer, mariadb_url: sa.URL, set_global: SetGlobal
     ) -> None:

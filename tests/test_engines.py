@@ -355,6 +355,21 @@ class TestPlainEngines:
         with pytest.raises(ConfigError, match=r"create_engine\(pool_size=…\) of 'audi"):
             pools(app)
 
+    def test_a_pool_class_that_its_maker_chose_counts_as_set(self) -> None:
+        app = Flask("shop")
+        app.config["POOLGUARD_POOL_CLASS"] = "queue"
+        PoolGuard(app).register(sa.create_engine(URL, poolclass=NullPool), name="audit")
+        with pytest.raises(
+            ConfigError, match=r"create_engine\(poolclass=…\) of 'audit'"
+        ):
+            pools(app)
+
+    def test_a_pool_class_that_its_dialect_chose_does_not(self) -> None:
+        app = Flask("shop")
+        app.config["POOLGUARD_POOL_CLASS"] = "null"
+        PoolGuard(app).register(sa.create_engine("sqlite://"), name="audit")
+        assert type(pools(app)["audit"]) is SingletonThreadPool
+
     def test_an_engine_for_one_of_several_apps_must_say_which(self) -> None:
         guard, one, other = PoolGuard(), Flask("one"), Flask("other")
         guard.init_app(one)
@@ -699,6 +714,28 @@ class TestOpenConnections:
         assert first not in server.session_ids(database=url.database)
         (warning,) = warnings_of(caplog)
         assert "1 connections of bind 'default' were out" in warning
+        engine.dispose()
+
+    def test_a_pool_that_keeps_its_class_keeps_its_connections_too(
+        self, served_database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class OwnPool(QueuePool):
+            pass
+
+        options = {"poolclass": OwnPool}
+        app = make_app(served_database.url, SQLALCHEMY_ENGINE_OPTIONS=options)
+        engine = app.extensions["sqlalchemy"]._app_engines[app][None]
+        with engine.connect() as idle, engine.connect() as held:
+            first, second = session_id(held), session_id(idle)
+            idle.close()
+            ledger = guarded(app)["default"].ledger
+            assert checked_out_id(engine) == second
+        with engine.connect() as one, engine.connect() as other:
+            assert {session_id(one), session_id(other)} == {first, second}
+            assert len(ledger.out) == 2
+        assert len(ledger.out) == 0
+        assert ledger.figure("slotless_out") == 0
+        assert warnings_of(caplog) == []
         engine.dispose()
 
     def test_one_that_is_out_may_still_be_invalidated(

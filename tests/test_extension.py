@@ -113,6 +113,18 @@ class TestOrder:
         assert len(app.extensions["poolguard"].engines) == 1
 
 
+class TestEnvironment:
+    def test_variables_reach_the_pools(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FLASK_POOLGUARD_POOL_SIZE", "7")
+        monkeypatch.setenv("FLASK_POOLGUARD_BINDS__reports__pool_size", "2")
+        app = new_app(SQLALCHEMY_BINDS={"reports": URL})
+        app.config.from_prefixed_env()
+        flask_sqlalchemy.SQLAlchemy(app)
+        PoolGuard(app)
+        assert guarded_pool(engine_of(app)).size() == 7
+        assert guarded_pool(engine_of(app, "reports")).size() == 2
+
+
 class TestSeveralApps:
     def test_two_apps_have_pools_and_settings_of_their_own(self) -> None:
         one = make_app(URL, POOLGUARD_POOL_SIZE=1)
@@ -201,6 +213,13 @@ class TestMistakes:
         for _ in range(2):
             with pytest.raises(ConfigError, match="no bind of this name"):
                 app.app_context().push()
+            assert _cv_app.get(None) is None
+
+    def test_each_request_context_fails_as_well(self) -> None:
+        app = self.broken()
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="no bind of this name"):
+                app.test_request_context("/").push()
             assert _cv_app.get(None) is None
 
     def test_each_request_fails_with_the_same_message(self) -> None:

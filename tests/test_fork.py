@@ -246,6 +246,25 @@ class TestConnectionsInUse:
             fairy.close()
         assert titles(forked_database) == ["before"]
 
+    def test_one_of_a_pool_that_was_disposed_of_costs_the_child_nothing(
+        self, forked_database: Database, fork: Fork
+    ) -> None:
+        with guarded_engine(forked_database.url) as engine:
+            fairy = engine.raw_connection()
+            fairy.cursor().execute("INSERT INTO books VALUES ('before')")
+            engine.dispose()
+
+            def work() -> bool:
+                with engine.connect() as connection:
+                    number = session_id(connection)
+                    fairy.close()
+                    return session_id(connection) == number
+
+            assert in_child(work, fork=fork)
+            fairy.commit()
+            fairy.close()
+        assert titles(forked_database) == ["before"]
+
     def test_a_raw_connection_may_be_forgotten_in_the_child(
         self, forked_database: Database, fork: Fork
     ) -> None:

@@ -34,7 +34,7 @@ class TestOwnProcess:
         pool = pool_in(report)
         (holder,) = pool.holders
         assert (pool.checked_out, pool.idle, pool.checkouts) == (1, 0, 1)
-        assert holder.endpoint == "/nowhere"
+        assert holder.endpoint == "(no route)"
         assert holder.server_id is not None
         assert server_in(report).ours == 1
 

@@ -48,7 +48,8 @@ class GuardedPool(QueuePool):
     """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale.
 
     It takes a QueuePool's arguments; *policy* and *observer* are the extension's.
-    ``_fork_lock`` protects the change-over to a child process, nothing else.
+    ``_fork_lock`` protects the change-over to a child process, nothing else. It is
+    re-entrant because a garbage collection inside may return a connection.
     """
 
     # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
@@ -76,7 +77,7 @@ class GuardedPool(QueuePool):
         self._warned: dict[str, object] = {}
         self._retired = False
         self._pid = os.getpid()
-        self._fork_lock = threading.Lock()
+        self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.max_age_seconds
         super().__init__(creator, *args, **kwargs)
         self.database: Database = for_dialect(getattr(self._dialect, "name", "unknown"))
@@ -254,7 +255,7 @@ class GuardedPool(QueuePool):
 
 def _forget_parents() -> None:
     for pool in list(_pools):
-        pool._fork_lock = threading.Lock()
+        pool._fork_lock = threading.RLock()
         pool.forget_parent()
 
 

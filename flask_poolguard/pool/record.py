@@ -95,9 +95,10 @@ class GuardedRecord(_ConnectionRecord):
             now = pool.clock()
             if now - self.idle_since >= allowed:
                 return True, "recycled"
-            if now - self.proved_at >= allowed:
+            if now - self.proved_at >= allowed and not pool._pre_ping:
                 # It came back lately, but maybe nobody used it, and the server
-                # counts from the last statement. One ping per limit settles it.
+                # counts from the last statement. One ping per limit settles it
+                # (and none where SQLAlchemy pings at every checkout).
                 if not pool._dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[arg-type]
                     return True, "dead"
                 self.proved_at = now

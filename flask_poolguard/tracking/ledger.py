@@ -34,6 +34,10 @@ _MERGED: t.Final = not hasattr(flask_globals, "_cv_request")
 _request_var = flask_globals._cv_app if _MERGED else flask_globals._cv_request
 _REQUEST: t.Final = "_request" if _MERGED else "request"
 
+# A request that matches no route. Not its path: there is no end of paths, and each
+# name takes room in the state file.
+NO_ROUTE: t.Final = "(no route)"
+
 # What a holding is called that belongs to no request and no command.
 OUTSIDE: t.Final = "(outside any request)"
 
@@ -49,6 +53,7 @@ class Holding:
         "_fairy",
         "endpoint",
         "filename",
+        "is_listed",
         "ledger",
         "line",
         "mark",
@@ -70,6 +75,7 @@ class Holding:
         self._fairy = weakref.ref(fairy)
         self.mark = mark
         self.taken_at = _monotonic()
+        self.is_listed = True  # in the state file, unless that has no slot left
         # Past this, took() and the pool's connect().
         self.filename, self.line = find_callsite(3)
         self.endpoint = current_endpoint()
@@ -159,6 +165,7 @@ class PoolLedger:
         self._start()
 
     def _start(self) -> None:
+        self._pid = os.getpid()
         self.out: dict[ConnectionPoolEntry, Holding] = {}
         # Left to live threads at the end of their scope.
         self.left_behind: set[Holding] = set()
@@ -193,8 +200,7 @@ class PoolLedger:
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Count a new connection."""
-        server_id = self.database.server_id(record.dbapi_connection)
-        self.page.show_connected(record, -1 if server_id is None else server_id)
+        self._show_connected(record)
         self.count("connects")
 
     def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
@@ -206,6 +212,7 @@ class PoolLedger:
             return
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
+            holding.is_listed = False
             self.count("slotless_out")
             self.count("slotless_checkouts")
         if len(self.out) > self._peak:
@@ -227,10 +234,11 @@ class PoolLedger:
                 self.left_behind.discard(holding)
         page = self._page or self.page
         if record.dbapi_connection is None:
-            has_slot = page.release(record)
-        else:
-            has_slot = page.show_idle(record)
-        if not has_slot and holding is not None:
+            page.release(record)
+        elif not page.show_idle(record):
+            self._show_connected(record)  # there may be a free slot by now
+            page.show_idle(record)
+        if holding is not None and not holding.is_listed:
             self.count("slotless_out", -1)
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
@@ -266,7 +274,12 @@ class PoolLedger:
             self._show_figures()
 
     def forked(self) -> None:
-        """Start new books in a child; the parent's go on in the parent."""
+        """Start new books in a child; the parent's go on in the parent.
+
+        Several parts find out about a fork, each in its own time.
+        """
+        if self._pid == os.getpid():
+            return
         if not self.facts.in_memory:
             for holding in [*self.out.values(), *self.left_behind]:
                 holding.orphan()
@@ -294,6 +307,10 @@ class PoolLedger:
         if holding.scope is not None:
             holding.scope.holdings.discard(holding)
 
+    def _show_connected(self, record: ConnectionPoolEntry) -> None:
+        server_id = self.database.server_id(record.dbapi_connection)
+        self.page.show_connected(record, -1 if server_id is None else server_id)
+
     def _show_figures(self) -> None:
         """Write the block, if there is a page. Called under ``_lock``."""
         if self._page is not None:
@@ -312,7 +329,7 @@ def current_endpoint() -> str:
     context = _request_var.get(None)
     request = None if context is None else getattr(context, _REQUEST)
     if request is not None:
-        endpoint: str = request.endpoint or request.path
+        endpoint: str = request.endpoint or NO_ROUTE
         return endpoint
     response = current_response()
     if response is not None and response.endpoint:

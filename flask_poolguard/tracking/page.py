@@ -44,10 +44,14 @@ class PoolFacts:
     in_memory: bool = False
 
     def slots(self) -> int:
-        """Return how many connections at a time are worth a slot."""
+        """Return how many connections at a time are worth a slot.
+
+        Twice the pool's limit, because those that are out when the pool is disposed
+        of do not count for the pool that takes its place.
+        """
         if self.size is None or self.max_overflow is None or self.max_overflow < 0:
             return _UNBOUNDED_SLOTS
-        return min(max(self.size + self.max_overflow, 1), MAX_SLOTS)
+        return min(max(2 * (self.size + self.max_overflow), 2), MAX_SLOTS)
 
 
 class _Slot:
@@ -139,15 +143,13 @@ class PoolPage:
         self._show(slot, IDLE)
         return True
 
-    def release(self, record: ConnectionPoolEntry) -> bool:
-        """Free the slot of a record without a connection; False if it had none."""
+    def release(self, record: ConnectionPoolEntry) -> None:
+        """Free the slot, if there is one, of a record without a connection."""
         slot = self._slots.pop(record, None)
-        if slot is None:
-            return False
-        slot.server_id = -1
-        self._show(slot, FREE)
-        self._free.append(slot)
-        return True
+        if slot is not None:
+            slot.server_id = -1
+            self._show(slot, FREE)
+            self._free.append(slot)
 
     def _show(self, slot: _Slot, state: int) -> None:
         checkouts = slot.checkouts

@@ -20,6 +20,7 @@ from flask.globals import _cv_app
 
 from ..errors import LeakError
 from .leaks import Returns
+from .ledger import NO_ROUTE
 from .responses import GuardedResponse, runs_app_code
 from .scope import (
     ResponseScope,
@@ -138,7 +139,7 @@ class Teardown:
             # An error page (Werkzeug streams its own) does not read from what the
             # view had opened before it failed.
             scope.keeps = response.is_streamed and response.status_code < 400
-            scope.endpoint = request.endpoint or request.path
+            scope.endpoint = request.endpoint or NO_ROUTE
 
     def _call(
         self,
