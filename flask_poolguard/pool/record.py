@@ -25,6 +25,8 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger("flask_poolguard")
 
+_FIT: t.Final = "fit"
+
 
 class GuardedRecord(_ConnectionRecord):
     """A record that knows its own connection's limit and idle time.
@@ -52,9 +54,9 @@ class GuardedRecord(_ConnectionRecord):
         if self.dbapi_connection is None:
             self._connect_anew()
         elif self.recycle is not None:
-            replace, reason = self._judge()
-            if replace:
-                self._close_because(reason)
+            verdict = self._judge()
+            if verdict != _FIT:
+                self._close_because(verdict)
                 self._connect_anew()
         if self.recycle is None:
             self._ask_for_limit()
@@ -82,27 +84,29 @@ class GuardedRecord(_ConnectionRecord):
         keep_from_finalising(self.dbapi_connection)
         self.dbapi_connection = None
 
-    def _judge(self) -> tuple[bool, CloseReason | None]:
+    def _judge(self) -> CloseReason | t.Literal["fit"] | None:
+        """Return why to replace the connection, ``"fit"`` if it can be handed out."""
         pool = self._pool
-        if pool._invalidate_time > self.starttime:
-            return True, "dead"
-        if self._soft_invalidate_time > self.starttime:
-            return True, None
-        if -1 < pool.max_age_seconds < time.time() - self.starttime:
-            return True, "recycled"
+        started = self.starttime
+        if pool._invalidate_time > started:
+            return "dead"
+        if self._soft_invalidate_time > started:
+            return None
+        if -1 < pool.max_age_seconds < time.time() - started:
+            return "recycled"
         allowed = self._idle_allowed
         if allowed is not None:
             now = pool.clock()
             if now - self.idle_since >= allowed:
-                return True, "recycled"
+                return "recycled"
             if now - self.proved_at >= allowed and not pool._pre_ping:
                 # It came back lately, but maybe nobody used it, and the server
                 # counts from the last statement. One ping per limit settles it
                 # (and none where SQLAlchemy pings at every checkout).
                 if not pool._dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[arg-type]
-                    return True, "dead"
+                    return "dead"
                 self.proved_at = now
-        return False, None
+        return _FIT
 
     def _close_because(self, reason: CloseReason | None) -> None:
         self._pool.logger.info(

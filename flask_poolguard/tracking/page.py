@@ -140,7 +140,15 @@ class PoolPage:
         slot = self._slots.get(record)
         if slot is None:
             return False
-        self._show(slot, IDLE)
+        checkouts = slot.checkouts
+        sequence = checkouts * 4 + IDLE
+        now = _monotonic()
+        self._write(
+            slot.offset,
+            _pack_slot(
+                sequence, IDLE, checkouts, now, slot.server_id, 0, 0, b"", sequence
+            ),
+        )
         return True
 
     def release(self, record: ConnectionPoolEntry) -> None:
