@@ -8,7 +8,31 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-_SECRET_PARTS: t.Final = ("pass", "pwd", "secret", "token", "odbc_connect")
+# Options whose values may be shown. Any other may be a secret: SQLAlchemy passes
+# whatever stands in a URL on to the driver.
+_HARMLESS: t.Final = frozenset(
+    (
+        "application_name",
+        "cache",
+        "charset",
+        "check_same_thread",
+        "client_encoding",
+        "collation",
+        "connect_timeout",
+        "host",
+        "mode",
+        "port",
+        "read_timeout",
+        "sslmode",
+        "target_session_attrs",
+        "timeout",
+        "unix_socket",
+        "uri",
+        "write_timeout",
+    )
+)
+# Shorter values of options are not looked for in messages: "1" stands everywhere.
+_SHORTEST_SECRET: t.Final = 4
 _HIDDEN: t.Final = "***"
 
 _PORTS: t.Final = {"mysql": 3306, "postgresql": 5432}
@@ -18,14 +42,14 @@ ServerKey = tuple[str, str, int | None]
 
 
 def public_url(url: URL | str) -> str:
-    """Return a URL without its password, and without secrets among its options."""
+    """Return a URL without its password, and with harmless options only."""
     if isinstance(url, str):
         text = url
         try:
             url = make_url(text)
         except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's
             return text.partition("?")[0].rpartition("@")[2]
-    query = {name: each for name, each in url.query.items() if not _is_secret(name)}
+    query = {name: each for name, each in url.query.items() if name in _HARMLESS}
     public = URL.create(
         url.drivername, url.username, None, url.host, url.port, url.database, query
     )
@@ -36,8 +60,9 @@ def without_secrets(text: str, url: URL) -> str:
     """Return a message in which nothing that a URL keeps secret stands."""
     secrets = [str(url.password or "")]
     for name, value in url.query.items():
-        if _is_secret(name):
-            secrets += [value] if isinstance(value, str) else value
+        if name not in _HARMLESS:
+            values = (value,) if isinstance(value, str) else value
+            secrets += [each for each in values if len(each) >= _SHORTEST_SECRET]
     for secret in filter(None, secrets):
         for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
             text = text.replace(form, _HIDDEN)
@@ -59,7 +84,3 @@ def server_key(url: URL | str) -> ServerKey | None:
     if family == "sqlite" or not isinstance(host, str):
         return None
     return family, host.lower(), url.port or _PORTS.get(family)
-
-
-def _is_secret(name: str) -> bool:
-    return any(part in name.lower() for part in _SECRET_PARTS)

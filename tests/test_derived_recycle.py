@@ -321,8 +321,14 @@ class TestPostgreSQL:
 
     @pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
     def test_the_probe_ends_no_transaction_of_a_connect_listener(
-        self, drivername: str, postgresql: DatabaseServer, postgresql_url: sa.URL
+        self,
+        drivername: str,
+        postgresql: DatabaseServer,
+        postgresql_url: sa.URL,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
+        limit_database(postgresql, postgresql_url, "10min")
+
         def begin(connection: Any, record: Any) -> None:
             with connection.cursor() as cursor:
                 cursor.execute("SET LOCAL application_name = 'within'")
@@ -339,7 +345,9 @@ class TestPostgreSQL:
             with driver.cursor() as cursor:
                 cursor.execute("SHOW application_name")
                 assert cursor.fetchone()[0] == "within"
+            assert guarded_pool(engine).recycle.seconds == 500
             fairy.close()
+        assert warnings_of(caplog) == []
 
 
 def state(server: DatabaseServer, pid: int) -> str:

@@ -285,6 +285,7 @@ class TestEnds:
         call = Call(shop, "/handed_connection")
         call.next()
         in_thread(call.drop)
+        read_all(Call(shop, "/fine"))
         assert shop.out() == 0
         Witness(shop).assert_nothing_left()
 
@@ -302,6 +303,7 @@ class TestEnds:
         calls.append(Call(shop, "/handed_connection"))
         calls[0].next()
         assert in_thread(lambda: read_all(Call(shop, "/collecting"))) == "1;" * CHUNKS
+        read_all(Call(shop, "/fine"))
         assert shop.out() == 0
 
     def test_another_thread_reads_and_closes_it(self, shop: Shop) -> None:

@@ -22,7 +22,7 @@ from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.books import Books
 from ..tracking.foreign import is_in_memory, observe
-from ..tracking.ledger import PoolLedger, ledgers
+from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
 from ..urls import public_url
 from .finding import Found, values_of
@@ -50,7 +50,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     :raises SetupError: the engine is guarded already.
     """
     engine, pool = found.engine, found.engine.pool
-    known = ledgers.get(engine.dialect)
+    known = ledger_of(engine)
     if known is not None:
         raise SetupError(
             f"The engine of bind {found.bind!r} is guarded already, as bind"
@@ -72,7 +72,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     else:
         _replace(engine, pool_class, settings, ledger)
     books.ledgers.append(ledger)
-    ledgers[engine.dialect] = ledger
+    keep_ledger(engine, ledger)
     return Guarded(found.bind, engine, settings, ledger)
 
 

@@ -183,16 +183,18 @@ class GuardedPool(QueuePool):
             return
         self.observer.gave(record)
         record.idle_since = self.clock()
-        if not self._retired:
-            try:
-                self._pool.put(record, False)
-                return
-            except sqla_queue.Full:
-                pass
+        if self._retired:
+            record.close()
+        try:
+            # An empty record as well: whoever waits here fills it.
+            self._pool.put(record, False)
+            return
+        except sqla_queue.Full:
+            pass
         try:
             if record.dbapi_connection is not None:
                 super(GuardedRecord, record).close()
-                self.observer.closed(record, None if self._retired else "overflow")
+                self.observer.closed(record, "overflow")
         finally:
             self._dec_overflow()
 
@@ -210,6 +212,12 @@ class GuardedPool(QueuePool):
         """
         self.logger.info("Pool recreating")
         self._retired = True
+        # What came back between dispose() and this.
+        for _ in range(self._pool.qsize()):
+            try:
+                self._pool.get(False).close()
+            except sqla_queue.Empty:
+                break
         fresh = self.__class__(
             self._creator,
             pool_size=self._pool.maxsize,

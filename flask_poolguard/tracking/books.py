@@ -41,7 +41,7 @@ class Books:
     @property
     def path(self) -> str | None:
         """The state file of this process, None if it has none (yet)."""
-        return None if self._file is None else self._file.path
+        return None if self._file is None else self._file.path or None
 
     def open_file(self) -> NoStateFile:
         """Return this process's state file, or the null object if there is none."""

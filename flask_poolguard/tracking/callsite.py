@@ -23,12 +23,19 @@ _LAYERS: t.Final = (
     "gevent",
     "greenlet",
     "gunicorn",
+    "jinja2",
     "sqlalchemy",
     "waitress",
     "werkzeug",
 )
 # Functions that layers make at run time.
-_GENERATED: t.Final = ("<frozen", "<sqlalchemy", "<decorator-gen", "<attrs")
+_GENERATED: t.Final = (
+    "<frozen",
+    "<sqlalchemy",
+    "<decorator-gen",
+    "<attrs",
+    "<template>",
+)
 _MAX_DEPTH: t.Final = 100
 
 # Per source file, whether it is a layer; grows with the files of the process.
@@ -59,6 +66,11 @@ def find_callsite(depth: int) -> tuple[str, int]:
         if layer is None:
             layer = _classify(filename, frame)
         if not layer:
+            template = frame.f_globals.get("__jinja_template__")
+            if template is not None:
+                # Its code is generated, under the name of the template's file.
+                line: int = template.get_corresponding_lineno(frame.f_lineno)
+                return filename, line
             return filename, frame.f_lineno
         frame = frame.f_back
     return "", 0

@@ -106,11 +106,10 @@ class Returns:
 
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``.
         """
+        self.count()
         to_raise = []
         for holding, leak in self.leaks:
             ledger = holding.ledger
-            ledger.count_leak(holding)
-            logger.warning("%s", leak.describe())
             try:
                 connection_leaked.send(ledger.app, leak=leak)
             except Exception:
@@ -119,6 +118,12 @@ class Returns:
                 to_raise.append(leak)
         if to_raise:
             raise LeakError(tuple(to_raise))
+
+    def count(self) -> None:
+        """Count and log the leaks, without a signal: its receivers may be the cause."""
+        for holding, leak in self.leaks:
+            holding.ledger.count_leak(holding)
+            logger.warning("%s", leak.describe())
 
 
 def _return(holding: Holding, fairy: PoolProxiedConnection) -> str:

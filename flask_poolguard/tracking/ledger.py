@@ -11,7 +11,7 @@ import typing as t
 import weakref
 
 from flask import globals as flask_globals
-from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import CloseReason, InheritedConnection, Recycle, keep_from_finalising
@@ -42,8 +42,20 @@ NO_ROUTE: t.Final = "(no route)"
 OUTSIDE: t.Final = "(outside any request)"
 
 
-# An engine's dialect stays the same through dispose() and execution_options().
-ledgers: weakref.WeakKeyDictionary[Dialect, PoolLedger] = weakref.WeakKeyDictionary()
+# An engine's dialect stays the same through dispose() and execution_options(). The
+# ledger hangs on it, so that both go when the engine goes: a table of all ledgers
+# would keep every engine alive, because a ledger knows its connections.
+_ON_DIALECT: t.Final = "_poolguard_ledger"
+
+
+def ledger_of(engine: Engine) -> PoolLedger | None:
+    """Return the books of an engine's pool, None if it has no guard."""
+    return engine.dialect.__dict__.get(_ON_DIALECT)
+
+
+def keep_ledger(engine: Engine, ledger: PoolLedger) -> None:
+    """Let a ledger be found by its engine."""
+    engine.dialect.__dict__[_ON_DIALECT] = ledger
 
 
 class Holding:

@@ -188,14 +188,15 @@ class PoolPage:
     ) -> None:
         """Write the block; the caller sees to it that calls do not overlap."""
         facts, intern = self._facts, self._file.intern
-        self._sequence += 1
+        # Kept apart: a collection may write the block again in the middle of this.
+        self._sequence = sequence = self._sequence + 1
         named: list[int] = []
         for (endpoint, site), count in leaks.items():
             named += (intern(endpoint), intern(site), count)
         self._file.write(
             self._region,
             BLOCK.pack(
-                self._sequence,
+                sequence,
                 intern(facts.bind),
                 intern(facts.url),
                 intern(facts.pool_class),
@@ -211,6 +212,6 @@ class PoolPage:
                 _monotonic(),
                 *named,
                 *(0,) * (3 * LEAKS - len(named)),
-                self._sequence,
+                sequence,
             ),
         )

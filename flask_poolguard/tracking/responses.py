@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import typing as t
+from collections import deque
 from collections.abc import Callable, Iterator
 from io import IOBase
 
@@ -18,6 +18,9 @@ if t.TYPE_CHECKING:
 class GuardedResponse:
     """A response body that still runs the app's code while it is read.
 
+    :param end: ends its scope.
+    :param dropped: takes the scope if nobody closed it before it was collected.
+
     Its scope is only current within ``next`` and ``close``: what a thread does
     between two reads is not done for the response.
     """
@@ -27,10 +30,12 @@ class GuardedResponse:
         body: t.Iterable[bytes],
         scope: ResponseScope,
         end: Callable[[ResponseScope], None],
+        dropped: deque[ResponseScope],
     ) -> None:
         self._body = body
         self._iterator = iter(body)
         self._end = end
+        self._dropped = dropped
         self.scope = scope
 
     def __iter__(self) -> GuardedResponse:
@@ -38,6 +43,7 @@ class GuardedResponse:
 
     def __next__(self) -> bytes:
         before = self.scope.enter()
+        self.scope.reader = self.scope.runner
         try:
             return next(self._iterator)
         finally:
@@ -59,8 +65,10 @@ class GuardedResponse:
                 self.scope.leave(before)
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
-            self.close()
+        # No more than this: a collection may strike within a ContextVar's own set(),
+        # and to set one then crashes CPython 3.11.
+        if not self.scope.ended:
+            self._dropped.append(self.scope)
 
 
 def runs_app_code(body: object, environ: WSGIEnvironment) -> bool:

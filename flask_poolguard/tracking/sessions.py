@@ -14,16 +14,17 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from flask.globals import _cv_app
 from sqlalchemy import event
 
-from .ledger import Holding, current_endpoint, ledgers
+from .ledger import Holding, current_endpoint, ledger_of
 from .scope import home_of, number_sessions, scope_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
     from flask.ctx import AppContext
     from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from .scope import Scope
 
@@ -53,10 +54,14 @@ def listen() -> None:
         event.listen(Session, "after_begin", _after_begin)
 
 
-def _after_begin(session: Session, transaction: object, connection: Connection) -> None:
-    ledger = ledgers.get(connection.engine.dialect)
+def _after_begin(
+    session: Session, transaction: SessionTransaction, connection: Connection
+) -> None:
+    ledger = ledger_of(connection.engine)
+    if ledger is None or not _took(transaction, connection):
+        return
     record = getattr(connection.connection, "_connection_record", None)
-    holding = None if ledger is None or record is None else ledger.out.get(record)
+    holding = None if record is None else ledger.out.get(record)
     if holding is None or holding.session is not None:
         return
     holding.session = weakref.ref(session)
@@ -68,10 +73,21 @@ def _after_begin(session: Session, transaction: object, connection: Connection) 
         owner = holding.scope
     if owner is not None:
         session.info[_OWNER] = weakref.ref(owner)
-        if owner is not holding.scope:
+        if holding.scope is not None and owner is not holding.scope:
             # A session of an outer context that is used within an inner one: the
             # inner context's end must leave it alone.
             owner.adopt(holding)
+
+
+def _took(transaction: SessionTransaction, connection: Connection) -> bool:
+    """Tell whether a session took the connection itself; it may be bound to one that
+    somebody else took, and closes.
+
+    Private; the same in SQLAlchemy 2.0.31 and 2.1.9: per connection a tuple, the last
+    of which says whether the session is to close it.
+    """
+    known = transaction._connections.get(connection)
+    return known is not None and bool(known[3])
 
 
 def isolate_session_teardown(app: Flask) -> None:
@@ -93,11 +109,29 @@ def isolate_session_teardown(app: Flask) -> None:
 
 def end_current(app: Flask) -> None:
     """End the database extension's sessions of the current context."""
-    from flask.globals import _cv_app
-
     context = _cv_app.get(None)
     if context is not None:
         end_sessions(app, context)
+
+
+def has_sessions(context: AppContext) -> bool:
+    """Tell whether the database extension has sessions of a context."""
+    if _LITE_SESSIONS in context.g:
+        return True
+    registry = _registry_of(context.app)
+    if registry is None:
+        return False
+    scope_function = getattr(registry, "scopefunc", None)
+    if getattr(scope_function, "__name__", "") == "_app_ctx_id":  # the extension's own
+        return id(context) in registry.registry
+    # An app's own; it can only be asked within the context.
+    return _cv_app.get(None) is context and bool(registry.has())
+
+
+def _registry_of(app: Flask) -> t.Any:
+    # Flask-SQLAlchemy's is an attribute; to ask for Lite's property would make one.
+    scoped = getattr(app.extensions.get("sqlalchemy"), "__dict__", {}).get("session")
+    return getattr(scoped, "registry", None)
 
 
 def end_sessions(app: Flask, context: AppContext) -> str | None:
@@ -106,9 +140,7 @@ def end_sessions(app: Flask, context: AppContext) -> str | None:
     :return: the endpoint that left one in the middle of a transaction, if any did.
     """
     sessions: list[t.Any] = []
-    # Flask-SQLAlchemy's is an attribute; to ask for Lite's property would make one.
-    scoped = getattr(app.extensions.get("sqlalchemy"), "__dict__", {}).get("session")
-    registry = getattr(scoped, "registry", None)
+    registry = _registry_of(app)
     if registry is not None:
         sessions += _take_from(registry, context)
     sessions += (context.g.pop(_LITE_SESSIONS, None) or {}).values()
@@ -129,8 +161,6 @@ def end_sessions(app: Flask, context: AppContext) -> str | None:
 
 def _take_from(registry: t.Any, context: AppContext) -> list[t.Any]:
     """Take a context's session out of Flask-SQLAlchemy's scoped registry."""
-    from flask.globals import _cv_app
-
     by_key = getattr(registry, "registry", None)
     if isinstance(by_key, dict) and id(context) in by_key:
         return [by_key.pop(id(context))]

@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 import typing as t
+from collections.abc import Iterator
 
 FOLDER: t.Final = "flask-poolguard"
 
@@ -59,12 +60,11 @@ def trust(folder: str) -> None:
         raise StateDirError(f"{folder} is writable by others; chmod 0700 it")
 
 
-def prepare(configured: str | None) -> str:
-    """Return the first folder in which files can be made, making it if need be.
+def usable(configured: str | None, reasons: list[str]) -> Iterator[str]:
+    """Give the folders in which files can be made, making them if need be.
 
-    :raises StateDirError: none is usable; names each with its reason.
+    :param reasons: takes, for each folder that is not usable, why.
     """
-    reasons = []
     for folder in candidates(configured):
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -77,6 +77,6 @@ def prepare(configured: str | None) -> str:
             reasons.append(str(error))
             continue
         if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-        reasons.append(f"{folder}: not writable")
-    raise StateDirError("; ".join(reasons))
+            yield folder
+        else:
+            reasons.append(f"{folder}: not writable")

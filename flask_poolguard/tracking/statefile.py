@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 import typing as t
+import weakref
 
 from . import identity
 from .layout import (
@@ -29,7 +30,7 @@ from .layout import (
     STRINGS_SIZE,
     region_size,
 )
-from .statedir import StateDirError, prepare
+from .statedir import StateDirError, usable
 
 try:
     import fcntl
@@ -44,7 +45,7 @@ SUFFIX: t.Final = ".state"
 class NoStateFile:
     """The null object: nothing is shown to other processes."""
 
-    path: str | None = None
+    path: str = ""
 
     def add_region(self, slots: int) -> int:
         """Return a place that nothing is written to."""
@@ -77,42 +78,35 @@ class StateFile(NoStateFile):
     def __init__(self, folder: str | None, about: dict[str, t.Any]) -> None:
         if fcntl is None:
             raise StateDirError("this platform has no file locks")
-        folder = prepare(folder)
-        remove_dead(folder)
-        name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-        self.path = os.path.join(folder, name)
+        header = json.dumps({**identity.whoami(), **about}).encode()
+        if len(header) > HEADER_SIZE - 16:
+            raise StateDirError(f"the app's name or path is too long ({len(header)})")
         self._lock = threading.RLock()
         self._strings: dict[str, int] = {}
         # 0 means "none", so the first string stands behind one unused entry.
         self._strings_end = STRING_LENGTH.size
         self._pools = 0
         self._size = REGIONS_OFFSET
-        hidden = os.path.join(folder, f".{name}")
-        header = json.dumps({**identity.whoami(), **about}).encode()
-        if len(header) > HEADER_SIZE - 16:
-            raise StateDirError(f"the app's name or path is too long ({len(header)})")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self._fd = os.open(hidden, flags, 0o600)
-            try:
-                # Space is reserved at once: a later write cannot find it missing.
-                _reserve(self._fd, 0, REGIONS_OFFSET)
-                os.pwrite(self._fd, MAGIC + len(header).to_bytes(8, "little"), 0)
-                os.pwrite(self._fd, header, 16)
-                # Locked before it gets its name: a named file without a lock is dead.
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.rename(hidden, self.path)
-            except OSError:
-                os.unlink(hidden)
-                os.close(self._fd)
-                raise
-        except OSError as error:
-            raise StateDirError(f"{folder}: {error.strerror}") from error
+        self._fd, self.path = _create_in_first(folder, header)
+        self._is_open = True
+        # For an app that is collected before its process ends. The descriptor is
+        # closed nowhere else in its own process: a thread may be about to write, and
+        # the number might by then be another file's.
+        self._finalizer = weakref.finalize(
+            self, _finish, self._fd, self.path, os.getpid()
+        )
+        self._finalizer.atexit = False
 
     def add_region(self, slots: int) -> int:
         """Make room for one more pool; return its offset, 0 if there is none."""
         with self._lock:
-            if self._pools == MAX_POOLS or self._fd < 0:
+            if not self._is_open:
+                return 0
+            if self._pools == MAX_POOLS:
+                logger.warning(
+                    "Other processes see the first %d pools of this app only.",
+                    MAX_POOLS,
+                )
                 return 0
             offset = self._size
             try:
@@ -128,7 +122,7 @@ class StateFile(NoStateFile):
 
     def write(self, offset: int, data: bytes) -> None:
         """Write bytes at an offset; offset 0 is nowhere."""
-        if offset and self._fd >= 0:
+        if offset and self._is_open:
             try:
                 os.pwrite(self._fd, data, offset)
             except OSError as error:
@@ -140,6 +134,7 @@ class StateFile(NoStateFile):
         if found is not None:
             return found
         data = text.encode("utf-8", "replace")[:MAX_STRING]
+        data = data.decode("utf-8", "ignore").encode()  # not half a character
         with self._lock:
             if text in self._strings:
                 return self._strings[text]
@@ -154,16 +149,16 @@ class StateFile(NoStateFile):
 
     def abandon(self) -> None:
         """Close the parent's file in a child, which keeps the parent's lock."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._is_open = False
+        if self._finalizer.detach():
+            os.close(self._fd)
 
     def remove(self) -> None:
         """Take the file away when its worker ends."""
-        if self._fd >= 0:
+        if self._is_open:
+            self._is_open = False
             with contextlib.suppress(OSError):
-                os.unlink(t.cast(str, self.path))
-            self.abandon()
+                os.unlink(self.path)
 
     def _give_up(self, error: OSError) -> None:
         logger.warning(
@@ -173,6 +168,45 @@ class StateFile(NoStateFile):
             error.strerror,
         )
         self.remove()
+
+
+def _create_in_first(configured: str | None, header: bytes) -> tuple[int, str]:
+    """Make a file in the first folder that has room for it."""
+    name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    reasons: list[str] = []
+    for folder in usable(configured, reasons):
+        remove_dead(folder)
+        try:
+            return _create(folder, name, header), os.path.join(folder, name)
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+    raise StateDirError("; ".join(reasons))
+
+
+def _create(folder: str, name: str, header: bytes) -> int:
+    hidden = os.path.join(folder, f".{name}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(hidden, flags, 0o600)
+    try:
+        # Space is reserved at once: a later write cannot find it missing.
+        _reserve(fd, 0, REGIONS_OFFSET)
+        os.pwrite(fd, MAGIC + len(header).to_bytes(8, "little"), 0)
+        os.pwrite(fd, header, 16)
+        # Locked before it gets its name: a named file without a lock is dead.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(hidden, os.path.join(folder, name))
+    except OSError:
+        os.unlink(hidden)
+        os.close(fd)
+        raise
+    return fd
+
+
+def _finish(fd: int, path: str, pid: int) -> None:
+    if os.getpid() == pid:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    os.close(fd)
 
 
 def _reserve(fd: int, offset: int, size: int) -> None:

@@ -12,6 +12,7 @@ import functools
 import logging
 import typing as t
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -30,7 +31,7 @@ from .scope import (
     this_thread,
     unclosed_var,
 )
-from .sessions import end_sessions
+from .sessions import end_sessions, has_sessions
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,6 +51,8 @@ class Teardown:
         self._app_ref = weakref.ref(app)
         self._books = books
         self._on_push = on_push
+        # Responses that were collected before anybody closed them.
+        self._dropped: deque[ResponseScope] = deque()
         # Strong references to the methods are kept by the app's own extension state.
         appcontext_pushed.connect(self._pushed, app)
         request_finished.connect(self._finished, app)
@@ -93,11 +96,35 @@ class Teardown:
         :param raised: one of the app's teardown functions did.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         """
+        if self._is_clean(context):
+            _forget(context)
+            return
         returns = Returns()
         try:
             self._sweep(context, returns, raised)
         finally:
-            returns.report()
+            try:
+                returns.report()
+            finally:
+                # Receivers of the signal and log handlers may use the database too.
+                if returns.leaks and not self._is_clean(context):
+                    again = Returns()
+                    self._sweep(context, again, raised=False)
+                    again.count()
+
+    def _is_clean(self, context: AppContext) -> bool:
+        """Tell whether a context left nothing behind, and close its scope if so."""
+        if has_sessions(context):
+            return False
+        for ledger in self._books.ledgers:
+            if ledger.left_behind:
+                return False
+        scope = scope_of(context)
+        if scope is not None:
+            if scope.holdings:
+                return False
+            scope.ended = True
+        return True
 
     def _sweep(self, context: AppContext, returns: Returns, raised: bool) -> None:
         response = current_response()
@@ -123,9 +150,7 @@ class Teardown:
                     response.adopt(holding)
             else:
                 returns.end_scope(scope)
-            if response is not None and context in response.contexts[1:]:
-                # Not the request's own, the end of which may not be over yet.
-                response.contexts.remove(context)
+            _forget(context)
             for ledger in self._books.ledgers:
                 if ledger.left_behind:
                     returns.end_left_behind(ledger.left_behind)
@@ -147,9 +172,12 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
+        while self._dropped:
+            self.end_response(self._dropped.popleft())
         if getattr(start_response, "__module__", "") != "werkzeug.test":
-            self._close_abandoned()
+            self._close_abandoned(environ)
         scope = ResponseScope(t.cast("Flask", self._app_ref()))
+        scope.input = environ.get("wsgi.input")
         before = scope.enter()
         streams = False
         try:
@@ -166,7 +194,7 @@ class Teardown:
                 scope.leave(before)
         if not streams:
             return body
-        response = GuardedResponse(body, scope, self.end_response)
+        response = GuardedResponse(body, scope, self.end_response, self._dropped)
         unclosed_var.set(weakref.ref(response))
         return response
 
@@ -175,28 +203,43 @@ class Teardown:
 
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         """
-        returns = Returns()
         contexts, scope.contexts = scope.contexts, []
         current = _cv_app.get(None)
+        # Still pushed: a stream's, or kept by a debugger or a test client.
+        contexts = [
+            each
+            for each in contexts
+            if each is not current and not self._is_clean(each)
+        ]
         scope.keeps = False
+        if not contexts and not scope.holdings:
+            scope.ended = True
+            return
+        returns = Returns()
         with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
             stack.callback(returns.report)
             stack.callback(returns.end_scope, scope)
             for context in contexts:
-                # Still pushed: a stream's, or kept by a debugger or a test client.
-                if context is not current:
-                    stack.callback(self._sweep, context, returns, raised=False)
+                stack.callback(self._sweep, context, returns, raised=False)
 
-    def _close_abandoned(self) -> None:
+    def _close_abandoned(self, environ: WSGIEnvironment) -> None:
         """Close the last response of this thread if its server forgot to.
 
         PEP 3333 demands that call. Without it a ``stream_with_context`` leaves its
-        context behind for the next request (pallets/flask#6123). Not for Werkzeug's
-        test client, which may rightly read two responses in turns.
+        context behind for the next request (pallets/flask#6123). A response may
+        rightly stay open during another call if it is read by another thread, if a
+        middleware makes several calls for one request, or if the caller is
+        Werkzeug's test client.
         """
         reference = unclosed_var.get()
         response = None if reference is None else reference()
         if response is None or response.scope.ended or response.scope.runner:
+            return
+        scope = response.scope
+        if _cv_app.get(None) not in scope.contexts and (
+            scope.reader is not this_thread.mark.ref
+            or scope.input is environ.get("wsgi.input")
+        ):
             return
         logger.warning(
             "The response of %s was never closed by its server; it is closed now,"
@@ -234,3 +277,12 @@ class Teardown:
             return call
 
         app.async_to_sync = async_to_sync  # type: ignore[method-assign]
+
+
+def _forget(context: AppContext) -> None:
+    """Take a context that has ended off its response's list, unless it is the
+    request's own, the end of which may not be over yet.
+    """
+    response = current_response()
+    if response is not None and context in response.contexts[1:]:
+        response.contexts.remove(context)

@@ -1,0 +1,78 @@
+"""Greenlets that a timeout strikes, or somebody kills, in the middle of a query."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from tests.support.app_server import REPOSITORY
+
+DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request: pytest.FixtureRequest) -> URL:
+    """Return a fresh database's address, for each driver that cooperates."""
+    driver: str = request.param
+    fixture = "mariadb_url" if driver.startswith("mysql") else "postgresql_url"
+    found: URL = request.getfixturevalue(fixture)
+    return found.set(drivername=driver)
+
+
+def run(url: URL, scenario: str, **config: Any) -> dict[str, Any]:
+    """Return what the program found."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.apps.greenlets"),
+            *(url.render_as_string(hide_password=False), scenario, json.dumps(config)),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+class TestStruck:
+    @pytest.mark.parametrize("scenario", ["timeout", "kill"])
+    def test_the_connection_is_back_and_no_answer_is_read_by_another_request(
+        self, url: URL, scenario: str
+    ) -> None:
+        found = run(url, scenario)
+        assert found["answers"]
+        assert (found["out"], found["holdings"], found["left_behind"]) == (0, 0, 0)
+
+    def test_a_pool_of_one_connection_goes_on_working(self, url: URL) -> None:
+        size = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 0}
+        found = run(url, "timeout", **size)
+        assert found["answers"]
+        assert (found["out"], found["holdings"]) == (0, 0)
+
+    def test_without_pooling_nothing_is_left_either(self, url: URL) -> None:
+        found = run(url, "timeout", POOLGUARD_POOL_CLASS="null")
+        assert found["answers"]
+        assert found["holdings"] == 0
+
+    @pytest.mark.stress
+    def test_hundreds_of_timeouts_at_any_moment_leave_nothing(self, url: URL) -> None:
+        found = run(url, "storm")
+        assert found["answers"]
+        assert found["enough"]
+        assert (found["out"], found["holdings"], found["left_behind"]) == (0, 0, 0)
+
+
+class TestBystanders:
+    def test_a_greenlet_that_works_on_is_left_alone(self, url: URL) -> None:
+        found = run(url, "bystander")
+        assert found["answers"]
+        # What the greenlet forgot that had ended came back, the other one's did not.
+        assert found["during"] == 1
+        assert (found["out"], found["leaks"]) == (0, 1)
