@@ -368,6 +368,21 @@ class TestOtherPools:
             connection.commit()
         assert titles(forked_database) == ["before"]
 
+    @pytest.mark.parametrize("pool_class", CLASSES)
+    def test_a_disposal_in_the_child_closes_nothing_of_the_parents(
+        self, pool_class: Any, forked_database: Database
+    ) -> None:
+        with self.engine(forked_database.url, pool_class) as engine:
+            ours = checked_out_id(engine)
+
+            def work() -> int:
+                engine.dispose()
+                return checked_out_id(engine)
+
+            assert in_child(work) != ours
+            if pool_class is not NullPool:
+                assert checked_out_id(engine) == ours
+
     def test_an_in_memory_database_is_copied_as_the_process_is(
         self, fork: Fork
     ) -> None:

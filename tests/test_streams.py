@@ -216,6 +216,7 @@ class TestEnds:
             call = Call(shop, f"/{stream}")
             call.next()
             call.drop()
+            read_all(Call(shop, "/fine"))
             assert shop.out() == 0, stream
             Witness(shop).assert_nothing_left()
 

@@ -75,7 +75,7 @@ class GuardedPool(QueuePool):
         self._recycle_known = Recycle(None, "not known before the first connection")
         self._limit_known: float | None = None
         self._warned: dict[str, object] = {}
-        self._retired = False
+        self._disposed = self._retired = False
         self._pid = os.getpid()
         self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.max_age_seconds
@@ -202,6 +202,7 @@ class GuardedPool(QueuePool):
         """Close what is idle; in a child only what the child itself opened."""
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
+        self._disposed = True
         super().dispose()
 
     def recreate(self) -> GuardedPool:
@@ -212,8 +213,9 @@ class GuardedPool(QueuePool):
         """
         self.logger.info("Pool recreating")
         self._retired = True
-        # What came back between dispose() and this.
-        for _ in range(self._pool.qsize()):
+        # What came back between dispose() and this; without a dispose()
+        # (``Engine.dispose(close=False)``) the idle connections are to stay open.
+        for _ in range(self._pool.qsize() if self._disposed else 0):
             try:
                 self._pool.get(False).close()
             except sqla_queue.Empty:
