@@ -19,6 +19,7 @@ from tests.support.shop import (
     Shop,
     Step,
     Witness,
+    raises,
     take_connection,
     take_db_session,
 )
@@ -141,7 +142,7 @@ class TestAsyncViews:
             return "taken"
 
         shop.app.config["FAILS"] = True
-        with pytest.raises(ZeroDivisionError):
+        with raises(ZeroDivisionError):
             shop.client.get("/misuse")
         assert shop.out() == 0
         Witness(shop).assert_nothing_left()

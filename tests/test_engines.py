@@ -413,14 +413,22 @@ class TestPlainEngines:
             with pytest.raises(SetupError, match="guarded already, as bind 'audit'"):
                 pools(app)
 
-    @pytest.mark.parametrize("url", [URL, "sqlite://"])
-    def test_one_engine_cannot_serve_two_apps(self, url: str) -> None:
-        one, other, engine = Flask("one"), Flask("other"), sa.create_engine(url)
-        PoolGuard(one).register(engine, name="audit")
-        PoolGuard(other).register(engine, name="log")
-        pools(one)
-        with pytest.raises(SetupError, match="guarded already, as bind 'audit'"):
-            pools(other)
+    def test_one_engine_may_serve_two_apps_and_is_shown_with_the_newest(
+        self, sqlite_url: sa.URL
+    ) -> None:
+        """An engine of a module, and a factory that makes an app per test."""
+        one, other, engine = Flask("one"), Flask("other"), sa.create_engine(sqlite_url)
+        one.config["POOLGUARD_POOL_SIZE"] = 7
+        for app in (one, other):
+            PoolGuard(app).register(engine, name="audit")
+            pools(app)
+        assert guarded(one)["audit"].settings.pool_size.value == 7
+        assert guarded(other)["audit"].settings.pool_size.value == 5
+        for app in (one, other):
+            with app.app_context():
+                connection = engine.connect()
+            assert not connection.connection.is_valid
+        assert guarded(other)["audit"].ledger.figure("leaks") == 2
 
     def test_an_engine_with_execution_options_of_its_own_is_guarded_with_its_base(
         self,

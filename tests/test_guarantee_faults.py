@@ -93,8 +93,8 @@ def outcome(shop: Shop, path: str) -> tuple[object, ...]:
     """Return all that a client sees of a request."""
     try:
         response = shop.client.get(path)
-    except FaultError as error:
-        return ("raised", type(error))
+    except (FaultError, ExceptionGroup) as error:
+        return ("raised", repr(error))
     return (response.status, response.data, sorted(response.headers))
 
 

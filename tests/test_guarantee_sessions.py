@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import flask.globals
 import pytest
 from flask import Flask, request
 from flask_sqlalchemy_lite import SQLAlchemy as LiteSQLAlchemy
@@ -21,6 +22,7 @@ from tests.support.shop import (
     Witness,
     add_database,
     add_guard,
+    raises,
     take_db_session,
 )
 
@@ -75,7 +77,7 @@ class TestInheritance:
     ) -> None:
         """CPython uses the `id` of a context again, by which sessions are kept."""
         client = shop.client
-        with pytest.raises(FaultError):
+        with raises(FaultError):
             client.get("/stray?fails")
         for _ in range(200):
             client.get("/commit")
@@ -86,7 +88,7 @@ class TestInheritance:
     ) -> None:
         client = shop.client
         for _ in range(20):
-            with pytest.raises(FaultError):
+            with raises(FaultError):
                 client.get("/stray?fails")
             assert client.get("/commit").text == "committed"
         assert len(shop.db.session.registry.registry) == 0
@@ -95,15 +97,19 @@ class TestInheritance:
     def test_a_session_without_a_transaction_is_ended_without_a_word(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with pytest.raises(FaultError):
+        with raises(FaultError):
             shop.client.get("/commit?fails")
         assert len(shop.db.session.registry.registry) == 0
         assert [r for r in caplog.records if r.name == LOGGER] == []
 
+    @pytest.mark.skipif(
+        not hasattr(flask.globals, "_cv_request"),
+        reason="Flask 3.2 runs all teardown functions, so the session is closed",
+    )
     def test_a_session_in_a_transaction_is_named_in_the_log(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with pytest.raises(FaultError):
+        with raises(FaultError):
             shop.client.get("/stray?fails")
         (record,) = [r for r in caplog.records if r.name == LOGGER]
         assert "session of stray was left in the middle" in record.getMessage()
@@ -134,7 +140,7 @@ class TestScopefunc:
                 shop.db.session.commit()
                 return "committed"
 
-            with pytest.raises(FaultError):
+            with raises(FaultError):
                 shop.client.get("/stray?fails")
             assert shop.out() == 0
             shop.client.get("/commit")
@@ -208,7 +214,7 @@ class TestThreadSessions:
 
 class TestSeveralBinds:
     def test_one_session_on_two_binds_gives_both_back(self, shop: Shop) -> None:
-        with pytest.raises(FaultError):
+        with raises(FaultError):
             shop.client.get("/both?fails")
         assert shop.out() == 0
         Witness(shop).assert_nothing_left()
@@ -285,7 +291,7 @@ class TestFlaskSQLAlchemyLite:
 
         try:
             app.test_client().get("/")
-        except FaultError:
+        except (FaultError, ExceptionGroup):
             assert fails
         (ledger,) = app.extensions["poolguard"].books.ledgers
         assert ledger.out == {}

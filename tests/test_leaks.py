@@ -26,6 +26,8 @@ from tests.support.shop import (
     Shop,
     Step,
     Witness,
+    first_of,
+    raises,
     take_connection,
     take_db_session,
     take_other_bind,
@@ -299,7 +301,7 @@ class TestOnLeak:
     def test_raise_raises_after_everything_is_back(self, sqlite_url: Any) -> None:
         with Shop(sqlite_url, POOLGUARD_ON_LEAK="raise") as shop:
             misuse_view(shop, take_connection, take_other_bind)
-            with pytest.raises(LeakError) as raised:
+            with raises(LeakError) as raised:
                 shop.client.get("/misuse")
             assert sorted(leak.bind for leak in raised.value.leaks) == [
                 "default",
@@ -313,8 +315,9 @@ class TestOnLeak:
         with Shop(sqlite_url, POOLGUARD_ON_LEAK="raise") as shop:
             shop.app.cli.command("misuse")(lambda: take_connection(shop))
             result = shop.app.test_cli_runner().invoke(args=["misuse"])
-            assert isinstance(result.exception, LeakError)
-            with pytest.raises(LeakError), shop.app.app_context():
+            assert result.exception is not None
+            assert first_of(LeakError, result.exception) is not None
+            with raises(LeakError), shop.app.app_context():
                 take_connection(shop)
             assert shop.out() == 0
 
@@ -326,7 +329,7 @@ class TestOnLeak:
                 take_connection(shop)
                 raise ZeroDivisionError
 
-            with pytest.raises(LeakError) as raised:
+            with raises(LeakError) as raised:
                 shop.client.get("/misuse")
             assert isinstance(raised.value.__context__, ZeroDivisionError)
             assert shop.out() == 0
@@ -340,7 +343,7 @@ class TestOnLeak:
             sqlite_url, POOLGUARD_BINDS={"other": {"on_leak": "raise"}}, seeds=False
         ) as shop:
             misuse_view(shop, take_connection, take_other_bind)
-            with pytest.raises(LeakError) as raised:
+            with raises(LeakError) as raised:
                 shop.client.get("/misuse")
             assert [leak.bind for leak in raised.value.leaks] == ["other"]
 
@@ -449,6 +452,12 @@ class TestAnswersStillToCome:
 
     ENDLESS = "SELECT seq FROM seq_1_to_100000000"
 
+    @pytest.fixture(autouse=True)
+    def collected_here(self) -> Iterator[None]:
+        """Let what is unread be collected in this test, not in another one."""
+        yield
+        gc.collect()
+
     def test_an_unread_server_side_cursor_of_pymysql(
         self, mariadb_url: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -515,8 +524,6 @@ class TestAnswersStillToCome:
         assert shop.ledger.figure("dead") == dead + 1
         with shop.engine.connect() as connection:
             assert connection.scalar(COUNT) == 1
-        shop.kept.clear()
-        gc.collect()
 
     def test_a_query_of_psycopg_that_is_still_running(
         self, postgresql: Any, postgresql_url: Any
@@ -563,7 +570,7 @@ class TestInterruptions:
         with shop.app.app_context():
             for engine in shop.engines.values():
                 event.listen(engine.pool, "reset", strike)
-        with pytest.raises(KeyboardInterrupt):
+        with raises(KeyboardInterrupt):
             shop.client.get("/misuse")
         assert struck.is_set()
         assert shop.out() == 0
@@ -584,7 +591,7 @@ class TestInterruptions:
 
         with shop.app.app_context():
             event.listen(shop.engine, "rollback", strike, once=True)
-        with pytest.raises(KeyboardInterrupt):
+        with raises(KeyboardInterrupt):
             shop.client.get("/misuse")
         assert shop.out() == 0
         Witness(shop).assert_nothing_left()

@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from ..config import Setting
 from ..pool import GuardedPool
+from ..tracking.ledger import ledger_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -71,6 +72,9 @@ def find(app: Flask) -> list[Found]:
 def plain(engine: Engine | AsyncEngine, bind: str) -> Found:
     """Describe an engine that the app made itself."""
     engine = t.cast(Engine, getattr(engine, "sync_engine", engine))
+    known = ledger_of(engine)
+    if known is not None:  # of another app; its pool has that one's settings
+        return Found(bind, engine, known.options)
     options = _unusual(engine, bind)
     if type(engine.pool) is not engine.dialect.get_dialect_pool_class(engine.url):
         kind = values_of(engine.pool)["pool_class"]

@@ -47,14 +47,24 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     """Put a guarded pool on an engine, or watch the pool that it must keep.
 
     :raises ConfigError: a setting contradicts an option of the engine.
-    :raises SetupError: the engine is guarded already.
+    An engine that two apps share belongs to the one that was set up last; the
+    guarantee holds for both.
+
+    :raises SetupError: the app has guarded this engine already.
     """
     engine, pool = found.engine, found.engine.pool
     known = ledger_of(engine)
-    if known is not None:
+    if known is not None and known.app is app:
         raise SetupError(
             f"The engine of bind {found.bind!r} is guarded already, as bind"
-            f" {known.facts.bind!r}; give each app and each bind an engine of its own."
+            f" {known.facts.bind!r}; give each bind an engine of its own."
+        )
+    if known is not None and known.app is not None:
+        # A module's engine and an app factory, called once per test.
+        logger.info(
+            "The engine of bind %r now shows in the status of the newest app, %r.",
+            found.bind,
+            app.name,
         )
     settings = config.for_bind(found.bind, found.options)
     pool_class = _pool_class(pool, settings)
@@ -72,6 +82,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     else:
         _replace(engine, pool_class, settings, ledger)
     books.ledgers.append(ledger)
+    ledger.options = found.options
     keep_ledger(engine, ledger)
     return Guarded(found.bind, engine, settings, ledger)
 

@@ -18,6 +18,8 @@ if t.TYPE_CHECKING:
 # Which process opened a connection; in its record's ``info``.
 _PID: t.Final = "_poolguard_pid"
 
+_EVENTS: t.Final = ("connect", "checkout", "checkin", "detach", "close", "invalidate")
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -44,7 +46,7 @@ class _Watcher:
 
     def listen(self, engine: Engine) -> None:
         """Listen to the pool that the engine has now, and to those after it."""
-        for name in ("connect", "checkout", "checkin", "close", "invalidate"):
+        for name in _EVENTS:
             event.listen(engine.pool, name, getattr(self, name))
 
     def connect(self, connection: object, record: ConnectionPoolEntry) -> None:
@@ -69,6 +71,9 @@ class _Watcher:
 
     def checkin(self, connection: object, record: ConnectionPoolEntry) -> None:
         self._ledger.gave(record)
+
+    def detach(self, connection: object, record: ConnectionPoolEntry) -> None:
+        self._ledger.gave(record)  # without its connection
 
     def close(self, connection: object, record: ConnectionPoolEntry) -> None:
         self._ledger.closed(record, None)

@@ -9,6 +9,7 @@ import threading
 import time
 import typing as t
 import weakref
+from collections.abc import Mapping
 
 from flask import globals as flask_globals
 from sqlalchemy.engine import Engine
@@ -174,6 +175,8 @@ class PoolLedger:
         self._open_file = open_file
         self._recycle = recycle
         self._server_limit: float | None = None
+        # What the user set on the engine before it was guarded, by setting name.
+        self.options: Mapping[str, t.Any] = {}
         self._start()
 
     def _start(self) -> None:
@@ -219,9 +222,13 @@ class PoolLedger:
         """Note who has it."""
         mark = this_thread.mark
         holding = Holding(self, record, fairy, mark.ref)
-        self.out[record] = holding
         if not self.facts.counted:
+            before = self.out.get(record)
+            if before is not None and before.fairy() is None:
+                self.forget(before)  # nobody told of its return
+            self.out[record] = holding
             return
+        self.out[record] = holding
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
             holding.is_listed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -37,7 +38,8 @@ def candidates(configured: str | None) -> list[str]:
         folders.append(os.path.join(logind, FOLDER))
     if os.path.isdir("/dev/shm"):  # noqa: S108 (a per-user folder, checked by trust)
         folders.append(f"/dev/shm/{FOLDER}-{user_id()}")  # noqa: S108
-    folders.append(os.path.join(tempfile.gettempdir(), f"{FOLDER}-{user_id()}"))
+    with contextlib.suppress(FileNotFoundError):  # none of them is writable
+        folders.append(os.path.join(tempfile.gettempdir(), f"{FOLDER}-{user_id()}"))
     return list(dict.fromkeys(folders))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Generic, Self, TypeVar
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
@@ -183,6 +184,42 @@ class Witness:
         """Check that only the seeds are there, and that nothing is locked."""
         assert self.names() == [SEED, SEED]
         self.write_everywhere()
+
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+class Raised(Generic[Error]):
+    """What was raised."""
+
+    value: Error
+
+
+@contextmanager
+def raises(kind: type[Error]) -> Iterator[Raised[Error]]:
+    """Check that a teardown raises, alone or in a group (Flask 3.2 collects)."""
+    raised: Raised[Error] = Raised()
+    try:
+        yield raised
+    except BaseException as error:
+        found = first_of(kind, error)
+        if found is None:
+            raise
+        raised.value = found
+    else:
+        pytest.fail(f"{kind.__name__} was not raised")
+
+
+def first_of(kind: type[Error], error: BaseException) -> Error | None:
+    """Return the first error of a kind, in groups of groups as well."""
+    if isinstance(error, kind):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for each in inner:
+        found = first_of(kind, each)
+        if found is not None:
+            return found
+    return None
 
 
 # Ways to take a connection. Each leaves a row that is not committed and a lock on the

@@ -1,0 +1,713 @@
+"""The books agree with the pool, and what others may read agrees with the books."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy.exc
+from flask import Flask
+from sqlalchemy import URL, Engine, create_engine, event, pool, text
+
+from flask_poolguard import PoolGuard
+from flask_poolguard.tracking.decoding import PoolState
+from flask_poolguard.tracking.ledger import PoolLedger
+from flask_poolguard.tracking.reader import read_workers
+from flask_poolguard.tracking.statefile import StateFile
+from tests.conftest import Database
+from tests.support.shop import Shop, Witness
+
+COUNT = text("SELECT COUNT(*) FROM item")
+
+
+def shown(app: Flask, bind: str = "default") -> PoolState:
+    """Return what another process sees of a pool of this one."""
+    search = read_workers(None, app.name, app.root_path)
+    assert search.problems == ()
+    (worker,) = search.workers
+    assert worker.header.pid == os.getpid()
+    return next(each for each in worker.pools if each.bind == bind)
+
+
+class Books:
+    """An engine under guard, and the three who know of its connections."""
+
+    def __init__(self, url: URL, **options: Any) -> None:
+        self.app = Flask("books")
+        self.engine = create_engine(url, **options)
+        PoolGuard(self.app).register(self.engine, app=self.app)
+        with self.app.app_context():
+            pass
+
+    @property
+    def ledger(self) -> PoolLedger:
+        """Return the books in memory."""
+        ledger: PoolLedger
+        (ledger,) = self.app.extensions["poolguard"].books.ledgers
+        return ledger
+
+    def agree(self, *, out: int, idle: int, detached: int = 0) -> PoolState:
+        """Check that pool, ledger, file and server tell the same."""
+        state = shown(self.app)
+        slots = [slot.out for slot in state.slots]
+        assert (slots.count(True), slots.count(False)) == (out, idle)
+        assert len(self.ledger.out) == out
+        assert self.engine.pool.checkedout() == out  # type: ignore[attr-defined] # a QueuePool's
+        return state
+
+    def agrees_with_server(self, database: Database, *, but: int = 0) -> None:
+        """Check that the file lists the sessions that the server has."""
+        if database.server is None:
+            return
+        listed = {slot.server_id for slot in shown(self.app).slots}
+        name = database.url.database
+        there = database.server.session_ids(database=name)
+        assert listed <= there
+        assert len(there) == len(listed) + but
+
+
+@pytest.fixture
+def books(database: Database) -> Iterator[Books]:
+    """Guard a pool of two and one more."""
+    books = Books(database.url, pool_size=2, max_overflow=1, pool_timeout=0.01)
+    yield books
+    books.engine.dispose()
+
+
+class TestFileAndPoolAgree:
+    def test_before_anything_was_taken(self, books: Books) -> None:
+        assert books.ledger.page is not None  # made with the first event
+        books.agree(out=0, idle=0)
+        with books.engine.connect():
+            pass
+        books.agree(out=0, idle=1)
+
+    def test_after_checkout_and_checkin(self, books: Books, database: Database) -> None:
+        first = books.engine.connect()
+        books.agree(out=1, idle=0)
+        second = books.engine.connect()
+        books.agree(out=2, idle=0)
+        first.close()
+        state = books.agree(out=1, idle=1)
+        books.agrees_with_server(database)
+        second.close()
+        state = books.agree(out=0, idle=2)
+        assert state.counts["connects"] == 2
+        assert state.counts["peak_checked_out"] == 2
+        assert state.slot_checkouts == 2
+
+    def test_after_overflow(self, books: Books, database: Database) -> None:
+        connections = [books.engine.connect() for _ in range(3)]
+        books.agree(out=3, idle=0)
+        for connection in connections:
+            connection.close()
+        state = books.agree(out=0, idle=2)
+        assert state.counts["overflow"] == 1
+        assert state.counts["connects"] == 3
+        books.agrees_with_server(database)
+
+    def test_after_a_timeout(self, books: Books) -> None:
+        connections = [books.engine.connect() for _ in range(3)]
+        with pytest.raises(sqlalchemy.exc.TimeoutError):
+            books.engine.connect()
+        state = books.agree(out=3, idle=0)
+        assert state.counts["timeouts"] == 1
+        assert state.counts["waiting"] == 0
+        assert state.waiting_since is None
+        for connection in connections:
+            connection.close()
+        books.agree(out=0, idle=2)
+
+    def test_while_somebody_waits(self, database: Database) -> None:
+        books = Books(database.url, pool_size=1, max_overflow=0, pool_timeout=20)
+        waiting = threading.Event()
+        began = books.ledger.began_waiting
+
+        def began_waiting() -> int:
+            ticket = began()
+            waiting.set()
+            return ticket
+
+        books.ledger.began_waiting = began_waiting  # type: ignore[method-assign] # tells us the moment
+        with ThreadPoolExecutor(1) as executor:
+            with books.engine.connect():
+                result = executor.submit(books.engine.connect)
+                assert waiting.wait(10)
+                state = books.agree(out=1, idle=0)
+                assert state.counts["waiting"] == 1
+                assert state.waiting_since is not None
+            result.result(10).close()
+        state = books.agree(out=0, idle=1)
+        assert state.counts["waiting"] == 0
+        books.engine.dispose()
+
+    def test_after_invalidation(self, books: Books, database: Database) -> None:
+        with books.engine.connect() as connection:
+            connection.invalidate()
+            state = books.agree(out=0, idle=0)
+            assert state.counts["dead"] == 1
+            connection.rollback()
+            connection.execute(text("SELECT 1"))
+            books.agree(out=1, idle=0)
+            books.agrees_with_server(database)
+        books.agree(out=0, idle=1)
+
+    def test_after_soft_invalidation(self, books: Books, database: Database) -> None:
+        raw = books.engine.raw_connection()
+        raw.invalidate(soft=True)
+        books.agree(out=1, idle=0)
+        raw.close()
+        books.agree(out=0, idle=1)
+        with books.engine.connect():
+            books.agree(out=1, idle=0)
+            books.agrees_with_server(database)
+
+    def test_after_detaching(self, books: Books, database: Database) -> None:
+        with books.engine.connect() as connection:
+            connection.detach()
+            books.agree(out=0, idle=0)
+            books.agrees_with_server(database, but=1)
+            assert connection.scalar(text("SELECT 1")) == 1
+            with books.engine.connect():
+                books.agree(out=1, idle=0)
+        books.agree(out=0, idle=1)
+        books.agrees_with_server(database)
+
+    def test_after_a_disposal_of_idle_connections(
+        self, books: Books, database: Database
+    ) -> None:
+        for connection in [books.engine.connect() for _ in range(2)]:
+            connection.close()
+        books.agree(out=0, idle=2)
+        books.engine.dispose()
+        books.agree(out=0, idle=0)
+        books.agrees_with_server(database)
+
+    def test_after_a_disposal_with_one_out(
+        self, books: Books, database: Database
+    ) -> None:
+        connection = books.engine.connect()
+        books.engine.dispose()
+        state = shown(books.app)
+        assert [slot.out for slot in state.slots] == [True]
+        with books.engine.connect():
+            assert [slot.out for slot in shown(books.app).slots] == [True, True]
+        connection.close()
+        books.agree(out=0, idle=1)
+        books.agrees_with_server(database)
+
+    def test_after_a_connect_that_failed(self, books: Books) -> None:
+        def fail(*_: object) -> None:
+            raise ConnectionError("no route")
+
+        event.listen(books.engine, "do_connect", fail, once=True)
+        with pytest.raises(ConnectionError):
+            books.engine.connect()
+        with books.engine.connect():
+            books.agree(out=1, idle=0)
+        books.agree(out=0, idle=1)
+
+    def test_after_a_lost_connection(self, served_database: Database) -> None:
+        books = Books(served_database.url, pool_size=2)
+        with books.engine.connect() as connection:
+            (slot,) = shown(books.app).slots
+            assert slot.server_id is not None
+            served_database.running_server.kill_session(slot.server_id)
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                connection.execute(text("SELECT 1"))
+        state = books.agree(out=0, idle=0)
+        assert state.counts["dead"] == 1
+        with books.engine.connect():
+            books.agree(out=1, idle=0)
+            books.agrees_with_server(served_database)
+        books.engine.dispose()
+
+    def test_after_a_collection_gave_it_back(self, books: Books) -> None:
+        kept = [books.engine.connect()]
+        kept.append(kept)  # type: ignore[arg-type] # a cycle, on purpose
+        books.agree(out=1, idle=0)
+        del kept
+        gc.collect()
+        books.agree(out=0, idle=1)
+
+
+class TestHolders:
+    def test_a_slot_tells_who_has_it(self, sqlite_url: URL) -> None:
+        with Shop(sqlite_url) as shop:
+            seen: list[PoolState] = []
+
+            @shop.route
+            def view() -> str:
+                with shop.engine.connect():
+                    seen.append(shown(shop.app))
+                return "seen"
+
+            shop.client.get("/view")
+            (slot,) = [slot for slot in seen[0].slots if slot.out]
+            assert slot.endpoint == "view"
+            assert slot.site is not None
+            assert "tests/test_ledger.py:" in slot.site
+            assert slot.thread == threading.current_thread().name
+
+    def test_a_thread_with_a_long_name_has_the_beginning_of_it(
+        self, sqlite_url: URL
+    ) -> None:
+        books = Books(sqlite_url)
+
+        def look() -> str | None:
+            with books.engine.connect():
+                (slot,) = shown(books.app).slots
+                return slot.thread
+
+        with ThreadPoolExecutor(1, "ein Faden mit sehr langem Namen") as executor:
+            assert executor.submit(look).result(10) == "ein Faden mit sehr lange"
+        books.engine.dispose()
+
+
+class TestPoolsThatKeepTheirClass:
+    @pytest.mark.parametrize(
+        ("pool_class", "idle"), [(pool.NullPool, 0), (pool.SingletonThreadPool, 1)]
+    )
+    def test_their_connections_are_listed(
+        self, sqlite_url: URL, pool_class: type[pool.Pool], idle: int
+    ) -> None:
+        books = Books(sqlite_url, poolclass=pool_class)
+        with books.engine.connect():
+            assert [slot.out for slot in shown(books.app).slots] == [True]
+        assert [slot.out for slot in shown(books.app).slots] == [False] * idle
+        assert books.ledger.out == {}
+        books.engine.dispose()
+        assert shown(books.app).slots == ()
+
+    @pytest.mark.parametrize("pool_class", [pool.NullPool, pool.SingletonThreadPool])
+    def test_a_detached_connection_is_not_listed(
+        self, sqlite_url: URL, pool_class: type[pool.Pool]
+    ) -> None:
+        books = Books(sqlite_url, poolclass=pool_class)
+        with books.engine.connect() as connection:
+            connection.detach()
+            assert books.ledger.out == {}
+            assert shown(books.app).slots == ()
+            assert connection.scalar(text("SELECT 1")) == 1
+        assert shown(books.app).slots == ()
+
+    @pytest.mark.parametrize("pool_class", [pool.NullPool, pool.SingletonThreadPool])
+    def test_an_invalidated_connection_is_not_listed(
+        self, sqlite_url: URL, pool_class: type[pool.Pool]
+    ) -> None:
+        books = Books(sqlite_url, poolclass=pool_class)
+        with books.engine.connect() as connection:
+            connection.invalidate()
+            state = shown(books.app)
+            assert state.slots == ()
+            assert state.counts["dead"] == 1
+        books.engine.dispose()
+
+    @pytest.mark.parametrize(
+        "pool_class", [pool.NullPool, pool.SingletonThreadPool, pool.StaticPool]
+    )
+    def test_their_leaks_come_back(
+        self, sqlite_url: URL, pool_class: type[pool.Pool]
+    ) -> None:
+        options = {"poolclass": pool_class}
+        with Shop(sqlite_url, SQLALCHEMY_ENGINE_OPTIONS=options) as shop:
+
+            @shop.route
+            def misuse() -> str:
+                connection = shop.keep(shop.engine.connect())
+                connection.execute(text("INSERT INTO item (name) VALUES ('stray')"))
+                return "taken"
+
+            shop.client.get("/misuse")
+            assert shop.ledger.figure("leaks") == 1
+            with pytest.raises(sqlalchemy.exc.SQLAlchemyError):
+                shop.kept[0].execute(COUNT)  # type: ignore[attr-defined] # a connection
+            Witness(shop).assert_nothing_left()
+
+    def test_an_inner_context_leaves_the_connection_that_its_thread_shares(
+        self, sqlite_url: URL
+    ) -> None:
+        """A SingletonThreadPool hands out one and the same again."""
+        options = {"poolclass": pool.SingletonThreadPool}
+        with Shop(sqlite_url, SQLALCHEMY_ENGINE_OPTIONS=options) as shop:
+
+            @shop.route
+            def view() -> str:
+                with shop.engine.connect() as connection:
+                    with shop.app.app_context():
+                        shop.keep(shop.engine.connect())
+                    return str(connection.scalar(COUNT))
+
+            assert shop.client.get("/view").text == "1"
+
+    def test_a_static_pool_remembers_only_its_last_checkout(
+        self, sqlite_url: URL
+    ) -> None:
+        books = Books(sqlite_url, poolclass=pool.StaticPool)
+        with books.app.app_context():
+            from flask_poolguard.tracking.scope import current_scope
+
+            for _ in range(50):
+                with books.engine.connect():
+                    pass
+            scope = current_scope()
+            assert scope is not None
+            assert len(scope.holdings) <= 1
+        books.engine.dispose()
+
+    def test_an_in_memory_database_lives_on_after_a_leak(self) -> None:
+        with Shop(URL.create("sqlite")) as shop:
+
+            @shop.route
+            def misuse() -> str:
+                shop.keep(shop.engine.connect())
+                return "taken"
+
+            shop.client.get("/misuse")
+            with shop.app.app_context():
+                assert shop.db.session.scalar(COUNT) == 1
+
+
+@pytest.mark.stress
+class TestManyThreads:
+    THREADS = 32
+    REQUESTS = 25
+
+    def test_the_counters_add_up_in_the_end(self, database: Database) -> None:
+        size: dict[str, Any] = {
+            "POOLGUARD_POOL_SIZE": 4,
+            "POOLGUARD_MAX_OVERFLOW": 4,
+            "POOLGUARD_POOL_TIMEOUT": 60,
+        }
+        with Shop(database.url, **size) as shop:
+            shop.app.logger.disabled = True
+            logging.getLogger("flask_poolguard").disabled = True
+            before = shown(shop.app)
+            self.add_views(shop)
+            paths = ("tidy", "leak", "fail", "invalidate", "twice")
+            checkouts = {"tidy": 1, "leak": 1, "fail": 1, "invalidate": 1, "twice": 2}
+            plan = [
+                random.Random(number).choices(paths, k=self.REQUESTS)
+                for number in range(self.THREADS)
+            ]
+
+            def visit(steps: list[str]) -> None:
+                client = shop.app.test_client()
+                for path in steps:
+                    client.get(f"/{path}").close()
+
+            try:
+                with ThreadPoolExecutor(self.THREADS) as executor:
+                    for each in [executor.submit(visit, steps) for steps in plan]:
+                        each.result(100)
+            finally:
+                logging.getLogger("flask_poolguard").disabled = False
+            assert shop.out() == 0
+            assert shop.ledger.out == {}
+            assert not shop.ledger.left_behind
+            state = shown(shop.app)
+            took = sum(checkouts[path] for steps in plan for path in steps)
+            assert (
+                state.slot_checkouts + state.counts["slotless_checkouts"]
+                == before.slot_checkouts + took
+            )
+            asked = [path for steps in plan for path in steps]
+            assert state.counts["leaks"] == asked.count("leak")
+            assert state.counts["dead"] == asked.count("invalidate")
+            assert state.counts["timeouts"] == 0
+            assert state.counts["waiting"] == state.counts["slotless_out"] == 0
+            closed = sum(
+                state.counts[reason] for reason in ("dead", "overflow", "recycled")
+            )
+            assert [slot.out for slot in state.slots].count(True) == 0
+            assert state.counts["connects"] == closed + len(state.slots)
+            assert 4 <= state.counts["peak_checked_out"] <= 8
+            shop.kept.clear()
+
+    def add_views(self, shop: Shop) -> None:
+        """Serve tidy and untidy views, each with a known number of checkouts."""
+
+        @shop.route
+        def tidy() -> str:
+            return str(shop.db.session.scalar(COUNT))
+
+        @shop.route
+        def leak() -> str:
+            shop.keep(shop.engine.connect()).scalar(COUNT)
+            return "taken"
+
+        @shop.route
+        def fail() -> str:
+            shop.db.session.scalar(COUNT)
+            raise ZeroDivisionError
+
+        @shop.route
+        def invalidate() -> str:
+            with shop.engine.connect() as connection:
+                connection.invalidate()
+            return "invalid"
+
+        @shop.route
+        def twice() -> str:
+            for _ in range(2):
+                shop.db.session.scalar(COUNT)
+                shop.db.session.commit()
+            return "twice"
+
+
+class TestCollections:
+    """A garbage collection may give a connection back anywhere, even in the books."""
+
+    @pytest.fixture
+    def collecting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+        """Collect garbage whenever the state file is written, under all locks."""
+        write, intern = StateFile.write, StateFile.intern
+        collected: list[int] = []
+
+        def collecting_write(self: StateFile, offset: int, data: bytes) -> None:
+            collected.append(gc.collect())
+            write(self, offset, data)
+
+        def collecting_intern(self: StateFile, string: str) -> int:
+            collected.append(gc.collect())
+            return intern(self, string)
+
+        monkeypatch.setattr(StateFile, "write", collecting_write)
+        monkeypatch.setattr(StateFile, "intern", collecting_intern)
+        gc.collect()
+        gc.freeze()  # what is there already need not be looked at each time
+        yield collected
+        gc.unfreeze()
+
+    def test_it_neither_deadlocks_nor_spoils_the_figures(
+        self, collecting: list[int], sqlite_url: URL
+    ) -> None:
+        books = Books(sqlite_url, pool_size=3, max_overflow=7)
+        gc.disable()
+        try:
+            for _ in range(20):
+                leave_garbage(books.engine)
+                with books.engine.connect():
+                    leave_garbage(books.engine)
+                books.ledger.count("timeouts")
+        finally:
+            gc.enable()
+        gc.collect()
+        assert any(collecting)
+        idle = books.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
+        state = books.agree(out=0, idle=idle)
+        assert state.counts["timeouts"] == 20
+        assert state.slot_checkouts + state.counts["slotless_checkouts"] == 60
+        assert state.counts["connects"] == state.counts["overflow"] + idle
+        books.engine.dispose()
+
+    def test_threads_and_collections_at_once_end_with_nothing_out(
+        self, collecting: list[int], sqlite_url: URL
+    ) -> None:
+        books = Books(sqlite_url, pool_size=3, max_overflow=-1)
+
+        def work(_: int) -> None:
+            for _ in range(5):
+                leave_garbage(books.engine)
+                with books.engine.connect():
+                    pass
+
+        with ThreadPoolExecutor(8) as executor:
+            list(executor.map(work, range(8)))
+        gc.collect()
+        idle = books.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
+        state = books.agree(out=0, idle=idle)
+        assert state.slot_checkouts + state.counts["slotless_checkouts"] == 80
+        books.engine.dispose()
+
+
+def leave_garbage(engine: Engine) -> None:
+    """Leave a connection in a cycle, for the collector to find."""
+    cycle: list[Any] = [engine.connect()]
+    cycle.append(cycle)
+
+
+class TestMemory:
+    def test_the_books_keep_neither_app_nor_engine_alive(self, sqlite_url: URL) -> None:
+        books = Books(sqlite_url)
+        with books.app.app_context(), books.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        books.engine.dispose()
+        app, engine = weakref.ref(books.app), weakref.ref(books.engine)
+        del books, connection
+        gc.collect()
+        assert app() is None
+        assert engine() is None
+
+    def test_a_long_lived_context_remembers_nothing_of_what_came_back(
+        self, sqlite_url: URL
+    ) -> None:
+        from flask_poolguard.tracking.scope import current_scope
+
+        books = Books(sqlite_url)
+        with books.app.app_context():
+            for _ in range(100):
+                with books.engine.connect():
+                    pass
+            scope = current_scope()
+            assert scope is not None
+            assert scope.holdings == set()
+            assert books.ledger.out == {}
+        books.engine.dispose()
+
+
+class TestTroubleWithTheFile:
+    """Nothing of it may reach the app: at most one warning."""
+
+    def serve(self, shop: Shop, caplog: pytest.LogCaptureFixture) -> list[str]:
+        """Serve some requests; return what was warned of."""
+        for _ in range(5):
+            assert shop.client.get("/count").text == "1"
+        return [r.getMessage() for r in caplog.records if r.name == "flask_poolguard"]
+
+    @pytest.fixture
+    def shop(self, sqlite_url: URL) -> Iterator[Shop]:
+        """Run an app with a state file."""
+        with Shop(sqlite_url) as shop:
+
+            @shop.route
+            def count() -> str:
+                return str(shop.db.session.scalar(COUNT))
+
+            assert shop.client.get("/count").text == "1"
+            assert self.file(shop).exists()
+            yield shop
+
+    def file(self, shop: Shop) -> Path:
+        """Return the worker's state file."""
+        return Path(shop.app.extensions["poolguard"].books.path)
+
+    @pytest.mark.parametrize("size", [0, 100, 5000])
+    def test_it_is_truncated(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture, size: int
+    ) -> None:
+        os.truncate(self.file(shop), size)
+        assert len(self.serve(shop, caplog)) <= 1
+
+    def test_it_is_removed(self, shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+        self.file(shop).unlink()
+        assert len(self.serve(shop, caplog)) <= 1
+
+    def test_its_folder_is_removed(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.file(shop).unlink()
+        self.file(shop).parent.rmdir()
+        assert len(self.serve(shop, caplog)) <= 1
+
+    def test_its_folder_is_gone_when_a_worker_starts(
+        self, sqlite_url: URL, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "file").write_text("not a folder")
+        folder = str(tmp_path / "file" / "state")
+        with Shop(sqlite_url, POOLGUARD_STATE_DIR=folder) as shop:
+
+            @shop.route
+            def count() -> str:
+                return str(shop.db.session.scalar(COUNT))
+
+            (warning,) = self.serve(shop, caplog)
+            assert "POOLGUARD_STATE_DIR" in warning
+            assert folder in warning
+
+    FULL = """
+        import logging, os, resource, sys
+        import flask, sqlalchemy, flask_poolguard
+        from flask_poolguard.tracking.statefile import StateFile
+
+        logging.basicConfig(format="LOGGED %(message)s")
+        app = flask.Flask("full")
+        engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool)
+        flask_poolguard.PoolGuard(app).register(engine)
+
+        @app.get("/")
+        def view():
+            with engine.connect() as connection:
+                return str(connection.scalar(sqlalchemy.text("SELECT 42")))
+
+        def no_more_room():
+            # Every write then fails, as on a full disk.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+        if sys.argv[1] == "before":
+            no_more_room()
+        client = app.test_client()
+        print(client.get("/").text)
+        if sys.argv[1] == "later":
+            no_more_room()
+        for _ in range(5):
+            sys.stderr.write(client.get("/").text + "\\n")
+    """
+
+    @pytest.mark.parametrize("moment", ["before", "later"])
+    def test_its_disk_is_full(self, moment: str) -> None:
+        """Pipes have no size, so the program can still tell how it went."""
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(self.FULL), moment],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == 0, result.stderr
+        lines = result.stderr.splitlines()
+        assert lines.count("42") == 5
+        assert len([line for line in lines if line.startswith("LOGGED")]) == 1
+        assert "Traceback" not in result.stderr
+
+    def test_many_different_endpoints_do_not_fill_it(self, sqlite_url: URL) -> None:
+        books = Books(sqlite_url)
+
+        def take(number: int) -> None:
+            @books.app.get(f"/{number}", endpoint=f"{'e' * 300}{number}")
+            def view() -> str:
+                with books.engine.connect():
+                    return "taken"
+
+        for number in range(400):
+            take(number)
+        client = books.app.test_client()
+        for number in range(400):
+            assert client.get(f"/{number}").text == "taken"
+        with books.engine.connect():
+            state = shown(books.app)
+            assert state.bind == "default"
+            assert [slot.out for slot in state.slots] == [True]
+        books.engine.dispose()
+
+
+class TestEndOfTheProcess:
+    def test_the_file_goes_with_its_worker(
+        self, sqlite_url: URL, state_dir: Path
+    ) -> None:
+        program = textwrap.dedent(
+            f"""
+            import flask, sqlalchemy, flask_poolguard, os
+            app = flask.Flask("ends")
+            engine = sqlalchemy.create_engine({str(sqlite_url)!r})
+            flask_poolguard.PoolGuard(app).register(engine)
+            with app.app_context(), engine.connect():
+                print(len(os.listdir({str(state_dir / "flask-poolguard")!r})))
+            """
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        assert result.stdout == "1\n"
+        assert os.listdir(state_dir / "flask-poolguard") == []

@@ -1,0 +1,145 @@
+"""What may be shown of a database's URL, and what is taken out of messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from flask import Flask
+from sqlalchemy import URL, create_engine
+
+from flask_poolguard import PoolGuard
+from flask_poolguard.urls import public_url, without_secrets
+from tests.conftest import Database
+from tests.support.database_server import APP_PASSWORD
+from tests.support.shop import Shop
+
+PASSWORD = "p@ss/w:rd 1"
+SECRET = "hush-hush"
+
+HARMLESS = {
+    "charset": "utf8mb4",
+    "unix_socket": "/run/db.sock",
+    "sslmode": "require",
+}
+SECRET_OPTIONS = (
+    "api_key",
+    "auth",
+    "init_command",
+    "odbc_connect",
+    "options",
+    "password",
+    "sslpassword",
+    "token",
+)
+
+
+def url_with(**options: Any) -> URL:
+    """Return a URL with a password and these options."""
+    return URL.create(
+        "postgresql+psycopg2", "app", PASSWORD, "db.test", 5433, "shop", options
+    )
+
+
+class TestPublicUrl:
+    def test_the_password_is_left_out(self) -> None:
+        shown = public_url(url_with())
+        assert shown == "postgresql+psycopg2://app@db.test:5433/shop"
+
+    @pytest.mark.parametrize("option", SECRET_OPTIONS)
+    def test_an_option_that_is_not_known_to_be_harmless_is_left_out(
+        self, option: str
+    ) -> None:
+        shown = public_url(url_with(**{option: SECRET}, charset="utf8"))
+        assert shown == "postgresql+psycopg2://app@db.test:5433/shop?charset=utf8"
+
+    def test_an_option_that_nobody_has_heard_of_is_left_out(self) -> None:
+        assert SECRET not in public_url(url_with(something_new=SECRET))
+
+    def test_an_option_that_is_given_twice_is_left_out(self) -> None:
+        assert SECRET not in public_url(url_with(api_key=("other", SECRET)))
+
+    @pytest.mark.parametrize("option", HARMLESS)
+    def test_a_harmless_option_is_kept(self, option: str) -> None:
+        shown = public_url(url_with(**{option: HARMLESS[option]}))
+        assert shown.partition("?")[2] == f"{option}={quote_plus(HARMLESS[option])}"
+
+    def test_a_url_that_is_text_is_treated_alike(self) -> None:
+        url = url_with(api_key=SECRET, **HARMLESS)
+        text = url.render_as_string(hide_password=False)
+        assert SECRET in text
+        assert public_url(text) == public_url(url)
+
+    def test_nothing_secret_is_left_of_text_that_was_cut_off(self) -> None:
+        url = url_with(api_key=SECRET).render_as_string(hide_password=False)
+        text = url.replace("postgresql+psycopg2", "postgresql psycopg2")
+        assert public_url(text) == "db.test:5433/shop"
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        "form",
+        [PASSWORD, quote(PASSWORD), quote(PASSWORD, ""), quote_plus(PASSWORD)],
+    )
+    def test_the_password_is_hidden_however_it_is_quoted(self, form: str) -> None:
+        message = f"cannot log in with {form}, said the server"
+        hidden = "cannot log in with ***, said the server"
+        assert without_secrets(message, url_with()) == hidden
+
+    @pytest.mark.parametrize("option", SECRET_OPTIONS)
+    def test_the_value_of_an_option_is_hidden(self, option: str) -> None:
+        url = url_with(**{option: "s3cr=t"})
+        message = "unknown option s3cr=t (s3cr%3Dt)"
+        assert without_secrets(message, url) == "unknown option *** (***)"
+
+    def test_every_value_of_an_option_is_hidden(self) -> None:
+        url = url_with(api_key=("first", "second"))
+        assert without_secrets("first, second, third", url) == "***, ***, third"
+
+    def test_a_value_of_four_characters_is_hidden_and_a_shorter_one_is_not(
+        self,
+    ) -> None:
+        url = url_with(auth="four", pin="123")
+        assert without_secrets("four of 123", url) == "*** of 123"
+
+    def test_the_value_of_a_harmless_option_is_kept(self) -> None:
+        url = url_with(**HARMLESS)
+        message = "no utf8mb4 at /run/db.sock, but require"
+        assert without_secrets(message, url) == message
+
+
+def bytes_in(folder: Path) -> bytes:
+    """Return what stands in a folder's only state file."""
+    (file,) = folder.iterdir()
+    return file.read_bytes()
+
+
+class TestStateFile:
+    def test_it_holds_no_secret_of_an_engine_that_never_connects(
+        self, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "workers"
+        app = Flask("shop")
+        app.config["POOLGUARD_STATE_DIR"] = str(folder)
+        secrets = {option: f"{SECRET}-{option}" for option in SECRET_OPTIONS}
+        engine = create_engine(url_with(application_name="till", **secrets))
+        PoolGuard(app).register(engine)
+        app.test_client().get("/")
+        written = bytes_in(folder)
+        assert b"application_name=till" in written
+        for form in (PASSWORD, quote(PASSWORD), quote(PASSWORD, ""), SECRET):
+            assert form.encode() not in written
+        app.extensions["poolguard"].books.remove_file()
+
+    def test_it_holds_no_password_of_an_engine_that_is_used(
+        self, served_database: Database, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "workers"
+        with Shop(served_database.url, POOLGUARD_STATE_DIR=str(folder)) as shop:
+            with shop.app.app_context():
+                shop.engine.connect().close()
+            written = bytes_in(folder)
+            assert str(shop.url.database).encode() in written
+            assert APP_PASSWORD.encode() not in written
