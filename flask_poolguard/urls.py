@@ -63,7 +63,8 @@ def without_secrets(text: str, url: URL) -> str:
         if name not in _HARMLESS:
             values = (value,) if isinstance(value, str) else value
             secrets += [each for each in values if len(each) >= _SHORTEST_SECRET]
-    for secret in filter(None, secrets):
+    # Longest first: one may begin with another.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
         for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
             text = text.replace(form, _HIDDEN)
     return text

@@ -494,7 +494,7 @@ class TestCollections:
     def test_it_neither_deadlocks_nor_spoils_the_figures(
         self, collecting: list[int], sqlite_url: URL
     ) -> None:
-        books = Books(sqlite_url, pool_size=3, max_overflow=7)
+        books = Books(sqlite_url, pool_size=1, max_overflow=9)
         gc.disable()
         try:
             for _ in range(20):
@@ -516,7 +516,7 @@ class TestCollections:
     def test_threads_and_collections_at_once_end_with_nothing_out(
         self, collecting: list[int], sqlite_url: URL
     ) -> None:
-        books = Books(sqlite_url, pool_size=3, max_overflow=-1)
+        books = Books(sqlite_url, pool_size=1, max_overflow=-1)
 
         def work(_: int) -> None:
             for _ in range(5):

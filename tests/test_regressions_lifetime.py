@@ -130,34 +130,47 @@ class TestProcessExit:
 
 
 class TestManyPools:
+    """A state file has room for 32 pools."""
+
     BINDS = 40
 
-    def test_those_beyond_the_files_room_are_warned_of_once_and_work(
-        self,
-        sqlite_url: URL,
-        tmp_path: Path,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
+    @pytest.fixture
+    def engines(self, sqlite_url: URL, tmp_path: Path) -> Iterator[list[Engine]]:
+        """Run an app with more pools than that, and send it a request."""
         binds = {
             f"bind{number}": sqlite_url.set(database=str(tmp_path / f"{number}.sqlite"))
             for number in range(self.BINDS)
         }
-        app, db = make_app(sqlite_url, tmp_path / "workers", SQLALCHEMY_BINDS=binds)
-        assert app.test_client().get("/").text == "1"
-        with app.app_context():
-            engines: list[Engine] = list(db.engines.values())
-            for engine in engines:
-                with engine.connect() as connection:
-                    assert connection.scalar(text("SELECT 1")) == 1
-            report = PoolGuard().report(app)
-        assert len(engines) == self.BINDS + 1
-        (worker,) = report.workers
-        assert len(worker.pools) == 32
-        (record,) = [r for r in caplog.records if r.name == LOGGER]
-        assert "first 32 pools" in record.getMessage()
+        self.app, db = make_app(
+            sqlite_url, tmp_path / "workers", SQLALCHEMY_BINDS=binds
+        )
+        assert self.app.test_client().get("/").text == "1"
+        with self.app.app_context():
+            engines = list(db.engines.values())
+        yield engines
         for engine in engines:
             engine.dispose()
-        app.extensions["poolguard"].books.remove_file()
+        self.app.extensions["poolguard"].books.remove_file()
+
+    def test_those_beyond_work_and_are_left_out_of_the_report(
+        self, engines: list[Engine]
+    ) -> None:
+        assert len(engines) == self.BINDS + 1
+        for engine in engines:
+            with self.app.app_context(), engine.connect() as connection:
+                assert connection.scalar(text("SELECT 1")) == 1
+        (worker,) = PoolGuard().report(self.app).workers
+        assert len(worker.pools) == 32
+        assert [pool.checked_out for pool in worker.pools] == [0] * 32
+
+    def test_those_beyond_are_warned_of_once(
+        self, caplog: pytest.LogCaptureFixture, engines: list[Engine]
+    ) -> None:
+        for engine in engines:
+            engine.connect().close()
+        logged = caplog.get_records("setup") + caplog.get_records("call")
+        (record,) = [each for each in logged if each.name == LOGGER]
+        assert "first 32 pools" in record.getMessage()
 
 
 class TestDispose:

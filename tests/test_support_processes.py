@@ -50,10 +50,13 @@ class TestDaemon:
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             text=True,
         ) as parent:
-            assert parent.stdout is not None
-            pid = int(parent.stdout.readline())
-            assert command_of(pid) == "sleep 600"
-            parent.kill()
+            try:
+                assert parent.stdout is not None
+                pid = int(parent.stdout.readline())
+                # Between fork and exec a process has its parent's command, or none.
+                wait_until(lambda: command_of(pid) == "sleep 600", what="the daemon")
+            finally:
+                parent.kill()
         wait_until(lambda: not command_of(pid), what="the end of the daemon")
         wait_until(lambda: not folder.exists(), what="the end of its folder")
 

@@ -89,6 +89,7 @@ class StateFile(NoStateFile):
         self._size = REGIONS_OFFSET
         self._fd, self.path = _create_in_first(folder, header)
         self._is_open = True
+        self._is_full = False
         # For an app that is collected before its process ends. The descriptor is
         # closed nowhere else in its own process: a thread may be about to write, and
         # the number might by then be another file's.
@@ -103,6 +104,9 @@ class StateFile(NoStateFile):
             if not self._is_open:
                 return 0
             if self._pools == MAX_POOLS:
+                if self._is_full:
+                    return 0
+                self._is_full = True
                 logger.warning(
                     "Other processes see the first %d pools of this app only.",
                     MAX_POOLS,
