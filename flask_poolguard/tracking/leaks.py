@@ -143,4 +143,9 @@ def _return(holding: Holding, fairy: PoolProxiedConnection) -> str:
         if not fairy.is_valid:
             break
         fairy.close()
+    if fairy.is_valid:
+        # Something struck in the middle of an earlier close(): SQLAlchemy 2.0 takes
+        # the proxy for closed, but never got to return the connection.
+        fairy.invalidate()
+        return "discarded"
     return "returned"

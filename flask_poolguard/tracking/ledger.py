@@ -19,7 +19,13 @@ from ..pool import CloseReason, InheritedConnection, Recycle, keep_from_finalisi
 from .callsite import describe_callsite, find_callsite
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import ThreadMark, current_response, current_scope, this_thread
+from .scope import (
+    ThreadMark,
+    current_response,
+    current_scope,
+    pushed_contexts,
+    this_thread,
+)
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -347,6 +353,10 @@ def current_endpoint() -> str:
     """Return the endpoint or command that runs now."""
     context = _request_var.get(None)
     request = None if context is None else getattr(context, _REQUEST)
+    if request is None and _MERGED:
+        # There, a context within a request's knows nothing of the request.
+        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
+        request = next((each for each in requests if each is not None), None)
     if request is not None:
         endpoint: str = request.endpoint or NO_ROUTE
         return endpoint

@@ -7,7 +7,7 @@ import threading
 import time
 import typing as t
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from flask.ctx import AppContext
 from flask.globals import _cv_app
@@ -164,20 +164,26 @@ def home_of(session_number: int) -> Scope | None:
     behalf of the outermost.
     """
     home = None
-    context = _cv_app.get(None)
-    for _ in range(_MAX_NESTED):
-        if context is None:
-            break
+    for context in pushed_contexts():
         scope = scope_of(context)
         if scope is not None:
             home = scope
             if scope.first_session <= session_number:
                 break
-        context = _enclosing(context)
     return home
 
 
-def _enclosing(context: AppContext) -> AppContext | None:
+def pushed_contexts() -> Iterator[AppContext]:
+    """Give the current app context, then the one around it, and so on."""
+    context = _cv_app.get(None)
+    for _ in range(_MAX_NESTED):
+        if context is None:
+            break
+        yield context
+        context = _around(context)
+
+
+def _around(context: AppContext) -> AppContext | None:
     """Return the context within which a context was pushed.
 
     Only the private tokens know: ``_cv_tokens``, one per push, in Flask 3.0 and 3.1;
