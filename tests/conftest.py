@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ pytest_plugins = ["pytester"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder for servers' templates, which xdist's workers inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a job in the background; the programs that tests start would inherit it
+        # and not hear their Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         templates.make_folder()
 
