@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +17,8 @@ from flask import (
     request_tearing_down,
 )
 from sqlalchemy import event, text
+from werkzeug.debug import DebuggedApplication
+from werkzeug.test import Client
 
 from tests.conftest import Database
 from tests.support.shop import (
@@ -26,6 +29,7 @@ from tests.support.shop import (
     Witness,
     add_database,
     add_guard,
+    raises,
     take_connection,
     take_db_session,
 )
@@ -127,6 +131,63 @@ class TestEveryWayOfTaking:
                 outcome(shop, f"/misuse?fault={fault}")
                 assert shop.out() == 0, fault
                 witness.assert_nothing_left()
+
+
+@pytest.mark.usefixtures("quiet")
+class TestStruckView:
+    @pytest.mark.parametrize("exit_", [SystemExit, KeyboardInterrupt, GeneratorExit])
+    def test_an_exit_in_the_view_leaves_nothing(
+        self, database: Database, exit_: type[BaseException]
+    ) -> None:
+        with Shop(database.url) as shop:
+
+            @shop.route
+            def misuse() -> str:
+                take_db_session(shop)
+                take_reading_connection(shop)
+                raise exit_
+
+            with pytest.raises(exit_):
+                shop.client.get("/misuse")
+            assert shop.out() == 0
+            Witness(shop).assert_nothing_left()
+
+    def test_an_exit_in_a_teardown_function_leaves_nothing(
+        self, database: Database
+    ) -> None:
+        def add_exit(shop: Shop) -> None:
+            @shop.app.teardown_appcontext
+            def strike(error: BaseException | None) -> None:
+                if shop.app.config.get("STRIKES"):
+                    raise SystemExit
+
+        with Shop(database.url, steps=(add_database, add_guard, add_exit)) as shop:
+            misuse_view(shop, take_db_session, take_reading_connection)
+            shop.app.config["STRIKES"] = True
+            with raises(SystemExit):
+                shop.client.get("/misuse")
+            assert shop.out() == 0
+            Witness(shop).assert_nothing_left()
+
+    def test_a_debugger_keeps_the_frames_but_not_their_connections(
+        self, database: Database
+    ) -> None:
+        with Shop(database.url, PROPAGATE_EXCEPTIONS=True) as shop:
+            debugger = DebuggedApplication(shop.app, evalex=True)
+
+            @shop.route
+            def misuse() -> str:
+                connection = shop.engine.connect()
+                connection.execute(text("INSERT INTO item (name) VALUES ('stray')"))
+                raise FaultError
+
+            # The debugger writes the traceback to the stream of errors as well.
+            errors = StringIO()
+            response = Client(debugger).get("/misuse", errors_stream=errors)
+            assert response.status_code == 500
+            assert debugger.frames
+            assert shop.out() == 0
+            Witness(shop).assert_nothing_left()
 
 
 @pytest.mark.usefixtures("quiet")

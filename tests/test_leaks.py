@@ -525,6 +525,19 @@ class TestAnswersStillToCome:
         with shop.engine.connect() as connection:
             assert connection.scalar(COUNT) == 1
 
+    def test_an_unread_stream_of_psycopg(self, postgresql_url: Any) -> None:
+        url = postgresql_url.set(drivername="postgresql+psycopg")
+        with Shop(url) as shop:
+
+            @shop.route
+            def misuse() -> str:
+                raw = shop.keep(shop.engine.raw_connection())
+                cursor = raw.driver_connection.cursor()
+                rows = shop.keep(cursor.stream("SELECT generate_series(1, 100000000)"))
+                return str(next(rows)[0])
+
+            self.assert_discarded(shop, "1")
+
     def test_a_query_of_psycopg_that_is_still_running(
         self, postgresql: Any, postgresql_url: Any
     ) -> None:

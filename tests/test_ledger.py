@@ -551,6 +551,38 @@ class TestMemory:
         assert app() is None
         assert engine() is None
 
+    def test_requests_leave_nothing_of_the_guard_behind(self, sqlite_url: URL) -> None:
+        from flask_poolguard.tracking.ledger import Holding
+        from flask_poolguard.tracking.scope import Scope
+
+        def alive() -> int:
+            gc.collect()
+            found = (Holding, Scope)
+            return sum(isinstance(each, found) for each in gc.get_objects())
+
+        with Shop(sqlite_url) as shop:
+
+            @shop.route
+            def view() -> str:
+                with shop.app.app_context():
+                    shop.keep(shop.engine.connect())
+                return str(shop.db.session.scalar(COUNT))
+
+            @shop.route
+            def stream() -> Iterator[str]:
+                connection = shop.engine.connect()
+                yield str(connection.scalar(COUNT))
+
+            shop.client.get("/view")
+            before = alive()
+            for _ in range(20):
+                assert shop.client.get("/view").text == "1"
+                assert shop.client.get("/stream").text == "1"
+            shop.kept.clear()
+            shop.client.get("/view")  # ends the last stream, which nobody closed
+            shop.kept.clear()
+            assert alive() <= before
+
     def test_a_long_lived_context_remembers_nothing_of_what_came_back(
         self, sqlite_url: URL
     ) -> None:

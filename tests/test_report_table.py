@@ -102,12 +102,12 @@ class TestRows:
 
     def test_show_what_is_unknown_as_a_question_mark_and_never_as_0(self) -> None:
         assert row_of(with_pools(UNKNOWN)) == (
-            ["4123", "default", "?/–", "?", "?", "?", "?", "?", "5", "–"]  # noqa: RUF001
+            ["4123", "default", "?/–", "?", "?", "?", "?", "?", "5", "–"]  # noqa: RUF001 (the dash shown)
         )
 
     def test_show_that_nothing_is_held(self) -> None:
         idle = replace(POOL, checked_out=0, longest_held_seconds=None, holders=())
-        assert row_of(with_pools(idle))[6] == "–"  # noqa: RUF001
+        assert row_of(with_pools(idle))[6] == "–"  # noqa: RUF001 (the dash shown)
         assert not any("Held now" in line for line in lines_of(with_pools(idle)))
 
     @pytest.mark.parametrize("limits", [(0, 10), (5, -1)])
@@ -116,7 +116,7 @@ class TestRows:
         assert row_of(with_pools(pool))[2] == "1/∞"
 
     def test_show_a_worker_of_which_nothing_could_be_read(self) -> None:
-        assert row_of(with_pools()) == ["4123", "–", *["?"] * 8]  # noqa: RUF001
+        assert row_of(with_pools()) == ["4123", "–", *["?"] * 8]  # noqa: RUF001 (the dash shown)
 
     def test_show_another_containers_host(self) -> None:
         report = replace(REPORT, host="web2")
@@ -225,7 +225,7 @@ class TestText:
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (None, "–"),  # noqa: RUF001
+        (None, "–"),  # noqa: RUF001 (the dash shown)
         (0.04, "0.0s"),
         (9.94, "9.9s"),
         (10, "10s"),

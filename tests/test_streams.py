@@ -334,6 +334,102 @@ def take_connection_of_other_bind(shop: Shop) -> None:
     shop.keep(shop.engines["other"].connect())
 
 
+@pytest.mark.filterwarnings(
+    # Flask cannot pop a context in a thread in which it was not pushed, and says so.
+    "ignore:Exception ignored in. <generator object stream_with_context"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
+class TestCollectedInAnotherThread:
+    """A stream with a context, of which the server never told the end."""
+
+    def abandon(self, shop: Shop) -> None:
+        """Leave a stream, with its context in this thread, to the collector."""
+        call = Call(shop, "/with_context")
+        call.next()
+        shop.kept.clear()
+        cycle = [call.body]
+        cycle.append(cycle)
+        call.body = call._iterator = None
+
+    def test_its_session_is_not_inherited_by_the_next_requests(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, LOGGER)
+
+        @shop.route
+        def commit() -> str:
+            shop.db.session.scalar(COUNT)
+            shop.db.session.commit()
+            return "committed"
+
+        gc.disable()
+        try:
+            self.abandon(shop)
+            in_thread(gc.collect)
+        finally:
+            gc.enable()
+        for _ in range(3):
+            assert read_all(Call(shop, "/commit")) == "committed"
+            assert not has_app_context()
+            assert not has_request_context()
+        assert shop.out() == 0
+        Witness(shop).assert_nothing_left()
+        (record,) = [r for r in caplog.records if r.name == LOGGER]
+        assert "session of with_context was left in the middle" in record.getMessage()
+        assert "never popped" in record.getMessage()
+
+    def test_its_session_is_not_inherited_if_another_thread_serves_first(
+        self, shop: Shop
+    ) -> None:
+        gc.disable()
+        try:
+            self.abandon(shop)
+            in_thread(gc.collect)
+        finally:
+            gc.enable()
+        assert in_thread(lambda: read_all(Call(shop, "/fine"))) == "1"
+        assert read_all(Call(shop, "/fine")) == "1"
+        assert not has_app_context()
+        assert not has_request_context()
+        assert shop.out() == 0
+
+    @pytest.mark.parametrize("at_end_of", ["request", "appcontext"])
+    def test_the_request_in_which_it_is_collected_goes_on(
+        self, shop: Shop, at_end_of: str
+    ) -> None:
+        """Flask before 3.2 takes its end for the end of that request's context."""
+
+        def remove(error: BaseException | None) -> None:
+            shop.db.session.remove()
+
+        getattr(shop.app, f"teardown_{at_end_of}")(remove)
+
+        @shop.route
+        def collecting() -> str:
+            note = shop.Note(name="added")
+            shop.db.session.add(note)
+            shop.db.session.flush()
+            connection = shop.engines["other"].connect()
+            gc.collect()
+            count = connection.scalar(text("SELECT COUNT(*) FROM note"))
+            connection.close()
+            shop.db.session.commit()
+            return f"{count} {note.name}"
+
+        gc.disable()
+        try:
+            self.abandon(shop)
+            answer = in_thread(lambda: read_all(Call(shop, "/collecting")))
+        finally:
+            gc.enable()
+        assert answer == "1 added"
+        assert read_all(Call(shop, "/fine")) == "1"
+        assert not has_app_context()
+        assert not has_request_context()
+        assert shop.out() == 0
+        assert Witness(shop).names() == ["added", "seed", "seed"]
+
+
 class TestWhatIsSaid:
     """Of a stream whose generator closes what it was handed, nothing is said."""
 

@@ -103,6 +103,7 @@ class GuardedRecord(_ConnectionRecord):
                 # It came back lately, but maybe nobody used it, and the server
                 # counts from the last statement. One ping per limit settles it
                 # (and none where SQLAlchemy pings at every checkout).
+                # arg-type: a fit record has a connection, which mypy cannot see.
                 if not pool._dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[arg-type]
                     return "dead"
                 self.proved_at = now

@@ -11,7 +11,6 @@ import typing as t
 import weakref
 from collections.abc import Mapping
 
-from flask import globals as flask_globals
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -20,10 +19,12 @@ from .callsite import describe_callsite, find_callsite
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
 from .scope import (
+    MERGED,
     ThreadMark,
     current_response,
     current_scope,
     pushed_contexts,
+    request_var,
     this_thread,
 )
 
@@ -36,10 +37,8 @@ if t.TYPE_CHECKING:
 
 _monotonic = time.monotonic
 
-# Flask 3.2 merges the request context into the app context.
-_MERGED: t.Final = not hasattr(flask_globals, "_cv_request")
-_request_var = flask_globals._cv_app if _MERGED else flask_globals._cv_request
-_REQUEST: t.Final = "_request" if _MERGED else "request"
+# Where a context keeps its request.
+_REQUEST: t.Final = "_request" if MERGED else "request"
 
 # A request that matches no route. Not its path: there is no end of paths, and each
 # name takes room in the state file.
@@ -351,9 +350,9 @@ class PoolLedger:
 
 def current_endpoint() -> str:
     """Return the endpoint or command that runs now."""
-    context = _request_var.get(None)
+    context = request_var.get(None)
     request = None if context is None else getattr(context, _REQUEST)
-    if request is None and _MERGED:
+    if request is None and MERGED:
         # There, a context within a request's knows nothing of the request.
         requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
         request = next((each for each in requests if each is not None), None)

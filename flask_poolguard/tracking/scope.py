@@ -9,6 +9,7 @@ import typing as t
 import weakref
 from collections.abc import Callable, Iterator
 
+from flask import globals as flask_globals
 from flask.ctx import AppContext
 from flask.globals import _cv_app
 
@@ -17,6 +18,12 @@ if t.TYPE_CHECKING:
 
     from .ledger import Holding
     from .responses import GuardedResponse
+
+# Flask 3.2 merges the request context into the app context.
+MERGED: t.Final = not hasattr(flask_globals, "_cv_request")
+request_var: contextvars.ContextVar[t.Any] = (
+    _cv_app if MERGED else flask_globals._cv_request
+)
 
 # Where an app context keeps its scope.
 _ON_G: t.Final = "_poolguard_scope"
@@ -40,6 +47,7 @@ class Scope:
     :ivar holdings: the connections taken for it that are still out.
     :ivar began_at: monotonic seconds.
     :ivar first_session: sessions with a lower number are older than the scope.
+    :ivar mark: the thread that it began in.
     """
 
     __slots__ = (
@@ -49,12 +57,14 @@ class Scope:
         "ended",
         "first_session",
         "holdings",
+        "mark",
     )
 
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.began_at = time.monotonic()
         self.first_session = _next_session()
+        self.mark = this_thread.mark.ref
         self.holdings: set[Holding] = set()
         self.ended = False
 
@@ -155,6 +165,12 @@ def scope_of(context: AppContext) -> Scope | None:
     """Return the context's scope if it has one that is open."""
     scope: Scope | None = getattr(context.g, _ON_G, None)
     return None if scope is None or scope.ended else scope
+
+
+def pushed_by(context: AppContext) -> weakref.ref[ThreadMark] | None:
+    """Return which thread pushed a context last, None if that is not known."""
+    scope: Scope | None = getattr(context.g, _ON_G, None)
+    return None if scope is None else scope.mark
 
 
 def home_of(session_number: int) -> Scope | None:

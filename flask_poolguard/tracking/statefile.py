@@ -35,7 +35,7 @@ from .statedir import StateDirError, usable
 try:
     import fcntl
 except ImportError:  # Windows: no locks, so no state files
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # a module elsewhere
 
 logger = logging.getLogger("flask_poolguard")
 

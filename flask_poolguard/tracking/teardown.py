@@ -19,16 +19,23 @@ from contextlib import ExitStack
 from flask import appcontext_pushed, request, request_finished
 from flask.globals import _cv_app
 
-from ..errors import LeakError
+from .abandoned import (
+    close_abandoned,
+    is_popped_elsewhere,
+    leave_abandoned,
+    mark_abandoned,
+    note_response,
+)
+from .async_views import count_async_views_as_requests
 from .leaks import Returns
 from .ledger import NO_ROUTE
 from .responses import GuardedResponse, runs_app_code
 from .scope import (
+    MERGED,
     ResponseScope,
     current_response,
     open_scope,
     scope_of,
-    this_thread,
     unclosed_var,
 )
 from .sessions import end_sessions, has_sessions
@@ -42,6 +49,13 @@ if t.TYPE_CHECKING:
     from .books import Books
 
 logger = logging.getLogger("flask_poolguard")
+
+# Why a session was in the middle of a transaction when its context ended.
+_RAISED: t.Final = "a teardown function raised before the session was closed"
+_USED_LATE: t.Final = (
+    "a teardown function used it after it had been closed; commit there"
+)
+_NOT_POPPED: t.Final = "its context was never popped, as if its stream was not closed"
 
 
 class Teardown:
@@ -57,7 +71,8 @@ class Teardown:
         appcontext_pushed.connect(self._pushed, app)
         request_finished.connect(self._finished, app)
         self._wrap_teardown(app)
-        self._wrap_async(app)
+        count_async_views_as_requests(app)
+        # Here and below: of this app only; mypy takes them for fixed methods.
         app.wsgi_app = functools.partial(self._call, app.wsgi_app)  # type: ignore[method-assign]
 
     # App contexts ----------------------------------------------------------------
@@ -79,6 +94,8 @@ class Teardown:
 
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
+            if is_popped_elsewhere():
+                return
             context = _cv_app.get(None)
             raised = True
             try:
@@ -89,6 +106,16 @@ class Teardown:
                     self._end_context(context, raised)
 
         app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign]
+        if MERGED:  # Flask 3.2 checks where it is before it tears anything down
+            return
+        teardown_request = app.do_teardown_request
+
+        @functools.wraps(teardown_request)
+        def do_teardown_request(*args: t.Any, **kwargs: t.Any) -> None:
+            if not is_popped_elsewhere():
+                teardown_request(*args, **kwargs)
+
+        app.do_teardown_request = do_teardown_request  # type: ignore[method-assign]
 
     def _end_context(self, context: AppContext, raised: bool = False) -> None:
         """End the sessions and give back the connections of an app context.
@@ -101,7 +128,7 @@ class Teardown:
             return
         returns = Returns()
         try:
-            self._sweep(context, returns, raised)
+            self._sweep(context, returns, _RAISED if raised else _USED_LATE)
         finally:
             try:
                 returns.report()
@@ -109,7 +136,7 @@ class Teardown:
                 # Receivers of the signal and log handlers may use the database too.
                 if returns.leaks and not self._is_clean(context):
                     again = Returns()
-                    self._sweep(context, again, raised=False)
+                    self._sweep(context, again, _USED_LATE)
                     again.count()
 
     def _is_clean(self, context: AppContext) -> bool:
@@ -126,7 +153,7 @@ class Teardown:
             scope.ended = True
         return True
 
-    def _sweep(self, context: AppContext, returns: Returns, raised: bool) -> None:
+    def _sweep(self, context: AppContext, returns: Returns, why: str) -> None:
         response = current_response()
         try:
             left_by = end_sessions(context.app, context)
@@ -135,10 +162,7 @@ class Teardown:
                     "A database session of %s was left in the middle of a transaction,"
                     " which was rolled back: %s.",
                     left_by,
-                    "a teardown function raised before the session was closed"
-                    if raised
-                    else "a teardown function used it after it had been closed;"
-                    " commit there",
+                    why,
                 )
         finally:
             scope = scope_of(context)
@@ -172,12 +196,15 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        while self._dropped:
-            self.end_response(self._dropped.popleft())
-        if getattr(start_response, "__module__", "") != "werkzeug.test":
-            self._close_abandoned(environ)
+        from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
+        if self._dropped:
+            self._end_dropped(from_test_client)
+        if not from_test_client:
+            leave_abandoned()
+            close_abandoned(environ)
         scope = ResponseScope(t.cast("Flask", self._app_ref()))
         scope.input = environ.get("wsgi.input")
+        note_response(environ, scope)
         before = scope.enter()
         streams = False
         try:
@@ -220,63 +247,21 @@ class Teardown:
             stack.callback(returns.report)
             stack.callback(returns.end_scope, scope)
             for context in contexts:
-                stack.callback(self._sweep, context, returns, raised=False)
+                stack.callback(self._sweep, context, returns, _NOT_POPPED)
 
-    def _close_abandoned(self, environ: WSGIEnvironment) -> None:
-        """Close the last response of this thread if its server forgot to.
-
-        PEP 3333 demands that call. Without it a ``stream_with_context`` leaves its
-        context behind for the next request (pallets/flask#6123). A response may
-        rightly stay open during another call if it is read by another thread, if a
-        middleware makes several calls for one request, or if the caller is
-        Werkzeug's test client.
-        """
-        reference = unclosed_var.get()
-        response = None if reference is None else reference()
-        if response is None or response.scope.ended or response.scope.runner:
-            return
-        scope = response.scope
-        if _cv_app.get(None) not in scope.contexts and (
-            scope.reader is not this_thread.mark.ref
-            or scope.input is environ.get("wsgi.input")
-        ):
-            return
-        logger.warning(
-            "The response of %s was never closed by its server; it is closed now,"
-            " because its thread serves the next request.",
-            response.scope.endpoint,
-        )
-        try:
-            response.close()
-        except LeakError:
-            raise
-        except Exception:
-            logger.warning("Closing it failed", exc_info=True)
-
-    # Async views -----------------------------------------------------------------
-
-    def _wrap_async(self, app: Flask) -> None:
-        """Let the thread of an async view's event loop count as the request's own."""
-        original = app.async_to_sync
-
-        @functools.wraps(original)
-        def async_to_sync(func: t.Any) -> t.Callable[..., t.Any]:
-            @functools.wraps(func)
-            def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
-                mark = this_thread.mark
-
-                async def on_behalf() -> t.Any:
-                    before, this_thread.mark = this_thread.mark, mark
-                    try:
-                        return await func(*args, **kwargs)
-                    finally:
-                        this_thread.mark = before
-
-                return original(on_behalf)()
-
-            return call
-
-        app.async_to_sync = async_to_sync  # type: ignore[method-assign]
+    def _end_dropped(self, from_test_client: bool) -> None:
+        """End responses that were collected before anybody closed them."""
+        with ExitStack() as stack:
+            while self._dropped:
+                try:
+                    scope = self._dropped.popleft()
+                except IndexError:  # another thread had the same idea
+                    break
+                for context in scope.contexts:
+                    mark_abandoned(context)
+                stack.callback(self.end_response, scope)
+            if not from_test_client:  # which may have kept them on purpose
+                leave_abandoned()
 
 
 def _forget(context: AppContext) -> None:
