@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_poolguard.config import OPTIONS, Option
+from flask_poolguard.options import OPTIONS, Option
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
@@ -23,7 +23,7 @@ def entry_of(option: Option) -> str:
 
 
 class TestSettingsPage:
-    """docs/settings.md against config.OPTIONS."""
+    """docs/settings.md against options.OPTIONS."""
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
     def test_states_what_is_allowed(self, option: Option) -> None:

@@ -1,0 +1,127 @@
+"""The table of ``POOLGUARD_*`` keys: default, allowed values, who may set them."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+PREFIX: t.Final = "POOLGUARD_"
+AUTO: t.Final = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One key: its default, who may set it, and what it accepts."""
+
+    name: str
+    default: t.Any
+    allowed: str
+    accepts: Callable[[t.Any], bool]
+    per_bind: bool = True
+
+    @property
+    def key(self) -> str:
+        """Return the key in ``app.config``."""
+        return PREFIX + self.name.upper()
+
+
+# More than any server takes connections, and more than any wait lasts (31 years);
+# what lies beyond overflows counters and locks.
+_MOST: t.Final = 1_000_000
+_LONGEST: t.Final = 1_000_000_000
+
+
+def _is_count(value: t.Any, at_least: int = 0) -> bool:
+    return type(value) is int and at_least <= value <= _MOST
+
+
+def _is_seconds(value: t.Any) -> bool:
+    # NaN compares false with everything.
+    return type(value) in (int, float) and 0 < value <= _LONGEST
+
+
+def _is_zero(value: t.Any) -> bool:
+    return type(value) in (int, float) and value == 0
+
+
+def _is_folder(value: t.Any) -> bool:
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    path = os.fspath(value)
+    return isinstance(path, str) and os.path.isabs(path)
+
+
+def _is_group_name(value: t.Any) -> bool:
+    # "None" is what somebody wrote into an environment variable to have no group.
+    return (
+        type(value) is str
+        and value != "None"
+        and value.replace("-", "").replace("_", "").isalnum()
+    )
+
+
+def _one_of(*values: str) -> Callable[[t.Any], bool]:
+    return lambda value: type(value) is str and value in values
+
+
+OPTIONS: t.Final = (
+    Option("pool_size", 5, "a whole number from 0 to 1,000,000", _is_count),
+    Option(
+        "max_overflow",
+        10,
+        "a whole number from 0 to 1,000,000, or -1 for no limit",
+        lambda v: _is_count(v, -1),
+    ),
+    Option(
+        "pool_timeout",
+        30.0,
+        "seconds from 0 to 1e9",
+        lambda v: _is_seconds(v) or _is_zero(v),
+    ),
+    Option(
+        "pool_recycle",
+        AUTO,
+        '"auto", seconds above 0 (to 1e9), or -1 for never',
+        lambda v: v == AUTO or _is_seconds(v) or (type(v) is int and v == -1),
+    ),
+    Option("pool_class", "queue", '"queue" or "null"', _one_of("queue", "null")),
+    Option(
+        "idle_limit",
+        None,
+        "seconds above 0 (to 1e9), or None",
+        lambda v: v is None or _is_seconds(v),
+    ),
+    Option(
+        "on_leak",
+        "return",
+        '"return", "discard" or "raise"',
+        _one_of("return", "discard", "raise"),
+    ),
+    Option(
+        "state_dir",
+        None,
+        "the absolute path of a folder, or None",
+        lambda v: v is None or _is_folder(v),
+        per_bind=False,
+    ),
+    Option(
+        "cli_group",
+        "pool",
+        "the name of a command group (letters, digits, - and _), or None",
+        lambda v: v is None or _is_group_name(v),
+        per_bind=False,
+    ),
+    Option(
+        "binds",
+        {},
+        "a dict of bind names, each with a dict of settings",
+        lambda v: (
+            isinstance(v, Mapping)
+            and all(isinstance(each, Mapping) for each in v.values())
+        ),
+        per_bind=False,
+    ),
+)
+BY_NAME: t.Final = {option.name: option for option in OPTIONS}
