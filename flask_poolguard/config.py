@@ -55,6 +55,12 @@ class Settings:
     pool_recycle: Setting[float | t.Literal["auto"]]
     pool_class: Setting[str]
     idle_limit: Setting[float | None]
+    max_idle: Setting[float | None]
+    max_waiting: Setting[int | None]
+    connect_retry: Setting[float]
+    connect_timeout: Setting[float | None]
+    ping_timeout: Setting[float]
+    held_warning: Setting[float | None]
     on_leak: Setting[t.Literal["return", "discard", "raise"]]
 
 
@@ -73,6 +79,7 @@ class AppConfig:
 
     state_dir: str | None
     cli_group: str | None
+    http_503: bool
     _app_wide: Mapping[str, Setting[t.Any]]
     _binds: Mapping[str, Mapping[str, Setting[t.Any]]]
 
@@ -141,6 +148,7 @@ def read_config(config: Mapping[str, t.Any]) -> AppConfig:
     return AppConfig(
         state_dir=None if state_dir is None else os.fspath(state_dir),
         cli_group=app_wide.pop("cli_group", Setting("pool")).value,
+        http_503=app_wide.pop("http_503", Setting(True)).value,
         _binds=_read_binds(app_wide.pop("binds", Setting({})).value),
         _app_wide=app_wide,
     )
@@ -182,6 +190,8 @@ def _check(option: Option, origin: str, value: t.Any) -> None:
         hint = ""
         if value == "None":
             hint = " In an environment variable, write null for None."
+        elif type(option.default) is bool and value in ("True", "False"):
+            hint = f" In an environment variable, write {value.lower()}."
         elif isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
             hint = " It is a string: take the quotes away."
         raise ConfigError(f"{origin} is {value!r}; allowed is {option.allowed}.{hint}")

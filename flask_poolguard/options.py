@@ -31,15 +31,17 @@ class Option:
 # what lies beyond overflows counters and locks.
 _MOST: t.Final = 1_000_000
 _LONGEST: t.Final = 1_000_000_000
+# poll() takes no more than 24 days, PyMySQL no more than a year for its connect.
+_LONGEST_ANSWER: t.Final = 1_000_000
 
 
 def _is_count(value: t.Any, at_least: int = 0) -> bool:
     return type(value) is int and at_least <= value <= _MOST
 
 
-def _is_seconds(value: t.Any) -> bool:
+def _is_seconds(value: t.Any, at_most: int = _LONGEST) -> bool:
     # NaN compares false with everything.
-    return type(value) in (int, float) and 0 < value <= _LONGEST
+    return type(value) in (int, float) and 0 < value <= at_most
 
 
 def _is_zero(value: t.Any) -> bool:
@@ -94,6 +96,42 @@ OPTIONS: t.Final = (
         lambda v: v is None or _is_seconds(v),
     ),
     Option(
+        "max_idle",
+        None,
+        "seconds above 0 (to 1e9), or None",
+        lambda v: v is None or _is_seconds(v),
+    ),
+    Option(
+        "max_waiting",
+        None,
+        "a whole number from 0 to 1,000,000, or None",
+        lambda v: v is None or _is_count(v),
+    ),
+    Option(
+        "connect_retry",
+        5.0,
+        "seconds from 0 to 1e9",
+        lambda v: _is_seconds(v) or _is_zero(v),
+    ),
+    Option(
+        "connect_timeout",
+        10.0,
+        "seconds above 0 (to 1e6), or None",
+        lambda v: v is None or _is_seconds(v, _LONGEST_ANSWER),
+    ),
+    Option(
+        "ping_timeout",
+        2.0,
+        "seconds above 0 (to 1e6)",
+        lambda v: _is_seconds(v, _LONGEST_ANSWER),
+    ),
+    Option(
+        "held_warning",
+        60.0,
+        "seconds above 0 (to 1e9), or None for never",
+        lambda v: v is None or _is_seconds(v),
+    ),
+    Option(
         "on_leak",
         "return",
         '"return", "discard" or "raise"',
@@ -112,6 +150,9 @@ OPTIONS: t.Final = (
         "the name of a command group (letters, digits, - and _), or None",
         lambda v: v is None or _is_group_name(v),
         per_bind=False,
+    ),
+    Option(
+        "http_503", True, "True or False", lambda v: type(v) is bool, per_bind=False
     ),
     Option(
         "binds",
