@@ -43,6 +43,20 @@ class TestSettingsPage:
         assert set(re.findall(r"^`(POOLGUARD_\w+)`$", SETTINGS, re.M)) == known
 
 
+class TestAllPages:
+    """README.md and docs/ against options.OPTIONS."""
+
+    @pytest.mark.parametrize(
+        "page",
+        [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+        ids=lambda page: page.name,
+    )
+    def test_mention_no_setting_that_does_not_exist(self, page: Path) -> None:
+        """A key that a page tells to set is never refused."""
+        known = {option.key for option in OPTIONS}
+        assert set(re.findall(r"POOLGUARD_[A-Z]\w*", page.read_text())) <= known
+
+
 class TestReadme:
     """README.md against its own rules."""
 
