@@ -5,13 +5,19 @@ Adding a server is adding a module here and a line to :func:`for_dialect`.
 
 from __future__ import annotations
 
-from .base import Database, IdleLimit, ServerView
+from .base import ConnectFailure, Database, IdleLimit, ServerView
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
 from .unknown import UnknownDatabase
 
-__all__ = ["Database", "IdleLimit", "ServerView", "for_dialect"]
+__all__ = [
+    "ConnectFailure",
+    "Database",
+    "IdleLimit",
+    "ServerView",
+    "for_dialect",
+]
 
 _FAMILIES: dict[str, Database] = {
     "mysql": MySQL(),

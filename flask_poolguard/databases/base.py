@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import typing as t
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -38,8 +39,17 @@ class ServerView:
     session_ids: frozenset[int] | None = field(default=None, repr=False)
 
 
+class ConnectFailure(enum.Enum):
+    """Why a connect failed that may succeed a little later."""
+
+    AWAY = "away"  # nobody answers, or not as a server that is ready
+    FULL = "full"  # the server answers, but has no room for one more connection
+
+
 class Database(t.Protocol):
-    """A family of servers. All methods take a raw DB-API connection."""
+    """A family of servers. All methods take a raw DB-API connection, and an error as
+    the driver raised it or as SQLAlchemy wrapped it.
+    """
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask the session for its own limit, leaving no transaction open."""
@@ -52,6 +62,40 @@ class Database(t.Protocol):
         or misread it. Asks the driver, never the server.
         """
 
+    def fileno_of(self, connection: Connection) -> Callable[[], int] | None:
+        """Return a cheap callable that gives the file descriptor of the connection's
+        socket now; None if the driver has no socket that can be reached.
+
+        It raises, or returns -1, once the driver has closed the socket.
+        """
+
+    def connect_failure(self, error: BaseException) -> ConnectFailure | None:
+        """Tell whether a failed connect may pass by itself; None if it will not."""
+
+    def means_lost(self, error: BaseException) -> bool:
+        """Tell whether an error that SQLAlchemy may take for harmless means that the
+        session is gone or out of step.
+        """
+
+    def means_read_only(self, error: BaseException, connection: Connection) -> bool:
+        """Tell whether the server refused a write because it is read-only now, as
+        after a failover, and not because the session's owner asked for that.
+        """
+
+    def session_states(
+        self, connection: Connection, ids: Collection[int]
+    ) -> dict[int, str]:
+        """Ask the server what these sessions do: "running a query", "idle in
+        transaction" or "idle". Leaves no transaction open.
+
+        Sessions that it does not show (gone, or another user's) are left out.
+        """
+
+    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+        """Give the arguments of a driver's ``connect()`` a time limit, unless they
+        have one.
+        """
+
     def view(self, connection: Connection) -> ServerView:
         """Ask the server about itself."""
 
@@ -61,3 +105,9 @@ def cursor_of(connection: Connection) -> Iterator[t.Any]:
     """Give a cursor that is closed in any case."""
     with closing(connection.cursor()) as cursor:
         yield cursor
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Return the driver's own error, of which SQLAlchemy's DBAPIError wraps one."""
+    original = getattr(error, "orig", None)
+    return original if isinstance(original, BaseException) else error

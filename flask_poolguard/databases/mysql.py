@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
+from collections.abc import Callable, Collection
 
-from .base import Connection, IdleLimit, ServerView, cursor_of
+from . import mysql_errors
+from .base import (
+    ConnectFailure,
+    Connection,
+    IdleLimit,
+    ServerView,
+    cursor_of,
+)
+from .mysql_sessions import session_states
 
 # CLIENT_INTERACTIVE, from the client/server protocol's capability flags.
 _CLIENT_INTERACTIVE: t.Final = 1024
+
+# PyMySQL and mysqlclient; MySQL's own driver.
+_TIMEOUT_ARGUMENTS: t.Final = frozenset({"connect_timeout", "connection_timeout"})
 
 
 class MySQL:
@@ -41,6 +54,47 @@ class MySQL:
         """
         result = getattr(connection, "_result", None)
         return bool(getattr(result, "unbuffered_active", False))
+
+    def fileno_of(self, connection: Connection) -> Callable[[], int] | None:
+        """Return ``fileno`` of PyMySQL's socket (TCP, Unix or TLS; -1 once it is
+        closed) or of mysqlclient's connection (1.4 and later).
+
+        mysqlclient goes on giving the old number after it found the session lost,
+        until ``close()``: by then it may be another connection's.
+        """
+        for owner in (getattr(connection, "_sock", None), connection):
+            fileno: t.Any = getattr(owner, "fileno", None)
+            if callable(fileno):
+                return t.cast(Callable[[], int], fileno)
+        return None
+
+    def connect_failure(self, error: BaseException) -> ConnectFailure | None:
+        """Tell by the error's number."""
+        return mysql_errors.connect_failure(error)
+
+    def means_lost(self, error: BaseException) -> bool:
+        """Tell by the error's number, or by PyMySQL's text where it has none."""
+        return mysql_errors.means_lost(error)
+
+    def means_read_only(self, error: BaseException, connection: Connection) -> bool:
+        """Tell by the error's number: a session that was made read-only on purpose
+        gets another one.
+        """
+        return mysql_errors.means_read_only(error)
+
+    def session_states(
+        self, connection: Connection, ids: Collection[int]
+    ) -> dict[int, str]:
+        """Ask the process list, and InnoDB if the user has the PROCESS privilege."""
+        return session_states(connection, ids)
+
+    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+        """Set ``connect_timeout``, in whole seconds as mysqlclient wants them.
+
+        PyMySQL applies it to the connect only, not to the handshake that follows.
+        """
+        if _TIMEOUT_ARGUMENTS.isdisjoint(arguments):
+            arguments["connect_timeout"] = max(1, math.ceil(seconds))
 
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits and sessions.

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import typing as t
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
-from .base import Connection, IdleLimit, ServerView, cursor_of
+from . import postgresql_errors
+from .base import (
+    ConnectFailure,
+    Connection,
+    IdleLimit,
+    ServerView,
+    cursor_of,
+)
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -27,6 +37,24 @@ _SESSIONS: t.Final = (
     " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
     " ELSE backend_type = 'client backend' END"
 )
+# NULL for sessions of other users, unless the user has pg_read_all_stats.
+_STATES: t.Final = (
+    "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
+)
+_STATE_NAMES: t.Final[dict[str, str]] = {
+    "active": "running a query",
+    "fastpath function call": "running a query",
+    "idle": "idle",
+    "idle in transaction": "idle in transaction",
+    "idle in transaction (aborted)": "idle in transaction",
+}
+
+# libpq takes 1 for 2 (its documentation of connect_timeout).
+_SHORTEST_TIMEOUT: t.Final = 2
+# Each can set a time limit; a service is a section of a file that libpq reads.
+_TIMEOUT_ARGUMENTS: t.Final = frozenset({"connect_timeout", "service"})
+_TIMEOUT_VARIABLES: t.Final = ("PGCONNECT_TIMEOUT", "PGSERVICE")
+_IN_CONNINFO: t.Final = re.compile(r"(?:^|[\s?&])(?:connect_timeout|service)\s*=")
 
 
 class PostgreSQL:
@@ -51,6 +79,61 @@ class PostgreSQL:
         exception from outside (gevent.Timeout) leaves it behind.
         """
         return _transaction_status(connection) == _ACTIVE
+
+    def fileno_of(self, connection: Connection) -> Callable[[], int] | None:
+        """Return ``connection.fileno`` of psycopg2 and psycopg 3; it raises once the
+        connection is closed.
+        """
+        fileno = getattr(connection, "fileno", None)
+        return t.cast(Callable[[], int], fileno) if callable(fileno) else None
+
+    def connect_failure(self, error: BaseException) -> ConnectFailure | None:
+        """Tell by the SQLSTATE, or by libpq's text where there is none."""
+        return postgresql_errors.connect_failure(error)
+
+    def means_lost(self, error: BaseException) -> bool:
+        """Tell by the SQLSTATE, or by libpq's text where there is none."""
+        return postgresql_errors.means_lost(error)
+
+    def means_read_only(self, error: BaseException, connection: Connection) -> bool:
+        """Tell by the SQLSTATE, unless the session was made read-only through the
+        driver (as SQLAlchemy's ``postgresql_readonly`` does).
+
+        A ``SET TRANSACTION READ ONLY`` that the app sends itself cannot be seen
+        without asking the server.
+        """
+        if not postgresql_errors.means_read_only(error):
+            return False
+        with suppress(Exception):  # psycopg2 asks only open connections
+            for name in ("readonly", "read_only"):  # psycopg2, psycopg 3
+                if getattr(connection, name, None):
+                    return False
+        return True
+
+    def session_states(
+        self, connection: Connection, ids: Collection[int]
+    ) -> dict[int, str]:
+        """Ask ``pg_stat_activity``."""
+        if not ids:
+            return {}
+        with _outside_transaction(connection), cursor_of(connection) as cursor:
+            cursor.execute(_STATES)
+            states = {int(row[0]): _STATE_NAMES.get(row[1]) for row in cursor}
+        found = ((each, states.get(each)) for each in ids)
+        return {each: state for each, state in found if state is not None}
+
+    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+        """Set ``connect_timeout``, in whole seconds and at least 2, as libpq wants.
+
+        libpq counts it for each of several hosts anew.
+        """
+        conninfo = arguments.get("dsn") or arguments.get("conninfo") or ""
+        if (
+            _TIMEOUT_ARGUMENTS.isdisjoint(arguments)
+            and not any(os.environ.get(each) for each in _TIMEOUT_VARIABLES)
+            and not _IN_CONNINFO.search(str(conninfo))
+        ):
+            arguments["connect_timeout"] = max(_SHORTEST_TIMEOUT, math.ceil(seconds))
 
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits and sessions."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .base import Connection, IdleLimit, ServerView
+import typing as t
+from collections.abc import Callable, Collection
+
+from .base import ConnectFailure, Connection, IdleLimit, ServerView
 
 _NO_LIMIT = IdleLimit(None, "SQLite has no idle limit")
 
@@ -21,6 +24,31 @@ class SQLite:
     def is_in_mid_query(self, connection: Connection) -> bool:
         """Return False: statements run within the call."""
         return False
+
+    def fileno_of(self, connection: Connection) -> Callable[[], int] | None:
+        """Return None: there is no socket."""
+        return None
+
+    def connect_failure(self, error: BaseException) -> ConnectFailure | None:
+        """Return None: a file that cannot be opened now cannot be opened later."""
+        return None
+
+    def means_lost(self, error: BaseException) -> bool:
+        """Return False: there is nobody who could end a session."""
+        return False
+
+    def means_read_only(self, error: BaseException, connection: Connection) -> bool:
+        """Return False: a new connection would open the same file."""
+        return False
+
+    def session_states(
+        self, connection: Connection, ids: Collection[int]
+    ) -> dict[int, str]:
+        """Return nothing: there are no sessions."""
+        return {}
+
+    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+        """Change nothing: opening a file does not wait."""
 
     def view(self, connection: Connection) -> ServerView:
         """Return the library's version."""

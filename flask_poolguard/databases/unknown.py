@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .base import Connection, IdleLimit, ServerView
+import typing as t
+from collections.abc import Callable, Collection
+
+from .base import (
+    ConnectFailure,
+    Connection,
+    IdleLimit,
+    ServerView,
+    driver_error,
+)
+from .network_errors import network_failure
 
 
 class UnknownDatabase:
@@ -26,6 +36,34 @@ class UnknownDatabase:
     def is_in_mid_query(self, connection: Connection) -> bool:
         """Return False: unknown, and the pool's own reset decides."""
         return False
+
+    def fileno_of(self, connection: Connection) -> Callable[[], int] | None:
+        """Return None: unknown."""
+        return None
+
+    def connect_failure(self, error: BaseException) -> ConnectFailure | None:
+        """Tell by what Python itself says of the network; drivers' errors mean
+        something else with every driver.
+        """
+        original = driver_error(error)
+        return network_failure(original) if isinstance(original, OSError) else None
+
+    def means_lost(self, error: BaseException) -> bool:
+        """Return False: unknown, and SQLAlchemy's dialect decides."""
+        return False
+
+    def means_read_only(self, error: BaseException, connection: Connection) -> bool:
+        """Return False: unknown."""
+        return False
+
+    def session_states(
+        self, connection: Connection, ids: Collection[int]
+    ) -> dict[int, str]:
+        """Return nothing: unknown."""
+        return {}
+
+    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+        """Change nothing: an argument that a driver does not know is an error."""
 
     def view(self, connection: Connection) -> ServerView:
         """Return the dialect's name; being connected proves that it answers."""

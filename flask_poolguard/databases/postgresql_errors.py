@@ -1,0 +1,170 @@
+"""What the errors of PostgreSQL and its drivers mean.
+
+Errors of statements carry an SQLSTATE (from the PostgreSQL documentation's appendix of
+error codes), which decides alone. Two kinds have none and are told by their text:
+
+* libpq's own, such as a lost connection;
+* every failed connect, the server's answers included: until the connection stands
+  libpq keeps the message only, and no setting of verbosity can be made before
+  (libpq 15 to 18, psycopg2 2.9, psycopg 3.3).
+
+Limit: a server whose ``lc_messages`` is not English gives a translated answer, and a
+refusal for its state (starting up, full) then counts as one for good. What libpq and
+the system say themselves is English unless the app called ``setlocale()`` for
+messages; the system's part is compared in whatever language it is in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import typing as t
+
+from .base import ConnectFailure, driver_error
+from .network_errors import network_failure
+
+_READ_ONLY: t.Final = "25006"  # read_only_sql_transaction; also "during recovery"
+
+# admin_shutdown, crash_shutdown, cannot_connect_now.
+_AWAY: t.Final = frozenset({"57P01", "57P02", "57P03"})
+_FULL: t.Final = frozenset({"53300"})  # too_many_connections
+# admin_shutdown, crash_shutdown, database_dropped, idle_session_timeout,
+# idle_in_transaction_session_timeout, transaction_timeout: the server hangs up.
+_LOST: t.Final = frozenset({"57P01", "57P02", "57P04", "57P05", "25P03", "25P04"})
+_CONNECTION_EXCEPTION: t.Final = "08"  # a class of SQLSTATEs
+
+_FULL_TEXTS: t.Final = (
+    "too many clients already",
+    "remaining connection slots are reserved",  # for superusers, from 16 also others
+    "too many connections for role",
+    "too many connections for database",
+    "no more connections allowed",  # PgBouncer's max_client_conn
+)
+_AWAY_TEXTS: t.Final = (
+    # starting up, shutting down, in recovery mode, not (yet) accepting connections
+    "the database system is ",
+    "terminating connection ",
+    "timeout expired",  # libpq and psycopg 3
+    "server closed the connection unexpectedly",
+    "SSL connection has been closed unexpectedly",
+    "SSL SYSCALL error: EOF detected",
+    "unexpected eof while reading",  # OpenSSL 3
+    "Temporary failure in name resolution",  # EAI_AGAIN of glibc, in libpq's words
+)
+# What the system says of a socket, wherever it stands.
+_AWAY_ERRNOS: t.Final = (
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EPIPE,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.EHOSTDOWN,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.EADDRNOTAVAIL,
+    errno.EAGAIN,  # a Unix socket whose queue is full; the server cannot fork
+)
+# libpq and the two drivers of a connection that is gone, or of answers that do not
+# fit together, as after two threads have read from one connection.
+_LOST_TEXTS: t.Final = (
+    "terminating connection ",
+    "server closed the connection",
+    "could not receive data from server",
+    "could not send data to server",
+    "no connection to the server",
+    "connection not open",
+    "connection already closed",
+    "connection pointer is NULL",
+    "the connection is closed",
+    "the connection is lost",
+    "connection has been closed unexpectedly",
+    "SSL SYSCALL error",
+    "SSL error: ",
+    "lost synchronization with server",
+    "another command is already in progress",
+    "insufficient data in ",
+    "unexpected field count in ",
+    "unexpected response from server",
+    "unexpected asyncStatus",
+    "without prior row description",
+    "message contents do not agree with length",
+)
+# Classes of PEP 249 whose texts are about the statement, and may quote it.
+_ABOUT_STATEMENTS: t.Final = frozenset(
+    {"DataError", "IntegrityError", "NotSupportedError", "ProgrammingError"}
+)
+_QUOTED: t.Final = re.compile(r'"[^"\n]*"')
+# psycopg 3 adds the failures of all addresses after that of the last one.
+_SUMMARY: t.Final = "\nMultiple connection attempts failed"
+_ATTEMPT: t.Final = "connection to server "  # begins each address's lines, from 14 on
+
+
+def connect_failure(error: BaseException) -> ConnectFailure | None:
+    """Tell whether a failed connect may pass by itself."""
+    original = driver_error(error)
+    if isinstance(original, OSError):  # of an app's own creator
+        return network_failure(original)
+    state = sqlstate_of(original)
+    if state is None:
+        return _by_text(str(original)) if _is_of_connection(original) else None
+    if state in _FULL:
+        return ConnectFailure.FULL
+    if state in _AWAY or state.startswith(_CONNECTION_EXCEPTION):
+        return ConnectFailure.AWAY
+    return None
+
+
+def means_lost(error: BaseException) -> bool:
+    """Tell whether the session is gone or out of step."""
+    original = driver_error(error)
+    state = sqlstate_of(original)
+    if state is not None:
+        return state in _LOST or state.startswith(_CONNECTION_EXCEPTION)
+    if not _is_of_connection(original):
+        return False
+    text = _QUOTED.sub('""', str(original))
+    return any(each in text for each in _LOST_TEXTS)
+
+
+def means_read_only(error: BaseException) -> bool:
+    """Tell whether a write was refused in a read-only transaction or on a standby."""
+    return sqlstate_of(driver_error(error)) == _READ_ONLY
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of an error of psycopg 3, psycopg2 or pg8000."""
+    states = [getattr(error, name, None) for name in ("sqlstate", "pgcode")]
+    first = error.args[0] if error.args else None
+    if isinstance(first, dict):  # pg8000: the fields of the server's message
+        states.append(first.get("C"))
+    return next((each for each in states if isinstance(each, str) and each), None)
+
+
+def _is_of_connection(error: BaseException) -> bool:
+    classes = {each.__name__ for each in type(error).__mro__}
+    return "Error" in classes and _ABOUT_STATEMENTS.isdisjoint(classes)
+
+
+def _by_text(text: str) -> ConnectFailure | None:
+    """Judge by the last address that was tried: of a host that has two, the one on
+    which nobody listens says nothing, and the one that refuses the password all.
+    """
+    # Names and paths are quoted, and may be made of the very words looked for.
+    text = _QUOTED.sub('""', text.partition(_SUMMARY)[0])
+    text = text.rpartition(_ATTEMPT)[2]
+    if any(each in text for each in _FULL_TEXTS):
+        return ConnectFailure.FULL
+    if any(each in text for each in _AWAY_TEXTS):
+        return ConnectFailure.AWAY
+    if any(os.strerror(each) in text for each in _AWAY_ERRNOS):
+        return ConnectFailure.AWAY
+    # No Unix socket. A certificate that is not there is said in other words.
+    if f"failed: {os.strerror(errno.ENOENT)}" in text:
+        return ConnectFailure.AWAY
+    # psycopg 3 looks names up by itself.
+    if f"[Errno {int(socket.EAI_AGAIN)}]" in text:
+        return ConnectFailure.AWAY
+    return None
