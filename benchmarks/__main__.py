@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-import platform
-import sys
+import argparse
+import time
+from importlib import import_module
 
-import sqlalchemy
+from benchmarks.figures import wrapped
+from benchmarks.support import machine
 
-from benchmarks import checkout, imports, status
-
+# What each is about, as the documentation calls it.
 BENCHMARKS = {
-    "checkout": checkout.main,
-    "imports": imports.main,
-    "status": status.main,
+    "checkout": "A checkout and checkin",
+    "delay": "A short transaction over a network",
+    "growth": "Cost as work grows",
+    "saturation": "More requests than connections: gunicorn, gthread",
+    "waitress": "More requests than connections: waitress",
+    "gevent": "More requests than connections: gunicorn, gevent",
+    "memory": "Memory",
+    "imports": "Import",
+    "status": "The status",
 }
 
 
 def main() -> None:
     """Print one section per measurement."""
-    unknown = set(sys.argv[1:]) - set(BENCHMARKS)
-    if unknown:
-        sys.exit(f"no such measurement: {', '.join(unknown)}; {', '.join(BENCHMARKS)}")
-    print(
-        f"{platform.platform()}, Python {platform.python_version()},"
-        f" SQLAlchemy {sqlalchemy.__version__}"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS)
     )
-    for name in sys.argv[1:] or BENCHMARKS:
-        print(f"\n## {name}", flush=True)
-        BENCHMARKS[name]()
+    parser.add_argument(
+        "--markdown", action="store_true", help="print sections for the documentation"
+    )
+    options = parser.parse_args()
+    unknown = set(options.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    print("\n".join(wrapped(machine())))
+    for name in options.names or BENCHMARKS:
+        start = time.monotonic()
+        print(f"\n## {BENCHMARKS[name] if options.markdown else name}", flush=True)
+        for table in import_module(f"benchmarks.{name}").run():
+            text = table.markdown() if options.markdown else table.text()
+            print(f"\n{text}", flush=True)
+        if not options.markdown:
+            print(f"\n({name} took {time.monotonic() - start:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

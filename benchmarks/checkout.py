@@ -1,84 +1,74 @@
 """What the guard adds to a checkout and checkin, and to a ``SELECT 1``.
 
-The same engine twice, one of them guarded, in alternating short batches of one
-process, so that whatever else the machine does falls on both. Client and server
-share one core: where the scheduler wakes the server's process, on the same core or on
-another, changes a round trip by more than everything that is measured here.
+Three engines of one process in alternating short batches, within one request: stock,
+stock with ``pool_pre_ping``, and guarded. Client and server share one core.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import sqlalchemy as sa
-from flask import Flask
 
-from flask_poolguard import PoolGuard
-from tests.support.servers import MariaDBServer, PostgreSQLServer
+from benchmarks.figures import Table, difference, median, ratio
+from benchmarks.support import (
+    GUARDED,
+    PRE_PING,
+    SERVERS,
+    STOCK,
+    checkout,
+    database,
+    engines,
+    in_turns,
+    microseconds,
+    one_core,
+    select,
+)
 
 BATCHES = 120
 
 
-def main() -> None:
-    """Print medians in µs and the quartiles of the difference."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    for server_class in (PostgreSQLServer, MariaDBServer):
-        with server_class() as server, tempfile.TemporaryDirectory() as folder:
-            url = server.url(database=server.create_database())
-            app = Flask("benchmark")
-            app.config["POOLGUARD_STATE_DIR"] = folder
-            stock, guarded = sa.create_engine(url), sa.create_engine(url)
-            PoolGuard(app).register(guarded, app=app)
-            with app.test_request_context("/"):
-                print(f"{server_class.__name__}:")
-                compare("checkout + checkin", checkout(stock), checkout(guarded), 500)
-                compare("SELECT 1", select(stock), select(guarded), 50)
-            stock.dispose()
-            guarded.dispose()
+def run() -> Iterator[Table]:
+    """Measure on each server."""
+    for server_class in SERVERS:
+        with one_core(), database(server_class) as (name, url):
+            kinds = (STOCK, PRE_PING, GUARDED)
+            with engines(url, *kinds) as (app, made), app.test_request_context("/"):
+                both = {
+                    "checkout+checkin": measure(checkout, made, 300),
+                    "SELECT 1": measure(select, made, 50),
+                }
+            added = " and ".join(
+                f"{difference(found[GUARDED], found[STOCK])} µs"
+                for found in both.values()
+            )
+            yield Table(
+                name,
+                ("µs", *kinds, "/ stock", "/ pre_ping"),
+                [
+                    [
+                        turn,
+                        *(median(times) for times in found.values()),
+                        ratio(found[GUARDED], found[STOCK]),
+                        ratio(found[GUARDED], found[PRE_PING]),
+                    ]
+                    for turn, found in both.items()
+                ],
+                [f"The guard adds {added} to stock."],
+            )
 
 
-def checkout(engine: sa.Engine) -> Callable[[], None]:
-    """Return one turn at the pool alone."""
-    return lambda: engine.pool.connect().close()
-
-
-def select(engine: sa.Engine) -> Callable[[], None]:
-    """Return one turn with a statement."""
-    statement = sa.text("SELECT 1")
-
-    def turn() -> None:
-        with engine.connect() as connection:
-            connection.execute(statement)
-
-    return turn
-
-
-def compare(
-    name: str, stock: Callable[[], None], guarded: Callable[[], None], turns: int
-) -> None:
-    """Time both in turns and print the difference."""
-    stock_times, guarded_times = [], []
-    for _ in range(BATCHES):
-        stock_times.append(time_of(stock, turns))
-        guarded_times.append(time_of(guarded, turns))
-    added = [b - a for a, b in zip(stock_times, guarded_times, strict=True)]
-    low, middle, high = statistics.quantiles(added, n=4)
-    ratio = statistics.median(guarded_times) / statistics.median(stock_times)
-    print(
-        f"  {name}: stock {statistics.median(stock_times):.1f} µs, guarded"
-        f" {statistics.median(guarded_times):.1f} µs, added {middle:.1f} µs"
-        f" (quartiles {low:.1f} to {high:.1f}), ratio {ratio:.3f}"
+def measure(
+    make_turn: Callable[[sa.Engine], Callable[[], None]],
+    made: dict[str, sa.Engine],
+    turns: int,
+) -> dict[str, list[float]]:
+    """Time one kind of turn on all engines, in µs."""
+    return in_turns(
+        {
+            kind: partial(microseconds, make_turn(engine), turns)
+            for kind, engine in made.items()
+        },
+        BATCHES,
     )
-
-
-def time_of(turn: Callable[[], None], turns: int) -> float:
-    """Return the µs that one turn takes."""
-    start = time.perf_counter()
-    for _ in range(turns):
-        turn()
-    return (time.perf_counter() - start) / turns * 1e6

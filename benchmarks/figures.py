@@ -1,0 +1,99 @@
+"""Figures with their spread, and tables of them for a terminal or for Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+# How wide a table may be in a terminal, in characters.
+WIDTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a measurement found.
+
+    :ivar title: what was measured on, such as a server and its driver.
+    :ivar notes: sentences to stand below it.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def text(self) -> str:
+        """Return it for a terminal."""
+        widths = [
+            max(len(cell) for cell in column)
+            for column in zip(self.head, *self.rows, strict=True)
+        ]
+        lines = [
+            "  ".join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in (self.head, ["-" * width for width in widths], *self.rows)
+        ]
+        return "\n".join([f"{self.title}:", "", *lines, *self._below()])
+
+    def markdown(self) -> str:
+        """Return it for the documentation."""
+        lines = [
+            f"| {' | '.join(row)} |"
+            for row in (self.head, ["---"] * len(self.head), *self.rows)
+        ]
+        return "\n".join([f"{self.title}:", "", *lines, *self._below()])
+
+    def _below(self) -> Iterator[str]:
+        for note in self.notes:
+            yield ""
+            yield from wrapped(note)
+
+
+def wrapped(text: str) -> Iterator[str]:
+    """Break a text into lines that fit."""
+    line = ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > WIDTH:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}".lstrip()
+    yield line
+
+
+def figure(value: float) -> str:
+    """Return a number with about three digits that mean something."""
+    size = abs(value)
+    return f"{value:.0f}" if size >= 100 else f"{value:.{1 if size >= 10 else 2}f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the median and the quartiles."""
+    if len(values) < 2:
+        return median(values)
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{figure(middle)} ({figure(low)}-{figure(high)})"
+
+
+def median(values: Sequence[float]) -> str:
+    """Return the median alone."""
+    return figure(statistics.median(values))
+
+
+def ratio(values: Sequence[float], base: Sequence[float]) -> str:
+    """Return what values are to others of the same rounds; "-" if those are 0."""
+    ratios = [a / b for a, b in zip(values, base, strict=True) if b]
+    return spread(ratios) if len(ratios) > 1 else "-"
+
+
+def difference(values: Sequence[float], base: Sequence[float]) -> str:
+    """Return what values exceed others of the same rounds by."""
+    return spread([a - b for a, b in zip(values, base, strict=True)])
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the value that so many percent of all are not above."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

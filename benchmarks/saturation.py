@@ -1,0 +1,128 @@
+"""Sixty-four clients on five connections, in front of a production server.
+
+Two kinds of view: one transaction, and five in a row, after each of which the
+connection goes back. The app runs twice, stock and guarded, and the two are put under
+load in turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from benchmarks.figures import Table, percentile, ratio, spread
+from benchmarks.load import Seen, load_from_outside
+from benchmarks.support import GUARDED, SERVERS, STOCK, database, in_turns
+from tests.support.app_server import AppServer
+from tests.support.database_server import DatabaseServer
+from tests.support.gunicorn import GunicornApp
+
+APP = "benchmarks.app:create_app()"
+THREADS = CLIENTS = 64
+WORK_SECONDS = 0.005
+WARM_SECONDS = 0.5
+MEASURED_SECONDS = 3.0
+
+MakeServer = Callable[[Path, dict[str, str]], AppServer]
+# What is read off a round, by name.
+FIGURES: dict[str, Callable[[Seen], float]] = {
+    "requests/s": lambda seen: seen.done / seen.seconds,
+    "p50 ms": lambda seen: percentile(seen.latencies, 50) * 1000,
+    "p99 ms": lambda seen: percentile(seen.latencies, 99) * 1000,
+    "longest ms": lambda seen: max(seen.latencies) * 1000,
+    "timeouts %": lambda seen: 100 * seen.timeouts / len(seen.latencies),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A view and a limit to waiting.
+
+    :ivar transactions: how many the view runs in a row.
+    :ivar timeout: the pool's, in seconds.
+    """
+
+    transactions: int
+    timeout: float
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.transactions} × {WORK_SECONDS * 1000:g} ms, {self.timeout:g} s"
+
+
+CASES = (Case(1, 30, 4), Case(5, 30, 6), Case(1, 0.5, 4), Case(5, 0.5, 6))
+
+
+def gunicorn(folder: Path, env: dict[str, str]) -> AppServer:
+    """Return gunicorn with one worker and many threads."""
+    return GunicornApp(
+        APP, folder, threads=THREADS, worker_class="gthread", env=env
+    )
+
+
+def run(
+    make_server: MakeServer = gunicorn,
+    cases: tuple[Case, ...] = CASES,
+    servers: tuple[type[DatabaseServer], ...] = SERVERS,
+) -> Iterator[Table]:
+    """Measure on each server."""
+    for server_class in servers:
+        with database(server_class) as (name, url):
+            seen = {case: measure(make_server, url, case) for case in cases}
+            yield Table(
+                name,
+                ("view, pool_timeout", "", STOCK, GUARDED, "ratio"),
+                [row for case in cases for row in rows_of(case, seen[case])],
+                list(notes(seen)),
+            )
+
+
+def measure(make_server: MakeServer, url: sa.URL, case: Case) -> dict[str, list[Seen]]:
+    """Put both apps under load in turns."""
+    with contextlib.ExitStack() as stack:
+        turns = {}
+        for kind in (STOCK, GUARDED):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            env = {
+                "DATABASE_URL": url.render_as_string(hide_password=False),
+                "GUARDED": "yes" if kind == GUARDED else "no",
+                "POOL_TIMEOUT": str(case.timeout),
+                "POOLGUARD_STATE_DIR": str(folder),
+                "WORK_SECONDS": str(WORK_SECONDS),
+            }
+            server = stack.enter_context(make_server(folder, env))
+            turns[kind] = partial(
+                load_from_outside,
+                server.port,
+                f"/transactions/{case.transactions}",
+                clients=CLIENTS,
+                warm=WARM_SECONDS,
+                seconds=MEASURED_SECONDS,
+            )
+        return in_turns(turns, case.rounds)
+
+
+def rows_of(case: Case, seen: dict[str, list[Seen]]) -> Iterator[list[str]]:
+    """Return a row for each figure."""
+    first = str(case)
+    for name, figure in FIGURES.items():
+        stock, guarded = ([figure(each) for each in seen[k]] for k in (STOCK, GUARDED))
+        yield [first, name, spread(stock), spread(guarded), ratio(guarded, stock)]
+        first = ""
+
+
+def notes(seen: dict[Case, dict[str, list[Seen]]]) -> Iterator[str]:
+    """Say what the load itself cost, and what went wrong."""
+    rounds = [each for case in seen.values() for kind in case.values() for each in kind]
+    share = statistics.median(each.processor for each in rounds)
+    yield f"The clients took {share:.0%} of one core."
+    failures = sum(each.failures for each in rounds)
+    if failures:
+        yield f"{failures} requests failed in other ways than by a timeout."
