@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import exc
+
 
 class PoolGuardError(Exception):
     """Base of every error that Flask-PoolGuard raises itself."""
@@ -60,3 +62,31 @@ class LeakError(PoolGuardError, RuntimeError):
     def __init__(self, leaks: tuple[Leak, ...]) -> None:
         self.leaks = leaks
         super().__init__("\n".join(leak.describe() for leak in leaks))
+
+
+class PoolTimeout(PoolGuardError, exc.TimeoutError):
+    """No connection came free in time.
+
+    A :class:`sqlalchemy.exc.TimeoutError`, so whatever handles that handles this.
+    Its text says who holds the connections.
+    """
+
+
+class TooManyWaiting(PoolTimeout):
+    """As many wait for a connection as ``POOLGUARD_MAX_WAITING`` allows."""
+
+
+class PoolDeadlock(PoolTimeout):
+    """Every connection of the pool is held by somebody who waits for one more.
+
+    Of those the youngest gets this error, at once; the others go on.
+    """
+
+
+class DatabaseUnavailable(PoolGuardError, exc.OperationalError):
+    """The database could not be connected to for as long as it was tried.
+
+    A :class:`sqlalchemy.exc.OperationalError`, so whatever handles that handles this;
+    ``orig`` is the driver's last error. Its text says since when, and how often it
+    was tried.
+    """

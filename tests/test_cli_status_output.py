@@ -85,7 +85,9 @@ class TestOutput:
             " oldest_wait_seconds longest_held_seconds recycle_seconds recycle_source"
             " peak_checked_out checkouts connects timeouts leaks closed holders"
         )
-        assert names(pool["closed"]) == "recycled idle dead overflow"
+        assert names(pool["closed"]) == (
+            "recycled idle dead overflow invalidated closed detached"
+        )
         assert names(pool["holders"][0]) == (
             "held_seconds endpoint site thread server_id"
         )

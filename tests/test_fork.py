@@ -23,6 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 
 from flask_poolguard import SetupError
+from flask_poolguard.pool import housekeeper
 from flask_poolguard.tracking.statefile import is_locked
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
@@ -406,8 +407,10 @@ class TestLocks:
     """A lock that another thread holds at the fork is held in the child for ever."""
 
     LOCKS: ClassVar[dict[str, Callable[[Flask, sa.Engine], Any]]] = {
-        "queue": lambda app, engine: guarded_pool(engine)._pool.mutex,  # type: ignore[attr-defined] # private
-        "overflow": lambda app, engine: guarded_pool(engine)._overflow_lock,
+        "slots": lambda app, engine: guarded_pool(engine)._pool._lock,
+        "gate": lambda app, engine: guarded_pool(engine)._gate._turns,
+        "inquiry": lambda app, engine: guarded_pool(engine)._inquiry._lock,
+        "housekeeper": lambda app, engine: housekeeper._lock,
         "ledger": lambda app, engine: (
             app.extensions["poolguard"].engines[0].ledger._lock
         ),

@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePoo
 
 from flask_poolguard.config import AUTO
 from flask_poolguard.pool import (
+    Claim,
     CloseReason,
     GuardedPool,
     NullObserver,
@@ -35,6 +36,7 @@ class Notebook(NullObserver):
     def __init__(self) -> None:
         self.told: list[str] = []
         self.waiting = 0
+        self.claims: list[Claim] = []
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         assert record.dbapi_connection is not None
@@ -47,24 +49,28 @@ class Notebook(NullObserver):
     def gave(self, record: ConnectionPoolEntry) -> None:
         self.told.append("gave" if record.dbapi_connection else "gave nothing")
 
-    def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
+    def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         assert record.dbapi_connection is None
         self.told.append(f"closed {reason}")
 
-    def began_waiting(self) -> object:
+    def began_waiting(self) -> Claim:
         self.waiting += 1
         self.told.append("began waiting")
-        return "ticket"
+        claim = super().began_waiting()
+        self.claims.append(claim)
+        return claim
 
-    def stopped_waiting(self, ticket: object) -> None:
-        assert ticket == "ticket"
+    def stopped_waiting(self, claim: Claim) -> None:
+        self.claims.remove(claim)
         self.waiting -= 1
         self.told.append("stopped waiting")
 
     def timed_out(self) -> None:
         self.told.append("timed out")
 
-    def learned(self, recycle: Recycle, server_limit: float | None) -> None:
+    def learned(
+        self, recycle: Recycle, server_limit: float | None, learned_limit: float | None
+    ) -> None:
         self.told.append("learned")
 
     def new(self) -> list[str]:
@@ -207,7 +213,7 @@ class TestHandingOut:
             notebook.new()
             with pytest.raises(exc.TimeoutError, match="size 1 overflow 0"):
                 engine.connect()
-            assert notebook.new() == ["began waiting", "stopped waiting", "timed out"]
+            assert notebook.new() == ["began waiting", "timed out", "stopped waiting"]
         engine.connect().close()
 
     def test_who_waits_gets_what_comes_back(
@@ -270,7 +276,7 @@ class TestHandingOut:
 
 
 class TestReplacing:
-    def test_one_that_was_invalidated_is_dead_and_its_slot_is_used_again(
+    def test_one_that_was_invalidated_is_closed_and_its_slot_is_used_again(
         self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
     ) -> None:
         engine = make_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0)
@@ -278,11 +284,11 @@ class TestReplacing:
             connection.invalidate()
         engine.connect().close()
         assert notebook.new() == [
-            *("connected", "learned", "took", "closed dead", "gave nothing"),
+            *("connected", "learned", "took", "closed invalidated", "gave nothing"),
             *("connected", "took", "gave"),
         ]
 
-    def test_one_that_was_softly_invalidated_is_replaced_and_not_counted(
+    def test_one_that_was_softly_invalidated_is_replaced_and_counted_alike(
         self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
     ) -> None:
         engine = make_engine(sqlite_url)
@@ -291,7 +297,7 @@ class TestReplacing:
         fairy.close()
         notebook.new()
         engine.connect().close()
-        assert notebook.new() == ["closed None", "connected", "took", "gave"]
+        assert notebook.new() == ["closed invalidated", "connected", "took", "gave"]
 
     def test_after_a_lost_connection_all_older_ones_are_replaced(
         self, make_engine: MakeEngine, served_database: Database
@@ -463,7 +469,7 @@ class TestDispose:
             pass
         notebook.new()
         engine.dispose()
-        assert notebook.new() == ["closed None", "closed None"]
+        assert notebook.new() == ["closed closed", "closed closed"]
 
     def test_one_that_is_out_is_told_of_when_it_comes_back(
         self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL
@@ -473,7 +479,7 @@ class TestDispose:
         engine.dispose()
         notebook.new()
         connection.close()
-        assert notebook.new() == ["gave", "closed None"]
+        assert notebook.new() == ["gave", "closed closed"]
 
     def test_the_new_pool_is_like_the_old(
         self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL

@@ -517,11 +517,11 @@ class TestAnswersStillToCome:
 
     def assert_discarded(self, shop: Shop, answer: str) -> None:
         """Check that the connection is closed without reading all that is left."""
-        dead = shop.ledger.figure("dead")
+        before = shop.ledger.figure("invalidated")
         client = shop.client
         assert client.get("/misuse").text == answer
         assert shop.out() == 0
-        assert shop.ledger.figure("dead") == dead + 1
+        assert shop.ledger.figure("invalidated") == before + 1
         with shop.engine.connect() as connection:
             assert connection.scalar(COUNT) == 1
 

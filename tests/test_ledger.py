@@ -157,7 +157,7 @@ class TestFileAndPoolAgree:
         with books.engine.connect() as connection:
             connection.invalidate()
             state = books.agree(out=0, idle=0)
-            assert state.counts["dead"] == 1
+            assert state.counts["invalidated"] == 1
             connection.rollback()
             connection.execute(text("SELECT 1"))
             books.agree(out=1, idle=0)
@@ -425,12 +425,10 @@ class TestManyThreads:
             )
             asked = [path for steps in plan for path in steps]
             assert state.counts["leaks"] == asked.count("leak")
-            assert state.counts["dead"] == asked.count("invalidate")
+            assert state.counts["invalidated"] == asked.count("invalidate")
             assert state.counts["timeouts"] == 0
             assert state.counts["waiting"] == state.counts["slotless_out"] == 0
-            closed = sum(
-                state.counts[reason] for reason in ("dead", "overflow", "recycled")
-            )
+            closed = sum(state.counts[reason] for reason in t.get_args(CloseReason))
             assert [slot.out for slot in state.slots].count(True) == 0
             assert state.counts["connects"] == closed + len(state.slots)
             assert 4 <= state.counts["peak_checked_out"] <= 8
@@ -552,7 +550,7 @@ class TestMemory:
         assert engine() is None
 
     def test_requests_leave_nothing_of_the_guard_behind(self, sqlite_url: URL) -> None:
-        from flask_poolguard.tracking.ledger import Holding
+        from flask_poolguard.tracking.holding import Holding
         from flask_poolguard.tracking.scope import Scope
 
         def alive() -> int:

@@ -49,7 +49,11 @@ class ConnectFailure(enum.Enum):
 class Database(t.Protocol):
     """A family of servers. All methods take a raw DB-API connection, and an error as
     the driver raised it or as SQLAlchemy wrapped it.
+
+    :ivar has_server: whether there is somebody at the other end who may hang up.
     """
+
+    has_server: bool
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask the session for its own limit, leaving no transaction open."""

@@ -26,6 +26,8 @@ _TIMEOUT_ARGUMENTS: t.Final = frozenset({"connect_timeout", "connection_timeout"
 class MySQL:
     """Reads the session's ``wait_timeout``."""
 
+    has_server = True
+
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask for ``@@session.wait_timeout``: neither the global value, an
         ``init_command`` nor CLIENT_INTERACTIVE can be derived from one another.

@@ -60,6 +60,8 @@ _IN_CONNINFO: t.Final = re.compile(r"(?:^|[\s?&])(?:connect_timeout|service)\s*=
 class PostgreSQL:
     """Reads the session's ``idle_session_timeout`` (PostgreSQL 14 and later)."""
 
+    has_server = True
+
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed."""
         with _outside_transaction(connection), cursor_of(connection) as cursor:

@@ -13,6 +13,8 @@ _NO_LIMIT = IdleLimit(None, "SQLite has no idle limit")
 class SQLite:
     """Has no server, so no limits."""
 
+    has_server = False
+
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Return that there is none."""
         return _NO_LIMIT

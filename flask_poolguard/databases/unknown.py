@@ -21,6 +21,8 @@ class UnknownDatabase:
     :param name: the SQLAlchemy dialect's name, for messages.
     """
 
+    has_server = True
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._limit = IdleLimit(None, f"no idle limit is known for {name}")

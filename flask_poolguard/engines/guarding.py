@@ -25,6 +25,7 @@ from ..tracking.foreign import is_in_memory, observe
 from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
 from ..urls import public_url
+from .errors import listen
 from .finding import Found, values_of
 
 if t.TYPE_CHECKING:
@@ -75,6 +76,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         settings.on_leak.value,
         books.open_file,
         _recycle_before_connecting(settings, pool_class),
+        settings.held_warning.value,
     )
     if pool_class is type(pool) and pool_class is not GuardedPool:
         _warn_of_no_effect(found.bind, pool, settings)
@@ -84,6 +86,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     books.ledgers.append(ledger)
     ledger.options = found.options
     keep_ledger(engine, ledger)
+    listen(engine, settings.connect_timeout.value)
     return Guarded(found.bind, engine, settings, ledger)
 
 
@@ -144,6 +147,10 @@ def _replace(
                 recycle=settings.pool_recycle.value,
                 recycle_origin=settings.pool_recycle.origin,
                 idle_limit=settings.idle_limit.value,
+                max_idle=settings.max_idle.value,
+                max_waiting=settings.max_waiting.value,
+                connect_retry=settings.connect_retry.value,
+                ping_timeout=settings.ping_timeout.value,
             ),
             observer=ledger,
             **arguments,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from .guarded import GuardedPool, Policy
+from .gate import gave_up
+from .handoff import Claim
+from .housekeeper import housekeeper
 from .inherited import InheritedConnection, keep_from_finalising
+from .inquiry import UnpooledEntry
 from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer
 from .record import GuardedRecord
 from .recycle import Recycle, derive
 
 __all__ = [
     "NULL_OBSERVER",
+    "Claim",
     "CloseReason",
     "GuardedPool",
     "GuardedRecord",
@@ -18,6 +23,9 @@ __all__ = [
     "Observer",
     "Policy",
     "Recycle",
+    "UnpooledEntry",
     "derive",
+    "gave_up",
+    "housekeeper",
     "keep_from_finalising",
 ]

@@ -1,9 +1,11 @@
-"""The pool: a QueuePool that judges, reports, and survives a fork."""
+"""The pool: a QueuePool that judges, explains itself, and survives a fork."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import os
 import threading
 import time
@@ -11,56 +13,75 @@ import typing as t
 import weakref
 from dataclasses import dataclass
 
-from sqlalchemy import exc
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
-from sqlalchemy.util import queue as sqla_queue
 
 from ..config import AUTO
-from ..databases import Database, for_dialect
+from ..databases import Database, IdleLimit, for_dialect
+from ..errors import PoolTimeout, TooManyWaiting
+from .gate import Gate, ServerFullError
+from .handoff import Claim, HandOff
+from .housekeeper import housekeeper
 from .inherited import keep_from_finalising
-from .observer import NULL_OBSERVER, Observer
-from .record import GuardedRecord
-from .recycle import Recycle
+from .inquiry import LEAD, Inquiry
+from .learning import IdleDeaths
+from .observer import NULL_OBSERVER, CloseReason, Observer
+from .record import FIT, GuardedRecord
+from .recycle import Recycle, derive
 
 logger = logging.getLogger("flask_poolguard")
+
+_clock = time.monotonic
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a guarded pool knows beyond a QueuePool's arguments.
+    """What a guarded pool knows beyond a QueuePool's arguments; times in seconds.
 
     :ivar name: the bind's, for messages.
     :ivar recycle: ``"auto"``, seconds of age, or -1.
     :ivar recycle_origin: who set it, for messages.
-    :ivar idle_limit: ``POOLGUARD_IDLE_LIMIT`` in seconds.
+
+    The others are the settings of the same names.
     """
 
     name: str = "default"
     recycle: float | t.Literal["auto"] = -1
     recycle_origin: str = "recycle"
     idle_limit: float | None = None
+    max_idle: float | None = None
+    max_waiting: int | None = None
+    connect_retry: float = 5.0
+    ping_timeout: float = 2.0
 
 
 class GuardedPool(QueuePool):
-    """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale.
+    """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale, to whoever
+    has been at work for the longest time.
 
     It takes a QueuePool's arguments; *policy* and *observer* are the extension's.
-    ``_fork_lock`` protects the change-over to a child process, nothing else. It is
+    Where a QueuePool has its queue there is a :class:`HandOff`, which has a lock of its
+    own. ``_fork_lock`` protects the change-over to a child process, nothing else. It is
     re-entrant because a garbage collection inside may return a connection.
     """
 
     # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
     _sqla_logger_namespace = "sqlalchemy.pool.impl.GuardedPool"
 
+    # For idle times and ages; the tests let it jump.
     clock = staticmethod(time.monotonic)
+
+    _pool: HandOff  # type: ignore[assignment] # has what others look at in a queue
 
     def __init__(
         self,
         creator: t.Any,
-        *args: t.Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float = 30.0,
+        use_lifo: bool = False,
         policy: Policy | None = None,
         observer: Observer = NULL_OBSERVER,
         **kwargs: t.Any,
@@ -74,14 +95,43 @@ class GuardedPool(QueuePool):
         self.idle_limit_seconds = policy.idle_limit
         self._recycle_known = Recycle(None, "not known before the first connection")
         self._limit_known: float | None = None
+        self._deaths = IdleDeaths()
         self._warned: dict[str, object] = {}
         self._disposed = self._retired = False
         self._pid = os.getpid()
         self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.max_age_seconds
-        super().__init__(creator, *args, **kwargs)
+        Pool.__init__(self, creator, **kwargs)
+        self._max_overflow = -1 if pool_size == 0 else max_overflow
+        self._timeout = timeout
         self.database: Database = for_dialect(getattr(self._dialect, "name", "unknown"))
+        self._start(pool_size, use_lifo)
         _pools.add(self)
+        housekeeper.add(self)
+
+    def _start(self, pool_size: int, use_lifo: bool) -> None:
+        limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
+        self._pool = HandOff(
+            pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
+        )
+        self._gate = Gate(self.database.connect_failure, self._pool.close_until)
+        self._inquiry = Inquiry(self.database, self._invoke_creator)
+
+    # What a QueuePool tells --------------------------------------------------------
+
+    @property
+    def _overflow(self) -> int:
+        """Open connections beyond the pool's size, or the negative of what is left."""
+        return self._pool.opened - self._pool.maxsize
+
+    def checkedout(self) -> int:
+        """Return the number of connections that are out or being opened."""
+        return self._pool.opened - self._pool.qsize()
+
+    @property
+    def waiting(self) -> int:
+        """The number of those who wait for a connection."""
+        return len(self._pool.waiting)
 
     @property
     def recycle(self) -> Recycle:
@@ -118,18 +168,146 @@ class GuardedPool(QueuePool):
     def _reset_on_return(self, value: ResetStyle) -> None:
         self._reset = value
 
+    # Handing out -------------------------------------------------------------------
+
     def connect(self) -> PoolProxiedConnection:
         """Hand out a connection.
 
-        :raises sqlalchemy.exc.TimeoutError: none came free within the timeout.
+        :raises PoolTimeout: none came free in time; or :class:`PoolDeadlock`,
+            :class:`TooManyWaiting`, at once.
         """
-        try:
-            fairy = _ConnectionFairy._checkout(self)
-        except exc.TimeoutError:
-            self.observer.timed_out()
-            raise
+        fairy = _ConnectionFairy._checkout(self)
         self.observer.took(fairy._connection_record, fairy)  # type: ignore[arg-type] # it is None once closed only
         return fairy
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        handoff = self._pool
+        record = None
+        if not handoff.waiting:
+            with contextlib.suppress(IndexError):
+                record = handoff.pop()
+                if record.is_fit():
+                    record.is_judged = True
+                    return record
+        return self._get_slowly(record)
+
+    def _get_slowly(self, record: GuardedRecord | None) -> GuardedRecord:
+        """Return a fit record when it takes a question, a connect, or waiting.
+
+        :param record: one that may not be fit.
+        """
+        handoff, begun = self._pool, _clock()
+        until = begun + self._timeout
+        retry_until = begun + min(self._timeout, self.policy.connect_retry)
+        claim: Claim | None = None
+        try:
+            while True:
+                if record is None:
+                    record = handoff.get_now()
+                if record is None:
+                    if claim is None:
+                        claim = self.observer.began_waiting()
+                    record = self._wait(claim, until)
+                try:
+                    self._make_fit(record, retry_until, may_queue=True)
+                except ServerFullError:
+                    self._free(record)
+                    record = None
+                    continue
+                except BaseException:
+                    self._free(record)
+                    raise
+                record.is_judged = True
+                return record
+        finally:
+            if claim is not None:
+                self.observer.stopped_waiting(claim)
+
+    def _make_fit(
+        self, record: GuardedRecord, until: float, may_queue: bool = False
+    ) -> None:
+        if record.dbapi_connection is not None:
+            try:
+                reason = record.judge()
+            except BaseException:  # it is in the middle of a question
+                record.close_because("dead")
+                raise
+            if reason == FIT:
+                return
+            record.close_because(reason)
+        self._gate.connect(
+            record.open, until, self._is_in_use if may_queue else _is_not
+        )
+
+    def refill(self, record: GuardedRecord) -> None:
+        """Replace a connection that was lost after the pool had handed it over."""
+        if record.dbapi_connection is not None:
+            record.close_because("dead")
+        patience = min(self._timeout, self.policy.connect_retry)
+        self._gate.connect(record.open, _clock() + patience, _is_not)
+
+    def _is_in_use(self) -> bool:
+        """Tell whether somebody has a connection that he will give back."""
+        return self.checkedout() > self._gate.pending
+
+    def _wait(self, claim: Claim, until: float) -> GuardedRecord:
+        handoff = self._pool
+        most = self.policy.max_waiting
+        waiter = handoff.enqueue(
+            claim, math.inf if most is None else most, self._too_many
+        )
+        try:
+            if not waiter.is_settled() and handoff.opened >= handoff.limit:
+                self._break_deadlock(claim)
+            record = handoff.wait(waiter, until - min(LEAD, self._timeout / 2))
+            if record is None:
+                self._inquiry.begin(self.observer.sessions_out())
+                record = handoff.wait(waiter, until)
+            if record is None:
+                record = handoff.withdraw(waiter)
+        except BaseException:
+            # What was handed over in the same moment goes to the next.
+            granted = handoff.withdraw(waiter)
+            if granted is not None:
+                self._do_return_conn(granted)
+            raise
+        if record is not None:
+            return record
+        self.observer.timed_out()
+        raise PoolTimeout(
+            f"{self._limit_reached()}, connection timed out, timeout"
+            f" {self._timeout:.2f}{self._explain()}",
+            code="3o7r",
+        )
+
+    def _break_deadlock(self, claim: Claim) -> None:
+        handoff = self._pool
+        found = self.observer.find_deadlock(claim, handoff.claims, handoff.opened)
+        if found is not None:
+            victim, error = found
+            if handoff.fail(victim, error):
+                self.observer.timed_out()
+
+    def _too_many(self) -> PoolTimeout:
+        self.observer.timed_out()
+        return TooManyWaiting(
+            f"{self._limit_reached()}, and {self.policy.max_waiting} wait already, as"
+            f" many as POOLGUARD_MAX_WAITING allows{self._explain()}",
+            code="3o7r",
+        )
+
+    def _limit_reached(self) -> str:
+        return (
+            f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached"
+        )
+
+    def _explain(self) -> str:
+        """Return who has the connections, and what is wrong with the server."""
+        trouble = self._gate.trouble
+        text = f". The server refuses more: {trouble}" if trouble else ""
+        return text + self.observer.describe_holders(self._inquiry.states())
 
     def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
         """Ask the dialect whether this error means a lost connection."""
@@ -161,49 +339,126 @@ class GuardedPool(QueuePool):
             )
         if (recycle, server_limit) != (self._recycle_known, self._limit_known):
             self._recycle_known, self._limit_known = recycle, server_limit
-            self.observer.learned(self.recycle, server_limit)
+            self.observer.learned(self.recycle, server_limit, self._deaths.limit)
+
+    def died_idle(self, idle: float) -> None:
+        """Note that a connection was found dead after so many seconds of idling."""
+        if self._deaths.died(idle):
+            limit = self._deaths.limit
+            self.warn_once(
+                f"learned {limit}",
+                "Connections of bind %r die after about %.0f s of idling, before the"
+                " limit that is known (%s): a firewall, NAT gateway, balancer or proxy"
+                " on the way ends them. They are replaced sooner from now on; set"
+                " POOLGUARD_IDLE_LIMIT = %.0f to have that from the start.",
+                self.name,
+                limit,
+                self.recycle.source,
+                limit,
+            )
+            self._respect_learned()
+
+    @property
+    def learned_limit(self) -> float | None:
+        """The seconds of idling after which connections were seen to die."""
+        return self._deaths.limit
+
+    def _respect_learned(self) -> None:
+        limit = self._deaths.limit
+        if limit is not None:
+            for record in list(self._pool.idle):
+                record.respect(limit)
+            recycle = derive(
+                IdleLimit(self._limit_known, self._recycle_known.source),
+                self.idle_limit_seconds,
+                limit,
+            )
+            self.learn(recycle, self._limit_known)
+
+    # Taking back -------------------------------------------------------------------
 
     def _create_connection(self) -> ConnectionPoolEntry:
-        return GuardedRecord(self)
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
-            self.forget_parent()
-        if -1 < self._max_overflow <= self._overflow and self._pool.empty():
-            ticket = self.observer.began_waiting()
-            try:
-                return QueuePool._do_get(self)
-            finally:
-                self.observer.stopped_waiting(ticket)
-        return QueuePool._do_get(self)
+        record = GuardedRecord(self)
+        record.open()
+        return record
 
     def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
         if record.pid != self._pid:
             keep_from_finalising(record)
             return
+        if record.was_detached():
+            self.observer.closed(record, "detached")
         self.observer.gave(record)
-        record.idle_since = self.clock()
+        record.is_judged = False
         if self._retired:
             record.close()
-        try:
-            # An empty record as well: whoever waits here fills it.
-            self._pool.put(record, False)
+        if record.dbapi_connection is None:
+            self._pool.free(record)
             return
-        except sqla_queue.Full:
-            pass
+        record.idle_since = self.clock()
+        surplus = self._pool.put(record)
+        if surplus is not None:
+            self._close_idle(surplus, "overflow")
+
+    def _free(self, record: GuardedRecord) -> None:
+        """Take back a record that was never handed out, without its connection."""
         try:
-            if record.dbapi_connection is not None:
-                super(GuardedRecord, record).close()
-                self.observer.closed(record, "overflow")
+            record.close_because("dead")
         finally:
-            self._dec_overflow()
+            self._pool.free(record)
+
+    def _close_idle(self, record: GuardedRecord, reason: CloseReason) -> None:
+        """Close a record that was taken out of the idle ones."""
+        try:
+            record.close_because(reason)
+        finally:
+            self._pool.free(record)
+
+    def tend(self) -> None:
+        """Do what must be done without traffic; the housekeeper calls it.
+
+        Closes idle connections whose time is up and those that are gone, and lets
+        whoever waits try again if the server was full.
+        """
+        if self._pid != os.getpid():
+            return
+        handoff, now = self._pool, self.clock()
+        max_idle = math.inf if self.policy.max_idle is None else self.policy.max_idle
+        for record in list(handoff.idle):
+            idle = now - record.idle_since
+            if idle < max_idle and record.is_fit():
+                self._deaths.survived(idle)
+                continue
+            try:
+                handoff.idle.remove(record)
+            except ValueError:  # somebody has just taken it
+                continue
+            try:
+                reason = "idle" if idle >= max_idle else record.judge()
+            except BaseException:
+                self._close_idle(record, "dead")
+                raise
+            if reason == FIT:
+                handoff.put_first(record)
+            else:
+                self._close_idle(record, reason)
+        self._respect_learned()
+        if handoff.waiting:
+            handoff.serve()
 
     def dispose(self) -> None:
         """Close what is idle; in a child only what the child itself opened."""
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self._disposed = True
-        super().dispose()
+        handoff = self._pool
+        while True:
+            try:
+                record = handoff.pop()
+            except IndexError:
+                break
+            self._close_idle(record, "closed")
+        self.logger.info("Pool disposed. %s", self.status())
 
     def recreate(self) -> GuardedPool:
         """Return the pool that takes this one's place (``Engine.dispose``).
@@ -215,11 +470,8 @@ class GuardedPool(QueuePool):
         self._retired = True
         # What came back between dispose() and this; without a dispose()
         # (``Engine.dispose(close=False)``) the idle connections are to stay open.
-        for _ in range(self._pool.qsize() if self._disposed else 0):
-            try:
-                self._pool.get(False).close()
-            except sqla_queue.Empty:
-                break
+        if self._disposed:
+            self.dispose()
         fresh = self.__class__(
             self._creator,
             pool_size=self._pool.maxsize,
@@ -238,6 +490,7 @@ class GuardedPool(QueuePool):
         fresh._recycle_known = self._recycle_known
         fresh._limit_known = self._limit_known
         fresh._warned = self._warned
+        fresh._deaths = self._deaths
         return fresh
 
     def forget_parent(self) -> None:
@@ -248,12 +501,9 @@ class GuardedPool(QueuePool):
         with self._fork_lock:
             if self._pid == os.getpid():
                 return
-            size = self._pool.maxsize
-            if self._overflow > -size:  # the queue itself may be locked
+            if self._pool.opened:
                 keep_from_finalising(self._pool)
-            self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)
-            self._overflow = 0 - size
-            self._overflow_lock = threading.Lock()
+            self._start(self._pool.maxsize, self._pool.use_lifo)
             # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
             # set up. Without a dialect there is nobody to set it up.
             with contextlib.suppress(AttributeError):
@@ -261,6 +511,10 @@ class GuardedPool(QueuePool):
                 listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
         self.observer.forked()
+
+
+def _is_not() -> bool:
+    return False
 
 
 def _forget_parents() -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ..errors import PoolTimeout
+from .handoff import Claim
 from .recycle import Recycle
 
-# Why a connection was closed, as the report counts it; None is not counted.
-CloseReason = t.Literal["recycled", "idle", "dead", "overflow"]
+# Why a connection left the pool, as the report counts it.
+CloseReason = t.Literal[
+    "recycled",  # its time was up
+    "idle",  # nobody needed it
+    "dead",  # the server, or something on the way, had ended it
+    "overflow",  # it came back and the pool was full
+    "invalidated",  # the app, or a failover, declared it unusable
+    "closed",  # the pool was disposed of, or the app closed it
+    "detached",  # the app took it out of the pool
+]
 
 
 class Observer(t.Protocol):
@@ -24,23 +37,55 @@ class Observer(t.Protocol):
     def gave(self, record: ConnectionPoolEntry) -> None:
         """A record comes back; without a connection if that was lost."""
 
-    def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
-        """The record's connection was closed."""
+    def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
+        """The record's connection was closed, or taken out of the pool."""
 
-    def began_waiting(self) -> object:
-        """A thread waits for a connection; the result goes to stopped_waiting."""
+    def began_waiting(self) -> Claim:
+        """A thread begins to wait; says on whose behalf."""
 
-    def stopped_waiting(self, ticket: object) -> None:
+    def stopped_waiting(self, claim: Claim) -> None:
         """It waits no more."""
 
     def timed_out(self) -> None:
         """It waited in vain."""
 
-    def learned(self, recycle: Recycle, server_limit: float | None) -> None:
-        """The server told its idle limit on a new connection."""
+    def find_deadlock(
+        self, claim: Claim, waiting: Callable[[], Sequence[Claim]], opened: int
+    ) -> tuple[Claim, PoolTimeout] | None:
+        """Somebody began to wait, and no slot is left: tell who is to give way.
+
+        :param waiting: gives the claims of all who wait.
+        :param opened: how many slots there are, all out.
+        :returns: a claim among those and what it is to be told, None if somebody who
+            does not wait can give something back.
+        """
+
+    def sessions_out(self) -> Sequence[int]:
+        """Return the server's numbers of the sessions that are out."""
+
+    def describe_holders(self, states: Mapping[int, str]) -> str:
+        """Say who has the connections, for the error of one who got none.
+
+        :param states: what the server said that its sessions do, by its own number.
+        """
+
+    def learned(
+        self,
+        recycle: Recycle,
+        server_limit: float | None,
+        learned_limit: float | None,
+    ) -> None:
+        """The idle limit is known: the server's own, and what deaths have taught."""
 
     def forked(self) -> None:
         """This process is a child that inherited the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The claim of somebody of whom nothing else is known."""
+
+    began_at: float
 
 
 class NullObserver:
@@ -55,20 +100,39 @@ class NullObserver:
     def gave(self, record: ConnectionPoolEntry) -> None:
         """Do nothing."""
 
-    def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
+    def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """Do nothing."""
 
-    def began_waiting(self) -> object:
-        """Do nothing."""
-        return None
+    def began_waiting(self) -> Claim:
+        """Return a claim that counts from now."""
+        return Asked(time.monotonic())
 
-    def stopped_waiting(self, ticket: object) -> None:
+    def stopped_waiting(self, claim: Claim) -> None:
         """Do nothing."""
 
     def timed_out(self) -> None:
         """Do nothing."""
 
-    def learned(self, recycle: Recycle, server_limit: float | None) -> None:
+    def find_deadlock(
+        self, claim: Claim, waiting: Callable[[], Sequence[Claim]], opened: int
+    ) -> tuple[Claim, PoolTimeout] | None:
+        """Return None: who holds what is not known."""
+        return None
+
+    def sessions_out(self) -> Sequence[int]:
+        """Return none: they are not known."""
+        return ()
+
+    def describe_holders(self, states: Mapping[int, str]) -> str:
+        """Return nothing: who holds what is not known."""
+        return ""
+
+    def learned(
+        self,
+        recycle: Recycle,
+        server_limit: float | None,
+        learned_limit: float | None,
+    ) -> None:
         """Do nothing."""
 
     def forked(self) -> None:

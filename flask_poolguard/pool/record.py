@@ -1,14 +1,14 @@
 """One slot of a guarded pool: judges its connection before it is handed out.
 
 SQLAlchemy has no hook between taking a record from the queue and handing its
-connection out, so this overrides ``get_connection`` of the private
-``_ConnectionRecord`` and calls its private ``__connect`` and ``__close``; the same
-in SQLAlchemy 2.0.31 and 2.1.9, on which it was checked.
+connection out, so the pool judges the records that it hands over. For that this calls
+the private ``__connect`` and ``__close`` of ``_ConnectionRecord``; the same in
+SQLAlchemy 2.0.31 and 2.1.9, on which it was checked.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import time
 import typing as t
@@ -17,58 +17,204 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..databases import IdleLimit
 from .inherited import keep_from_finalising
+from .liveness import (
+    PING_AFTER,
+    PING_BLINDLY_AFTER,
+    answers_within,
+    keep_alive,
+    watch,
+)
 from .recycle import Recycle, derive
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .guarded import GuardedPool
     from .observer import CloseReason
 
-logger = logging.getLogger("flask_poolguard")
 
-_FIT: t.Final = "fit"
+
+FIT: t.Final = "fit"
 
 
 class GuardedRecord(_ConnectionRecord):
     """A record that knows its own connection's limit and idle time.
 
+    It is made without a connection; :meth:`open` makes one.
+
     :ivar pid: the process that opened the connection; no other may use it.
+    :ivar is_judged: the pool has just found it fit.
+    :ivar is_open: it has a connection, as far as this class was told.
     :ivar recycle: derived for this connection; None until the server was asked.
     :ivar idle_since: monotonic time of the last return to the pool.
     :ivar proved_at: monotonic time of the last answer that is known to have come
         from the server (a view may take a connection and never use it).
     """
 
-    __slots__ = ("_idle_allowed", "_pool", "idle_since", "pid", "proved_at", "recycle")
+    __slots__ = (
+        "_fileno",
+        "_idle_allowed",
+        "_number",
+        "_poll",
+        "_pool",
+        "_quiet_for",
+        "_silence",
+        "_stale_at",
+        "idle_since",
+        "is_judged",
+        "is_open",
+        "pid",
+        "proved_at",
+        "recycle",
+    )
 
     def __init__(self, pool: GuardedPool) -> None:
         self._pool = pool
         self.pid = os.getpid()
+        self.is_judged = self.is_open = False
         self.recycle: Recycle | None = None
         self._idle_allowed: float | None = None
+        self._fileno: Callable[[], int] | None = None
+        self._number = -1
+        self._poll: Callable[[int], t.Any] | None = None
+        # Bounds for is_fit(), in seconds of idling and as a monotonic time.
+        self._quiet_for = self._stale_at = self._silence = 0.0
         self.idle_since = self.proved_at = 0.0
-        super().__init__(pool)
-        pool.observer.connected(self)
+        super().__init__(pool, connect=False)
+
+    # With every checkout -----------------------------------------------------------
+
+    def is_fit(self) -> bool:
+        """Tell whether the connection can be handed out without further questions."""
+        started = self.starttime
+        if self._pool._invalidate_time > started or (
+            self._soft_invalidate_time > started
+        ):
+            return False
+        now = self._pool.clock()
+        if now >= self._stale_at or now - self.idle_since >= self._quiet_for:
+            return False
+        if self._poll is None:
+            return True
+        try:
+            return self._fileno() == self._number and not self._poll(0)  # type: ignore[misc] # set with _poll
+        except Exception:  # the driver's way to say that it is closed
+            return False
 
     def get_connection(self) -> t.Any:
-        """Return a connection that may be handed out, replaced first if need be."""
-        if self.dbapi_connection is None:
-            self._connect_anew()
-        elif self.recycle is not None:
-            verdict = self._judge()
-            if verdict != _FIT:
-                self._close_because(verdict)
-                self._connect_anew()
-        if self.recycle is None:
-            self._ask_for_limit()
+        """Return the connection; a new one if it was lost since the pool gave it."""
+        if self.is_judged:
+            self.is_judged = False
+        elif self._is_hard_or_soft_invalidated():
+            self._pool.refill(self)
         return self.dbapi_connection
+
+    # Judging -----------------------------------------------------------------------
+
+    def judge(self) -> CloseReason | t.Literal["fit"]:
+        """Return why to replace the connection, ``"fit"`` if it can be handed out.
+
+        Whatever strikes meanwhile (a ``gevent.Timeout``) leaves a connection that is
+        in the middle of a question; the caller closes it.
+        """
+        pool = self._pool
+        if self._is_hard_or_soft_invalidated():
+            dead = pool._invalidate_time > self.starttime
+            return "dead" if dead else "invalidated"
+        if -1 < pool.max_age_seconds < time.time() - self.starttime:
+            return "recycled"
+        now = self._pool.clock()
+        idle = now - self.idle_since
+        allowed = self._idle_allowed
+        if allowed is not None and idle >= allowed:
+            return "recycled"
+        # A connection that came back lately may not have been used by anybody, and
+        # the server counts from the last statement. One ping per limit settles it.
+        # (SQLAlchemy's own pre_ping, if the user wants that, settles both.)
+        unproved = allowed is not None and now - self.proved_at >= allowed
+        silent = idle >= self._silence
+        spoken = self._has_spoken()
+        if spoken or ((unproved or silent) and not pool._pre_ping):
+            if not self._answers():
+                pool.died_idle(idle)
+                return "dead"
+            self.proved_at = self._pool.clock()
+            if spoken:
+                self._watch()  # the driver may have another socket
+            self._set_bounds()
+        return FIT
+
+    def _has_spoken(self) -> bool:
+        """Tell whether the server sent something or hung up while nobody asked."""
+        if self._poll is None or self._fileno is None:
+            return False
+        try:
+            return self._fileno() != self._number or bool(self._poll(0))
+        except Exception:  # the driver's way to say that it is closed
+            return True
+
+    def looks_dead(self) -> bool:
+        """Tell whether an idle connection is gone, asking the server if need be."""
+        return self._has_spoken() and not self._answers()
+
+    def _answers(self) -> bool:
+        pool, connection = self._pool, self.dbapi_connection
+
+        def ping() -> bool:
+            # arg-type: a record that is judged has a connection.
+            return pool._dialect._do_ping_w_event(connection)  # type: ignore[arg-type]
+
+        try:
+            return answers_within(ping, self._fileno, pool.policy.ping_timeout)
+        except Exception as error:  # whatever it is, it is no answer
+            pool.logger.info("Ping of %r failed: %s", connection, error)
+            return False
+
+    # Opening and closing -----------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect, and read the limit on this connection, after all connect listeners.
+
+        :raises Exception: what the driver, or a listener, raised; nothing is left
+            open then.
+        """
+        self.info.clear()
+        self.recycle = None
+        self._soft_invalidate_time = 0
+        self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
+        self.is_open = True
+        self._pool.observer.connected(self)
+        try:
+            self._ask_for_limit()
+            self._watch()
+        except BaseException:
+            self.close_because("dead")
+            raise
+        if self._fileno is not None:
+            keep_alive(self._number)
+
+    def _watch(self) -> None:
+        self._fileno = self._pool.database.fileno_of(self.dbapi_connection)
+        found = watch(self._fileno)
+        self._number, self._poll = found if found is not None else (-1, None)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
+        self.close_because("closed")
+
+    def close_because(self, reason: CloseReason) -> None:
+        """Close the connection, if there is one, and count it."""
         if self.pid != os.getpid():
             self._disown()
         elif self.dbapi_connection is not None:
-            super().close()
-            self._pool.observer.closed(self, None)
+            self._pool.logger.info(
+                "Closing connection %r (%s)", self.dbapi_connection, reason
+            )
+            self._let_go()
+            try:
+                self._ConnectionRecord__close(terminate=reason in _ABRUPT)  # type: ignore[attr-defined] # private name
+            finally:
+                self._pool.observer.closed(self, reason)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close an unusable connection, or have it replaced at the next checkout."""
@@ -76,56 +222,30 @@ class GuardedRecord(_ConnectionRecord):
             self._disown()
         had_one = self.dbapi_connection is not None
         super().invalidate(e, soft)
-        if had_one and not soft:
-            self._pool.observer.closed(self, "dead")
+        if had_one and self.dbapi_connection is None:
+            self._let_go()
+            self._pool.observer.closed(self, "dead" if e is not None else "invalidated")
+
+    def was_detached(self) -> bool:
+        """Tell, once, whether somebody took the connection out of the pool for good."""
+        if self.dbapi_connection is None and self.is_open:
+            self._let_go()
+            return True
+        return False
+
+    def _let_go(self) -> None:
+        self.is_open = False
+        self._poll = self._fileno = None
 
     def _disown(self) -> None:
         """Leave an inherited connection to the parent."""
         keep_from_finalising(self.dbapi_connection)
         self.dbapi_connection = None
+        self._let_go()
 
-    def _judge(self) -> CloseReason | t.Literal["fit"] | None:
-        """Return why to replace the connection, ``"fit"`` if it can be handed out."""
-        pool = self._pool
-        started = self.starttime
-        if pool._invalidate_time > started:
-            return "dead"
-        if self._soft_invalidate_time > started:
-            return None
-        if -1 < pool.max_age_seconds < time.time() - started:
-            return "recycled"
-        allowed = self._idle_allowed
-        if allowed is not None:
-            now = pool.clock()
-            if now - self.idle_since >= allowed:
-                return "recycled"
-            if now - self.proved_at >= allowed and not pool._pre_ping:
-                # It came back lately, but maybe nobody used it, and the server
-                # counts from the last statement. One ping per limit settles it
-                # (and none where SQLAlchemy pings at every checkout).
-                # arg-type: a fit record has a connection, which mypy cannot see.
-                if not pool._dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[arg-type]
-                    return "dead"
-                self.proved_at = now
-        return _FIT
-
-    def _close_because(self, reason: CloseReason | None) -> None:
-        self._pool.logger.info(
-            "Connection %r is replaced before it is handed out (%s)",
-            self.dbapi_connection,
-            reason or "invalidated",
-        )
-        self._ConnectionRecord__close(terminate=True)  # type: ignore[attr-defined] # private name
-        self._pool.observer.closed(self, reason)
-
-    def _connect_anew(self) -> None:
-        self.info.clear()
-        self.recycle = None
-        self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
-        self._pool.observer.connected(self)
+    # Limits ------------------------------------------------------------------------
 
     def _ask_for_limit(self) -> None:
-        """Read the limit on this connection, after all connect listeners ran."""
         pool = self._pool
         try:
             limit = pool.database.idle_limit(self.dbapi_connection)
@@ -140,7 +260,33 @@ class GuardedRecord(_ConnectionRecord):
                 pool.name,
                 error,
             )
-        self.recycle = derive(limit, pool.idle_limit_seconds)
+        self.recycle = derive(limit, pool.idle_limit_seconds, pool.learned_limit)
         self._idle_allowed = self.recycle.jittered()
-        self.idle_since = self.proved_at = pool.clock()
+        self.idle_since = self.proved_at = self._pool.clock()
+        self._set_bounds()
         pool.learn(self.recycle, limit.seconds)
+
+    def respect(self, limit: float) -> None:
+        """Idle for less than a limit that was learned after this one connected."""
+        recycle = derive(IdleLimit(None, ""), None, limit)
+        allowed = recycle.jittered()
+        if allowed is not None and (
+            self._idle_allowed is None or allowed < self._idle_allowed
+        ):
+            self.recycle, self._idle_allowed = recycle, allowed
+            self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        allowed = math.inf if self._idle_allowed is None else self._idle_allowed
+        self._silence = PING_AFTER if self._poll is not None else PING_BLINDLY_AFTER
+        if not self._pool.database.has_server:
+            self._silence = math.inf
+        self._quiet_for = min(allowed, self._silence)
+        age_left = math.inf
+        if self._pool.max_age_seconds > -1:
+            age_left = self._pool.max_age_seconds - (time.time() - self.starttime)
+        self._stale_at = min(self.proved_at + allowed, self._pool.clock() + age_left)
+
+
+# Not worth a goodbye that may block: nobody is there to hear it.
+_ABRUPT: t.Final = ("dead", "recycled", "invalidated")

@@ -32,14 +32,21 @@ class Recycle:
         return self.seconds * (1 - JITTER * random.random())  # noqa: S311 (spread)
 
 
-def derive(server: IdleLimit, known_limit: float | None) -> Recycle:
-    """Derive the recycle time from the server's idle limit.
+def derive(
+    server: IdleLimit, known_limit: float | None, learned_limit: float | None = None
+) -> Recycle:
+    """Derive the recycle time from the server's idle limit. The smallest limit counts.
 
-    :param known_limit: ``POOLGUARD_IDLE_LIMIT`` in seconds; the smaller one counts.
+    :param known_limit: ``POOLGUARD_IDLE_LIMIT`` in seconds.
+    :param learned_limit: after which idle connections were seen to die, in seconds.
     """
     limit, source = server.seconds, server.source
-    if known_limit is not None and (limit is None or known_limit < limit):
-        limit, source = known_limit, f"POOLGUARD_IDLE_LIMIT {known_limit:g} s"
+    for other, name in (
+        (known_limit, "POOLGUARD_IDLE_LIMIT"),
+        (learned_limit, "idle connections die after"),
+    ):
+        if other is not None and (limit is None or other < limit):
+            limit, source = other, f"{name} {other:g} s"
     if limit is None or limit <= 0:
         return Recycle(None, source)
     return Recycle(limit * SHARE_OF_LIMIT, f"{source} × 5/6")

@@ -29,12 +29,24 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How many connections the pool closed, by reason; None is unknown."""
+    """How many connections left the pool, by reason; None is unknown.
+
+    :ivar recycled: their time was up.
+    :ivar idle: nobody needed them.
+    :ivar dead: the server, or something on the way, had ended them.
+    :ivar overflow: they came back and the pool was full.
+    :ivar invalidated: the app, or a failover, declared them unusable.
+    :ivar closed: the pool was disposed of, or the app closed them.
+    :ivar detached: the app took them out of the pool.
+    """
 
     recycled: int | None
     idle: int | None
     dead: int
     overflow: int | None
+    invalidated: int | None = None
+    closed: int | None = None
+    detached: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

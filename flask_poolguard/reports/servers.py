@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import ServerView
 from ..engines import Guarded
+from ..pool import UnpooledEntry
 from ..urls import ServerKey, server_key, without_secrets
 
 # All servers are asked at once, and together they get this long.
@@ -49,15 +49,6 @@ class Answer:
     reachable: bool | None
     view: ServerView | None = None
     error: str | None = None
-
-
-class _Entry(ConnectionPoolEntry):
-    """Stands in for a pool's record, which ``do_connect`` listeners are given."""
-
-    dbapi_connection = driver_connection = None
-
-    def __init__(self) -> None:
-        self.__dict__.update(info={}, record_info={})
 
 
 class Question:
@@ -149,7 +140,7 @@ def _ask(guarded: Guarded, connections: list[t.Any], ids: set[int]) -> Answer:
     try:
         # What a pool calls itself, in 2.0.31 and 2.1.9; nothing public connects with
         # everything that applies and yet without the pool.
-        connection = engine.pool._invoke_creator(_Entry())
+        connection = engine.pool._invoke_creator(UnpooledEntry())
     except Exception as error:
         return Answer(False, error=_describe(error, engine))
     connections.append(connection)

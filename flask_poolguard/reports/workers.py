@@ -145,4 +145,7 @@ def _closed(pool: PoolState, guarded: bool) -> Closed:
         idle=counts["idle"] if known else None,
         dead=counts["dead"],
         overflow=counts["overflow"] if known else None,
+        invalidated=counts["invalidated"] if guarded else None,
+        closed=counts["closed"] if guarded else None,
+        detached=counts["detached"] if guarded else None,
     )

@@ -76,6 +76,19 @@ def find_callsite(depth: int) -> tuple[str, int]:
     return "", 0
 
 
+def find_app_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame outside the layers, from this one on."""
+    for _ in range(_MAX_DEPTH):
+        if frame is None:
+            break
+        filename = frame.f_code.co_filename
+        layer = _is_layer.get(filename)
+        if not (_classify(filename, frame) if layer is None else layer):
+            return frame
+        frame = frame.f_back
+    return None
+
+
 def _classify(filename: str, frame: FrameType) -> bool:
     if filename == "<string>":  # SQLAlchemy 2.0's own, or what python -c runs
         return str(frame.f_globals.get("__name__")).startswith("sqlalchemy.")

@@ -77,6 +77,7 @@ class PoolState:
     max_overflow: int | None
     recycle_seconds: float | None
     server_limit: float | None
+    learned_limit: float | None
     counted: bool
     age_based: bool
     counts: Mapping[str, int]
@@ -130,7 +131,9 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
     bind, url, pool_class = (_needed(data, next(values)) for _ in range(3))
     recycle_source = _string(data, next(values))
     size, max_overflow = (_size(next(values)) for _ in range(2))
-    recycle_seconds, server_limit = (_seconds(next(values)) for _ in range(2))
+    recycle_seconds, server_limit, learned_limit = (
+        _seconds(next(values)) for _ in range(3)
+    )
     counted, age_based = (_flag(next(values)) for _ in range(2))
     counts = {name: _count(next(values)) for name in COUNTS}
     waiting_since, updated = (_seconds(next(values)) for _ in range(2))
@@ -147,6 +150,7 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         max_overflow=max_overflow,
         recycle_seconds=recycle_seconds,
         server_limit=server_limit,
+        learned_limit=learned_limit,
         counted=counted,
         age_based=age_based,
         counts=counts,

@@ -36,7 +36,7 @@ SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
 FREE, IDLE, OUT = 1, 2, 3
 
 # A block: sequence; bind, url, class, recycle source; size and max_overflow (or
-# UNKNOWN); recycle seconds, server's limit (NaN for none); whether checkouts are
+# UNKNOWN); recycle seconds, server's limit, learned limit (NaN for none); whether checkouts are
 # counted, whether recycle goes by age; the COUNTS; waiting since (NaN for nobody),
 # updated (monotonic s); LEAKS times endpoint, site, count; sequence.
 COUNTS: t.Final = (
@@ -48,6 +48,9 @@ COUNTS: t.Final = (
     "idle",
     "dead",
     "overflow",
+    "invalidated",
+    "closed",
+    "detached",
     "waiting",
     "slotless_out",
     "slotless_checkouts",
@@ -55,7 +58,7 @@ COUNTS: t.Final = (
 LEAKS: t.Final = 16
 UNKNOWN: t.Final = -(2**63)
 BLOCK: t.Final = struct.Struct(
-    "<Q IIII qq dd QQ" + "Q" * len(COUNTS) + "dd" + "IIQ" * LEAKS + "Q"
+    "<Q IIII qq ddd QQ" + "Q" * len(COUNTS) + "dd" + "IIQ" * LEAKS + "Q"
 )
 
 

@@ -14,7 +14,7 @@ from ..signals import connection_leaked
 from .scope import ResponseScope, Scope
 
 if t.TYPE_CHECKING:
-    from .ledger import Holding
+    from .holding import Holding
 
 logger = logging.getLogger("flask_poolguard")
 

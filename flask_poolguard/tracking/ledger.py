@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
+import logging
 import math
 import os
 import threading
 import time
 import typing as t
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from ..pool import CloseReason, InheritedConnection, Recycle, keep_from_finalising
-from .callsite import describe_callsite, find_callsite
+from ..errors import PoolTimeout
+from ..pool import Claim, CloseReason, Recycle, housekeeper
+from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import (
-    MERGED,
-    ThreadMark,
-    current_response,
-    current_scope,
-    pushed_contexts,
-    request_var,
-    this_thread,
-)
+from .scope import this_thread
+from .stacks import format_stack
+from .waiting import ScopeClaim, describe_holders, find_deadlock
 
 if t.TYPE_CHECKING:
     from flask import Flask
-    from sqlalchemy.orm import Session
 
     from ..databases import Database
     from .statefile import NoStateFile
 
+logger = logging.getLogger("flask_poolguard")
+
 _monotonic = time.monotonic
-
-# Where a context keeps its request.
-_REQUEST: t.Final = "_request" if MERGED else "request"
-
-# A request that matches no route. Not its path: there is no end of paths, and each
-# name takes room in the state file.
-NO_ROUTE: t.Final = "(no route)"
-
-# What a holding is called that belongs to no request and no command.
-OUTSIDE: t.Final = "(outside any request)"
-
 
 # An engine's dialect stays the same through dispose() and execution_options(). The
 # ledger hangs on it, so that both go when the engine goes: a table of all ledgers
@@ -62,96 +47,6 @@ def ledger_of(engine: Engine) -> PoolLedger | None:
 def keep_ledger(engine: Engine, ledger: PoolLedger) -> None:
     """Let a ledger be found by its engine."""
     engine.dialect.__dict__[_ON_DIALECT] = ledger
-
-
-class Holding:
-    """One connection that is out: where, since when, for whom."""
-
-    __slots__ = (
-        "_fairy",
-        "endpoint",
-        "filename",
-        "is_listed",
-        "ledger",
-        "line",
-        "mark",
-        "record",
-        "scope",
-        "session",
-        "taken_at",
-    )
-
-    def __init__(
-        self,
-        ledger: PoolLedger,
-        record: ConnectionPoolEntry,
-        fairy: PoolProxiedConnection,
-        mark: weakref.ref[ThreadMark],
-    ) -> None:
-        self.ledger = ledger
-        self.record = record
-        self._fairy = weakref.ref(fairy)
-        self.mark = mark
-        self.taken_at = _monotonic()
-        self.is_listed = True  # in the state file, unless that has no slot left
-        # Past this, took() and the pool's connect().
-        self.filename, self.line = find_callsite(3)
-        self.endpoint = current_endpoint()
-        self.session: weakref.ref[Session] | None = None
-        self.scope = scope = current_scope()
-        if scope is not None:
-            scope.holdings.add(self)
-
-    def fairy(self) -> PoolProxiedConnection | None:
-        """Return SQLAlchemy's proxy of the connection, None once it was closed."""
-        fairy = self._fairy()
-        return fairy if fairy is not None and fairy.is_valid else None
-
-    def is_mine(self) -> bool:
-        """Tell whether this thread took it, or one that has ended since."""
-        mark = self.mark()
-        return mark is None or mark is this_thread.mark
-
-    def is_of(self, session: object) -> bool:
-        """Tell whether this ORM session works on it."""
-        return self.session is not None and self.session() is session
-
-    def is_in_mid_query(self) -> bool:
-        """Tell whether an answer is still to be read."""
-        fairy = self.fairy()
-        return fairy is not None and self.ledger.database.is_in_mid_query(
-            fairy.dbapi_connection
-        )
-
-    def site(self) -> str:
-        """Return ``file:line`` of the checkout."""
-        return describe_callsite(self.filename, self.line, self.ledger.root_path)
-
-    def end_session(self) -> None:
-        """Roll back the ORM session that works on this connection, so that nobody
-        inherits its state; one that cannot even do that is invalidated.
-
-        Not closed: a session that an app keeps, one per thread for example, would
-        lose its objects, which without the guard can be loaded again.
-        """
-        session = None if self.session is None else self.session()
-        if session is not None:
-            try:
-                session.rollback()
-            except Exception:
-                session.invalidate()
-
-    def orphan(self) -> None:
-        """Make an inherited connection unusable in a child, without a word to the
-        server.
-        """
-        fairy = self._fairy()
-        keep_from_finalising((self, fairy, self.record.dbapi_connection))
-        self.record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
-        if fairy is not None and fairy.is_valid:
-            fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call
-        if self.scope is not None:
-            self.scope.holdings.discard(self)
 
 
 class PoolLedger:
@@ -171,18 +66,22 @@ class PoolLedger:
         on_leak: str,
         open_file: t.Callable[[], NoStateFile],
         recycle: Recycle,
+        held_warning: float | None = None,
     ) -> None:
         self._app = weakref.ref(app)
         self.root_path = app.root_path
         self.facts = facts
         self.database = database
         self.on_leak = on_leak
+        self.held_warning = held_warning
         self._open_file = open_file
         self._recycle = recycle
         self._server_limit: float | None = None
+        self._learned_limit: float | None = None
         # What the user set on the engine before it was guarded, by setting name.
         self.options: Mapping[str, t.Any] = {}
         self._start()
+        housekeeper.add(self)
 
     def _start(self) -> None:
         self._pid = os.getpid()
@@ -193,8 +92,7 @@ class PoolLedger:
         self._counts = dict.fromkeys(COUNTS, 0)
         self._peak = 0
         self._leaks: dict[tuple[str, str], int] = {}
-        self._waiting: dict[int, float] = {}
-        self._tickets = itertools.count()
+        self._waiting: set[ScopeClaim] = set()
         self._page: PoolPage | None = None
 
     @property
@@ -220,6 +118,7 @@ class PoolLedger:
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Count a new connection."""
+        housekeeper.start()
         self._show_connected(record)
         self.count("connects")
 
@@ -227,6 +126,8 @@ class PoolLedger:
         """Note who has it."""
         mark = this_thread.mark
         holding = Holding(self, record, fairy, mark.ref)
+        if holding.taken_at > housekeeper.overdue_at:
+            housekeeper.catch_up()
         if not self.facts.counted:
             before = self.out.get(record)
             if before is not None and before.fairy() is None:
@@ -256,6 +157,8 @@ class PoolLedger:
                 holding.scope.holdings.discard(holding)
             if self.left_behind:
                 self.left_behind.discard(holding)
+            if holding.is_reported:
+                self._say_it_is_back(holding)
         page = self._page or self.page
         if record.dbapi_connection is None:
             page.release(record)
@@ -266,35 +169,60 @@ class PoolLedger:
             self.count("slotless_out", -1)
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
-        """Count a closed connection."""
+        """Count a connection that was closed or taken out; None if no reason is known."""
         if record not in self.out:
             self.page.release(record)
         if reason is not None:
             self.count(reason)
 
-    def began_waiting(self) -> int:
-        """Note one more waiter."""
-        ticket = next(self._tickets)
+    def began_waiting(self) -> ScopeClaim:
+        """Note one more waiter; its request, command or task counts."""
+        claim = ScopeClaim()
         with self._lock:
-            self._waiting[ticket] = _monotonic()
+            self._waiting.add(claim)
         self.count("waiting")
-        return ticket
+        return claim
 
-    def stopped_waiting(self, ticket: object) -> None:
+    def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
         with self._lock:
-            self._waiting.pop(t.cast(int, ticket), None)
+            self._waiting.discard(t.cast(ScopeClaim, claim))
         self.count("waiting", -1)
 
     def timed_out(self) -> None:
         """Count a waiter that got nothing."""
         self.count("timeouts")
 
-    def learned(self, recycle: Recycle, server_limit: float | None) -> None:
+    def find_deadlock(
+        self, claim: Claim, waiting: Callable[[], Sequence[Claim]], opened: int
+    ) -> tuple[Claim, PoolTimeout] | None:
+        """Tell who is to give way, if everybody who has a connection waits."""
+        claims = t.cast("Callable[[], Sequence[ScopeClaim]]", waiting)
+        return find_deadlock(self, t.cast(ScopeClaim, claim), claims, opened)
+
+    def sessions_out(self) -> Sequence[int]:
+        """Return the server's numbers of the sessions that are out."""
+        ids = [
+            self.database.server_id(record.dbapi_connection)
+            for record in list(self.out)
+        ]
+        return [each for each in ids if each is not None]
+
+    def describe_holders(self, states: Mapping[int, str]) -> str:
+        """Say who has the connections, and what they do with them."""
+        return describe_holders(self, states)
+
+    def learned(
+        self,
+        recycle: Recycle,
+        server_limit: float | None,
+        learned_limit: float | None = None,
+    ) -> None:
         """Note the recycle time in force."""
         with self._lock:
             self._recycle = recycle
             self._server_limit = server_limit
+            self._learned_limit = learned_limit
             self._show_figures()
 
     def forked(self) -> None:
@@ -308,6 +236,37 @@ class PoolLedger:
             for holding in [*self.out.values(), *self.left_behind]:
                 holding.orphan()
         self._start()
+
+    # Held for too long -----------------------------------------------------------
+
+    def tend(self) -> None:
+        """Warn of connections that are out for too long; the housekeeper calls it."""
+        limit, now = self.held_warning, _monotonic()
+        for holding in list(self.out.values()) if limit is not None else ():
+            held = now - holding.taken_at
+            if held < limit or holding.is_reported or holding.fairy() is None:
+                continue
+            holding.is_reported = True
+            logger.warning(
+                "%s has held a connection of bind %r for %.0f s, since it took it at"
+                " %s. Give it back before slow work that needs no database, or raise"
+                " POOLGUARD_HELD_WARNING (now %g). Its thread is here:\n%s",
+                holding.endpoint,
+                self.facts.bind,
+                held,
+                holding.site(),
+                limit,
+                format_stack(holding.mark()) or "  (that is not known)",
+            )
+
+    def _say_it_is_back(self, holding: Holding) -> None:
+        logger.warning(
+            "The connection of bind %r that %s took at %s is back after %.0f s.",
+            self.facts.bind,
+            holding.endpoint,
+            holding.site(),
+            _monotonic() - holding.taken_at,
+        )
 
     # Counting --------------------------------------------------------------------
 
@@ -341,33 +300,9 @@ class PoolLedger:
             self._page.show_figures(
                 self._counts.values(),
                 self._leaks,
-                min(self._waiting.values(), default=math.nan),
+                min((each.asked_at for each in self._waiting), default=math.nan),
                 self._recycle.seconds,
                 self._recycle.source,
                 self._server_limit,
+                self._learned_limit,
             )
-
-
-def current_endpoint() -> str:
-    """Return the endpoint or command that runs now."""
-    context = request_var.get(None)
-    request = None if context is None else getattr(context, _REQUEST)
-    if request is None and MERGED:
-        # There, a context within a request's knows nothing of the request.
-        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
-        request = next((each for each in requests if each is not None), None)
-    if request is not None:
-        endpoint: str = request.endpoint or NO_ROUTE
-        return endpoint
-    response = current_response()
-    if response is not None and response.endpoint:
-        return response.endpoint
-    return command_name() or OUTSIDE
-
-
-def command_name() -> str | None:
-    """Return the running command, such as ``flask seed``."""
-    import click
-
-    found = click.get_current_context(silent=True)
-    return None if found is None else found.command_path

@@ -14,7 +14,7 @@ from .layout import BLOCK, FREE, IDLE, LEAKS, MAX_SLOTS, OUT, SLOT, UNKNOWN
 from .statefile import NoStateFile
 
 if t.TYPE_CHECKING:
-    from .ledger import Holding
+    from .holding import Holding
 
 _monotonic = time.monotonic
 _pack_slot = SLOT.pack
@@ -185,6 +185,7 @@ class PoolPage:
         recycle_seconds: float | None,
         recycle_source: str,
         server_limit: float | None,
+        learned_limit: float | None,
     ) -> None:
         """Write the block; the caller sees to it that calls do not overlap."""
         facts, intern = self._facts, self._file.intern
@@ -205,6 +206,7 @@ class PoolPage:
                 UNKNOWN if facts.max_overflow is None else facts.max_overflow,
                 math.nan if recycle_seconds is None else recycle_seconds,
                 math.nan if server_limit is None else server_limit,
+                math.nan if learned_limit is None else learned_limit,
                 facts.counted,
                 facts.age_based,
                 *counts,

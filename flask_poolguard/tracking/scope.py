@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 import time
 import typing as t
@@ -16,7 +17,7 @@ from flask.globals import _cv_app
 if t.TYPE_CHECKING:
     from flask import Flask
 
-    from .ledger import Holding
+    from .holding import Holding
     from .responses import GuardedResponse
 
 # Flask 3.2 merges the request context into the app context.
@@ -222,18 +223,32 @@ def current_scope() -> Scope | None:
     return response if response is not None and not response.ended else None
 
 
+def current_scopes() -> list[Scope]:
+    """Return all scopes within which this thread is, the innermost first."""
+    scopes = [scope_of(context) for context in pushed_contexts()]
+    return [scope for scope in (*scopes, current_response()) if scope is not None]
+
+
 class ThreadMark:
     """A thread (or greenlet, if threading is patched), alive as long as this is.
 
     :ivar name: UTF-8, at most 24 bytes, for the state file.
+    :ivar ident: the thread's number.
+    :ivar greenlet: a weak reference, if the mark is a greenlet's.
     :ivar ref: a weak reference; dead once the thread has ended.
     """
 
-    __slots__ = ("__weakref__", "name", "ref")
+    __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
 
     def __init__(self) -> None:
         name = threading.current_thread().name.encode("utf-8", "replace")[:24]
         self.name = name
+        self.ident = threading.get_ident()
+        self.greenlet: weakref.ref[t.Any] | None = None
+        if "gevent" in sys.modules:
+            from greenlet import getcurrent
+
+            self.greenlet = weakref.ref(getcurrent())
         self.ref = weakref.ref(self)
 
 

@@ -17,7 +17,8 @@ from contextlib import ExitStack
 from flask.globals import _cv_app
 from sqlalchemy import event
 
-from .ledger import Holding, current_endpoint, ledger_of
+from .holding import Holding, current_endpoint
+from .ledger import ledger_of
 from .scope import home_of, number_sessions, scope_of
 
 if t.TYPE_CHECKING:

@@ -28,7 +28,7 @@ from .abandoned import (
 )
 from .async_views import count_async_views_as_requests
 from .leaks import Returns
-from .ledger import NO_ROUTE
+from .holding import NO_ROUTE
 from .responses import GuardedResponse, runs_app_code
 from .scope import (
     MERGED,

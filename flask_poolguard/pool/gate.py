@@ -1,0 +1,251 @@
+"""The gate before the server: who may connect while it is away or full, and when."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import threading
+import time
+import typing as t
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ..databases import ConnectFailure
+
+logger = logging.getLogger("flask_poolguard")
+
+_clock = time.monotonic
+
+# The pauses between attempts grow from the first to the longest, and each is drawn
+# from its upper half, so that many processes do not knock in step.
+FIRST_PAUSE: t.Final = 0.05
+LONGEST_PAUSE: t.Final = 1.0
+
+# After the first success so many may connect at a time as have succeeded, doubled;
+# from here on the gate is open.
+_OPEN_AT: t.Final = 32
+
+# Trouble that nobody met for so long is over; what comes is new trouble.
+_FORGET_AFTER: t.Final = 60.0
+
+
+class ServerFullError(Exception):
+    """The server has no room, but a connection of this pool will come free."""
+
+
+class Gave(t.NamedTuple):
+    """What the pool tells of a connect that it gave up."""
+
+    since: datetime
+    attempts: int
+    failed_at: datetime
+
+    def describe(self) -> str:
+        """Return since when, how often, and when last."""
+        times = "once" if self.attempts == 1 else f"{self.attempts} times"
+        return (
+            f"no connection since {self.since:%H:%M:%S}; tried {times} from this"
+            f" process, last at {self.failed_at:%H:%M:%S.%f}"[:-3]
+        )
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """An outage as this process sees it; times in monotonic seconds.
+
+    :ivar room: how many may be connecting at the same time.
+    :ivar busy: how many are.
+    """
+
+    kind: ConnectFailure
+    error: Exception
+    since: datetime = field(default_factory=datetime.now)
+    failed_at: datetime = field(default_factory=datetime.now)
+    tried_at: float = field(default_factory=_clock)
+    next_try_at: float = 0.0
+    pause: float = FIRST_PAUSE
+    attempts: int = 0
+    recovering: bool = False
+    room: int = 1
+    busy: int = 0
+
+
+class Gate:
+    """Lets connects through, all while the server is well, one at a time otherwise.
+
+    ``_turns`` protects the trouble and wakes those who wait for their turn. It is
+    never held while connecting.
+
+    :param judge: tells whether a failed connect may pass.
+    :param close_until: told until when the server is known to be full; 0 for well.
+    """
+
+    def __init__(
+        self,
+        judge: Callable[[BaseException], ConnectFailure | None],
+        close_until: Callable[[float], None],
+    ) -> None:
+        self._judge = judge
+        self._close_until = close_until
+        self._turns = threading.Condition(threading.Lock())
+        self._trouble: _Trouble | None = None
+        # Connects that are under way or wait for their turn.
+        self.pending = 0
+
+    def connect(
+        self, open_: Callable[[], None], until: float, may_queue: Callable[[], bool]
+    ) -> None:
+        """Connect, again and again while that may help.
+
+        :param open_: makes one attempt.
+        :param until: monotonic time after which to give up.
+        :param may_queue: tells whether connections of this pool are in use.
+        :raises ServerFullError: the server is full; wait for one of those instead.
+        :raises Exception: what the last attempt raised. If it could have passed, its
+            text says since when and how often it was tried.
+        """
+        with self._turns:
+            self.pending += 1
+        tried = False
+        try:
+            while True:
+                turn = self._await_turn(until, may_queue, tried)
+                tried = True
+                try:
+                    open_()
+                except Exception as error:
+                    kind = self._judge(error)
+                    self._failed(turn, kind, error)
+                    if kind is None:
+                        raise
+                except BaseException:
+                    self._left(turn)
+                    raise
+                else:
+                    self._succeeded(turn)
+                    return
+        finally:
+            with self._turns:
+                self.pending -= 1
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the server, in words; None if it is well."""
+        trouble = self._trouble
+        if trouble is None or trouble.recovering:
+            return None
+        return f"{_first_line(trouble.error)} ({_gave(trouble).describe()})"
+
+    def _await_turn(
+        self, until: float, may_queue: Callable[[], bool], tried: bool
+    ) -> _Trouble | None:
+        """Return the trouble in which this turn is counted, None if there is none.
+
+        :param tried: whether this caller had a turn already. One whose time is too
+            short to wait for one gets it at once, unless somebody else is trying.
+        """
+        if self._trouble is None:
+            return None
+        with self._turns:
+            while True:
+                trouble, now = self._trouble, _clock()
+                if trouble is None:
+                    return None
+                if now - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
+                    self._trouble = None
+                    return None
+                if trouble.kind is ConnectFailure.FULL and may_queue():
+                    raise ServerFullError from trouble.error
+                wait = trouble.next_try_at - now
+                impatient = not tried and trouble.next_try_at >= until
+                if (wait <= 0 or impatient) and trouble.busy < trouble.room:
+                    trouble.busy += 1
+                    return trouble
+                if now >= until or (wait > 0 and trouble.next_try_at > until):
+                    raise _explained(trouble)
+                self._turns.wait(min(wait, until - now) if wait > 0 else until - now)
+
+    def _failed(
+        self, turn: _Trouble | None, kind: ConnectFailure | None, error: Exception
+    ) -> None:
+        with self._turns:
+            _leave(turn)
+            trouble = self._trouble
+            if kind is None:
+                # It answers, and says no for good: nothing to wait for.
+                self._end()
+                return
+            if trouble is None or trouble.recovering:
+                trouble = self._trouble = _Trouble(kind, error)
+            now = _clock()
+            trouble.kind, trouble.error = kind, error
+            trouble.attempts += 1
+            trouble.tried_at, trouble.failed_at = now, datetime.now()
+            if trouble.next_try_at <= now:  # of several at once, the first counts
+                pause = trouble.pause * random.uniform(0.5, 1)  # noqa: S311 (spread)
+                trouble.next_try_at = now + pause
+                trouble.pause = min(trouble.pause * 2, LONGEST_PAUSE)
+            if kind is ConnectFailure.FULL:
+                self._close_until(trouble.next_try_at)
+            self._turns.notify_all()
+
+    def _succeeded(self, turn: _Trouble | None) -> None:
+        if turn is None and self._trouble is None:
+            return
+        with self._turns:
+            _leave(turn)
+            trouble = self._trouble
+            if trouble is not None:
+                trouble.tried_at = _clock()
+                trouble.recovering = True
+                trouble.room *= 2
+                trouble.next_try_at = 0.0
+                if trouble.room >= _OPEN_AT:
+                    self._end()
+            self._turns.notify_all()
+        self._close_until(0)
+
+    def _left(self, turn: _Trouble | None) -> None:
+        with self._turns:
+            _leave(turn)
+            self._turns.notify_all()
+
+    def _end(self) -> None:
+        self._trouble = None
+        self._turns.notify_all()
+
+
+def _leave(turn: _Trouble | None) -> None:
+    if turn is not None:
+        turn.busy -= 1
+
+
+def _gave(trouble: _Trouble) -> Gave:
+    return Gave(trouble.since, trouble.attempts, trouble.failed_at)
+
+
+def gave_up(error: BaseException) -> Gave | None:
+    """Return what was tried before a connect was given up; None for other errors."""
+    found = getattr(error, "poolguard_gave_up", None)
+    return found if isinstance(found, Gave) else None
+
+
+def _explained(trouble: _Trouble) -> Exception:
+    """Return the last error, told with its story, for one more thread to raise."""
+    gave = _gave(trouble)
+    try:
+        error = copy.copy(trouble.error)
+    except Exception:  # a driver's exception that cannot be copied
+        error = trouble.error
+    if gave_up(error) is None:
+        *before, text = error.args or ("",)
+        error.args = (*before, f"{str(text).rstrip()} ({gave.describe()})")
+        error.poolguard_gave_up = gave  # type: ignore[attr-defined] # read by gave_up()
+    return error.with_traceback(None)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -1,0 +1,279 @@
+"""Who is served next: a pool's idle records, its room for more, and those who wait."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+import time
+import typing as t
+from collections import deque
+
+if t.TYPE_CHECKING:
+    from .record import GuardedRecord
+
+_clock = time.monotonic
+
+
+class Claim(t.Protocol):
+    """On whose behalf somebody waits.
+
+    :ivar began_at: monotonic seconds; who began first is served first.
+    """
+
+    began_at: float
+
+
+class Waiter:
+    """A thread or greenlet that waits for a record."""
+
+    __slots__ = ("_wakeup", "claim", "error", "grant")
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.grant: GuardedRecord | None = None
+        self.error: BaseException | None = None
+        # Held until it is served: of all primitives that can wait, the cheapest.
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
+
+    def is_settled(self) -> bool:
+        """Tell whether it got a record or an error."""
+        return self.grant is not None or self.error is not None
+
+    def settle(
+        self, grant: GuardedRecord | None, error: BaseException | None = None
+    ) -> None:
+        """Hand over what it waits for, or why it waits in vain, and wake it."""
+        self.grant, self.error = grant, error
+        self._wakeup.release()
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait to be served; tell whether that happened in time."""
+        return self._wakeup.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX))
+
+
+class HandOff:
+    """The slots of one pool.
+
+    A slot is a record. It is *open* from the moment it is given to somebody who will
+    connect it until :meth:`free` takes it back without a connection; open slots are
+    idle (here) or out (with somebody). The names ``maxsize``, ``use_lifo``,
+    ``qsize``, ``empty`` and ``full`` are those of the queue that a QueuePool has in
+    the same place, for whatever looks at that.
+
+    ``_lock`` protects the waiters and the number of open slots. Nobody connects,
+    closes, asks or logs while holding it. It is re-entrant because a garbage
+    collection inside may return a connection; ``_serving`` then leaves the serving to
+    the call that was interrupted. The idle records change by single operations of a
+    deque, and who adds one looks for waiters afterwards, while who begins to wait
+    looks for idle records afterwards: one of the two sees the other.
+
+    :param maxsize: how many idle connections are kept; 0 for any number.
+    :param limit: how many slots may be open at a time; infinite for any number.
+    :param make_record: makes a record without a connection.
+    """
+
+    def __init__(
+        self,
+        maxsize: int,
+        limit: float,
+        use_lifo: bool,
+        make_record: t.Callable[[], GuardedRecord],
+    ) -> None:
+        self.maxsize = maxsize
+        self.use_lifo = use_lifo
+        self.limit = limit
+        self._make_record = make_record
+        self._keep = maxsize or math.inf
+        self.idle: deque[GuardedRecord] = deque()
+        # The next idle record; IndexError if there is none.
+        self.pop = self.idle.pop if use_lifo else self.idle.popleft
+        # Records whose connection is gone. Used again, because ``record_info`` is to
+        # outlive the connection.
+        self._hollow: deque[GuardedRecord] = deque()
+        self.opened = 0
+        # A heap of those who wait: the oldest claim, and of equals the first to ask.
+        self.waiting: list[tuple[float, int, Waiter]] = []
+        self._numbers = itertools.count()
+        self._lock = threading.RLock()
+        self._serving = self._again = False
+        # Until then the server is known to have no room for one more connection.
+        self.closed_until = 0.0
+
+    # What a QueuePool's queue tells ------------------------------------------------
+
+    def qsize(self) -> int:
+        """Return the number of idle connections."""
+        return len(self.idle)
+
+    def empty(self) -> bool:
+        """Tell whether no connection is idle."""
+        return not self.idle
+
+    def full(self) -> bool:
+        """Tell whether one more that came back would be closed."""
+        return len(self.idle) >= self._keep
+
+    # Taking ------------------------------------------------------------------------
+
+    def get_now(self) -> GuardedRecord | None:
+        """Take a record if there is one, or room for one, and nobody waits for it."""
+        with self._lock:
+            return None if self.waiting else self._grant()
+
+    def enqueue(
+        self, claim: Claim, most: float, refuse: t.Callable[[], BaseException]
+    ) -> Waiter:
+        """Begin to wait.
+
+        :param most: how many may wait at a time. Beyond it the youngest claim is
+            refused, which may be another one than this.
+        :param refuse: makes the error for that one.
+        """
+        waiter, youngest = Waiter(claim), None
+        with self._lock:
+            heapq.heappush(
+                self.waiting, (claim.began_at, next(self._numbers), waiter)
+            )
+            self._serve()
+            if len(self.waiting) > most:
+                youngest = max(self.waiting)[2]
+                self._remove(youngest)
+        if youngest is not None:
+            youngest.settle(None, refuse())
+        return waiter
+
+    def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
+        """Wait for a record until a monotonic time; None if that passed.
+
+        After None the waiter still waits: wait again, or :meth:`withdraw` it.
+
+        :raises BaseException: what the waiter was told, or what struck meanwhile.
+        """
+        while not waiter.is_settled():
+            now = _clock()
+            pause = self.closed_until - now
+            if now >= until:
+                return None
+            if waiter.sleep(min(until - now, pause) if pause > 0 else until - now):
+                break
+            if pause > 0:  # there may be room by now
+                self.serve()
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.grant
+
+    def withdraw(self, waiter: Waiter) -> GuardedRecord | None:
+        """Stop to wait; returns the record if one was handed over just now."""
+        with self._lock:
+            self._remove(waiter)
+            return waiter.grant
+
+    def fail(self, claim: Claim, error: BaseException) -> bool:
+        """Wake the one who waits for this claim with an error; False if nobody does."""
+        with self._lock:
+            for _, _, waiter in self.waiting:
+                if waiter.claim is claim:
+                    self._remove(waiter)
+                    waiter.settle(None, error)
+                    return True
+        return False
+
+    def claims(self) -> list[Claim]:
+        """Return the claims of all who wait."""
+        with self._lock:
+            return [waiter.claim for _, _, waiter in self.waiting]
+
+    # Giving back -------------------------------------------------------------------
+
+    def put(self, record: GuardedRecord) -> GuardedRecord | None:
+        """Take a connected record back.
+
+        :returns: a record that is one too many: close it, then :meth:`free` it.
+        """
+        self.idle.append(record)
+        if self.waiting:
+            self.serve()
+        if len(self.idle) > self._keep:
+            try:
+                return self.idle.popleft() if self.use_lifo else self.idle.pop()
+            except IndexError:  # somebody else just took it
+                pass
+        return None
+
+    def put_first(self, record: GuardedRecord) -> None:
+        """Put an idle record back where the one is that has been idle the longest."""
+        self.idle.appendleft(record)
+        if self.waiting:
+            self.serve()
+
+    def free(self, record: GuardedRecord) -> None:
+        """Take back a slot whose record has no connection."""
+        with self._lock:
+            self.opened -= 1
+            self._hollow.append(record)
+            if len(self._hollow) > max(self.maxsize, 1):
+                self._hollow.popleft()
+            self._serve()
+
+    def serve(self) -> None:
+        """Hand over what can be handed over."""
+        with self._lock:
+            self._serve()
+
+    def close_until(self, when: float) -> None:
+        """Open no further slot until then (0 for from now on), except the only one."""
+        with self._lock:
+            self.closed_until = when
+            if not when:
+                self._serve()
+
+    # Under the lock ----------------------------------------------------------------
+
+    def _grant(self) -> GuardedRecord | None:
+        try:
+            return self.pop()
+        except IndexError:
+            pass
+        if self.opened >= self.limit:
+            return None
+        if self.closed_until and self.opened:
+            now = _clock()
+            if now < self.closed_until:
+                return None
+            # One at a time tries; how that ends decides on the others.
+            self.closed_until = now + 1
+        self.opened += 1
+        try:
+            return self._hollow.pop() if self._hollow else self._make_record()
+        except BaseException:
+            self.opened -= 1
+            raise
+
+    def _serve(self) -> None:
+        if self._serving:
+            self._again = True
+            return
+        self._serving = True
+        try:
+            while True:
+                self._again = False
+                while self.waiting:
+                    record = self._grant()
+                    if record is None:
+                        break
+                    heapq.heappop(self.waiting)[2].settle(record)
+                if not self._again:
+                    break
+        finally:
+            self._serving = False
+
+    def _remove(self, waiter: Waiter) -> None:
+        for number, entry in enumerate(self.waiting):
+            if entry[2] is waiter:
+                self.waiting[number] = self.waiting[-1]
+                self.waiting.pop()
+                heapq.heapify(self.waiting)
+                break

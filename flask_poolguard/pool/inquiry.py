@@ -1,0 +1,76 @@
+"""Asks a server what a pool's sessions do, while somebody waits for one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+from collections.abc import Collection, Mapping
+
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..databases import Database
+
+_clock = time.monotonic
+
+# How long before its deadline a waiter has the server asked, and how long the answer
+# is good for others.
+LEAD: t.Final = 1.0
+
+
+class UnpooledEntry(ConnectionPoolEntry):
+    """Stands in for a pool's record, which ``do_connect`` listeners are given."""
+
+    dbapi_connection = driver_connection = None
+
+    def __init__(self) -> None:
+        self.__dict__.update(info={}, record_info={})
+
+
+class Inquiry:
+    """Asks on a connection of its own, in a thread that nobody waits for.
+
+    One question is open at a time; ``_lock`` protects the decision to begin one.
+
+    :param connect: makes a connection as the pool would.
+    """
+
+    def __init__(
+        self, database: Database, connect: t.Callable[[ConnectionPoolEntry], t.Any]
+    ) -> None:
+        self._database = database
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._asked_at = -LEAD
+        self._is_open = False
+        self._states: Mapping[int, str] = {}
+
+    def begin(self, ids: Collection[int]) -> None:
+        """Ask, unless that is being done or was done a moment ago."""
+        now = _clock()
+        with self._lock:
+            if self._is_open or now - self._asked_at < LEAD or not ids:
+                return
+            self._is_open, self._asked_at, self._states = True, now, {}
+        thread = threading.Thread(
+            target=self._ask, args=(ids,), name="poolguard-inquiry", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started any more
+            self._is_open = False
+
+    def states(self) -> Mapping[int, str]:
+        """Return what is known by now: what each session does, by its number."""
+        return self._states
+
+    def _ask(self, ids: Collection[int]) -> None:
+        try:
+            # Whatever goes wrong: the error that this is for names the holders.
+            with contextlib.suppress(Exception):
+                connection = self._connect(UnpooledEntry())
+                with contextlib.closing(connection):
+                    self._states = self._database.session_states(connection, ids)
+        finally:
+            self._is_open = False

@@ -1,0 +1,156 @@
+"""One connection that is out, and what it was taken for."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+import weakref
+
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from ..pool import InheritedConnection, keep_from_finalising
+from .callsite import describe_callsite, find_callsite
+from .scope import (
+    MERGED,
+    ThreadMark,
+    current_response,
+    current_scope,
+    pushed_contexts,
+    request_var,
+    this_thread,
+)
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from .ledger import PoolLedger
+
+_monotonic = time.monotonic
+
+# Where a context keeps its request.
+_REQUEST: t.Final = "_request" if MERGED else "request"
+
+# A request that matches no route. Not its path: there is no end of paths, and each
+# name takes room in the state file.
+NO_ROUTE: t.Final = "(no route)"
+
+# What a holding is called that belongs to no request and no command.
+OUTSIDE: t.Final = "(outside any request)"
+
+
+class Holding:
+    """One connection that is out: where, since when, for whom."""
+
+    __slots__ = (
+        "_fairy",
+        "endpoint",
+        "filename",
+        "is_listed",
+        "is_reported",
+        "ledger",
+        "line",
+        "mark",
+        "record",
+        "scope",
+        "session",
+        "taken_at",
+    )
+
+    def __init__(
+        self,
+        ledger: PoolLedger,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        mark: weakref.ref[ThreadMark],
+    ) -> None:
+        self.ledger = ledger
+        self.record = record
+        self._fairy = weakref.ref(fairy)
+        self.mark = mark
+        self.taken_at = _monotonic()
+        self.is_listed = True  # in the state file, unless that has no slot left
+        self.is_reported = False  # as held for too long
+        # Past this, took() and the pool's connect().
+        self.filename, self.line = find_callsite(3)
+        self.endpoint = current_endpoint()
+        self.session: weakref.ref[Session] | None = None
+        self.scope = scope = current_scope()
+        if scope is not None:
+            scope.holdings.add(self)
+
+    def fairy(self) -> PoolProxiedConnection | None:
+        """Return SQLAlchemy's proxy of the connection, None once it was closed."""
+        fairy = self._fairy()
+        return fairy if fairy is not None and fairy.is_valid else None
+
+    def is_mine(self) -> bool:
+        """Tell whether this thread took it, or one that has ended since."""
+        mark = self.mark()
+        return mark is None or mark is this_thread.mark
+
+    def is_of(self, session: object) -> bool:
+        """Tell whether this ORM session works on it."""
+        return self.session is not None and self.session() is session
+
+    def is_in_mid_query(self) -> bool:
+        """Tell whether an answer is still to be read."""
+        fairy = self.fairy()
+        return fairy is not None and self.ledger.database.is_in_mid_query(
+            fairy.dbapi_connection
+        )
+
+    def site(self) -> str:
+        """Return ``file:line`` of the checkout."""
+        return describe_callsite(self.filename, self.line, self.ledger.root_path)
+
+    def end_session(self) -> None:
+        """Roll back the ORM session that works on this connection, so that nobody
+        inherits its state; one that cannot even do that is invalidated.
+
+        Not closed: a session that an app keeps, one per thread for example, would
+        lose its objects, which without the guard can be loaded again.
+        """
+        session = None if self.session is None else self.session()
+        if session is not None:
+            try:
+                session.rollback()
+            except Exception:
+                session.invalidate()
+
+    def orphan(self) -> None:
+        """Make an inherited connection unusable in a child, without a word to the
+        server.
+        """
+        fairy = self._fairy()
+        keep_from_finalising((self, fairy, self.record.dbapi_connection))
+        self.record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
+        if fairy is not None and fairy.is_valid:
+            fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call
+        if self.scope is not None:
+            self.scope.holdings.discard(self)
+
+
+def current_endpoint() -> str:
+    """Return the endpoint or command that runs now."""
+    context = request_var.get(None)
+    request = None if context is None else getattr(context, _REQUEST)
+    if request is None and MERGED:
+        # There, a context within a request's knows nothing of the request.
+        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
+        request = next((each for each in requests if each is not None), None)
+    if request is not None:
+        endpoint: str = request.endpoint or NO_ROUTE
+        return endpoint
+    response = current_response()
+    if response is not None and response.endpoint:
+        return response.endpoint
+    return command_name() or OUTSIDE
+
+
+def command_name() -> str | None:
+    """Return the running command, such as ``flask seed``."""
+    import click
+
+    found = click.get_current_context(silent=True)
+    return None if found is None else found.command_path

@@ -1,0 +1,48 @@
+"""What another thread or greenlet is doing right now."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import typing as t
+from types import FrameType
+
+from .callsite import describe_callsite, find_app_frame
+
+if t.TYPE_CHECKING:
+    from .scope import ThreadMark
+
+# The innermost frames tell what is going on.
+_FRAMES: t.Final = 30
+
+
+def frame_of(mark: ThreadMark | None) -> FrameType | None:
+    """Return the innermost frame of a thread; None if it is not known, or this one."""
+    if mark is None:
+        return None
+    if mark.greenlet is not None:
+        greenlet = mark.greenlet()
+        frame: FrameType | None = getattr(greenlet, "gr_frame", None)
+        if frame is not None:
+            return frame
+    return sys._current_frames().get(mark.ident)
+
+
+def format_stack(mark: ThreadMark | None) -> str:
+    """Return the thread's innermost lines, as in a traceback; "" if unknown."""
+    frame = frame_of(mark)
+    if frame is None:
+        return ""
+    return "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip()
+
+
+def describe_activity(mark: ThreadMark | None, root_path: str) -> str | None:
+    """Return the line of the app that the thread is at, None if it is not known."""
+    innermost = frame_of(mark)
+    if innermost is None:
+        return None
+    frame = find_app_frame(innermost)
+    if frame is None:
+        return None
+    place = describe_callsite(frame.f_code.co_filename, frame.f_lineno, root_path)
+    return f"{place} in {frame.f_code.co_name}"
