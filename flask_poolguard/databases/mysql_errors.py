@@ -88,6 +88,7 @@ _LOST_TEXTS: t.Final = (
 )
 _READ_ONLY: t.Final = frozenset(
     {
+        1036,  # table is read-only: what MariaDB says of all if innodb_read_only is on
         1836,  # running in read-only mode
         1874,  # InnoDB is in read-only mode
     }
