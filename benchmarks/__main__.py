@@ -26,9 +26,7 @@ BENCHMARKS = {
 def main() -> None:
     """Print one section per measurement."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS)
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument(
         "--markdown", action="store_true", help="print sections for the documentation"
     )

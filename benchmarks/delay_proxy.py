@@ -97,7 +97,9 @@ def delayed(url: sa.URL, seconds: float) -> Iterator[sa.URL]:
             cwd=REPOSITORY,
         )
         try:
-            wait_until(lambda: re.search(r"^\d+\n", daemon.log_text()) or not daemon.alive)
+            wait_until(
+                lambda: re.search(r"^\d+\n", daemon.log_text()) or not daemon.alive
+            )
             yield url.set(port=int(daemon.log_text()))
         finally:
             daemon.stop()

@@ -62,9 +62,7 @@ CASES = (Case(1, 30, 4), Case(5, 30, 6), Case(1, 0.5, 4), Case(5, 0.5, 6))
 
 def gunicorn(folder: Path, env: dict[str, str]) -> AppServer:
     """Return gunicorn with one worker and many threads."""
-    return GunicornApp(
-        APP, folder, threads=THREADS, worker_class="gthread", env=env
-    )
+    return GunicornApp(APP, folder, threads=THREADS, worker_class="gthread", env=env)
 
 
 def run(

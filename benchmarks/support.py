@@ -91,9 +91,7 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def in_turns(
-    turns: Mapping[str, Callable[[], T]], rounds: int
-) -> dict[str, list[T]]:
+def in_turns(turns: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Run each once per round, in an order that is reversed every round.
 
     So whatever else the machine does falls on all of them.

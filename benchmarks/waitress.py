@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Table
-from benchmarks.saturation import APP, THREADS, Case, run as saturate
+from benchmarks.saturation import APP, THREADS, Case
+from benchmarks.saturation import run as saturate
 from tests.support.app_server import AppServer
 from tests.support.waitress import WaitressApp
 

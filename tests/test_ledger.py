@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import sqlalchemy.exc
@@ -22,6 +22,7 @@ from flask import Flask
 from sqlalchemy import URL, Engine, create_engine, event, pool, text
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.pool import CloseReason
 from flask_poolguard.tracking.decoding import PoolState
 from flask_poolguard.tracking.ledger import PoolLedger
 from flask_poolguard.tracking.reader import read_workers
@@ -428,7 +429,7 @@ class TestManyThreads:
             assert state.counts["invalidated"] == asked.count("invalidate")
             assert state.counts["timeouts"] == 0
             assert state.counts["waiting"] == state.counts["slotless_out"] == 0
-            closed = sum(state.counts[reason] for reason in t.get_args(CloseReason))
+            closed = sum(state.counts[reason] for reason in get_args(CloseReason))
             assert [slot.out for slot in state.slots].count(True) == 0
             assert state.counts["connects"] == closed + len(state.slots)
             assert 4 <= state.counts["peak_checked_out"] <= 8

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .guarded import GuardedPool, Policy
 from .gate import gave_up
+from .guarded import GuardedPool, Policy
 from .handoff import Claim
 from .housekeeper import housekeeper
 from .inherited import InheritedConnection, keep_from_finalising

@@ -134,9 +134,7 @@ class HandOff:
         """
         waiter, youngest = Waiter(claim), None
         with self._lock:
-            heapq.heappush(
-                self.waiting, (claim.began_at, next(self._numbers), waiter)
-            )
+            heapq.heappush(self.waiting, (claim.began_at, next(self._numbers), waiter))
             self._serve()
             if len(self.waiting) > most:
                 youngest = max(self.waiting)[2]

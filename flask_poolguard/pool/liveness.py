@@ -38,7 +38,9 @@ _SUSPICIOUS: t.Final = (
 )
 
 
-def watch(fileno: Callable[[], int] | None) -> tuple[int, Callable[[int], t.Any]] | None:
+def watch(
+    fileno: Callable[[], int] | None,
+) -> tuple[int, Callable[[int], t.Any]] | None:
     """Return a socket's number and what asks the kernel about it, None if it cannot.
 
     :param fileno: tells the number; raises or returns -1 if the driver closed it.

@@ -33,7 +33,6 @@ if t.TYPE_CHECKING:
     from .observer import CloseReason
 
 
-
 FIT: t.Final = "fit"
 
 

@@ -27,8 +27,8 @@ from .abandoned import (
     note_response,
 )
 from .async_views import count_async_views_as_requests
-from .leaks import Returns
 from .holding import NO_ROUTE
+from .leaks import Returns
 from .responses import GuardedResponse, runs_app_code
 from .scope import (
     MERGED,
