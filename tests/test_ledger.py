@@ -27,6 +27,7 @@ from flask_poolguard.tracking.decoding import PoolState
 from flask_poolguard.tracking.ledger import PoolLedger
 from flask_poolguard.tracking.reader import read_workers
 from flask_poolguard.tracking.statefile import StateFile
+from flask_poolguard.tracking.waiting import ScopeClaim
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness
 
@@ -136,10 +137,10 @@ class TestFileAndPoolAgree:
         waiting = threading.Event()
         began = books.ledger.began_waiting
 
-        def began_waiting() -> int:
-            ticket = began()
+        def began_waiting() -> ScopeClaim:
+            claim = began()
             waiting.set()
-            return ticket
+            return claim
 
         books.ledger.began_waiting = began_waiting  # type: ignore[method-assign] # tells us the moment
         with ThreadPoolExecutor(1) as executor:

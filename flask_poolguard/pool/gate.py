@@ -146,8 +146,6 @@ class Gate:
         :param tried: whether this caller had a turn already. One whose time is too
             short to wait for one gets it at once, unless somebody else is trying.
         """
-        if self._trouble is None:
-            return None
         with self._turns:
             while True:
                 trouble, now = self._trouble, _clock()

@@ -73,6 +73,14 @@ class GuardedPool(QueuePool):
     # For idle times and ages; the tests let it jump.
     clock = staticmethod(time.monotonic)
 
+    # Each pool has its own of these. Named here too, because whoever compares pools
+    # by their attributes leaves out what the class has.
+    _fork_lock: t.Any = None
+    _gate: Gate = t.cast(Gate, None)
+    _inquiry: Inquiry = t.cast(Inquiry, None)
+    _deaths: IdleDeaths = t.cast(IdleDeaths, None)
+    database: Database = t.cast(Database, None)
+
     _pool: HandOff  # type: ignore[assignment] # has what others look at in a queue
 
     def __init__(
@@ -104,7 +112,7 @@ class GuardedPool(QueuePool):
         Pool.__init__(self, creator, **kwargs)
         self._max_overflow = -1 if pool_size == 0 else max_overflow
         self._timeout = timeout
-        self.database: Database = for_dialect(getattr(self._dialect, "name", "unknown"))
+        self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
         self._start(pool_size, use_lifo)
         _pools.add(self)
         housekeeper.add(self)
@@ -120,8 +128,12 @@ class GuardedPool(QueuePool):
     # What a QueuePool tells --------------------------------------------------------
 
     @property
-    def _overflow(self) -> int:
-        """Open connections beyond the pool's size, or the negative of what is left."""
+    def _overflow(self) -> int:  # type: ignore[override] # counted here, nobody sets it
+        """What a QueuePool counts under this name: records, connected or not."""
+        return self._pool.opened + self._pool.spare - self._pool.maxsize
+
+    def overflow(self) -> int:
+        """Return the open connections above the pool's size; below 0 what is left."""
         return self._pool.opened - self._pool.maxsize
 
     def checkedout(self) -> int:
@@ -151,7 +163,8 @@ class GuardedPool(QueuePool):
 
     @_recycle.setter
     def _recycle(self, value: float) -> None:
-        """Accept what Pool.__init__ sets; the policy holds the value."""
+        """Accept an age from Pool.__init__, and from whoever sets it later."""
+        self.max_age_seconds = value
 
     @property
     def _reset_on_return(self) -> ResetStyle:
@@ -167,6 +180,12 @@ class GuardedPool(QueuePool):
     @_reset_on_return.setter
     def _reset_on_return(self, value: ResetStyle) -> None:
         self._reset = value
+
+    @property
+    def _patience(self) -> float:
+        # A QueuePool takes None for no limit.
+        timeout = t.cast("float | None", self._timeout)
+        return math.inf if timeout is None else timeout
 
     # Handing out -------------------------------------------------------------------
 
@@ -199,8 +218,8 @@ class GuardedPool(QueuePool):
         :param record: one that may not be fit.
         """
         handoff, begun = self._pool, _clock()
-        until = begun + self._timeout
-        retry_until = begun + min(self._timeout, self.policy.connect_retry)
+        until = begun + self._patience
+        retry_until = begun + min(self._patience, self.policy.connect_retry)
         claim: Claim | None = None
         try:
             while True:
@@ -245,7 +264,7 @@ class GuardedPool(QueuePool):
         """Replace a connection that was lost after the pool had handed it over."""
         if record.dbapi_connection is not None:
             record.close_because("dead")
-        patience = min(self._timeout, self.policy.connect_retry)
+        patience = min(self._patience, self.policy.connect_retry)
         self._gate.connect(record.open, _clock() + patience, _is_not)
 
     def _is_in_use(self) -> bool:
@@ -261,7 +280,7 @@ class GuardedPool(QueuePool):
         try:
             if not waiter.is_settled() and handoff.opened >= handoff.limit:
                 self._break_deadlock(claim)
-            record = handoff.wait(waiter, until - min(LEAD, self._timeout / 2))
+            record = handoff.wait(waiter, until - min(LEAD, self._patience / 2))
             if record is None:
                 self._inquiry.begin(self.observer.sessions_out())
                 record = handoff.wait(waiter, until)
@@ -278,7 +297,7 @@ class GuardedPool(QueuePool):
         self.observer.timed_out()
         raise PoolTimeout(
             f"{self._limit_reached()}, connection timed out, timeout"
-            f" {self._timeout:.2f}{self._explain()}",
+            f" {self._patience:.2f}{self._explain()}",
             code="3o7r",
         )
 
@@ -311,8 +330,10 @@ class GuardedPool(QueuePool):
 
     def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
         """Ask the dialect whether this error means a lost connection."""
-        ask = getattr(self._dialect, "is_disconnect", None)
-        return ask is not None and bool(ask(error, connection, None))
+        try:
+            return bool(self._dialect.is_disconnect(error, connection, None))  # type: ignore[arg-type,union-attr] # any exception, and any dialect or none
+        except Exception:  # none, or not an exception of its driver
+            return False
 
     def warn_once(self, subject: str, message: str, *args: object) -> None:
         """Log a warning the first time that this pool has something to say on it."""

@@ -104,6 +104,19 @@ class HandOff:
 
     # What a QueuePool's queue tells ------------------------------------------------
 
+    @property
+    def queue(self) -> deque[GuardedRecord]:
+        """The idle connections."""
+        return self.idle
+
+    @queue.setter
+    def queue(self, records: t.Iterable[GuardedRecord]) -> None:
+        """Leave only these."""
+        kept = list(records)
+        self.opened -= len(self.idle) - len(kept)
+        self.idle.clear()
+        self.idle.extend(kept)
+
     def qsize(self) -> int:
         """Return the number of idle connections."""
         return len(self.idle)
@@ -115,6 +128,11 @@ class HandOff:
     def full(self) -> bool:
         """Tell whether one more that came back would be closed."""
         return len(self.idle) >= self._keep
+
+    @property
+    def spare(self) -> int:
+        """The number of records without a connection that are kept."""
+        return len(self._hollow)
 
     # Taking ------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ class Housekeeper:
     """Tends what is added to it, for as long as that lives.
 
     Started by the process's first connection, so neither importing nor setting up an
-    app starts a thread. ``_lock`` protects the start and the set, ``_round`` keeps two rounds from
-    overlapping; who finds it taken has nothing to do.
+    app starts a thread. ``_lock`` protects the start and the set, ``_round`` keeps two
+    rounds from overlapping; who finds it taken has nothing to do.
 
     :ivar overdue_at: monotonic seconds at which a checkout is to do the work.
     """

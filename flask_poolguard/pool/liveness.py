@@ -51,7 +51,7 @@ def watch(
         number = fileno()
     except Exception:  # each driver has its own way to say that it is closed
         return None
-    if number < 0:
+    if type(number) is not int or number < 0:
         return None
     # gevent's own never returns without a turn of its loop.
     poller = _plain(select, "poll")()

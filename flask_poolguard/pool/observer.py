@@ -81,7 +81,7 @@ class Observer(t.Protocol):
         """This process is a child that inherited the pool."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Asked:
     """The claim of somebody of whom nothing else is known."""
 

@@ -58,7 +58,7 @@ class GuardedRecord(_ConnectionRecord):
         "_pool",
         "_quiet_for",
         "_silence",
-        "_stale_at",
+        "_unproved_at",
         "idle_since",
         "is_judged",
         "is_open",
@@ -77,7 +77,7 @@ class GuardedRecord(_ConnectionRecord):
         self._number = -1
         self._poll: Callable[[int], t.Any] | None = None
         # Bounds for is_fit(), in seconds of idling and as a monotonic time.
-        self._quiet_for = self._stale_at = self._silence = 0.0
+        self._quiet_for = self._unproved_at = self._silence = 0.0
         self.idle_since = self.proved_at = 0.0
         super().__init__(pool, connect=False)
 
@@ -85,13 +85,15 @@ class GuardedRecord(_ConnectionRecord):
 
     def is_fit(self) -> bool:
         """Tell whether the connection can be handed out without further questions."""
-        started = self.starttime
-        if self._pool._invalidate_time > started or (
-            self._soft_invalidate_time > started
+        pool, started = self._pool, self.starttime
+        if (
+            pool._invalidate_time > started
+            or self._soft_invalidate_time > started
+            or -1 < pool.max_age_seconds < time.time() - started
         ):
             return False
-        now = self._pool.clock()
-        if now >= self._stale_at or now - self.idle_since >= self._quiet_for:
+        now = pool.clock()
+        if now >= self._unproved_at or now - self.idle_since >= self._quiet_for:
             return False
         if self._poll is None:
             return True
@@ -281,10 +283,7 @@ class GuardedRecord(_ConnectionRecord):
         if not self._pool.database.has_server:
             self._silence = math.inf
         self._quiet_for = min(allowed, self._silence)
-        age_left = math.inf
-        if self._pool.max_age_seconds > -1:
-            age_left = self._pool.max_age_seconds - (time.time() - self.starttime)
-        self._stale_at = min(self.proved_at + allowed, self._pool.clock() + age_left)
+        self._unproved_at = self.proved_at + allowed
 
 
 # Not worth a goodbye that may block: nobody is there to hear it.

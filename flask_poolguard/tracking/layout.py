@@ -36,9 +36,9 @@ SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
 FREE, IDLE, OUT = 1, 2, 3
 
 # A block: sequence; bind, url, class, recycle source; size and max_overflow (or
-# UNKNOWN); recycle seconds, server's limit, learned limit (NaN for none); whether checkouts are
-# counted, whether recycle goes by age; the COUNTS; waiting since (NaN for nobody),
-# updated (monotonic s); LEAKS times endpoint, site, count; sequence.
+# UNKNOWN); recycle seconds, server's limit, learned limit (NaN for none); whether
+# checkouts are counted, whether recycle goes by age; the COUNTS; waiting since (NaN
+# for nobody), updated (monotonic s); LEAKS times endpoint, site, count; sequence.
 COUNTS: t.Final = (
     "peak_checked_out",
     "connects",

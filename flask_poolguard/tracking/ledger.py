@@ -169,7 +169,7 @@ class PoolLedger:
             self.count("slotless_out", -1)
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
-        """Count a connection that was closed or taken out; None if no reason is known."""
+        """Count a closed connection; None if the reason is not known."""
         if record not in self.out:
             self.page.release(record)
         if reason is not None:
@@ -242,7 +242,9 @@ class PoolLedger:
     def tend(self) -> None:
         """Warn of connections that are out for too long; the housekeeper calls it."""
         limit, now = self.held_warning, _monotonic()
-        for holding in list(self.out.values()) if limit is not None else ():
+        if limit is None:
+            return
+        for holding in list(self.out.values()):
             held = now - holding.taken_at
             if held < limit or holding.is_reported or holding.fairy() is None:
                 continue
