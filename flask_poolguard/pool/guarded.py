@@ -422,18 +422,18 @@ class GuardedPool(QueuePool):
             self._close_idle(surplus, "overflow")
 
     def _free(self, record: GuardedRecord) -> None:
-        """Take back a record that was never handed out, without its connection."""
+        """Take back a record that was not handed out, without its connection."""
         try:
             record.close_because("dead")
         finally:
-            self._pool.free(record)
+            self._pool.free(record, record.has_served)
 
     def _close_idle(self, record: GuardedRecord, reason: CloseReason) -> None:
         """Close a record that was taken out of the idle ones."""
         try:
             record.close_because(reason)
         finally:
-            self._pool.free(record)
+            self._pool.free(record, reason != "overflow")
 
     def tend(self) -> None:
         """Do what must be done without traffic; the housekeeper calls it.

@@ -225,13 +225,15 @@ class HandOff:
         if self.waiting:
             self.serve()
 
-    def free(self, record: GuardedRecord) -> None:
-        """Take back a slot whose record has no connection."""
+    def free(self, record: GuardedRecord, keep: bool = True) -> None:
+        """Take back a slot whose record has no connection.
+
+        :param keep: for the next who connects, if there is room for it here.
+        """
         with self._lock:
             self.opened -= 1
-            self._hollow.append(record)
-            if len(self._hollow) > max(self.maxsize, 1):
-                self._hollow.popleft()
+            if keep and len(self._hollow) + len(self.idle) < self._keep:
+                self._hollow.append(record)
             self._serve()
 
     def serve(self) -> None:

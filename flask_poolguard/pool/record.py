@@ -42,6 +42,7 @@ class GuardedRecord(_ConnectionRecord):
     It is made without a connection; :meth:`open` makes one.
 
     :ivar pid: the process that opened the connection; no other may use it.
+    :ivar has_served: it has had a connection.
     :ivar is_judged: the pool has just found it fit.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar recycle: derived for this connection; None until the server was asked.
@@ -59,6 +60,7 @@ class GuardedRecord(_ConnectionRecord):
         "_quiet_for",
         "_silence",
         "_unproved_at",
+        "has_served",
         "idle_since",
         "is_judged",
         "is_open",
@@ -70,7 +72,7 @@ class GuardedRecord(_ConnectionRecord):
     def __init__(self, pool: GuardedPool) -> None:
         self._pool = pool
         self.pid = os.getpid()
-        self.is_judged = self.is_open = False
+        self.has_served = self.is_judged = self.is_open = False
         self.recycle: Recycle | None = None
         self._idle_allowed: float | None = None
         self._fileno: Callable[[], int] | None = None
@@ -183,7 +185,7 @@ class GuardedRecord(_ConnectionRecord):
         self.recycle = None
         self._soft_invalidate_time = 0
         self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
-        self.is_open = True
+        self.has_served = self.is_open = True
         self._pool.observer.connected(self)
         try:
             self._ask_for_limit()
