@@ -67,7 +67,7 @@ docs: $(STAMP) ## Build the documentation, warnings are errors
 demo: $(STAMP) ## Show the guard at work (DATABASE_URL=… for a server of yours)
 	@$(BIN)/python tools/demo.py
 
-bench: $(STAMP) ## Measure what the guard costs (BENCH="checkout imports status")
+bench: $(STAMP) ## Measure what the guard costs (BENCH="checkout delay", say)
 	tools/ensure-servers
 	$(BIN)/python -m benchmarks $(BENCH)
 

@@ -1,1 +1,5 @@
-"""Measurements, side by side in one run: ``python -m benchmarks [NAME …]``."""
+"""Measurements, side by side in one run: ``python -m benchmarks [NAME …]``.
+
+Figures are medians with their quartiles, over rounds in which what is compared takes
+turns; a ratio is one of the same round.
+"""

@@ -71,15 +71,17 @@ def rows_of(
 
 def measure(url: sa.URL, mode: str) -> dict[str, list[float]]:
     """Time transactions on all engines, in µs."""
-    with engines(url, *KINDS, **MODES[mode]) as (app, made):
-        with app.test_request_context("/"):
-            return in_turns(
-                {
-                    kind: partial(microseconds, warm(select(engine)), TURNS)
-                    for kind, engine in made.items()
-                },
-                ROUNDS,
-            )
+    with (
+        engines(url, *KINDS, **MODES[mode]) as (app, made),
+        app.test_request_context("/"),
+    ):
+        return in_turns(
+            {
+                kind: partial(microseconds, warm(select(engine)), TURNS)
+                for kind, engine in made.items()
+            },
+            ROUNDS,
+        )
 
 
 def round_trips(url: sa.URL, mode: str) -> dict[str, float]:

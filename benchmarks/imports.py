@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.figures import Table, ratio, spread
 
 RUNS = 25
+REPOSITORY = Path(__file__).parents[1]
 # Collections fall where they fall; without them the two are comparable.
 CODE = """
 import gc, time
 gc.disable()
-import flask, sqlalchemy
 start = time.perf_counter()
+import flask, sqlalchemy
+middle = time.perf_counter()
 import flask_poolguard
-print(time.perf_counter() - start)
+print(middle - start, time.perf_counter() - middle)
 """
 
 
-def main() -> None:
-    """Print the median of fresh processes, with compiled files in place."""
+def run() -> Iterator[Table]:
+    """Measure in fresh processes, with compiled files in place."""
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
-        times = [
-            float(
-                subprocess.run(
-                    [sys.executable, "-c", CODE],
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                    env=env,
-                ).stdout
-            )
+        command = [sys.executable, "-c", CODE]
+        answers = [
+            subprocess.run(
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                env=env,
+                cwd=REPOSITORY,
+            ).stdout.split()
             for _ in range(RUNS + 1)
         ][1:]
-    low, middle, high = statistics.quantiles(times, n=4)
-    print(
-        f"  import flask_poolguard: {middle * 1000:.1f} ms"
-        f" (quartiles {low * 1000:.1f} to {high * 1000:.1f})"
+    theirs, ours = (
+        [float(seconds) * 1000 for seconds in column]
+        for column in zip(*answers, strict=True)
+    )
+    yield Table(
+        f"{RUNS} fresh processes",
+        ("ms", "Flask and SQLAlchemy", "the guard after them", "ratio"),
+        [["import", spread(theirs), spread(ours), ratio(ours, theirs)]],
     )

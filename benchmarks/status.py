@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from benchmarks.figures import Table, difference, ratio, spread
+from benchmarks.support import in_turns
 from tests.support.gunicorn import GunicornApp
 from tests.support.servers import PostgreSQLServer
 
@@ -18,8 +21,8 @@ WORKERS = 16
 RUNS = 9
 
 
-def main() -> None:
-    """Print the medians of both commands, run in turns."""
+def run() -> Iterator[Table]:
+    """Measure both commands, run in turns."""
     with (
         PostgreSQLServer() as server,
         tempfile.TemporaryDirectory() as folder,
@@ -32,31 +35,38 @@ def main() -> None:
             "EXAMPLE_INSTANCE_PATH": folder,
         }
         command = [sys.executable, "-m", "flask", "--app", "example_app"]
-        run([*command, "seed"], env)
+        output([*command, "seed"], env)
         with GunicornApp(
             "example_app:create_app()", Path(folder), workers=WORKERS, env=env
         ) as app:
-            for _ in range(50 * WORKERS):
-                app.get("/")
-                if seen(run([*command, "pool", "status", "--json"], env)) == WORKERS:
+            status = [*command, "pool", "status", "--json"]
+            for _ in range(50):
+                for _ in range(4 * WORKERS):
+                    app.get("/")
+                if seen(output(status, env)) == WORKERS:
                     break
-            status, routes = [], []
-            for _ in range(RUNS):
-                status.append(timed([*command, "pool", "status", "--json"], env))
-                routes.append(timed([*command, "routes"], env))
-            added = statistics.median(status) - statistics.median(routes)
-            print(
-                f"  {WORKERS} workers: status {statistics.median(status):.3f} s,"
-                f" routes {statistics.median(routes):.3f} s, added {added:.3f} s"
+            found = in_turns(
+                {
+                    "routes": partial(timed, [*command, "routes"], env),
+                    "status": partial(timed, status, env),
+                },
+                RUNS,
             )
+    times = found["routes"], found["status"]
+    yield Table(
+        f"{WORKERS} workers, whole commands",
+        ("seconds", "flask routes", "flask pool status --json", "ratio"),
+        [["", *map(spread, times), ratio(*times[::-1])]],
+        [f"The status takes {difference(*times[::-1])} s longer."],
+    )
 
 
-def seen(output: str) -> int:
+def seen(report: str) -> int:
     """Return how many workers a report lists."""
-    return len(json.loads(output)["workers"])
+    return len(json.loads(report)["workers"])
 
 
-def run(command: list[str], env: dict[str, str]) -> str:
+def output(command: list[str], env: dict[str, str]) -> str:
     """Return what a command prints."""
     return subprocess.run(
         command,
@@ -70,5 +80,5 @@ def run(command: list[str], env: dict[str, str]) -> str:
 def timed(command: list[str], env: dict[str, str]) -> float:
     """Return the seconds that a command takes."""
     start = time.perf_counter()
-    run(command, env)
+    output(command, env)
     return time.perf_counter() - start

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Table
-from benchmarks.saturation import APP, THREADS, Case
+from benchmarks.saturation import THREADS, Case
 from benchmarks.saturation import run as saturate
 from tests.support.app_server import AppServer
 from tests.support.waitress import WaitressApp
 
-CASES = (Case(1, 30, 3), Case(5, 30, 4), Case(5, 0.5, 4))
+CASES = (Case(1, 30, 3, 2), Case(5, 30, 4, 3), Case(5, 0.5, 3, 3))
 
 
 def run() -> Iterator[Table]:
@@ -21,7 +21,4 @@ def run() -> Iterator[Table]:
 
 def waitress(folder: Path, env: dict[str, str]) -> AppServer:
     """Return waitress with many threads."""
-    # waitress wants the factory called by itself.
-    arguments = ("--call",)
-    app = APP.removesuffix("()")
-    return WaitressApp(app, folder, threads=THREADS, env=env, arguments=arguments)
+    return WaitressApp("benchmarks.wsgi:app", folder, threads=THREADS, env=env)

@@ -133,8 +133,12 @@ class GuardedPool(QueuePool):
         return self._pool.opened + self._pool.spare - self._pool.maxsize
 
     def overflow(self) -> int:
-        """Return the open connections above the pool's size; below 0 what is left."""
-        return self._pool.opened - self._pool.maxsize
+        """Return the open connections above the pool's size; below 0 what is left.
+
+        As in a QueuePool, a pool without a size has none.
+        """
+        handoff = self._pool
+        return handoff.opened - handoff.maxsize if handoff.maxsize else 0
 
     def checkedout(self) -> int:
         """Return the number of connections that are out or being opened."""

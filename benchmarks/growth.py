@@ -1,0 +1,139 @@
+"""What a turn at the pool costs as threads and connections become more.
+
+The connections are SQLite's, in memory, so that next to nothing but the pools' own
+work is seen. Each turn has an app context of its own, as a request has, and each
+thread gives the processor away while it holds a connection, so that the others really
+wait. What is counted is the processor's time, so that what the machine does besides
+stays out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.pool import QueuePool
+
+from benchmarks.figures import Table, ratio, spread
+from benchmarks.support import GUARDED, STOCK, engines, in_turns
+
+KINDS = (STOCK, GUARDED)
+WAITING_THREADS = (1, 4, 16, 64, 256)
+CONNECTIONS = (1, 5, 20, 100)
+ROUNDS = 10
+SECONDS = 0.4
+# Long enough for the others to come and wait.
+HELD_SECONDS = 0.0002
+TURNS = 1000
+HEAD = ("stock µs", "guarded µs", "guarded/stock")
+
+
+def run() -> Iterator[Table]:
+    """Measure with more and more threads, then with more and more connections."""
+    yield Table(
+        "Threads on a pool of 5, processor time of a turn",
+        ("threads", *HEAD),
+        [row(each, with_threads(each)) for each in WAITING_THREADS],
+    )
+    for held in (False, True):
+        rest = "others held" if held else "others idle"
+        yield Table(
+            f"One thread on pools of many connections, the {rest}",
+            ("connections", *HEAD),
+            [row(each, with_connections(each, held)) for each in CONNECTIONS],
+        )
+
+
+def row(number: int, found: dict[str, list[float]]) -> list[str]:
+    """Return a row for a number of threads or connections."""
+    stock, guarded = found[STOCK], found[GUARDED]
+    return [str(number), spread(stock), spread(guarded), ratio(guarded, stock)]
+
+
+def with_threads(count: int) -> dict[str, list[float]]:
+    """Let many threads take turns at five connections."""
+    with pools(5) as turns:
+        return in_turns(
+            {kind: partial(crowd, *turns[kind], count) for kind in KINDS}, ROUNDS
+        )
+
+
+def with_connections(count: int, held: bool) -> dict[str, list[float]]:
+    """Take turns at one of many connections."""
+    with contextlib.ExitStack() as stack:
+        turns = stack.enter_context(pools(count))
+        for app, engine in turns.values():
+            with contextlib.ExitStack() as filling:
+                for _ in range(count):
+                    filling.enter_context(engine.connect())
+            if held:
+                stack.enter_context(app.app_context())
+                for _ in range(count - 1):
+                    stack.enter_context(engine.connect())
+        return in_turns({kind: partial(alone, *turns[kind]) for kind in KINDS}, ROUNDS)
+
+
+@contextlib.contextmanager
+def pools(size: int) -> Iterator[dict[str, tuple[Flask, sa.Engine]]]:
+    """Give apps and engines by kind."""
+    with contextlib.ExitStack() as stack:
+        made = {}
+        for kind in KINDS:
+            app, by_kind = stack.enter_context(
+                engines(
+                    "sqlite://",
+                    kind,
+                    creator=partial(
+                        sqlite3.connect, ":memory:", check_same_thread=False
+                    ),
+                    poolclass=QueuePool,
+                    pool_size=size,
+                    max_overflow=0,
+                )
+            )
+            made[kind] = app, by_kind[kind]
+        yield made
+
+
+def alone(app: Flask, engine: sa.Engine) -> float:
+    """Return the µs that a turn takes if nobody waits."""
+    start = time.process_time()
+    for _ in range(TURNS):
+        with app.app_context():
+            engine.pool.connect().close()
+    return (time.process_time() - start) / TURNS * 1e6
+
+
+def crowd(app: Flask, engine: sa.Engine, count: int) -> float:
+    """Return the µs that a turn takes among so many threads."""
+    ready = threading.Barrier(count + 1)
+    over = threading.Event()
+    turns = [0] * count
+
+    def work(number: int) -> None:
+        ready.wait()
+        while not over.is_set():
+            with app.app_context():
+                connection = engine.pool.connect()
+                time.sleep(HELD_SECONDS)
+                connection.close()
+            turns[number] += 1
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    start = time.process_time()
+    time.sleep(SECONDS)
+    # Before the end, where those who still wait are let through one by one.
+    took, done = time.process_time() - start, sum(turns)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return took / done * 1e6
