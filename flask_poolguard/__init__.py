@@ -4,16 +4,30 @@ themselves.
 
 from __future__ import annotations
 
-from .errors import ConfigError, Leak, LeakError, PoolGuardError, SetupError
+from .errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    Leak,
+    LeakError,
+    PoolDeadlock,
+    PoolGuardError,
+    PoolTimeout,
+    SetupError,
+    TooManyWaiting,
+)
 from .extension import PoolGuard
 from .signals import connection_leaked
 
 __all__ = [
     "ConfigError",
+    "DatabaseUnavailable",
     "Leak",
     "LeakError",
+    "PoolDeadlock",
     "PoolGuard",
     "PoolGuardError",
+    "PoolTimeout",
     "SetupError",
+    "TooManyWaiting",
     "connection_leaked",
 ]

@@ -17,6 +17,7 @@ from .errors import SetupError
 from .tracking.books import Books
 from .tracking.sessions import isolate_session_teardown, listen
 from .tracking.teardown import Teardown
+from .tracking.unavailable import answer_with_503
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -97,6 +98,8 @@ class PoolGuard:
         )
         # Flask wants its wsgi_app replaced so; mypy takes it for a fixed method.
         app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign]
+        if config.http_503:
+            answer_with_503(app)
         app.extensions[EXTENSION] = state
         self._apps.add(app)
         if config.cli_group is not None:
