@@ -71,6 +71,10 @@ class _Trouble:
     room: int = 1
     busy: int = 0
 
+    def is_full(self) -> bool:
+        """Tell whether the server has no room, as far as is known."""
+        return self.kind is ConnectFailure.FULL and not self.recovering
+
 
 class Gate:
     """Lets connects through, all while the server is well, one at a time otherwise.
@@ -152,15 +156,17 @@ class Gate:
                 if trouble is None:
                     return None
                 if now - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
-                    self._trouble = None
+                    self._end()
                     return None
-                if trouble.kind is ConnectFailure.FULL and may_queue():
-                    raise ServerFullError from trouble.error
                 wait = trouble.next_try_at - now
+                may_wait_in_pool = trouble.is_full() and may_queue()
                 impatient = not tried and trouble.next_try_at >= until
-                if (wait <= 0 or impatient) and trouble.busy < trouble.room:
+                is_time = wait <= 0 or (impatient and not may_wait_in_pool)
+                if is_time and trouble.busy < trouble.room:
                     trouble.busy += 1
                     return trouble
+                if may_wait_in_pool:
+                    raise ServerFullError from trouble.error
                 if now >= until or (wait > 0 and trouble.next_try_at > until):
                     raise _explained(trouble)
                 self._turns.wait(min(wait, until - now) if wait > 0 else until - now)
@@ -201,9 +207,9 @@ class Gate:
                 trouble.room *= 2
                 trouble.next_try_at = 0.0
                 if trouble.room >= _OPEN_AT:
-                    self._end()
+                    self._trouble = None
             self._turns.notify_all()
-        self._close_until(0)
+            self._close_until(0)
 
     def _left(self, turn: _Trouble | None) -> None:
         with self._turns:
@@ -213,6 +219,7 @@ class Gate:
     def _end(self) -> None:
         self._trouble = None
         self._turns.notify_all()
+        self._close_until(0)
 
 
 def _leave(turn: _Trouble | None) -> None:
