@@ -307,11 +307,16 @@ class GuardedPool(QueuePool):
 
     def _break_deadlock(self, claim: Claim) -> None:
         handoff = self._pool
-        found = self.observer.find_deadlock(claim, handoff.claims, handoff.opened)
+        found = self.observer.find_deadlock(
+            claim, handoff.claims, handoff.opened, self._owns
+        )
         if found is not None:
             victim, error = found
             if handoff.fail(victim, error):
                 self.observer.timed_out()
+
+    def _owns(self, record: ConnectionPoolEntry) -> bool:
+        return isinstance(record, GuardedRecord) and record.is_of(self)
 
     def _too_many(self) -> PoolTimeout:
         self.observer.timed_out()

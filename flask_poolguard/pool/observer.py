@@ -50,12 +50,18 @@ class Observer(t.Protocol):
         """It waited in vain."""
 
     def find_deadlock(
-        self, claim: Claim, waiting: Callable[[], Sequence[Claim]], opened: int
+        self,
+        claim: Claim,
+        waiting: Callable[[], Sequence[Claim]],
+        opened: int,
+        owns: Callable[[ConnectionPoolEntry], bool],
     ) -> tuple[Claim, PoolTimeout] | None:
         """Somebody began to wait, and no slot is left: tell who is to give way.
 
         :param waiting: gives the claims of all who wait.
         :param opened: how many slots there are, all out.
+        :param owns: tells whether a record is this pool's; those that are out of the
+            pool that it replaced (``Engine.dispose``) are none of its slots.
         :returns: a claim among those and what it is to be told, None if somebody who
             does not wait can give something back.
         """
@@ -114,7 +120,11 @@ class NullObserver:
         """Do nothing."""
 
     def find_deadlock(
-        self, claim: Claim, waiting: Callable[[], Sequence[Claim]], opened: int
+        self,
+        claim: Claim,
+        waiting: Callable[[], Sequence[Claim]],
+        opened: int,
+        owns: Callable[[ConnectionPoolEntry], bool],
     ) -> tuple[Claim, PoolTimeout] | None:
         """Return None: who holds what is not known."""
         return None

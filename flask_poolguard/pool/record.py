@@ -83,6 +83,10 @@ class GuardedRecord(_ConnectionRecord):
         self.idle_since = self.proved_at = 0.0
         super().__init__(pool, connect=False)
 
+    def is_of(self, pool: GuardedPool) -> bool:
+        """Tell whether this is a slot of that pool."""
+        return self._pool is pool
+
     # With every checkout -----------------------------------------------------------
 
     def is_fit(self) -> bool:

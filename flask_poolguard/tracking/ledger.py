@@ -194,11 +194,15 @@ class PoolLedger:
         self.count("timeouts")
 
     def find_deadlock(
-        self, claim: Claim, waiting: Callable[[], Sequence[Claim]], opened: int
+        self,
+        claim: Claim,
+        waiting: Callable[[], Sequence[Claim]],
+        opened: int,
+        owns: Callable[[ConnectionPoolEntry], bool],
     ) -> tuple[Claim, PoolTimeout] | None:
         """Tell who is to give way, if everybody who has a connection waits."""
         claims = t.cast("Callable[[], Sequence[ScopeClaim]]", waiting)
-        return find_deadlock(self, t.cast(ScopeClaim, claim), claims, opened)
+        return find_deadlock(self, t.cast(ScopeClaim, claim), claims, opened, owns)
 
     def sessions_out(self) -> Sequence[int]:
         """Return the server's numbers of the sessions that are out."""

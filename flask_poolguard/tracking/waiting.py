@@ -13,6 +13,8 @@ from .scope import current_scopes, this_thread
 from .stacks import describe_activity
 
 if t.TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
     from .ledger import PoolLedger
 
 _monotonic = time.monotonic
@@ -68,21 +70,25 @@ def find_deadlock(
     claim: ScopeClaim,
     waiting: Callable[[], Sequence[ScopeClaim]],
     opened: int,
+    owns: Callable[[ConnectionPoolEntry], bool],
 ) -> tuple[ScopeClaim, PoolDeadlock] | None:
     """Return who is to give way, and its error, if nobody who holds can go on.
 
     Only somebody who holds can complete a deadlock by waiting, so all others are
     done here at once.
     """
-    out = list(ledger.out.values())
+    out = [each for each in list(ledger.out.values()) if owns(each.record)]
     if len(out) < opened or not any(map(claim.blocks, out)):
         return None
-    by_mark = {each.mark: each for each in waiting()}
+    # By identity: a reference to a thread that has ended may have no hash.
+    by_mark = {id(each.mark): each for each in waiting()}
     held: dict[ScopeClaim, list[Holding]] = {}
     for holding in out:
-        waiter = by_mark.get(holding.mark)
+        waiter = by_mark.get(id(holding.mark))
         if waiter is None or not waiter.blocks(holding):
             return None
+        if ledger.out.get(holding.record) is not holding:
+            return None  # it came back before its thread began to wait
         held.setdefault(waiter, []).append(holding)
     youngest = max(held, key=lambda each: (each.began_at, each.asked_at))
     return youngest, PoolDeadlock(
@@ -124,10 +130,12 @@ def describe_holders(ledger: PoolLedger, states: Mapping[int, str]) -> str:
     :param states: what the server said that its sessions do, by its own number.
     """
     now = _monotonic()
-    out = sorted(ledger.out.items(), key=lambda each: each[1].taken_at)
+    # Not its items(): they make tuples, which may start a garbage collection, and that
+    # may give a connection back meanwhile (CPython < 3.12).
+    out = sorted(ledger.out.values(), key=lambda each: each.taken_at)
     lines = []
-    for record, holding in out[:_NAMED]:
-        server_id = ledger.database.server_id(record.dbapi_connection)
+    for holding in out[:_NAMED]:
+        server_id = ledger.database.server_id(holding.record.dbapi_connection)
         state = None if server_id is None else states.get(server_id)
         mark = holding.mark()
         name = "" if mark is None else f", thread {mark.name.decode(errors='replace')}"
