@@ -20,7 +20,7 @@ from ..config import AUTO
 from ..databases import Database, IdleLimit, for_dialect
 from ..errors import PoolTimeout, TooManyWaiting
 from .gate import Gate, ServerFullError
-from .handoff import Claim, HandOff
+from .handoff import Claim, HandOff, Waiter
 from .housekeeper import housekeeper
 from .inherited import keep_from_finalising
 from .inquiry import LEAD, Inquiry
@@ -88,7 +88,7 @@ class GuardedPool(QueuePool):
         creator: t.Any,
         pool_size: int = 5,
         max_overflow: int = 10,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         use_lifo: bool = False,
         policy: Policy | None = None,
         observer: Observer = NULL_OBSERVER,
@@ -111,7 +111,8 @@ class GuardedPool(QueuePool):
         kwargs["recycle"] = self.max_age_seconds
         Pool.__init__(self, creator, **kwargs)
         self._max_overflow = -1 if pool_size == 0 else max_overflow
-        self._timeout = timeout
+        # None waits for ever, as in a QueuePool.
+        self._timeout = math.inf if timeout is None else timeout
         self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
         self._start(pool_size, use_lifo)
         _pools.add(self)
@@ -185,12 +186,6 @@ class GuardedPool(QueuePool):
     def _reset_on_return(self, value: ResetStyle) -> None:
         self._reset = value
 
-    @property
-    def _patience(self) -> float:
-        # A QueuePool takes None for no limit.
-        timeout = t.cast("float | None", self._timeout)
-        return math.inf if timeout is None else timeout
-
     # Handing out -------------------------------------------------------------------
 
     def connect(self) -> PoolProxiedConnection:
@@ -222,8 +217,8 @@ class GuardedPool(QueuePool):
         :param record: one that may not be fit.
         """
         handoff, begun = self._pool, _clock()
-        until = begun + self._patience
-        retry_until = begun + min(self._patience, self.policy.connect_retry)
+        until = begun + self._timeout
+        retry_until = begun + min(self._timeout, self.policy.connect_retry)
         claim: Claim | None = None
         try:
             while True:
@@ -268,7 +263,7 @@ class GuardedPool(QueuePool):
         """Replace a connection that was lost after the pool had handed it over."""
         if record.dbapi_connection is not None:
             record.close_because("dead")
-        patience = min(self._patience, self.policy.connect_retry)
+        patience = min(self._timeout, self.policy.connect_retry)
         self._gate.connect(record.open, _clock() + patience, _is_not)
 
     def _is_in_use(self) -> bool:
@@ -276,34 +271,29 @@ class GuardedPool(QueuePool):
         return self.checkedout() > self._gate.pending
 
     def _wait(self, claim: Claim, until: float) -> GuardedRecord:
-        handoff = self._pool
+        handoff, waiter = self._pool, Waiter(claim)
         most = self.policy.max_waiting
-        waiter = handoff.enqueue(
-            claim, math.inf if most is None else most, self._too_many
-        )
         try:
+            handoff.enqueue(waiter, math.inf if most is None else most, self._too_many)
             if not waiter.is_settled() and handoff.opened >= handoff.limit:
                 self._break_deadlock(claim)
-            record = handoff.wait(waiter, until - min(LEAD, self._patience / 2))
-            if record is None:
+            record = handoff.wait(waiter, until - min(LEAD, self._timeout / 2))
+            if record is None and _clock() < until:
                 self._inquiry.begin(self.observer.sessions_out())
                 record = handoff.wait(waiter, until)
             if record is None:
                 record = handoff.withdraw(waiter)
-        except BaseException:
+            if record is None:
+                raise waiter.error or self._timed_out()
+            return record
+        except BaseException as error:
             # What was handed over in the same moment goes to the next.
             granted = handoff.withdraw(waiter)
             if granted is not None:
                 self._do_return_conn(granted)
+            if isinstance(error, PoolTimeout):
+                self.observer.timed_out()
             raise
-        if record is not None:
-            return record
-        self.observer.timed_out()
-        raise PoolTimeout(
-            f"{self._limit_reached()}, connection timed out, timeout"
-            f" {self._patience:.2f}{self._explain()}",
-            code="3o7r",
-        )
 
     def _break_deadlock(self, claim: Claim) -> None:
         handoff = self._pool
@@ -311,15 +301,19 @@ class GuardedPool(QueuePool):
             claim, handoff.claims, handoff.opened, self._owns
         )
         if found is not None:
-            victim, error = found
-            if handoff.fail(victim, error):
-                self.observer.timed_out()
+            handoff.fail(*found)
 
     def _owns(self, record: ConnectionPoolEntry) -> bool:
         return isinstance(record, GuardedRecord) and record.is_of(self)
 
+    def _timed_out(self) -> PoolTimeout:
+        return PoolTimeout(
+            f"{self._limit_reached()}, connection timed out, timeout"
+            f" {self._timeout:.2f}{self._explain()}",
+            code="3o7r",
+        )
+
     def _too_many(self) -> PoolTimeout:
-        self.observer.timed_out()
         return TooManyWaiting(
             f"{self._limit_reached()}, and {self.policy.max_waiting} wait already, as"
             f" many as POOLGUARD_MAX_WAITING allows{self._explain()}",

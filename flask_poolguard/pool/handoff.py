@@ -142,24 +142,24 @@ class HandOff:
             return None if self.waiting else self._grant()
 
     def enqueue(
-        self, claim: Claim, most: float, refuse: t.Callable[[], BaseException]
-    ) -> Waiter:
-        """Begin to wait.
+        self, waiter: Waiter, most: float, refuse: t.Callable[[], BaseException]
+    ) -> None:
+        """Begin to wait. Whatever is raised here or later: :meth:`withdraw` it.
 
         :param most: how many may wait at a time. Beyond it the youngest claim is
             refused, which may be another one than this.
         :param refuse: makes the error for that one.
         """
-        waiter, youngest = Waiter(claim), None
+        youngest = None
+        entry = (waiter.claim.began_at, next(self._numbers), waiter)
         with self._lock:
-            heapq.heappush(self.waiting, (claim.began_at, next(self._numbers), waiter))
+            heapq.heappush(self.waiting, entry)
             self._serve()
             if len(self.waiting) > most:
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:
             youngest.settle(None, refuse())
-        return waiter
 
     def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
         """Wait for a record until a monotonic time; None if that passed.
@@ -289,9 +289,13 @@ class HandOff:
             self._serving = False
 
     def _remove(self, waiter: Waiter) -> None:
-        for number, entry in enumerate(self.waiting):
-            if entry[2] is waiter:
-                self.waiting[number] = self.waiting[-1]
-                self.waiting.pop()
-                heapq.heapify(self.waiting)
-                break
+        # A garbage collection in here must not serve from the list that is replaced.
+        before, self._serving = self._serving, True
+        try:
+            rest = [entry for entry in self.waiting if entry[2] is not waiter]
+            heapq.heapify(rest)
+            self.waiting = rest
+        finally:
+            self._serving = before
+        if self._again:
+            self._serve()

@@ -39,7 +39,7 @@ def answer_with_503(app: Flask) -> None:
             return _answer(app, args[:-1], error)
 
     # Of this app only; mypy takes it for a fixed method.
-    app.handle_user_exception = handle_user_exception  # type: ignore[method-assign]
+    app.handle_user_exception = handle_user_exception  # type: ignore[method-assign,assignment]
 
 
 def _is_to_propagate(app: Flask) -> bool:
