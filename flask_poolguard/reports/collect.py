@@ -14,7 +14,7 @@ from ..pool import GuardedPool
 from ..tracking.decoding import cut
 from ..tracking.reader import Search, WorkerState, read_workers
 from ..urls import public_url
-from . import findings, hidden, servers
+from . import findings, hidden, servers, tuning
 from .model import (
     SCHEMA_VERSION,
     BindSetting,
@@ -65,6 +65,8 @@ def make_report(
         *findings.find_leaks(ours),
         *findings.find_overbooking(workers, engines, answers),
         *findings.find_late_recycling(ours, engines, answers),
+        *tuning.find_hidden_limits(ours, engines),
+        *tuning.find_needless_pings(engines),
         *hidden.find_problems(search.problems),
         *hidden.find_other_deployments(app.name, others),
         *([] if ours else hidden.find_nobody(app.name, search, config.state_dir)),
