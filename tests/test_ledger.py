@@ -126,7 +126,7 @@ class TestFileAndPoolAgree:
             books.engine.connect()
         state = books.agree(out=3, idle=0)
         assert state.counts["timeouts"] == 1
-        assert state.counts["waiting"] == 0
+        assert state.waiting == 0
         assert state.waiting_since is None
         for connection in connections:
             connection.close()
@@ -148,11 +148,11 @@ class TestFileAndPoolAgree:
                 result = executor.submit(books.engine.connect)
                 assert waiting.wait(10)
                 state = books.agree(out=1, idle=0)
-                assert state.counts["waiting"] == 1
+                assert state.waiting == 1
                 assert state.waiting_since is not None
             result.result(10).close()
         state = books.agree(out=0, idle=1)
-        assert state.counts["waiting"] == 0
+        assert state.waiting == 0
         books.engine.dispose()
 
     def test_after_invalidation(self, books: Books, database: Database) -> None:
@@ -429,7 +429,7 @@ class TestManyThreads:
             assert state.counts["leaks"] == asked.count("leak")
             assert state.counts["invalidated"] == asked.count("invalidate")
             assert state.counts["timeouts"] == 0
-            assert state.counts["waiting"] == state.counts["slotless_out"] == 0
+            assert state.waiting == state.counts["slotless_out"] == 0
             closed = sum(state.counts[reason] for reason in get_args(CloseReason))
             assert [slot.out for slot in state.slots].count(True) == 0
             assert state.counts["connects"] == closed + len(state.slots)

@@ -223,15 +223,13 @@ class TestDispose:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(waiters)]
         for thread in threads:
             thread.start()
-        wait_until(
-            lambda: shop.ledger.figure("waiting") == waiters, what="threads that wait"
-        )
+        wait_until(lambda: shop.ledger.waiting == waiters, what="threads that wait")
         shop.engine.dispose()
         held.close()
         for thread in threads:
             thread.join(20)
         assert not any(thread.is_alive() for thread in threads)
-        assert shop.ledger.figure("waiting") == 0
+        assert shop.ledger.waiting == 0
         assert not shop.ledger.out
         assert shop.out() == 0
         status = pool_in(shop.guard.report(shop.app))

@@ -42,7 +42,7 @@ def find_hidden_limits(
             "warning",
             "idle-limit",
             f"Connections of bind {each.bind!r} die after about"
-            f" {learned[each.bind]:.0f} s of idling, sooner than the server's own limit:"
+            f" {learned[each.bind]:.0f} s of idling, sooner than the server's limit:"
             " a firewall, NAT gateway, balancer or proxy on the way ends them",
             f"Set {key_of(each, 'idle_limit')} = {learned[each.bind]:.0f}; the workers"
             " that have learned this act on it until they restart.",

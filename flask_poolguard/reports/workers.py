@@ -73,7 +73,7 @@ def _describe_pool(pool: PoolState, now: float) -> PoolStatus:
     counts = pool.counts
     guarded = pool.pool_class == "GuardedPool"
     waits_known = guarded or pool.pool_class in _NEVER_WAIT
-    waiting = counts["waiting"] if waits_known else None
+    waiting = pool.waiting if waits_known else None
     since = pool.waiting_since if waiting else None
     return PoolStatus(
         bind=pool.bind,

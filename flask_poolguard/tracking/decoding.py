@@ -22,6 +22,7 @@ from .layout import (
     MAX_SLOTS,
     MAX_STRING,
     OUT,
+    QUEUE,
     REGIONS_OFFSET,
     SLOT,
     STRING_LENGTH,
@@ -81,6 +82,7 @@ class PoolState:
     counted: bool
     age_based: bool
     counts: Mapping[str, int]
+    waiting: int
     waiting_since: float | None
     updated: float
     leaks: tuple[LeakState, ...]
@@ -136,11 +138,12 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
     )
     counted, age_based = (_flag(next(values)) for _ in range(2))
     counts = {name: _count(next(values)) for name in COUNTS}
-    waiting_since, updated = (_seconds(next(values)) for _ in range(2))
+    updated = _seconds(next(values))
     leaks = [(next(values), next(values), next(values)) for _ in range(LEAKS)]
     if sequence == 0 or next(values) != sequence or updated is None:
         raise Damaged("its figures do not fit together")
-    listed, checkouts = _slots(data, offset + BLOCK.size, slots)
+    waiting, waiting_since = _queue(data, offset + BLOCK.size)
+    listed, checkouts = _slots(data, offset + BLOCK.size + QUEUE.size, slots)
     return PoolState(
         bind=bind,
         url=url,
@@ -154,6 +157,7 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         counted=counted,
         age_based=age_based,
         counts=counts,
+        waiting=waiting,
         waiting_since=waiting_since,
         updated=updated,
         leaks=tuple(
@@ -164,6 +168,14 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         slots=listed,
         slot_checkouts=checkouts,
     )
+
+
+def _queue(data: bytes, offset: int) -> tuple[int, float | None]:
+    """Return how many wait, and since when the first of them does."""
+    head, number, since, tail = QUEUE.unpack_from(data, offset)
+    if head == 0 or head != tail:
+        raise Damaged("the queue's figures do not fit together")
+    return _count(number), _seconds(since)
 
 
 def _slots(data: bytes, offset: int, slots: int) -> tuple[tuple[SlotState, ...], int]:

@@ -3,10 +3,11 @@
     0       magic, version and a JSON object that says whose file this is
     4096    directory: per pool the offset of its region and its number of slots
     4608    strings: length-prefixed UTF-8, only ever appended
-    53760   regions, one per pool: a block of figures, then the slots
+    53760   regions, one per pool: a block of figures, the queue, then the slots
 
-A slot is one connection. Blocks and slots begin and end with the same sequence
-number and are written with one call each, so a reader who sees two different
+The queue is who waits; it changes so often that it is not worth a block. A slot is one
+connection. Blocks, queues and slots begin and end with the same sequence number and are
+written with one call each, so a reader who sees two different
 numbers caught a write half way and reads again. A string's id is its offset in the
 strings; 0 is "none".
 """
@@ -37,8 +38,8 @@ FREE, IDLE, OUT = 1, 2, 3
 
 # A block: sequence; bind, url, class, recycle source; size and max_overflow (or
 # UNKNOWN); recycle seconds, server's limit, learned limit (NaN for none); whether
-# checkouts are counted, whether recycle goes by age; the COUNTS; waiting since (NaN
-# for nobody), updated (monotonic s); LEAKS times endpoint, site, count; sequence.
+# checkouts are counted, whether recycle goes by age; the COUNTS; updated (monotonic
+# s); LEAKS times endpoint, site, count; sequence.
 COUNTS: t.Final = (
     "peak_checked_out",
     "connects",
@@ -51,17 +52,20 @@ COUNTS: t.Final = (
     "invalidated",
     "closed",
     "detached",
-    "waiting",
     "slotless_out",
     "slotless_checkouts",
 )
 LEAKS: t.Final = 16
 UNKNOWN: t.Final = -(2**63)
 BLOCK: t.Final = struct.Struct(
-    "<Q IIII qq ddd QQ" + "Q" * len(COUNTS) + "dd" + "IIQ" * LEAKS + "Q"
+    "<Q IIII qq ddd QQ" + "Q" * len(COUNTS) + "d" + "IIQ" * LEAKS + "Q"
 )
+
+# A queue: sequence; how many wait, the first of them since (monotonic s; NaN for
+# nobody); sequence.
+QUEUE: t.Final = struct.Struct("<QQdQ")
 
 
 def region_size(slots: int) -> int:
     """Return the bytes that a pool with so many slots takes."""
-    return BLOCK.size + slots * SLOT.size
+    return BLOCK.size + QUEUE.size + slots * SLOT.size

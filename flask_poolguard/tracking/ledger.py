@@ -92,13 +92,19 @@ class PoolLedger:
         self._counts = dict.fromkeys(COUNTS, 0)
         self._peak = 0
         self._leaks: dict[tuple[str, str], int] = {}
-        self._waiting: set[ScopeClaim] = set()
+        # In the order in which they asked; the values mean nothing.
+        self._waiting: dict[ScopeClaim, None] = {}
         self._page: PoolPage | None = None
 
     @property
     def app(self) -> Flask | None:
         """The app, None once it is gone."""
         return self._app()
+
+    @property
+    def waiting(self) -> int:
+        """The number of those who wait for a connection."""
+        return len(self._waiting)
 
     def figure(self, name: str) -> int:
         """Return one of the counters by its name in ``layout.COUNTS``."""
@@ -112,6 +118,7 @@ class PoolLedger:
                 if self._page is None:
                     self._page = PoolPage(self._open_file(), self.facts)
                     self._show_figures()
+                    self._show_waiting()
         return self._page
 
     # The pool's observer ---------------------------------------------------------
@@ -179,15 +186,15 @@ class PoolLedger:
         """Note one more waiter; its request, command or task counts."""
         claim = ScopeClaim()
         with self._lock:
-            self._waiting.add(claim)
-        self.count("waiting")
+            self._waiting[claim] = None
+            self._show_waiting()
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
         with self._lock:
-            self._waiting.discard(t.cast(ScopeClaim, claim))
-        self.count("waiting", -1)
+            self._waiting.pop(t.cast(ScopeClaim, claim), None)
+            self._show_waiting()
 
     def timed_out(self) -> None:
         """Count a waiter that got nothing."""
@@ -300,13 +307,19 @@ class PoolLedger:
         server_id = self.database.server_id(record.dbapi_connection)
         self.page.show_connected(record, -1 if server_id is None else server_id)
 
+    def _show_waiting(self) -> None:
+        """Write the queue, if there is a page. Called under ``_lock``."""
+        if self._page is not None:
+            first = next(iter(self._waiting), None)
+            since = math.nan if first is None else first.asked_at
+            self._page.show_waiting(len(self._waiting), since)
+
     def _show_figures(self) -> None:
         """Write the block, if there is a page. Called under ``_lock``."""
         if self._page is not None:
             self._page.show_figures(
                 self._counts.values(),
                 self._leaks,
-                min((each.asked_at for each in self._waiting), default=math.nan),
                 self._recycle.seconds,
                 self._recycle.source,
                 self._server_limit,

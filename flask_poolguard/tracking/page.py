@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .layout import BLOCK, FREE, IDLE, LEAKS, MAX_SLOTS, OUT, SLOT, UNKNOWN
+from .layout import BLOCK, FREE, IDLE, LEAKS, MAX_SLOTS, OUT, QUEUE, SLOT, UNKNOWN
 from .statefile import NoStateFile
 
 if t.TYPE_CHECKING:
@@ -79,7 +79,8 @@ class PoolPage:
         self._facts = facts
         slots = facts.slots()
         self._region = region = file.add_region(slots)
-        first = region and region + BLOCK.size
+        self._queue = region and region + BLOCK.size
+        first = region and self._queue + QUEUE.size
         self._free = deque(
             _Slot(first and first + number * SLOT.size) for number in range(slots)
         )
@@ -89,7 +90,8 @@ class PoolPage:
         # Ids of strings that are looked up with every checkout.
         self._sites: dict[tuple[str, int], int] = {}
         self._endpoints: dict[str, int] = {}
-        self._sequence = 0
+        self._sequence = self._queue_sequence = 0
+        self.show_waiting(0, math.nan)
 
     def show_connected(self, record: ConnectionPoolEntry, server_id: int) -> None:
         """Give the record a slot, if there is one left, on its way to its holder."""
@@ -177,11 +179,18 @@ class PoolPage:
             ),
         )
 
+    def show_waiting(self, number: int, since: float) -> None:
+        """Write the queue; the caller sees to it that calls do not overlap.
+
+        :param since: of the first, in monotonic seconds; NaN for nobody.
+        """
+        self._queue_sequence = sequence = self._queue_sequence + 1
+        self._write(self._queue, QUEUE.pack(sequence, number, since, sequence))
+
     def show_figures(
         self,
         counts: t.Iterable[int],
         leaks: dict[tuple[str, str], int],
-        waiting_since: float,
         recycle_seconds: float | None,
         recycle_source: str,
         server_limit: float | None,
@@ -210,7 +219,6 @@ class PoolPage:
                 facts.counted,
                 facts.age_based,
                 *counts,
-                waiting_since,
                 _monotonic(),
                 *named,
                 *(0,) * (3 * LEAKS - len(named)),

@@ -36,12 +36,17 @@ def format_stack(mark: ThreadMark | None) -> str:
     return "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip()
 
 
+def describe_site(mark: ThreadMark | None, root_path: str) -> str:
+    """Return ``file:line`` of the app's line that the thread is at."""
+    frame = find_app_frame(frame_of(mark))
+    if frame is None:
+        return "an unknown line"
+    return describe_callsite(frame.f_code.co_filename, frame.f_lineno, root_path)
+
+
 def describe_activity(mark: ThreadMark | None, root_path: str) -> str | None:
     """Return the line of the app that the thread is at, None if it is not known."""
-    innermost = frame_of(mark)
-    if innermost is None:
-        return None
-    frame = find_app_frame(innermost)
+    frame = find_app_frame(frame_of(mark))
     if frame is None:
         return None
     place = describe_callsite(frame.f_code.co_filename, frame.f_lineno, root_path)

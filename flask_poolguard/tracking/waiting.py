@@ -7,10 +7,9 @@ import typing as t
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
-from .callsite import describe_callsite, find_callsite
 from .holding import Holding, current_endpoint
 from .scope import current_scopes, this_thread
-from .stacks import describe_activity
+from .stacks import describe_activity, describe_site
 
 if t.TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -35,15 +34,7 @@ class ScopeClaim:
     :ivar scopes: within which it runs, the innermost first.
     """
 
-    __slots__ = (
-        "asked_at",
-        "began_at",
-        "endpoint",
-        "filename",
-        "line",
-        "mark",
-        "scopes",
-    )
+    __slots__ = ("asked_at", "began_at", "endpoint", "mark", "scopes")
 
     def __init__(self) -> None:
         self.asked_at = now = _monotonic()
@@ -51,7 +42,6 @@ class ScopeClaim:
         began = min((scope.began_at for scope in self.scopes), default=now)
         self.began_at = max(began, now - AGE_COUNTS)
         self.mark = this_thread.mark.ref
-        self.filename, self.line = find_callsite(0)
         self.endpoint = current_endpoint()
 
     def blocks(self, holding: Holding) -> bool:
@@ -62,6 +52,14 @@ class ScopeClaim:
         """
         return holding.mark is self.mark and (
             holding.scope is None or holding.scope in self.scopes
+        )
+
+    def may_block(self, ledger: PoolLedger) -> bool:
+        """Tell, at little cost, whether it may have a connection of this pool."""
+        return not self.scopes or any(
+            holding.ledger is ledger
+            for scope in self.scopes
+            for holding in list(scope.holdings)
         )
 
 
@@ -77,6 +75,8 @@ def find_deadlock(
     Only somebody who holds can complete a deadlock by waiting, so all others are
     done here at once.
     """
+    if not claim.may_block(ledger):
+        return None
     out = [each for each in list(ledger.out.values()) if owns(each.record)]
     if len(out) < opened or not any(map(claim.blocks, out)):
         return None
@@ -105,7 +105,7 @@ def _describe_deadlock(
     lines = []
     for claim in sorted(held, key=lambda each: each.asked_at):
         sites = ", ".join(dict.fromkeys(each.site() for each in held[claim]))
-        asks = describe_callsite(claim.filename, claim.line, ledger.root_path)
+        asks = describe_site(claim.mark(), ledger.root_path)
         gives_way = " (the youngest: it gives way)" if claim is youngest else ""
         lines.append(
             f"  {claim.endpoint} has {len(held[claim])}, taken at {sites}, and asks for"
