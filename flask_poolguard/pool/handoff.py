@@ -17,12 +17,11 @@ _clock = time.monotonic
 
 
 class Claim(t.Protocol):
-    """On whose behalf somebody waits.
+    """On whose behalf somebody waits."""
 
-    :ivar began_at: monotonic seconds; who began first is served first.
-    """
-
-    began_at: float
+    @property
+    def began_at(self) -> float:
+        """Monotonic seconds; who began first is served first."""
 
 
 class Waiter:
