@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -55,10 +54,10 @@ def away(postgresql_url: URL) -> URL:
 
 
 @pytest.fixture
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def quiet(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Catch what the app logs."""
     caplog.set_level(logging.ERROR, "busy")
-    yield caplog
+    return caplog
 
 
 class TestAnswer:
