@@ -27,6 +27,9 @@ LONGEST_PAUSE: t.Final = 1.0
 # from here on the gate is open.
 _OPEN_AT: t.Final = 32
 
+# How long somebody whose time is up still waits for his turn once others got through.
+_GRACE: t.Final = 1.0
+
 # Trouble that nobody met for so long is over; what comes is new trouble.
 _FORGET_AFTER: t.Final = 60.0
 
@@ -70,6 +73,10 @@ class _Trouble:
     recovering: bool = False
     room: int = 1
     busy: int = 0
+
+    def may_be_hurried(self, now: float, until: float) -> bool:
+        """Tell whether somebody who has no time for a pause may try at once."""
+        return self.next_try_at >= until and now >= self.tried_at + FIRST_PAUSE
 
     def is_full(self) -> bool:
         """Tell whether the server has no room, as far as is known."""
@@ -160,13 +167,15 @@ class Gate:
                     return None
                 wait = trouble.next_try_at - now
                 may_wait_in_pool = trouble.is_full() and may_queue()
-                impatient = not tried and trouble.next_try_at >= until
+                impatient = not tried and trouble.may_be_hurried(now, until)
                 is_time = wait <= 0 or (impatient and not may_wait_in_pool)
                 if is_time and trouble.busy < trouble.room:
                     trouble.busy += 1
                     return trouble
                 if may_wait_in_pool:
                     raise ServerFullError from trouble.error
+                if trouble.recovering:  # it is well: others are just connecting
+                    until = max(until, trouble.tried_at + _GRACE)
                 if now >= until or (wait > 0 and trouble.next_try_at > until):
                     raise _explained(trouble)
                 self._turns.wait(min(wait, until - now) if wait > 0 else until - now)
@@ -181,8 +190,10 @@ class Gate:
                 # It answers, and says no for good: nothing to wait for.
                 self._end()
                 return
-            if trouble is None or trouble.recovering:
+            if trouble is None:
                 trouble = self._trouble = _Trouble(kind, error)
+            elif trouble.recovering:  # to and fro: no reason to knock more often
+                trouble = self._trouble = _Trouble(kind, error, pause=trouble.pause)
             now = _clock()
             trouble.kind, trouble.error = kind, error
             trouble.attempts += 1
