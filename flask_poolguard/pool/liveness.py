@@ -8,12 +8,12 @@ vanishes) is left to TCP keepalive and to a ping after a long time of silence.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import select
 import socket
 import sys
-import threading
 import typing as t
 from collections.abc import Callable
 
@@ -82,6 +82,8 @@ def keep_alive(number: int) -> None:
 
     What the driver or its user set shorter stays.
     """
+    if number < 0:  # not found, or no poll() on this platform
+        return
     with contextlib.suppress(OSError), _borrowed(number) as line:
         if line.family not in (socket.AF_INET, socket.AF_INET6):
             return
@@ -122,25 +124,29 @@ def answers_within(
 class _Limit:
     """Shuts a socket down after a time, unless it is ended before.
 
-    ``_lock`` protects the decision which of the two came first.
+    In a thread of the system's even under gevent, whose greenlets all stand still
+    while a driver written in C waits.
+    ``_lock`` protects the decision which of the two came first; ``_ending`` is held
+    until the limit is ended.
     """
 
     def __init__(self, fileno: Callable[[], int], seconds: float) -> None:
+        allocate = _plain(_thread, "allocate_lock")
+        self._lock, self._ending = allocate(), allocate()
+        self._ended = self._struck = False
+        self._ending.acquire()
         # A number of its own: the driver may close its own one, and somebody else
         # may then be given it.
         self._line = _socket_of(os.dup(fileno()))
-        self._lock = threading.Lock()
-        self._ended = self._struck = False
-        self._timer = threading.Timer(seconds, self._strike)
-        self._timer.daemon = True
-        self._timer.name = "poolguard-ping-limit"
         try:
-            self._timer.start()
+            _plain(_thread, "start_new_thread")(self._wait, (seconds,))
         except BaseException:
             self._line.close()
             raise
 
-    def _strike(self) -> None:
+    def _wait(self, seconds: float) -> None:
+        if self._ending.acquire(timeout=min(seconds, _thread.TIMEOUT_MAX)):
+            return
         with self._lock:
             if not self._ended:
                 self._struck = True
@@ -152,7 +158,7 @@ class _Limit:
         with self._lock:
             if not self._ended:
                 self._ended = True
-                self._timer.cancel()
+                self._ending.release()
                 self._line.close()
             return self._struck
 
