@@ -450,7 +450,7 @@ class GuardedPool(QueuePool):
         max_idle = math.inf if self.policy.max_idle is None else self.policy.max_idle
         for record in list(handoff.idle):
             idle = now - record.idle_since
-            if idle < max_idle and record.is_fit():
+            if idle < max_idle and record.is_over() is None and not record.has_spoken():
                 self._deaths.survived(idle)
                 continue
             try:
@@ -458,7 +458,9 @@ class GuardedPool(QueuePool):
             except ValueError:  # somebody has just taken it
                 continue
             try:
-                reason = "idle" if idle >= max_idle else record.judge()
+                reason = (
+                    "idle" if idle >= max_idle else record.judge(is_asked_for=False)
+                )
             except BaseException:
                 self._close_idle(record, "dead")
                 raise

@@ -93,7 +93,8 @@ class GuardedRecord(_ConnectionRecord):
         """Tell whether the connection can be handed out without further questions."""
         pool, started = self._pool, self.starttime
         if (
-            pool._invalidate_time > started
+            pool._pre_ping
+            or pool._invalidate_time > started
             or self._soft_invalidate_time > started
             or -1 < pool.max_age_seconds < time.time() - started
         ):
@@ -118,40 +119,53 @@ class GuardedRecord(_ConnectionRecord):
 
     # Judging -----------------------------------------------------------------------
 
-    def judge(self) -> CloseReason | t.Literal["fit"]:
+    def judge(self, is_asked_for: bool = True) -> CloseReason | t.Literal["fit"]:
         """Return why to replace the connection, ``"fit"`` if it can be handed out.
+
+        :param is_asked_for: whether somebody is to have it now. If not, the server is
+            asked only if it has spoken: a ping is a sign of life that keeps the
+            server from ending what nobody needs.
 
         Whatever strikes meanwhile (a ``gevent.Timeout``) leaves a connection that is
         in the middle of a question; the caller closes it.
         """
+        pool, now = self._pool, self._pool.clock()
+        over = self.is_over()
+        if over is not None:
+            return over
+        idle, allowed = now - self.idle_since, self._idle_allowed
+        # A connection that came back lately may not have been used by anybody, and
+        # the server counts from the last statement. One ping per limit settles it.
+        unproved = allowed is not None and now - self.proved_at >= allowed
+        silent = idle >= self._silence
+        spoken = self.has_spoken()
+        if spoken or (is_asked_for and (unproved or silent or pool._pre_ping)):
+            if not self._answers():
+                pool.died_idle(idle)
+                return "dead"
+            self.proved_at = self._pool.clock()
+            # SQLAlchemy's pre_ping spares a connection that is fresh, and knows no
+            # limit of time.
+            self.fresh = is_asked_for
+            if spoken:
+                self._watch()  # the driver may have another socket
+            self._set_bounds()
+        return FIT
+
+    def is_over(self) -> CloseReason | None:
+        """Return why the connection's time is up, None if it is not."""
         pool = self._pool
         if self._is_hard_or_soft_invalidated():
             dead = pool._invalidate_time > self.starttime
             return "dead" if dead else "invalidated"
         if -1 < pool.max_age_seconds < time.time() - self.starttime:
             return "recycled"
-        now = self._pool.clock()
-        idle = now - self.idle_since
         allowed = self._idle_allowed
-        if allowed is not None and idle >= allowed:
+        if allowed is not None and pool.clock() - self.idle_since >= allowed:
             return "recycled"
-        # A connection that came back lately may not have been used by anybody, and
-        # the server counts from the last statement. One ping per limit settles it.
-        # (SQLAlchemy's own pre_ping, if the user wants that, settles both.)
-        unproved = allowed is not None and now - self.proved_at >= allowed
-        silent = idle >= self._silence
-        spoken = self._has_spoken()
-        if spoken or ((unproved or silent) and not pool._pre_ping):
-            if not self._answers():
-                pool.died_idle(idle)
-                return "dead"
-            self.proved_at = self._pool.clock()
-            if spoken:
-                self._watch()  # the driver may have another socket
-            self._set_bounds()
-        return FIT
+        return None
 
-    def _has_spoken(self) -> bool:
+    def has_spoken(self) -> bool:
         """Tell whether the server sent something or hung up while nobody asked."""
         if self._poll is None or self._fileno is None:
             return False
@@ -159,10 +173,6 @@ class GuardedRecord(_ConnectionRecord):
             return self._fileno() != self._number or bool(self._poll(0))
         except Exception:  # the driver's way to say that it is closed
             return True
-
-    def looks_dead(self) -> bool:
-        """Tell whether an idle connection is gone, asking the server if need be."""
-        return self._has_spoken() and not self._answers()
 
     def _answers(self) -> bool:
         pool, connection = self._pool, self.dbapi_connection
