@@ -1,0 +1,214 @@
+"""What no longer answers, without a word, costs a bounded time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flask_poolguard.errors import DatabaseUnavailable
+from tests.support.guarded_app import (
+    Clock,
+    checked_out_id,
+    engine_of,
+    guarded_engine,
+    make_app,
+)
+from tests.support.proxy import HOST, SilentServer, TCPProxy
+
+DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
+# Far above what the limits of these tests allow, far below what the kernel would wait.
+BOUND = 15.0
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request: pytest.FixtureRequest) -> sa.URL:
+    """Return a fresh database's address, for each driver."""
+    driver: str = request.param
+    fixture = "mariadb_url" if driver.startswith("mysql") else "postgresql_url"
+    found: sa.URL = request.getfixturevalue(fixture)
+    return found.set(drivername=driver)
+
+
+@pytest.fixture
+def proxy(url: sa.URL) -> Iterator[TCPProxy]:
+    """Give a proxy before the database."""
+    assert url.host is not None
+    assert url.port is not None
+    with TCPProxy(url.host, url.port) as proxy:
+        yield proxy
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long something took."""
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
+
+
+class TestIdleConnections:
+    """The proxy stops to forward while a connection idles."""
+
+    @pytest.mark.parametrize("pre_ping", [False, True])
+    def test_the_ping_is_bounded_and_the_next_connect_as_well(
+        self, pre_ping: bool, url: sa.URL, proxy: TCPProxy
+    ) -> None:
+        config: dict[str, Any] = {
+            "POOLGUARD_PING_TIMEOUT": 0.3,
+            "POOLGUARD_CONNECT_TIMEOUT": 1,
+            "POOLGUARD_CONNECT_RETRY": 0.5,
+            "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": pre_ping},
+        }
+        with guarded_engine(url.set(port=proxy.port), **config) as engine:
+            clock = Clock().of(engine)
+            first = checked_out_id(engine)
+            proxy.drop()
+            clock.now += 61
+
+            def fail() -> None:
+                with pytest.raises(DatabaseUnavailable):
+                    engine.connect()
+
+            assert seconds_of(fail) < BOUND
+            proxy.resume()
+            assert checked_out_id(engine) != first
+
+    def test_a_way_that_works_again_gives_a_new_connection(
+        self, url: sa.URL, proxy: TCPProxy
+    ) -> None:
+        """A NAT gateway that forgot the connection lets new ones through."""
+        config = {"POOLGUARD_PING_TIMEOUT": 0.3}
+        with guarded_engine(url.set(port=proxy.port), **config) as engine:
+            clock = Clock().of(engine)
+            first = checked_out_id(engine)
+            proxy.drop()
+            clock.now += 61
+            began = time.monotonic()
+            resumed: list[float] = []
+
+            @sa.event.listens_for(engine, "do_connect")
+            def resume(*_: object) -> None:
+                proxy.resume()
+                resumed.append(time.monotonic())
+
+            assert checked_out_id(engine) != first
+            assert len(resumed) == 1
+            assert resumed[0] - began < BOUND
+
+
+class TestConnects:
+    def test_a_server_that_says_nothing_is_given_up(self, url: sa.URL) -> None:
+        with (
+            SilentServer() as server,
+            guarded_engine(
+                url.set(host=HOST, port=server.port),
+                POOLGUARD_CONNECT_TIMEOUT=1,
+                POOLGUARD_CONNECT_RETRY=0.5,
+            ) as engine,
+        ):
+
+            def fail() -> None:
+                with pytest.raises(DatabaseUnavailable, match="tried once"):
+                    engine.connect()
+
+            assert seconds_of(fail) < BOUND
+            assert server.connections == 1
+
+    def test_without_pooling_as_well(self, url: sa.URL) -> None:
+        with SilentServer() as server:
+            app = make_app(
+                url.set(host=HOST, port=server.port),
+                POOLGUARD_CONNECT_TIMEOUT=1,
+                POOLGUARD_POOL_CLASS="null",
+            )
+
+            def fail() -> None:
+                with pytest.raises(sa.exc.OperationalError):
+                    engine_of(app).connect()
+
+            assert seconds_of(fail) < BOUND
+
+
+class TestPyMySQL:
+    """It is given a limit for the handshake, which is no limit for statements."""
+
+    @pytest.fixture(params=["queue", "null"])
+    def engine(
+        self, request: pytest.FixtureRequest, mariadb_url: sa.URL
+    ) -> Iterator[sa.Engine]:
+        app = make_app(mariadb_url, POOLGUARD_POOL_CLASS=request.param)
+        engine = engine_of(app)
+        yield engine
+        engine.dispose()
+
+    def test_statements_may_take_their_time(self, engine: sa.Engine) -> None:
+        # The second one too: SQLAlchemy 2.0 shares the arguments between connects.
+        with engine.connect() as first, engine.connect() as second:
+            for connection in (first, second):
+                driver: Any = connection.connection.dbapi_connection
+                assert driver._read_timeout is None
+                assert driver._write_timeout is None
+                connection.execute(sa.text("SELECT SLEEP(0.01)"))
+                assert driver._sock.gettimeout() is None
+                assert not [name for name in connection.info if "limit" in name]
+
+    def test_a_connect_listener_may_take_its_time(self, mariadb_url: sa.URL) -> None:
+        seen: list[object] = []
+        app = make_app(mariadb_url)
+        extension = app.extensions["sqlalchemy"]
+
+        @sa.event.listens_for(extension._app_engines[app][None], "connect")
+        def look(connection: Any, record: Any) -> None:
+            seen.append(connection._read_timeout)
+
+        checked_out_id(engine_of(app))
+        assert seen == [None]
+        engine_of(app).dispose()
+
+    @pytest.mark.parametrize("name", ["read_timeout", "write_timeout"])
+    def test_the_users_own_limit_stays(self, name: str, mariadb_url: sa.URL) -> None:
+        options = {"connect_args": {name: 7}}
+        with guarded_engine(mariadb_url, SQLALCHEMY_ENGINE_OPTIONS=options) as engine:
+            for _ in range(2):
+                with engine.connect() as connection:
+                    driver: Any = connection.connection.dbapi_connection
+                    limits = (driver._read_timeout, driver._write_timeout)
+                    assert sorted(limits, key=str) == [7, None]
+                    connection.invalidate()
+
+    def test_no_connect_timeout_leaves_everything_to_the_driver(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        given: list[dict[str, Any]] = []
+        with guarded_engine(mariadb_url, POOLGUARD_CONNECT_TIMEOUT=None) as engine:
+
+            @sa.event.listens_for(engine, "do_connect")
+            def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
+                given.append(dict(keywords))
+
+            checked_out_id(engine)
+        assert not {"connect_timeout", "read_timeout", "write_timeout"} & set(given[0])
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "psycopg2", "psycopg"])
+@pytest.mark.parametrize("known", [True, False])
+def test_only_drivers_that_know_the_argument_are_given_it(
+    known: bool, driver: str, request: pytest.FixtureRequest
+) -> None:
+    mysql = driver == "pymysql"
+    url: sa.URL = request.getfixturevalue("mariadb_url" if mysql else "postgresql_url")
+    name = f"{'mysql' if mysql else 'postgresql'}+{driver}"
+    given: list[dict[str, Any]] = []
+    with guarded_engine(url.set(drivername=name)) as engine:
+        if not known:
+            engine.dialect.driver = "another"
+
+        @sa.event.listens_for(engine, "do_connect")
+        def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
+            given.append(dict(keywords))
+
+        checked_out_id(engine)
+    assert ("connect_timeout" in given[0]) is known
