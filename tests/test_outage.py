@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,11 @@ from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import free_port, wait_until
 
 DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
+WAYS: dict[str, Callable[[sa.Engine], Any]] = {
+    "connect": lambda engine: engine.connect(),
+    "session": lambda engine: Session(engine).scalar(sa.text("SELECT 1")),
+    "raw": lambda engine: engine.raw_connection(),
+}
 # A pool of the default size, and its overflow.
 LIMIT = 15
 
@@ -193,7 +198,7 @@ class TestOne:
                 doorman.is_closed = False
                 assert second.result(10) != first
 
-    @pytest.mark.parametrize("way", ["connect", "session", "raw"])
+    @pytest.mark.parametrize("way", WAYS)
     def test_the_error_says_since_when_how_often_and_when_last(
         self, way: str, url: sa.URL
     ) -> None:
@@ -203,13 +208,7 @@ class TestOne:
             if way == "raw":
                 expected = engine.dialect.loaded_dbapi.OperationalError
             with pytest.raises(expected) as caught:
-                if way == "connect":
-                    engine.connect()
-                elif way == "raw":
-                    engine.raw_connection()
-                else:
-                    with Session(engine) as session:
-                        session.scalar(sa.text("SELECT 1"))
+                WAYS[way](engine)
         text = str(caught.value)
         assert re.search(r"no connection since \d\d:\d\d:\d\d; tried \d+ times", text)
         assert re.search(r"last at \d\d:\d\d:\d\d\.\d{3}\b", text)
