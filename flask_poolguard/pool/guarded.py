@@ -464,10 +464,12 @@ class GuardedPool(QueuePool):
             except BaseException:
                 self._close_idle(record, "dead")
                 raise
-            if reason == FIT:
-                handoff.put_first(record)
-            else:
+            if reason != FIT:
                 self._close_idle(record, reason)
+                continue
+            handoff.put_first(record)
+            if self._retired:  # meanwhile
+                self.dispose()
         self._respect_learned()
         if handoff.waiting:
             handoff.serve()
