@@ -1,0 +1,364 @@
+"""What happens without traffic, in one thread or at the next checkout."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from flask_poolguard.pool.housekeeper import Housekeeper
+from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
+from tests.conftest import Database
+from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
+from tests.support.guarded_app import (
+    Clock,
+    checked_out_id,
+    engine_of,
+    guarded_engine,
+    guarded_pool,
+    make_app,
+    session_id,
+    warnings_of,
+)
+from tests.support.waiting import wait_until
+
+# The package has the object of that name, which hides the module.
+HOUSEKEEPER_MODULE: Any = importlib.import_module("flask_poolguard.pool.housekeeper")
+REASONS = ("recycled", "idle", "dead", "overflow", "invalidated", "closed", "detached")
+
+
+@pytest.fixture
+def busy_housekeeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the housekeeper come more often, starting now."""
+    # One that sleeps at this moment does so for a second at most.
+    monkeypatch.setattr(HOUSEKEEPER_MODULE, "PERIOD", 0.05)
+
+
+@pytest.fixture
+def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
+    """Return a housekeeper whose thread never runs, as in uWSGI without threads."""
+    alone = Housekeeper()
+    monkeypatch.setattr(alone, "start", lambda: None)
+    for user in ("pool.guarded", "tracking.ledger"):
+        monkeypatch.setattr(f"flask_poolguard.{user}.housekeeper", alone)
+    return alone
+
+
+def books_of(engine: sa.Engine) -> PoolLedger:
+    """Return the books of an engine's pool."""
+    ledger = ledger_of(engine)
+    assert ledger is not None
+    return ledger
+
+
+def closed(engine: sa.Engine) -> Counter[str]:
+    """Return how many connections were closed, by reason."""
+    ledger = books_of(engine)
+    return +Counter({name: ledger.figure(name) for name in REASONS})
+
+
+def pings_of(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Note each ping from now on."""
+    pings: list[object] = []
+    ping = engine.dialect.do_ping
+
+    def counted(connection: Any) -> bool:
+        pings.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", counted)
+    return pings
+
+
+class TestMaxIdle:
+    @pytest.mark.usefixtures("busy_housekeeper")
+    def test_what_nobody_needs_is_closed_without_traffic(
+        self, served_database: Database
+    ) -> None:
+        server, url = served_database.running_server, served_database.url
+        with guarded_engine(url, POOLGUARD_MAX_IDLE=0.3) as engine:
+            pool = guarded_pool(engine)
+            with engine.connect() as held:
+                kept = session_id(held)
+                with engine.connect():
+                    pass
+                wait_until(lambda: closed(engine)["idle"] == 1, what="the end")
+                time.sleep(0.4)
+                assert server.session_ids(database=url.database) == {kept}
+                assert (pool.checkedin(), pool.checkedout()) == (0, 1)
+            wait_until(lambda: closed(engine)["idle"] == 2, what="the other's end")
+            wait_until(
+                lambda: not server.session_ids(database=url.database), what="its end"
+            )
+            assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+            checked_out_id(engine)
+            assert closed(engine) == {"idle": 2}
+
+    def test_what_is_needed_stays(self, served_database: Database) -> None:
+        with guarded_engine(served_database.url, POOLGUARD_MAX_IDLE=10) as engine:
+            clock = Clock().of(engine)
+            first = checked_out_id(engine)
+            for _ in range(5):
+                clock.now += 9
+                guarded_pool(engine).tend()
+                assert checked_out_id(engine) == first
+
+    def test_without_it_nothing_is_closed(self, served_database: Database) -> None:
+        with guarded_engine(served_database.url) as engine:
+            clock = Clock().of(engine)
+            first = checked_out_id(engine)
+            clock.now += 20_000
+            guarded_pool(engine).tend()
+            assert checked_out_id(engine) == first
+
+
+class TestEveryClosedConnectionHasOneReason:
+    def test_its_time_was_up(self, postgresql_url: sa.URL) -> None:
+        with guarded_engine(postgresql_url, POOLGUARD_IDLE_LIMIT=60) as engine:
+            clock = Clock().of(engine)
+            checked_out_id(engine)
+            clock.now += 51
+            guarded_pool(engine).tend()
+            assert guarded_pool(engine).checkedin() == 0
+            assert closed(engine) == {"recycled": 1}
+
+    def test_its_age_was_reached(self, postgresql_url: sa.URL) -> None:
+        with guarded_engine(postgresql_url, POOLGUARD_POOL_RECYCLE=0.05) as engine:
+            checked_out_id(engine)
+            time.sleep(0.1)
+            guarded_pool(engine).tend()
+            assert closed(engine) == {"recycled": 1}
+
+    def test_the_server_ended_it(self, served_database: Database) -> None:
+        with guarded_engine(served_database.url) as engine:
+            served_database.running_server.kill_session(checked_out_id(engine))
+            guarded_pool(engine).tend()
+            assert guarded_pool(engine).checkedin() == 0
+            assert closed(engine) == {"dead": 1}
+
+    def test_whatever_happens_the_reasons_add_up_to_the_connects(
+        self, served_database: Database
+    ) -> None:
+        server = served_database.running_server
+        config = {"POOLGUARD_POOL_SIZE": 2, "POOLGUARD_MAX_OVERFLOW": 2}
+        with guarded_engine(served_database.url, **config) as engine:
+            held = [engine.connect() for _ in range(4)]
+            for each in held:
+                each.close()  # two are overflow
+            with engine.connect() as connection:
+                connection.invalidate()
+            with engine.connect() as connection:
+                connection.detach()
+            fairy = engine.raw_connection()
+            fairy.invalidate(soft=True)
+            fairy.close()
+            server.kill_session(checked_out_id(engine))
+            checked_out_id(engine)
+            connection = engine.connect()
+            server.kill_session(session_id(connection))
+            with pytest.raises(sa.exc.DBAPIError):
+                session_id(connection)
+            connection.close()
+            checked_out_id(engine)
+            engine.dispose()
+            assert sum(closed(engine).values()) == books_of(engine).figure("connects")
+            assert closed(engine)["overflow"] == 2
+            assert closed(engine)["detached"] == 1
+
+    def test_the_pool_starts_empty(self, served_database: Database) -> None:
+        with guarded_engine(served_database.url) as engine:
+            guarded_pool(engine).tend()
+            url = served_database.url
+            sessions = served_database.running_server.session_ids(database=url.database)
+            assert not sessions
+
+
+class TestRounds:
+    def test_no_connection_is_pinged_however_long_it_idles(
+        self, served_database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with guarded_engine(served_database.url) as engine:
+            clock = Clock().of(engine)
+            checked_out_id(engine)
+            pings = pings_of(engine, monkeypatch)
+            for _ in range(10):
+                clock.now += 100
+                guarded_pool(engine).tend()
+            assert pings == []
+            checked_out_id(engine)
+            assert len(pings) == 1
+
+    def test_a_pool_that_was_disposed_of_meanwhile_keeps_nothing(
+        self, served_database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = served_database.url
+        with guarded_engine(url) as engine:
+            pool = guarded_pool(engine)
+            checked_out_id(engine)
+            record = pool._pool.idle[0]
+
+            def judge(*_: object, **__: object) -> str:
+                engine.dispose()
+                return "fit"
+
+            monkeypatch.setattr(type(record), "has_spoken", lambda _: True)
+            monkeypatch.setattr(type(record), "judge", judge)
+            pool.tend()
+            monkeypatch.undo()
+            wait_until(
+                lambda: (
+                    not served_database.running_server.session_ids(
+                        database=url.database
+                    )
+                ),
+                what="the connection's end",
+            )
+
+    @pytest.mark.stress
+    def test_rounds_and_checkouts_at_once_lose_nothing(
+        self, served_database: Database
+    ) -> None:
+        config = {"POOLGUARD_POOL_SIZE": 3, "POOLGUARD_MAX_IDLE": 0.001}
+        with guarded_engine(served_database.url, **config) as engine:
+            over = threading.Event()
+            pool = guarded_pool(engine)
+
+            def tend() -> None:
+                while not over.is_set():
+                    pool.tend()
+
+            with ThreadPoolExecutor(7) as executor:
+                tending = executor.submit(tend)
+                asking = [
+                    executor.submit(lambda: [checked_out_id(engine) for _ in range(50)])
+                    for _ in range(6)
+                ]
+                for each in asking:
+                    each.result(60)
+                over.set()
+                tending.result(10)
+            assert pool.checkedout() == 0
+            engine.dispose()
+            assert sum(closed(engine).values()) == books_of(engine).figure("connects")
+
+
+@pytest.mark.usefixtures("busy_housekeeper")
+class TestHeldForTooLong:
+    def hold(self, app: Flask, seconds: float) -> None:
+        engine = engine_of(app)
+
+        @app.get("/report")
+        def make_report() -> str:
+            with engine.connect():
+                self.print_slowly(seconds)
+            return "done"
+
+        assert app.test_client().get("/report").text == "done"
+        engine.dispose()
+
+    def print_slowly(self, seconds: float) -> None:
+        self.over.wait(seconds)
+
+    @pytest.fixture(autouse=True)
+    def over_event(self) -> None:
+        self.over = threading.Event()
+
+    def test_one_warning_shows_where_the_holder_is_and_a_line_its_end(
+        self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = make_app(sqlite_url, POOLGUARD_HELD_WARNING=0.2)
+        with ThreadPoolExecutor(1) as executor:
+            done = executor.submit(self.hold, app, 20)
+            wait_until(lambda: warnings_of(caplog), what="the warning")
+            time.sleep(0.3)
+            self.over.set()
+            done.result(10)
+        held, back = warnings_of(caplog)
+        assert "make_report has held a connection of bind 'default'" in held
+        assert "in print_slowly" in held
+        assert "self.over.wait(seconds)" in held
+        assert "make_report" in back
+        assert "is back after" in back
+
+    def test_none_is_never(
+        self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = make_app(sqlite_url, POOLGUARD_HELD_WARNING=None)
+        self.hold(app, 0.4)
+        assert warnings_of(caplog) == []
+
+    def test_one_that_comes_back_in_time_is_not_mentioned(
+        self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = make_app(sqlite_url, POOLGUARD_HELD_WARNING=20)
+        self.hold(app, 0.3)
+        assert warnings_of(caplog) == []
+
+
+class TestWithoutThreads:
+    def test_an_overdue_round_is_made_up_for_at_a_checkout(
+        self, threadless: Housekeeper, served_database: Database
+    ) -> None:
+        with guarded_engine(served_database.url, POOLGUARD_MAX_IDLE=0.05) as engine:
+            with engine.connect(), engine.connect():
+                pass
+            time.sleep(0.1)
+            threadless.overdue_at = time.monotonic() - 1
+            with engine.connect():
+                assert closed(engine) == {"idle": 1}
+            assert threadless.overdue_at > time.monotonic()
+
+    def test_a_round_that_is_not_overdue_is_not_made(
+        self, threadless: Housekeeper, served_database: Database
+    ) -> None:
+        with guarded_engine(served_database.url, POOLGUARD_MAX_IDLE=0.05) as engine:
+            with engine.connect(), engine.connect():
+                pass
+            time.sleep(0.1)
+            threadless.overdue_at = time.monotonic() + 100
+            with engine.connect():
+                assert closed(engine) == {}
+
+    def test_a_thread_that_cannot_be_started_stops_nobody(
+        self, sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        own = Housekeeper()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        own.start()
+        own.start()
+        assert own.overdue_at < time.monotonic() + 100
+
+
+@pytest.mark.filterwarnings(MAY_DEADLOCK)
+class TestFork:
+    @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
+    def test_the_child_has_a_housekeeper_of_its_own_and_the_parents_goes_on(
+        self,
+        fork: Callable[[], int],
+        postgresql_url: sa.URL,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(HOUSEKEEPER_MODULE, "PERIOD", 0.05)
+
+        def is_tidied() -> bool:
+            checked_out_id(engine)
+            before = closed(engine)["idle"]
+            wait_until(lambda: closed(engine)["idle"] > before, what="a round")
+            return True
+
+        with guarded_engine(postgresql_url, POOLGUARD_MAX_IDLE=0.1) as engine:
+            assert is_tidied()
+            assert in_child(is_tidied, fork=fork)
+            assert is_tidied()
