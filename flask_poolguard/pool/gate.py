@@ -149,6 +149,16 @@ class Gate:
             return None
         return f"{_first_line(trouble.error)} ({_gave(trouble).describe()})"
 
+    @property
+    def is_away(self) -> bool:
+        """Tell whether nobody answers, as while the server restarts."""
+        trouble = self._trouble
+        return (
+            trouble is not None
+            and not trouble.recovering
+            and trouble.kind is ConnectFailure.AWAY
+        )
+
     def _await_turn(
         self, until: float, may_queue: Callable[[], bool], tried: bool
     ) -> _Trouble | None:

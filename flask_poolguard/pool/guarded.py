@@ -367,7 +367,12 @@ class GuardedPool(QueuePool):
 
     def died_idle(self, idle: float) -> None:
         """Note that a connection was found dead after so many seconds of idling."""
-        if self._deaths.died(idle):
+        self._deaths.died(idle)
+
+    def _learn_from_deaths(self) -> None:
+        if self._gate.is_away:
+            self._deaths.server_is_away()
+        if self._deaths.conclude():
             limit = self._deaths.limit
             self.warn_once(
                 f"learned {limit}",
@@ -380,7 +385,7 @@ class GuardedPool(QueuePool):
                 self.recycle.source,
                 limit,
             )
-            self._respect_learned()
+        self._respect_learned()
 
     @property
     def learned_limit(self) -> float | None:
@@ -392,12 +397,12 @@ class GuardedPool(QueuePool):
         if limit is not None:
             for record in list(self._pool.idle):
                 record.respect(limit)
-            recycle = derive(
-                IdleLimit(self._limit_known, self._recycle_known.source),
-                self.idle_limit_seconds,
-                limit,
-            )
-            self.learn(recycle, self._limit_known)
+            recycle = derive(IdleLimit(None, ""), self.idle_limit_seconds, limit)
+            known = self._recycle_known.seconds
+            if recycle.seconds is not None and (
+                known is None or recycle.seconds < known
+            ):
+                self.learn(recycle, self._limit_known)
 
     # Taking back -------------------------------------------------------------------
 
@@ -470,7 +475,7 @@ class GuardedPool(QueuePool):
             handoff.put_first(record)
             if self._retired:  # meanwhile
                 self.dispose()
-        self._respect_learned()
+        self._learn_from_deaths()
         if handoff.waiting:
             handoff.serve()
 
