@@ -1,0 +1,213 @@
+"""A limit that nobody told of is learned from the connections that die of it."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flask_poolguard.pool import learning
+from flask_poolguard.pool.learning import APART, IdleDeaths
+from tests.conftest import Database
+from tests.support.guarded_app import (
+    Clock,
+    checked_out_id,
+    guarded_engine,
+    guarded_pool,
+    warnings_of,
+)
+from tests.support.proxy import TCPProxy
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let deaths be told apart by a clock that the test turns."""
+    clock = Clock()
+    monkeypatch.setattr(learning, "_clock", clock)
+    return clock
+
+
+class Story:
+    """What happened to a pool's idle connections, moment after moment."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.deaths = IdleDeaths()
+        self._clock = clock
+
+    def die(self, *idle: float) -> bool:
+        """Let connections die at one moment; tell whether that taught anything."""
+        for each in idle:
+            self.deaths.died(each)
+        self._clock.now += APART
+        return self.deaths.conclude()
+
+
+@pytest.fixture
+def story(clock: Clock) -> Story:
+    """Return a story that has not begun."""
+    return Story(clock)
+
+
+class TestWhatTeaches:
+    def test_three_deaths_after_about_the_same_time(self, story: Story) -> None:
+        assert not story.die(350.4)
+        assert not story.die(351.0)
+        assert story.die(350.9)
+        assert story.deaths.limit == 350.4
+
+    def test_several_that_die_together_count_once(self, story: Story) -> None:
+        assert not story.die(350, 350, 351)
+        assert not story.die(350, 352)
+        assert story.die(350, 350)
+
+    def test_a_shorter_limit_later_on(self, story: Story) -> None:
+        assert [story.die(350) for _ in range(3)][-1]
+        assert [story.die(60) for _ in range(3)] == [False, False, True]
+        assert story.deaths.limit == 60
+
+    def test_the_same_limit_is_news_only_once(self, story: Story) -> None:
+        assert [story.die(350) for _ in range(3)][-1]
+        assert not any(story.die(350) for _ in range(5))
+
+    def test_survivors_that_idled_less_do_not_matter(self, story: Story) -> None:
+        story.deaths.survived(340)
+        assert [story.die(350) for _ in range(3)][-1]
+
+
+class TestWhatTeachesNothing:
+    def test_a_restart_that_ends_connections_of_all_ages(self, story: Story) -> None:
+        assert not any(story.die(2, 100, 300) for _ in range(10))
+
+    def test_one_restart_of_connections_of_one_age(self, story: Story) -> None:
+        assert not story.die(*[100.0] * 20)
+
+    def test_restarts_in_between_spoil_the_evidence(self, story: Story) -> None:
+        story.die(350)
+        story.die(350)
+        story.die(350, 10)
+        assert not story.die(350)
+
+    def test_deaths_while_the_server_is_away(self, story: Story, clock: Clock) -> None:
+        for _ in range(10):
+            story.deaths.died(100)
+            story.deaths.server_is_away()
+            clock.now += APART
+            assert not story.deaths.conclude()
+
+    def test_deaths_after_different_times(self, story: Story) -> None:
+        idles = (30, 100, 20, 350, 70, 10, 200)
+        assert not any(story.die(each) for each in idles)
+
+    def test_others_that_lived_longer(self, story: Story) -> None:
+        story.die(350)
+        story.die(350)
+        story.deaths.survived(3000)
+        assert not story.die(350)
+        # All evidence is to be found again.
+        assert not story.die(350)
+        assert not story.die(350)
+        assert story.die(350)
+
+    def test_a_moment_that_is_not_over(self, story: Story) -> None:
+        story.die(350)
+        story.die(350)
+        story.deaths.died(350)
+        assert not story.deaths.conclude()
+
+
+class Firewall(TCPProxy):
+    """Closes connections over which nothing has come for some time."""
+
+    limit = 1.0
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while select.select([source], [], [], self.limit)[0]:
+                data = source.recv(65536)
+                if not data:
+                    break
+                target.sendall(data)
+        self._end(source)
+        self._end(target)
+
+
+@pytest.fixture
+def firewall(served_database: Database) -> Iterator[Firewall]:
+    """Stand before the database."""
+    url = served_database.url
+    assert url.host is not None
+    assert url.port is not None
+    with Firewall(url.host, url.port) as firewall:
+        yield firewall
+
+
+class TestOnTheWay:
+    def test_a_firewalls_limit_is_learned_named_and_respected(
+        self,
+        served_database: Database,
+        firewall: Firewall,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(learning, "APART", 0.2)
+        url = served_database.url.set(port=firewall.port)
+        with guarded_engine(url) as engine:
+            pool = guarded_pool(engine)
+
+            def learns() -> bool:
+                pool.tend()
+                if not pool.checkedin():
+                    checked_out_id(engine)
+                return pool.learned_limit is not None
+
+            wait_until(learns, seconds=20, what="the limit")
+            limit = pool.learned_limit
+            assert limit is not None
+            assert 0.9 < limit < 2.5
+            (warning,) = warnings_of(caplog)
+            assert "POOLGUARD_IDLE_LIMIT" in warning
+            assert "die after about" in warning
+            seconds = pool.recycle.seconds
+            assert seconds is not None
+            assert seconds == pytest.approx(limit * 5 / 6)
+            assert "idle connections die after" in pool.recycle.source
+            # Both the ones that are there and new ones are replaced in time.
+            clock = Clock().of(engine)
+            clock.now = time.monotonic() + 1000
+            checked_out_id(engine)
+            first = checked_out_id(engine)
+            clock.now += seconds + 0.01
+            assert checked_out_id(engine) != first
+            source = pool.recycle.source
+            for _ in range(3):
+                pool.tend()
+            assert pool.recycle.source == source
+            engine.dispose()
+            assert guarded_pool(engine).learned_limit == limit
+        assert len(warnings_of(caplog)) == 1
+
+    def test_restarts_of_the_server_teach_nothing(
+        self, served_database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(learning, "APART", 0.01)
+        server = served_database.running_server
+        with guarded_engine(served_database.url) as engine:
+            clock = Clock().of(engine)
+            pool = guarded_pool(engine)
+            for _ in range(4):
+                held = [engine.connect() for _ in range(3)]
+                for each in held:
+                    each.close()
+                    clock.now += 10
+                for number in server.session_ids(database=served_database.url.database):
+                    server.kill_session(number)
+                pool.tend()
+                time.sleep(0.02)
+                pool.tend()
+                assert pool.checkedin() == 0
+            assert pool.learned_limit is None
