@@ -286,8 +286,8 @@ QUICK = settings(
 )
 DEEP = settings(
     QUICK,
-    max_examples=3000,
-    stateful_step_count=80,
+    max_examples=800,
+    stateful_step_count=60,
     derandomize=False,
     phases=[Phase.generate, Phase.shrink],
 )
