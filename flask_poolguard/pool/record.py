@@ -140,7 +140,7 @@ class GuardedRecord(_ConnectionRecord):
         silent = idle >= self._silence
         spoken = self.has_spoken()
         if spoken or (is_asked_for and (unproved or silent or pool._pre_ping)):
-            if not self._answers():
+            if not self._answers(may_raise=is_asked_for and pool._pre_ping):
                 pool.died_idle(idle)
                 return "dead"
             self.proved_at = self._pool.clock()
@@ -174,7 +174,7 @@ class GuardedRecord(_ConnectionRecord):
         except Exception:  # the driver's way to say that it is closed
             return True
 
-    def _answers(self) -> bool:
+    def _answers(self, may_raise: bool) -> bool:
         pool, connection = self._pool, self.dbapi_connection
 
         def ping() -> bool:
@@ -183,7 +183,10 @@ class GuardedRecord(_ConnectionRecord):
 
         try:
             return answers_within(ping, self._fileno, pool.policy.ping_timeout)
-        except Exception as error:  # whatever it is, it is no answer
+        except Exception as error:
+            if may_raise:  # as SQLAlchemy's pre_ping: an error that is no disconnect
+                raise
+            # Whatever it is, it is no answer.
             pool.logger.info("Ping of %r failed: %s", connection, error)
             return False
 
