@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import event, exc, text
+from sqlalchemy import URL, event, exc, text
 
 from flask_poolguard.errors import PoolGuardError, PoolTimeout
 from tests.conftest import Database
@@ -87,10 +87,8 @@ class TestError:
         # The longest first.
         assert text_.index(report_line) < text_.index(outside)
 
-    def test_of_many_holders_fifty_are_named(self, database: Database) -> None:
-        if database.server is not None:
-            pytest.skip("a server has no room for so many")
-        books = Books(database.url, pool_size=60, max_overflow=0, pool_timeout=0)
+    def test_of_many_holders_fifty_are_named(self, sqlite_url: URL) -> None:
+        books = Books(sqlite_url, pool_size=60, max_overflow=0, pool_timeout=0)
         held = [books.engine.connect() for _ in range(60)]
         lines = str(time_out(books)).splitlines()
         assert len([line for line in lines if " s  (outside" in line]) == 50

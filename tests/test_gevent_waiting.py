@@ -1,0 +1,63 @@
+"""Greenlets wait as threads do: in order, and without losing what they are handed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from tests.support.app_server import REPOSITORY
+
+
+def run(url: URL, scenario: str) -> dict[str, Any]:
+    """Return what the program found; nothing may be out or waiting in the end."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.apps.waiting_greenlets"),
+            *(url.render_as_string(), scenario),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert (found["out"], found["holdings"], found["waiting"]) == (0, 0, [0, 0])
+    return found
+
+
+class TestWaiting:
+    def test_the_order_is_that_in_which_the_tasks_began(self, sqlite_url: URL) -> None:
+        assert run(sqlite_url, "order")["order"] == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize("scenario", ["timeout", "kill"])
+    def test_who_is_struck_when_served_leaves_it_to_the_next(
+        self, sqlite_url: URL, scenario: str
+    ) -> None:
+        found = run(sqlite_url, scenario)
+        assert found["handed_over"]
+        assert found["order"] == [1, 2]
+
+    @pytest.mark.stress
+    def test_a_storm_of_timeouts_loses_nothing(self, sqlite_url: URL) -> None:
+        run(sqlite_url, "storm")
+
+
+class TestDeadlocks:
+    def test_the_younger_gives_way(self, sqlite_url: URL) -> None:
+        found = run(sqlite_url, "deadlock")
+        assert sorted(found["order"][:2]) == [0, 1]
+        assert found["order"][2:] == [0]
+        (told,) = found["told"]
+        assert told.count("tests/apps/waiting_greenlets.py:") == 4
+        assert found["timeouts"] == 1
+
+    def test_a_greenlet_that_does_not_wait_can_give_back(self, sqlite_url: URL) -> None:
+        found = run(sqlite_url, "bystander")
+        assert found["order"] == [1]
+        assert found["timeouts"] == 0
