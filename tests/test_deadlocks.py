@@ -41,7 +41,7 @@ def make_books(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mak
     for books, slots in made:
         pool = guarded_pool(books.engine)
         assert (pool.waiting, pool.checkedout()) == (0, 0)
-        assert books.ledger.figure("waiting") == 0
+        assert books.ledger.waiting == 0
         assert books.ledger.out == {}
         held = [books.engine.connect() for _ in range(slots)]
         for each in held:

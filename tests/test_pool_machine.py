@@ -257,7 +257,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert state.counts[name] == ledger.figure(name) == self.closed[name], name
         assert state.counts["connects"] == ledger.figure("connects") == self.connects
         assert state.counts["timeouts"] == ledger.figure("timeouts") == self.timeouts
-        assert state.counts["waiting"] == ledger.figure("waiting") == 0
+        assert state.waiting == ledger.waiting == 0
         checkouts = state.slot_checkouts + state.counts["slotless_checkouts"]
         assert checkouts == self.checkouts
         out = self.connects - self.closed.total() - len(self.slots.idle)

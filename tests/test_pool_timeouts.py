@@ -25,7 +25,7 @@ def books(database: Database) -> Iterator[Books]:
     """Guard a pool of two."""
     books = Books(database.url, pool_size=2, max_overflow=0, pool_timeout=0)
     yield books
-    assert books.ledger.figure("waiting") == 0
+    assert books.ledger.waiting == 0
     books.engine.dispose()
 
 

@@ -37,7 +37,7 @@ def books(sqlite_url: URL) -> Iterator[Books]:
     books = Books(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
     yield books
     books.agree(out=0, idle=books.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
-    assert books.ledger.figure("waiting") == 0
+    assert books.ledger.waiting == 0
     books.engine.dispose()
 
 
@@ -242,7 +242,7 @@ class TestTooMany:
 
     def timeouts(self, app: Flask) -> int:
         (ledger,) = app.extensions["poolguard"].books.ledgers
-        assert ledger.figure("waiting") == 0
+        assert ledger.waiting == 0
         return int(ledger.figure("timeouts"))
 
     @pytest.mark.parametrize("order", THREE)
@@ -363,5 +363,5 @@ class TestBooks:
             holder.do(holder.connections[0].detach)
             with pytest.raises(OSError, match="no route"):
                 asked.result(SECONDS)
-            assert books.ledger.figure("waiting") == 0
+            assert books.ledger.waiting == 0
         assert books.ledger.figure("timeouts") == 0
