@@ -221,6 +221,21 @@ class TestFileAndPoolAgree:
             books.agree(out=1, idle=0)
         books.agree(out=0, idle=1)
 
+    def test_after_a_connect_listener_that_failed(
+        self, books: Books, database: Database
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise ValueError("refused")
+
+        event.listen(books.engine, "connect", fail, once=True)
+        with pytest.raises(ValueError, match="refused"):
+            books.engine.connect()
+        with books.engine.connect():
+            state = books.agree(out=1, idle=0)
+        closed = sum(state.counts[reason] for reason in get_args(CloseReason))
+        assert (state.counts["connects"], closed) == (1, 0)
+        books.agrees_with_server(database)
+
     def test_after_a_lost_connection(self, served_database: Database) -> None:
         books = Books(served_database.url, pool_size=2)
         with books.engine.connect() as connection:

@@ -201,7 +201,14 @@ class GuardedRecord(_ConnectionRecord):
         self.info.clear()
         self.recycle = None
         self._soft_invalidate_time = 0
-        self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
+        try:
+            self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
+        except BaseException:
+            if self.dbapi_connection is not None:
+                # A listener refused it. SQLAlchemy closes it since 2.1 only, and
+                # nobody was told that it is there.
+                self._ConnectionRecord__close(terminate=True)  # type: ignore[attr-defined] # private name
+            raise
         self.has_served = self.is_open = True
         self._pool.observer.connected(self)
         try:
