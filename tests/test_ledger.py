@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from sqlalchemy import URL, Engine, create_engine, event, pool, text
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool import CloseReason
+from flask_poolguard.pool.gate import FIRST_PAUSE
 from flask_poolguard.tracking.decoding import PoolState
 from flask_poolguard.tracking.ledger import PoolLedger
 from flask_poolguard.tracking.reader import read_workers
@@ -217,6 +219,7 @@ class TestFileAndPoolAgree:
         event.listen(books.engine, "do_connect", fail, once=True)
         with pytest.raises(ConnectionError):
             books.engine.connect()
+        time.sleep(FIRST_PAUSE)  # nobody may try again sooner
         with books.engine.connect():
             books.agree(out=1, idle=0)
         books.agree(out=0, idle=1)

@@ -135,7 +135,7 @@ def assert_adds_up(crowd: Crowd) -> None:
     assert pool._pool.opened == pool.checkedin() <= SIZE
     state = books.agree(out=0, idle=pool.checkedin())
     counts = state.counts
-    assert counts["waiting"] == 0
+    assert state.waiting == 0
     assert counts["timeouts"] == crowd.counts["timeouts"]
     closed = sum(counts[reason] for reason in get_args(CloseReason))
     assert counts["connects"] == pool.checkedin() + closed

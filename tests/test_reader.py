@@ -23,13 +23,15 @@ from flask_poolguard.tracking.header import Damaged, OtherLayout
 from flask_poolguard.tracking.layout import (
     BLOCK,
     DIRECTORY_OFFSET,
+    QUEUE,
     REGIONS_OFFSET,
     SLOT,
     STRINGS_OFFSET,
 )
 from flask_poolguard.tracking.reader import Search, read_workers
 
-FIRST_SLOT = REGIONS_OFFSET + BLOCK.size
+QUEUE_OFFSET = REGIONS_OFFSET + BLOCK.size
+FIRST_SLOT = QUEUE_OFFSET + QUEUE.size
 # Where a file is not empty.
 PLACES = [
     *range(400),
@@ -228,6 +230,10 @@ class TestADamagedFile:
             (REGIONS_OFFSET, b"\xff" * 8),
             (REGIONS_OFFSET, bytes(BLOCK.size)),
             (REGIONS_OFFSET + 8, b"\xff" * 16),
+            (QUEUE_OFFSET, b"\x07"),
+            (QUEUE_OFFSET, bytes(QUEUE.size)),
+            (QUEUE_OFFSET + 8, b"\xff" * 8),
+            (QUEUE_OFFSET + 16, b"\xff" * 7 + b"\x7e"),
             (FIRST_SLOT, b"\x07"),
             (FIRST_SLOT + 8, b"\x09"),
             (FIRST_SLOT + 24, b"\xff" * 8),

@@ -40,8 +40,8 @@ class TestHiddenLimit:
     def test_is_named_with_the_key_to_set(
         self, make_shop: MakeShop, sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        moments = iter(range(0, 1000, 100))
-        monkeypatch.setattr(learning, "_clock", lambda: float(next(moments)))
+        now = [0.0]
+        monkeypatch.setattr(learning, "_clock", lambda: now[0])
         engine = create_engine(sqlite_url)
         shop = make_shop(default=engine)
         shop.use()
@@ -50,6 +50,8 @@ class TestHiddenLimit:
         for idle in (301.0, 305.0, 302.0):
             assert not found(shop.report(), "idle-limit")
             pool.died_idle(idle)
+            now[0] += 100
+            pool.tend()
         (finding,) = found(shop.report(), "idle-limit")
         assert finding.level == "warning"
         assert "about 301 s" in finding.message

@@ -75,7 +75,7 @@ class Program:
         found = {
             "out": self.pool.checkedout(),
             "holdings": len(ledger.out),
-            "waiting": [self.pool.waiting, ledger.figure("waiting")],
+            "waiting": [self.pool.waiting, ledger.waiting],
             "timeouts": ledger.figure("timeouts"),
         }
         with gevent.Timeout(20):
