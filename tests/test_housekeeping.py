@@ -29,6 +29,7 @@ from tests.support.guarded_app import (
     session_id,
     warnings_of,
 )
+from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
 # The package has the object of that name, which hides the module.
@@ -196,6 +197,27 @@ class TestRounds:
             assert pings == []
             checked_out_id(engine)
             assert len(pings) == 1
+
+    def test_one_that_has_spoken_is_asked_and_stays(
+        self,
+        threadless: Housekeeper,
+        postgresql: DatabaseServer,
+        postgresql_url: sa.URL,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with guarded_engine(postgresql_url) as engine:
+            pool = guarded_pool(engine)
+            with engine.connect() as connection:
+                listening = session_id(connection)
+                connection.execute(sa.text("LISTEN news"))
+                connection.commit()
+            pings = pings_of(engine, monkeypatch)
+            postgresql.execute("NOTIFY news", database=postgresql_url.database)
+            wait_until(pool._pool.idle[0].has_spoken, what="the notification")
+            for _ in range(3):
+                pool.tend()
+            assert len(pings) == 1
+            assert checked_out_id(engine) == listening
 
     def test_a_pool_that_was_disposed_of_meanwhile_keeps_nothing(
         self, served_database: Database, monkeypatch: pytest.MonkeyPatch

@@ -277,6 +277,8 @@ class TestServers:
         ):
             checked_out_id(engine)
             getattr(server, end)()
+            # PostgreSQL's killed parent leaves sessions behind for a moment.
+            engine.dispose()
             waiting = executor.submit(checked_out_id, engine)
             wait_until(lambda: guarded_pool(engine)._gate.trouble, what="trouble")
             server.start()
