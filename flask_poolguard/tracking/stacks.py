@@ -8,18 +8,18 @@ import typing as t
 from types import FrameType
 
 from .callsite import describe_callsite, find_app_frame
-
-if t.TYPE_CHECKING:
-    from .scope import ThreadMark
+from .scope import ThreadMark, this_thread
 
 # The innermost frames tell what is going on.
 _FRAMES: t.Final = 30
 
 
 def frame_of(mark: ThreadMark | None) -> FrameType | None:
-    """Return the innermost frame of a thread; None if it is not known, or this one."""
+    """Return the innermost frame of a thread; None if it is not known."""
     if mark is None:
         return None
+    if mark is this_thread.mark:
+        return sys._getframe(1)
     if mark.greenlet is not None:
         greenlet = mark.greenlet()
         frame: FrameType | None = getattr(greenlet, "gr_frame", None)
