@@ -13,9 +13,10 @@ import contextlib
 import os
 import select
 import socket
-import sys
 import typing as t
 from collections.abc import Callable
+
+from .unpatched import unpatched
 
 # Kernels send the first keepalive probe after two hours (tcp(7)); balancers and NAT
 # gateways forget a silent connection after 350 s (AWS), 240 s (Azure) or less.
@@ -54,24 +55,16 @@ def watch(
     if type(number) is not int or number < 0:
         return None
     # gevent's own never returns without a turn of its loop.
-    poller = _plain(select, "poll")()
+    poller = unpatched(select, "poll")()
     poller.register(number, _SUSPICIOUS)
     return number, poller.poll
-
-
-def _plain(module: t.Any, name: str) -> t.Any:
-    """Return a function or class as it was before gevent replaced it."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched(module.__name__):
-        return monkey.get_original(module.__name__, name)
-    return getattr(module, name)
 
 
 def _socket_of(number: int) -> socket.socket:
     """Wrap a descriptor without changing it."""
     # With socket.setdefaulttimeout() in force, making the object would.
     blocking = os.get_blocking(number)
-    line: socket.socket = _plain(socket, "socket")(fileno=number)
+    line: socket.socket = unpatched(socket, "socket")(fileno=number)
     if os.get_blocking(number) != blocking:
         os.set_blocking(number, blocking)
     return line
@@ -131,7 +124,7 @@ class _Limit:
     """
 
     def __init__(self, fileno: Callable[[], int], seconds: float) -> None:
-        allocate = _plain(_thread, "allocate_lock")
+        allocate = unpatched(_thread, "allocate_lock")
         self._lock, self._ending = allocate(), allocate()
         self._ended = self._struck = False
         self._ending.acquire()
@@ -139,7 +132,7 @@ class _Limit:
         # may then be given it.
         self._line = _socket_of(os.dup(fileno()))
         try:
-            _plain(_thread, "start_new_thread")(self._wait, (seconds,))
+            unpatched(_thread, "start_new_thread")(self._wait, (seconds,))
         except BaseException:
             self._line.close()
             raise
