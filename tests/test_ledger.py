@@ -37,7 +37,11 @@ COUNT = text("SELECT COUNT(*) FROM item")
 
 
 def shown(app: Flask, bind: str = "default") -> PoolState:
-    """Return what another process sees of a pool of this one."""
+    """Return what another process sees of a pool of this one, after a round of the
+    housekeeper's: who waits is written ten times a second at most.
+    """
+    for ledger in app.extensions["poolguard"].books.ledgers:
+        ledger.tend()
     search = read_workers(None, app.name, app.root_path)
     assert search.problems == ()
     (worker,) = search.workers

@@ -33,6 +33,10 @@ logger = logging.getLogger("flask_poolguard")
 
 _monotonic = time.monotonic
 
+# Seconds between two writes of who waits; a change in between is shown by the
+# housekeeper's next round.
+_OFTEN: t.Final = 0.1
+
 # An engine's dialect stays the same through dispose() and execution_options(). The
 # ledger hangs on it, so that both go when the engine goes: a table of all ledgers
 # would keep every engine alive, because a ledger knows its connections.
@@ -94,6 +98,8 @@ class PoolLedger:
         self._leaks: dict[tuple[str, str], int] = {}
         # In the order in which they asked; the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
+        self._queue_shown_at = -math.inf
+        self._is_queue_stale = False
         self._page: PoolPage | None = None
 
     @property
@@ -118,7 +124,7 @@ class PoolLedger:
                 if self._page is None:
                     self._page = PoolPage(self._open_file(), self.facts)
                     self._show_figures()
-                    self._show_waiting()
+                    self._show_waiting(soon=False)
         return self._page
 
     # The pool's observer ---------------------------------------------------------
@@ -251,7 +257,12 @@ class PoolLedger:
     # Held for too long -----------------------------------------------------------
 
     def tend(self) -> None:
-        """Warn of connections that are out for too long; the housekeeper calls it."""
+        """Warn of connections that are out for too long, and show who waits now; the
+        housekeeper calls it.
+        """
+        if self._is_queue_stale:
+            with self._lock:
+                self._show_waiting(soon=False)
         limit, now = self.held_warning, _monotonic()
         if limit is None:
             return
@@ -307,9 +318,20 @@ class PoolLedger:
         server_id = self.database.server_id(record.dbapi_connection)
         self.page.show_connected(record, -1 if server_id is None else server_id)
 
-    def _show_waiting(self) -> None:
-        """Write the queue, if there is a page. Called under ``_lock``."""
+    def _show_waiting(self, soon: bool = True) -> None:
+        """Write the queue, if there is a page. Called under ``_lock``.
+
+        A write lets another thread run, which costs a crowded process more than the
+        write itself.
+
+        :param soon: now if that was not done lately, else in the next round.
+        """
         if self._page is not None:
+            now = _monotonic()
+            self._is_queue_stale = soon and now - self._queue_shown_at < _OFTEN
+            if self._is_queue_stale:
+                return
+            self._queue_shown_at = now
             first = next(iter(self._waiting), None)
             since = math.nan if first is None else first.asked_at
             self._page.show_waiting(len(self._waiting), since)
