@@ -77,6 +77,7 @@ class TestFound:
     ) -> None:
         books = make_books(slots)
         with people(books.engine, 1) as (person,):
+            person.begin(books.app)
             for _ in range(slots):
                 person.take()
             with pytest.raises(PoolDeadlock) as raised:
@@ -262,7 +263,7 @@ class TestNotFound:
         with people(books.engine, 2) as (bystander, nested):
             bystander.take()
             books.engine.dispose()
-            nested.take()
+            nested.begin(books.app).take()
             with pytest.raises(PoolDeadlock):
                 nested.take()
 
@@ -338,15 +339,29 @@ class TestNotFound:
             nested.take().take().take()
         assert verdicts == []
 
-    @pytest.mark.xfail(strict=True, reason="who uses a connection is not known")
+    @pytest.mark.parametrize(
+        "within_task",
+        [
+            False,
+            pytest.param(
+                True,
+                marks=pytest.mark.xfail(
+                    strict=True, reason="who uses a connection is not known"
+                ),
+            ),
+        ],
+    )
     def test_a_connection_that_was_handed_to_another_thread(
-        self, make_books: MakeBooks
+        self, within_task: bool, make_books: MakeBooks, verdicts: list[bool]
     ) -> None:
         books = make_books(1)
         with people(books.engine, 2) as (giving, working):
+            if within_task:
+                giving.begin(books.app)
             giving.take()
             working.connections.append(giving.connections.pop())
             asked = giving.ask()
+            searched(verdicts, 2 if within_task else 1)
             working.give_back()
             asked.result(SECONDS)
 

@@ -304,6 +304,7 @@ class TestHeldForTooLong:
             time.sleep(0.3)
             self.over.set()
             done.result(10)
+        wait_until(lambda: len(warnings_of(caplog)) == 2, what="the line of its end")
         held, back = warnings_of(caplog)
         assert "make_report has held a connection of bind 'default'" in held
         assert "in print_slowly" in held

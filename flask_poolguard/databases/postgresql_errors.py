@@ -122,7 +122,11 @@ def means_lost(error: BaseException) -> bool:
     original = driver_error(error)
     state = sqlstate_of(original)
     if state is not None:
-        return state in _LOST or state.startswith(_CONNECTION_EXCEPTION)
+        # What ends a session is FATAL. dblink and postgres_fdw tell of another
+        # server's end with the same SQLSTATE, as an ERROR of a session that is well.
+        return _severity_of(original) != "ERROR" and (
+            state in _LOST or state.startswith(_CONNECTION_EXCEPTION)
+        )
     if not _is_of_connection(original):
         return False
     text = _QUOTED.sub('""', str(original))
@@ -141,6 +145,13 @@ def sqlstate_of(error: BaseException) -> str | None:
     if isinstance(first, dict):  # pg8000: the fields of the server's message
         states.append(first.get("C"))
     return next((each for each in states if isinstance(each, str) and each), None)
+
+
+def _severity_of(error: BaseException) -> str | None:
+    first = error.args[0] if error.args else None
+    if isinstance(first, dict):  # pg8000
+        return first.get("V")
+    return getattr(getattr(error, "diag", None), "severity_nonlocalized", None)
 
 
 def _is_of_connection(error: BaseException) -> bool:

@@ -76,6 +76,9 @@ class _Judge:
         """
         error = context.original_exception
         if gave_up(error) is not None:
+            # Set if a listener of the app's, before this one, returned its own error.
+            if getattr(context, "chained_exception", None) is not None:
+                return None
             return DatabaseUnavailable(None, None, error)
         if context.is_disconnect:
             return None

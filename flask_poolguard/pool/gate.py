@@ -30,6 +30,9 @@ _OPEN_AT: t.Final = 32
 # How long somebody whose time is up still waits for his turn once others got through.
 _GRACE: t.Final = 1.0
 
+# An attempt that takes so long may hang (a lost SYN): one more may try beside it.
+_HANGS_AFTER: t.Final = 2.0
+
 # Trouble that nobody met for so long is over; what comes is new trouble.
 _FORGET_AFTER: t.Final = 60.0
 
@@ -54,12 +57,34 @@ class Gave(t.NamedTuple):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody goes on connecting; times in monotonic seconds.
+
+    :ivar begun_at: when he began to ask for a connection.
+    :ivar seconds: ``POOLGUARD_CONNECT_RETRY``.
+    :ivar deadline: of the whole checkout.
+    """
+
+    begun_at: float
+    seconds: float
+    deadline: float
+
+    def until(self, trouble_began_at: float) -> float:
+        """Return when to give up. An outage that began while he waited in the queue
+        is not held against him.
+        """
+        began_at = max(self.begun_at, trouble_began_at)
+        return min(began_at + self.seconds, self.deadline)
+
+
 @dataclass(slots=True)
 class _Trouble:
     """An outage as this process sees it; times in monotonic seconds.
 
     :ivar room: how many may be connecting at the same time.
     :ivar busy: how many are.
+    :ivar turn_at: when the last of them began to.
     """
 
     kind: ConnectFailure
@@ -73,6 +98,8 @@ class _Trouble:
     recovering: bool = False
     room: int = 1
     busy: int = 0
+    began_at: float = field(default_factory=_clock)
+    turn_at: float = 0.0
 
     def may_be_hurried(self, now: float, until: float) -> bool:
         """Tell whether somebody who has no time for a pause may try at once."""
@@ -100,18 +127,21 @@ class Gate:
     ) -> None:
         self._judge = judge
         self._close_until = close_until
-        self._turns = threading.Condition(threading.Lock())
+        self._turns = threading.Condition()
         self._trouble: _Trouble | None = None
         # Connects that are under way or wait for their turn.
         self.pending = 0
 
     def connect(
-        self, open_: Callable[[], None], until: float, may_queue: Callable[[], bool]
+        self,
+        open_: Callable[[], None],
+        patience: Patience,
+        may_queue: Callable[[], bool],
     ) -> None:
         """Connect, again and again while that may help.
 
         :param open_: makes one attempt.
-        :param until: monotonic time after which to give up.
+        :param patience: when to give up.
         :param may_queue: tells whether connections of this pool are in use.
         :raises ServerFullError: the server is full; wait for one of those instead.
         :raises Exception: what the last attempt raised. If it could have passed, its
@@ -122,7 +152,7 @@ class Gate:
         tried = False
         try:
             while True:
-                turn = self._await_turn(until, may_queue, tried)
+                turn = self._await_turn(patience, may_queue, tried)
                 tried = True
                 try:
                     open_()
@@ -160,7 +190,7 @@ class Gate:
         )
 
     def _await_turn(
-        self, until: float, may_queue: Callable[[], bool], tried: bool
+        self, patience: Patience, may_queue: Callable[[], bool], tried: bool
     ) -> _Trouble | None:
         """Return the trouble in which this turn is counted, None if there is none.
 
@@ -175,12 +205,15 @@ class Gate:
                 if now - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
                     self._end()
                     return None
+                until = patience.until(trouble.began_at)
                 wait = trouble.next_try_at - now
                 may_wait_in_pool = trouble.is_full() and may_queue()
                 impatient = not tried and trouble.may_be_hurried(now, until)
                 is_time = wait <= 0 or (impatient and not may_wait_in_pool)
-                if is_time and trouble.busy < trouble.room:
+                hangs_at = trouble.turn_at + _HANGS_AFTER
+                if is_time and (trouble.busy < trouble.room or now >= hangs_at):
                     trouble.busy += 1
+                    trouble.turn_at = now
                     return trouble
                 if may_wait_in_pool:
                     raise ServerFullError from trouble.error
@@ -188,7 +221,8 @@ class Gate:
                     until = max(until, trouble.tried_at + _GRACE)
                 if now >= until or (wait > 0 and trouble.next_try_at > until):
                     raise _explained(trouble)
-                self._turns.wait(min(wait, until - now) if wait > 0 else until - now)
+                pause = wait if wait > 0 else max(hangs_at - now, 0.01)
+                self._turns.wait(min(pause, until - now))
 
     def _failed(
         self, turn: _Trouble | None, kind: ConnectFailure | None, error: Exception
@@ -200,6 +234,7 @@ class Gate:
                 # It answers, and says no for good: nothing to wait for.
                 self._end()
                 return
+            error = _kept(error)
             if trouble is None:
                 trouble = self._trouble = _Trouble(kind, error)
             elif trouble.recovering:  # to and fro: no reason to knock more often
@@ -241,6 +276,20 @@ class Gate:
         self._trouble = None
         self._turns.notify_all()
         self._close_until(0)
+
+
+def _kept(error: Exception) -> Exception:
+    """Return a copy without tracebacks: their frames hold what the callers had, their
+    connections among it. The original keeps its own.
+    """
+    try:
+        kept = copy.copy(error)
+        for name, value in list(vars(kept).items()):
+            if isinstance(value, BaseException):  # PyMySQL's original_exception
+                setattr(kept, name, copy.copy(value))
+    except Exception:  # a driver's exception that cannot be copied
+        return error
+    return kept
 
 
 def _leave(turn: _Trouble | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 from ..config import AUTO
 from ..databases import Database, IdleLimit, for_dialect
 from ..errors import PoolTimeout, TooManyWaiting
-from .gate import Gate, ServerFullError
+from .gate import Gate, Patience, ServerFullError
 from .handoff import Claim, HandOff, Waiter
 from .housekeeper import housekeeper
 from .inherited import keep_from_finalising
@@ -218,7 +219,7 @@ class GuardedPool(QueuePool):
         """
         handoff, begun = self._pool, _clock()
         until = begun + self._timeout
-        retry_until = begun + min(self._timeout, self.policy.connect_retry)
+        patience = Patience(begun, self.policy.connect_retry, until)
         claim: Claim | None = None
         try:
             while True:
@@ -229,7 +230,7 @@ class GuardedPool(QueuePool):
                         claim = self.observer.began_waiting()
                     record = self._wait(claim, until)
                 try:
-                    self._make_fit(record, retry_until, may_queue=True)
+                    self._make_fit(record, patience, may_queue=True)
                 except ServerFullError:
                     self._free(record)
                     record = None
@@ -244,7 +245,7 @@ class GuardedPool(QueuePool):
                 self.observer.stopped_waiting(claim)
 
     def _make_fit(
-        self, record: GuardedRecord, until: float, may_queue: bool = False
+        self, record: GuardedRecord, patience: Patience, may_queue: bool
     ) -> None:
         if record.dbapi_connection is not None:
             try:
@@ -256,15 +257,16 @@ class GuardedPool(QueuePool):
                 return
             record.close_because(reason)
         self._gate.connect(
-            record.open, until, self._is_in_use if may_queue else _is_not
+            record.open, patience, self._is_in_use if may_queue else _is_not
         )
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
         if record.dbapi_connection is not None:
             record.close_because("dead")
-        patience = min(self._timeout, self.policy.connect_retry)
-        self._gate.connect(record.open, _clock() + patience, _is_not)
+        now = _clock()
+        patience = Patience(now, self.policy.connect_retry, now + self._timeout)
+        self._gate.connect(record.open, patience, _is_not)
 
     def _is_in_use(self) -> bool:
         """Tell whether somebody has a connection that he will give back."""
@@ -275,7 +277,9 @@ class GuardedPool(QueuePool):
         most = self.policy.max_waiting
         try:
             handoff.enqueue(waiter, math.inf if most is None else most, self._too_many)
-            if not waiter.is_settled() and handoff.opened >= handoff.limit:
+            if not waiter.is_settled() and (
+                handoff.opened >= handoff.limit or handoff.closed_until > _clock()
+            ):
                 self._break_deadlock(claim)
             record = handoff.wait(waiter, until - min(LEAD, self._timeout / 2))
             if record is None and _clock() < until:
@@ -297,11 +301,19 @@ class GuardedPool(QueuePool):
 
     def _break_deadlock(self, claim: Claim) -> None:
         handoff = self._pool
-        found = self.observer.find_deadlock(
-            claim, handoff.claims, handoff.opened, self._owns
-        )
-        if found is not None:
-            handoff.fail(*found)
+        for is_last in (False, True):
+            found = self.observer.find_deadlock(
+                claim, handoff.claims, handoff.opened, self._owns
+            )
+            if found is None:
+                return
+            if is_last:
+                victim, error = found
+                if handoff.opened < handoff.limit:
+                    error.args = (f"{error.args[0]}{self._refused()}",)
+                handoff.fail(victim, error)
+            else:  # what only garbage holds comes back by itself
+                gc.collect()
 
     def _owns(self, record: ConnectionPoolEntry) -> bool:
         return isinstance(record, GuardedRecord) and record.is_of(self)
@@ -321,15 +333,20 @@ class GuardedPool(QueuePool):
         )
 
     def _limit_reached(self) -> str:
+        handoff = self._pool
+        if handoff.opened < handoff.limit:  # the server's limit, or one being opened
+            return f"All {handoff.opened} connections of the pool are in use"
         return (
             f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached"
         )
 
     def _explain(self) -> str:
         """Return who has the connections, and what is wrong with the server."""
+        return self._refused() + self.observer.describe_holders(self._inquiry.states())
+
+    def _refused(self) -> str:
         trouble = self._gate.trouble
-        text = f". The server refuses more: {trouble}" if trouble else ""
-        return text + self.observer.describe_holders(self._inquiry.states())
+        return f". The server refuses more: {trouble}" if trouble else ""
 
     def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
         """Ask the dialect whether this error means a lost connection."""
@@ -415,12 +432,17 @@ class GuardedPool(QueuePool):
         if record.pid != self._pid:
             keep_from_finalising(record)
             return
-        if record.was_detached():
-            self.observer.closed(record, "detached")
-        self.observer.gave(record)
+        try:
+            if record.was_detached():
+                self.observer.closed(record, "detached")
+            self.observer.gave(record)
+            if self._retired:
+                record.close()
+        finally:  # whatever strikes: the slot comes back
+            self._take_back(record)
+
+    def _take_back(self, record: GuardedRecord) -> None:
         record.is_judged = False
-        if self._retired:
-            record.close()
         if record.dbapi_connection is None:
             self._pool.free(record)
             return
@@ -539,9 +561,10 @@ class GuardedPool(QueuePool):
             self._start(self._pool.maxsize, self._pool.use_lifo)
             # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
             # set up. Without a dialect there is nobody to set it up.
-            with contextlib.suppress(AttributeError):
-                listeners: t.Any = self.dispatch.connect
-                listeners._exec_once_mutex = threading.Lock()
+            for name in ("first_connect", "connect"):
+                with contextlib.suppress(AttributeError):
+                    listeners: t.Any = getattr(self.dispatch, name)
+                    listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
         self.observer.forked()
 

@@ -162,7 +162,14 @@ class HandOff:
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:
-            youngest.settle(None, refuse())
+            error: BaseException | None = None
+            try:
+                error = refuse()
+            except BaseException as struck:  # it is out of the line: tell it anyway
+                error = struck
+                raise
+            finally:
+                youngest.settle(None, error)
 
     def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
         """Wait for a record until a monotonic time; None if that passed.

@@ -51,6 +51,8 @@ class Housekeeper:
 
     def add(self, tended: Tended) -> None:
         """Tend this from now on."""
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self._reset()
         with self._lock:
             self._tended.add(tended)
 

@@ -241,6 +241,8 @@ class GuardedRecord(_ConnectionRecord):
             try:
                 self._ConnectionRecord__close(terminate=reason in _ABRUPT)  # type: ignore[attr-defined] # private name
             finally:
+                # Whatever a listener, or the driver, raised: nobody gets it again.
+                self.dbapi_connection = None
                 self._pool.observer.closed(self, reason)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:

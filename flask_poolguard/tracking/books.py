@@ -45,6 +45,7 @@ class Books:
 
     def open_file(self) -> NoStateFile:
         """Return this process's state file, or the null object if there is none."""
+        trouble: StateDirError | None = None
         with self._lock:
             if self._pid != os.getpid():
                 self.forked()
@@ -52,14 +53,16 @@ class Books:
                 try:
                     self._file = StateFile(self._state_dir, self._about)
                 except StateDirError as error:
-                    logger.warning(
-                        "Other processes cannot see this worker's pools: %s. Set"
-                        " POOLGUARD_STATE_DIR to a folder that only this user can"
-                        " write to. The app goes on.",
-                        error,
-                    )
-                    self._file = NoStateFile()
-            return self._file
+                    trouble, self._file = error, NoStateFile()
+            file = self._file
+        if trouble is not None:  # a log handler may use the database
+            logger.warning(
+                "Other processes cannot see this worker's pools: %s. Set"
+                " POOLGUARD_STATE_DIR to a folder that only this user can"
+                " write to. The app goes on.",
+                trouble,
+            )
+        return file
 
     def show_worker(self) -> None:
         """Make this process visible, with all its pools, before it uses any."""

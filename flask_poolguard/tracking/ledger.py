@@ -9,6 +9,7 @@ import threading
 import time
 import typing as t
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.engine import Engine
@@ -101,6 +102,8 @@ class PoolLedger:
         self._queue_shown_at = -math.inf
         self._is_queue_stale = False
         self._page: PoolPage | None = None
+        # Reported as held for too long, and when they came back.
+        self._back: deque[tuple[Holding, float]] = deque()
 
     @property
     def app(self) -> Flask | None:
@@ -120,9 +123,10 @@ class PoolLedger:
     def page(self) -> PoolPage:
         """This pool's part of the process's state file, made with the first event."""
         if self._page is None:
+            file = self._open_file()  # which may log
             with self._lock:
                 if self._page is None:
-                    self._page = PoolPage(self._open_file(), self.facts)
+                    self._page = PoolPage(file, self.facts)
                     self._show_figures()
                     self._show_waiting(soon=False)
         return self._page
@@ -171,7 +175,8 @@ class PoolLedger:
             if self.left_behind:
                 self.left_behind.discard(holding)
             if holding.is_reported:
-                self._say_it_is_back(holding)
+                # Said by the next round: a log handler may need this very slot.
+                self._back.append((holding, _monotonic()))
         page = self._page or self.page
         if record.dbapi_connection is None:
             page.release(record)
@@ -266,6 +271,8 @@ class PoolLedger:
         limit, now = self.held_warning, _monotonic()
         if limit is None:
             return
+        while self._back:
+            self._say_it_is_back(*self._back.popleft())
         for holding in list(self.out.values()):
             held = now - holding.taken_at
             if held < limit or holding.is_reported or holding.fairy() is None:
@@ -283,13 +290,13 @@ class PoolLedger:
                 format_stack(holding.mark()) or "  (that is not known)",
             )
 
-    def _say_it_is_back(self, holding: Holding) -> None:
+    def _say_it_is_back(self, holding: Holding, when: float) -> None:
         logger.warning(
             "The connection of bind %r that %s took at %s is back after %.0f s.",
             self.facts.bind,
             holding.endpoint,
             holding.site(),
-            _monotonic() - holding.taken_at,
+            when - holding.taken_at,
         )
 
     # Counting --------------------------------------------------------------------

@@ -47,16 +47,15 @@ class ScopeClaim:
     def blocks(self, holding: Holding) -> bool:
         """Tell whether a connection cannot come back while this one waits.
 
-        The same thread has it, for something that it is still within. What another
-        thread of the same request has can come back.
+        The same thread has it, for a request, command or task that it is still within.
+        What another thread of the same request has can come back, and what a thread
+        took outside of any may have been handed to another.
         """
-        return holding.mark is self.mark and (
-            holding.scope is None or holding.scope in self.scopes
-        )
+        return holding.mark is self.mark and holding.scope in self.scopes
 
     def may_block(self, ledger: PoolLedger) -> bool:
         """Tell, at little cost, whether it may have a connection of this pool."""
-        return not self.scopes or any(
+        return any(
             holding.ledger is ledger
             for scope in self.scopes
             for holding in list(scope.holdings)

@@ -45,12 +45,15 @@ def account_arguments(account: pwd.struct_passwd | None) -> dict[str, Any]:
 def children_of(pid: int) -> set[int]:
     """Return the living children of a process; none where /proc does not exist."""
     children = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    if not os.path.isdir("/proc/self"):
+        return children
+    for number in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError, ValueError):
+            stat = Path(f"/proc/{number}/stat").read_text()
             # The name stands in brackets and may contain spaces and brackets.
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent = stat.rpartition(")")[2].split()[:2]
             if int(parent) == pid and state != "Z":
-                children.add(int(stat.parent.name))
+                children.add(int(number))
     return children
 
 
