@@ -44,7 +44,7 @@ def account_arguments(account: pwd.struct_passwd | None) -> dict[str, Any]:
 
 def children_of(pid: int) -> set[int]:
     """Return the living children of a process; none where /proc does not exist."""
-    children = set()
+    children: set[int] = set()
     if not os.path.isdir("/proc/self"):
         return children
     for number in filter(str.isdigit, os.listdir("/proc")):
