@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .gate import gave_up
-from .guarded import GuardedPool, Policy
+from .guarded import GuardedPool
 from .handoff import Claim
 from .housekeeper import housekeeper
 from .inherited import InheritedConnection, keep_from_finalising
 from .inquiry import UnpooledEntry
 from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer
+from .policy import Policy
 from .record import GuardedRecord
 from .recycle import Recycle, derive
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import math
 import os
@@ -12,50 +11,29 @@ import threading
 import time
 import typing as t
 import weakref
-from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 
 from ..config import AUTO
 from ..databases import Database, IdleLimit, for_dialect
-from ..errors import PoolTimeout, TooManyWaiting
-from .gate import Gate, Patience, ServerFullError
-from .handoff import Claim, HandOff, Waiter
+from .gate import Gate
+from .handoff import HandOff
 from .housekeeper import housekeeper
 from .inherited import keep_from_finalising
-from .inquiry import LEAD, Inquiry
+from .inquiry import Inquiry
 from .learning import IdleDeaths
 from .observer import NULL_OBSERVER, CloseReason, Observer
+from .policy import Policy
 from .record import FIT, GuardedRecord
 from .recycle import Recycle, derive
+from .slow import SlowCheckout
 
 logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a guarded pool knows beyond a QueuePool's arguments; times in seconds.
-
-    :ivar name: the bind's, for messages.
-    :ivar recycle: ``"auto"``, seconds of age, or -1.
-    :ivar recycle_origin: who set it, for messages.
-
-    The others are the settings of the same names.
-    """
-
-    name: str = "default"
-    recycle: float | t.Literal["auto"] = -1
-    recycle_origin: str = "recycle"
-    idle_limit: float | None = None
-    max_idle: float | None = None
-    max_waiting: int | None = None
-    connect_retry: float = 5.0
-    ping_timeout: float = 2.0
 
 
 class GuardedPool(QueuePool):
@@ -79,6 +57,7 @@ class GuardedPool(QueuePool):
     _fork_lock: t.Any = None
     _gate: Gate = t.cast(Gate, None)
     _inquiry: Inquiry = t.cast(Inquiry, None)
+    _slowly: SlowCheckout = t.cast(SlowCheckout, None)
     _deaths: IdleDeaths = t.cast(IdleDeaths, None)
     database: Database = t.cast(Database, None)
 
@@ -126,6 +105,7 @@ class GuardedPool(QueuePool):
         )
         self._gate = Gate(self.database.connect_failure, self._pool.close_until)
         self._inquiry = Inquiry(self.database, self._invoke_creator)
+        self._slowly = SlowCheckout(self, self._pool, self._gate, self._inquiry)
 
     # What a QueuePool tells --------------------------------------------------------
 
@@ -210,143 +190,15 @@ class GuardedPool(QueuePool):
                 if record.is_fit():
                     record.is_judged = True
                     return record
-        return self._get_slowly(record)
-
-    def _get_slowly(self, record: GuardedRecord | None) -> GuardedRecord:
-        """Return a fit record when it takes a question, a connect, or waiting.
-
-        :param record: one that may not be fit.
-        """
-        handoff, begun = self._pool, _clock()
-        until = begun + self._timeout
-        patience = Patience(begun, self.policy.connect_retry, until)
-        claim: Claim | None = None
-        try:
-            while True:
-                if record is None:
-                    record = handoff.get_now()
-                if record is None:
-                    if claim is None:
-                        claim = self.observer.began_waiting()
-                    record = self._wait(claim, until)
-                try:
-                    self._make_fit(record, patience, may_queue=True)
-                except ServerFullError:
-                    self._free(record)
-                    record = None
-                    continue
-                except BaseException:
-                    self._free(record)
-                    raise
-                record.is_judged = True
-                return record
-        finally:
-            if claim is not None:
-                self.observer.stopped_waiting(claim)
-
-    def _make_fit(
-        self, record: GuardedRecord, patience: Patience, may_queue: bool
-    ) -> None:
-        if record.dbapi_connection is not None:
-            try:
-                reason = record.judge()
-            except BaseException:  # it is in the middle of a question
-                record.close_because("dead")
-                raise
-            if reason == FIT:
-                return
-            record.close_because(reason)
-        self._gate.connect(
-            record.open, patience, self._is_in_use if may_queue else _is_not
-        )
+        return self._slowly.get(record)
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
-        if record.dbapi_connection is not None:
-            record.close_because("dead")
-        now = _clock()
-        patience = Patience(now, self.policy.connect_retry, now + self._timeout)
-        self._gate.connect(record.open, patience, _is_not)
+        self._slowly.refill(record)
 
-    def _is_in_use(self) -> bool:
-        """Tell whether somebody has a connection that he will give back."""
-        return self.checkedout() > self._gate.pending
-
-    def _wait(self, claim: Claim, until: float) -> GuardedRecord:
-        handoff, waiter = self._pool, Waiter(claim)
-        most = self.policy.max_waiting
-        try:
-            handoff.enqueue(waiter, math.inf if most is None else most, self._too_many)
-            if not waiter.is_settled() and (
-                handoff.opened >= handoff.limit or handoff.closed_until > _clock()
-            ):
-                self._break_deadlock(claim)
-            record = handoff.wait(waiter, until - min(LEAD, self._timeout / 2))
-            if record is None and _clock() < until:
-                self._inquiry.begin(self.observer.sessions_out())
-                record = handoff.wait(waiter, until)
-            if record is None:
-                record = handoff.withdraw(waiter)
-            if record is None:
-                raise waiter.error or self._timed_out()
-            return record
-        except BaseException as error:
-            # What was handed over in the same moment goes to the next.
-            granted = handoff.withdraw(waiter)
-            if granted is not None:
-                self._do_return_conn(granted)
-            if isinstance(error, PoolTimeout):
-                self.observer.timed_out()
-            raise
-
-    def _break_deadlock(self, claim: Claim) -> None:
-        handoff = self._pool
-        for is_last in (False, True):
-            found = self.observer.find_deadlock(
-                claim, handoff.claims, handoff.opened, self._owns
-            )
-            if found is None:
-                return
-            if is_last:
-                victim, error = found
-                if handoff.opened < handoff.limit:
-                    error.args = (f"{error.args[0]}{self._refused()}",)
-                handoff.fail(victim, error)
-            else:  # what only garbage holds comes back by itself
-                gc.collect()
-
-    def _owns(self, record: ConnectionPoolEntry) -> bool:
+    def owns(self, record: ConnectionPoolEntry) -> bool:
+        """Tell whether a record is one of this pool's."""
         return isinstance(record, GuardedRecord) and record.is_of(self)
-
-    def _timed_out(self) -> PoolTimeout:
-        return PoolTimeout(
-            f"{self._limit_reached()}, connection timed out, timeout"
-            f" {self._timeout:.2f}{self._explain()}",
-            code="3o7r",
-        )
-
-    def _too_many(self) -> PoolTimeout:
-        return TooManyWaiting(
-            f"{self._limit_reached()}, and {self.policy.max_waiting} wait already, as"
-            f" many as POOLGUARD_MAX_WAITING allows{self._explain()}",
-            code="3o7r",
-        )
-
-    def _limit_reached(self) -> str:
-        handoff = self._pool
-        if handoff.opened < handoff.limit:  # the server's limit, or one being opened
-            return f"All {handoff.opened} connections of the pool are in use"
-        return (
-            f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached"
-        )
-
-    def _explain(self) -> str:
-        """Return who has the connections, and what is wrong with the server."""
-        return self._refused() + self.observer.describe_holders(self._inquiry.states())
-
-    def _refused(self) -> str:
-        trouble = self._gate.trouble
-        return f". The server refuses more: {trouble}" if trouble else ""
 
     def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
         """Ask the dialect whether this error means a lost connection."""
@@ -451,7 +303,7 @@ class GuardedPool(QueuePool):
         if surplus is not None:
             self._close_idle(surplus, "overflow")
 
-    def _free(self, record: GuardedRecord) -> None:
+    def free(self, record: GuardedRecord) -> None:
         """Take back a record that was not handed out, without its connection."""
         try:
             record.close_because("dead")
@@ -567,10 +419,6 @@ class GuardedPool(QueuePool):
                     listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
         self.observer.forked()
-
-
-def _is_not() -> bool:
-    return False
 
 
 def _forget_parents() -> None:

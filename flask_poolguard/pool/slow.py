@@ -1,0 +1,174 @@
+"""A checkout that takes more than an idle connection: a question, a connect, waiting."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import typing as t
+
+from ..errors import PoolTimeout, TooManyWaiting
+from .gate import Gate, Patience, ServerFullError
+from .handoff import Claim, HandOff, Waiter
+from .inquiry import LEAD, Inquiry
+from .record import FIT, GuardedRecord
+
+if t.TYPE_CHECKING:
+    from .guarded import GuardedPool
+
+_clock = time.monotonic
+
+
+class SlowCheckout:
+    """Finds records for those whom the pool could not serve at once.
+
+    It keeps no state of its own: who waits is in the hand-off, who connects at the
+    gate.
+    """
+
+    def __init__(
+        self, pool: GuardedPool, handoff: HandOff, gate: Gate, inquiry: Inquiry
+    ) -> None:
+        self._pool = pool
+        self._handoff = handoff
+        self._gate = gate
+        self._inquiry = inquiry
+
+    def get(self, record: GuardedRecord | None) -> GuardedRecord:
+        """Return a fit record when it takes a question, a connect, or waiting.
+
+        :param record: one that may not be fit.
+        """
+        handoff, begun = self._handoff, _clock()
+        until = begun + self._pool._timeout
+        patience = Patience(begun, self._pool.policy.connect_retry, until)
+        claim: Claim | None = None
+        try:
+            while True:
+                if record is None:
+                    record = handoff.get_now()
+                if record is None:
+                    if claim is None:
+                        claim = self._pool.observer.began_waiting()
+                    record = self._wait(claim, until)
+                try:
+                    self._make_fit(record, patience, may_queue=True)
+                except ServerFullError:
+                    self._pool.free(record)
+                    record = None
+                    continue
+                except BaseException:
+                    self._pool.free(record)
+                    raise
+                record.is_judged = True
+                return record
+        finally:
+            if claim is not None:
+                self._pool.observer.stopped_waiting(claim)
+
+    def _make_fit(
+        self, record: GuardedRecord, patience: Patience, may_queue: bool
+    ) -> None:
+        if record.dbapi_connection is not None:
+            try:
+                reason = record.judge()
+            except BaseException:  # it is in the middle of a question
+                record.close_because("dead")
+                raise
+            if reason == FIT:
+                return
+            record.close_because(reason)
+        self._gate.connect(
+            record.open, patience, self._is_in_use if may_queue else _is_not
+        )
+
+    def refill(self, record: GuardedRecord) -> None:
+        """Replace a connection that was lost after the pool had handed it over."""
+        if record.dbapi_connection is not None:
+            record.close_because("dead")
+        now = _clock()
+        patience = Patience(
+            now, self._pool.policy.connect_retry, now + self._pool._timeout
+        )
+        self._gate.connect(record.open, patience, _is_not)
+
+    def _is_in_use(self) -> bool:
+        """Tell whether somebody has a connection that he will give back."""
+        return self._pool.checkedout() > self._gate.pending
+
+    def _wait(self, claim: Claim, until: float) -> GuardedRecord:
+        handoff, waiter = self._handoff, Waiter(claim)
+        most = self._pool.policy.max_waiting
+        try:
+            handoff.enqueue(waiter, math.inf if most is None else most, self._too_many)
+            if not waiter.is_settled() and (
+                handoff.opened >= handoff.limit or handoff.closed_until > _clock()
+            ):
+                self._break_deadlock(claim)
+            record = handoff.wait(waiter, until - min(LEAD, self._pool._timeout / 2))
+            if record is None and _clock() < until:
+                self._inquiry.begin(self._pool.observer.sessions_out())
+                record = handoff.wait(waiter, until)
+            if record is None:
+                record = handoff.withdraw(waiter)
+            if record is None:
+                raise waiter.error or self._timed_out()
+            return record
+        except BaseException as error:
+            # What was handed over in the same moment goes to the next.
+            granted = handoff.withdraw(waiter)
+            if granted is not None:
+                self._pool._do_return_conn(granted)
+            if isinstance(error, PoolTimeout):
+                self._pool.observer.timed_out()
+            raise
+
+    def _break_deadlock(self, claim: Claim) -> None:
+        handoff = self._handoff
+        for is_last in (False, True):
+            found = self._pool.observer.find_deadlock(
+                claim, handoff.claims, handoff.opened, self._pool.owns
+            )
+            if found is None:
+                return
+            if is_last:
+                victim, error = found
+                if handoff.opened < handoff.limit:
+                    error.args = (f"{error.args[0]}{self._refused()}",)
+                handoff.fail(victim, error)
+            else:  # what only garbage holds comes back by itself
+                gc.collect()
+
+    def _timed_out(self) -> PoolTimeout:
+        return PoolTimeout(
+            f"{self._limit_reached()}, connection timed out, timeout"
+            f" {self._pool._timeout:.2f}{self._explain()}",
+            code="3o7r",
+        )
+
+    def _too_many(self) -> PoolTimeout:
+        return TooManyWaiting(
+            f"{self._limit_reached()}, and {self._pool.policy.max_waiting} wait already, as"
+            f" many as POOLGUARD_MAX_WAITING allows{self._explain()}",
+            code="3o7r",
+        )
+
+    def _limit_reached(self) -> str:
+        handoff = self._handoff
+        if handoff.opened < handoff.limit:  # the server's limit, or one being opened
+            return f"All {handoff.opened} connections of the pool are in use"
+        return f"QueuePool limit of size {self._pool.size()} overflow {self._pool.overflow()} reached"
+
+    def _explain(self) -> str:
+        """Return who has the connections, and what is wrong with the server."""
+        return self._refused() + self._pool.observer.describe_holders(
+            self._inquiry.states()
+        )
+
+    def _refused(self) -> str:
+        trouble = self._gate.trouble
+        return f". The server refuses more: {trouble}" if trouble else ""
+
+
+def _is_not() -> bool:
+    return False
