@@ -1,4 +1,4 @@
-"""A checkout that takes more than an idle connection: a question, a connect, waiting."""
+"""A checkout that takes a question, a connect, or waiting."""
 
 from __future__ import annotations
 
@@ -86,10 +86,8 @@ class SlowCheckout:
         """Replace a connection that was lost after the pool had handed it over."""
         if record.dbapi_connection is not None:
             record.close_because("dead")
-        now = _clock()
-        patience = Patience(
-            now, self._pool.policy.connect_retry, now + self._pool._timeout
-        )
+        pool, now = self._pool, _clock()
+        patience = Patience(now, pool.policy.connect_retry, now + pool._timeout)
         self._gate.connect(record.open, patience, _is_not)
 
     def _is_in_use(self) -> bool:
@@ -147,23 +145,25 @@ class SlowCheckout:
         )
 
     def _too_many(self) -> PoolTimeout:
+        most = self._pool.policy.max_waiting
         return TooManyWaiting(
-            f"{self._limit_reached()}, and {self._pool.policy.max_waiting} wait already, as"
-            f" many as POOLGUARD_MAX_WAITING allows{self._explain()}",
+            f"{self._limit_reached()}, and {most} wait already, as many as"
+            f" POOLGUARD_MAX_WAITING allows{self._explain()}",
             code="3o7r",
         )
 
     def _limit_reached(self) -> str:
-        handoff = self._handoff
+        pool, handoff = self._pool, self._handoff
         if handoff.opened < handoff.limit:  # the server's limit, or one being opened
             return f"All {handoff.opened} connections of the pool are in use"
-        return f"QueuePool limit of size {self._pool.size()} overflow {self._pool.overflow()} reached"
+        return (
+            f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached"
+        )
 
     def _explain(self) -> str:
         """Return who has the connections, and what is wrong with the server."""
-        return self._refused() + self._pool.observer.describe_holders(
-            self._inquiry.states()
-        )
+        states = self._inquiry.states()
+        return self._refused() + self._pool.observer.describe_holders(states)
 
     def _refused(self) -> str:
         trouble = self._gate.trouble
