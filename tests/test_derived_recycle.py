@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pymysql.constants import COMMAND
 from sqlalchemy import event
 
-from flask_poolguard.pool import Recycle
+from flask_poolguard.pool import GuardedPool, Recycle
 from tests.conftest import Database
 from tests.support.guarded_app import (
     Clock,
@@ -214,7 +214,11 @@ class TestMySQL:
                 checked_out_id(engine)
             engine.dispose()
 
-    def test_a_session_that_was_ended_for_inactivity_is_not_handed_out(self) -> None:
+    def test_a_session_that_was_ended_for_inactivity_is_not_handed_out(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Or the housekeeper ends it first.
+        monkeypatch.setattr(GuardedPool, "tend", lambda self: None)
         with MySQLPeer(wait_timeout=1) as peer, guarded_engine(peer.url) as engine:
             first = checked_out_id(engine)
             assert peer.timed_out.wait(10)

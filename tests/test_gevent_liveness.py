@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Database
 from tests.support.app_server import REPOSITORY
 from tests.support.proxy import TCPProxy
+from tests.support.waiting import wait_until
 
 # And whether psycopg2 lets other greenlets run while it waits.
 DRIVERS = (
@@ -65,6 +66,7 @@ def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
                 program.go_on()
                 first = program.next()["session"]
                 database.running_server.kill_session(first)
+                wait_until(lambda: not proxy.passes_on, what="the end to come through")
                 program.go_on()
                 second = program.next()["session"]
                 proxy.drop()

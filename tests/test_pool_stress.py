@@ -148,13 +148,14 @@ def assert_adds_up(crowd: Crowd) -> None:
 
 def meet_with_misfortune(crowd: Crowd) -> None:
     """Make sure that there was a deadlock and a timeout, which are chance otherwise."""
-    held = [crowd.take() for _ in range(SIZE + OVERFLOW)]
-    with pytest.raises(PoolDeadlock):
-        crowd.take()
-    with ThreadPoolExecutor(1) as executor, pytest.raises(PoolTimeout):
-        executor.submit(crowd.take).result(60)
-    for each in held:
-        each.close()
+    with crowd.books.app.app_context():
+        held = [crowd.take() for _ in range(SIZE + OVERFLOW)]
+        with pytest.raises(PoolDeadlock):
+            crowd.take()
+        with ThreadPoolExecutor(1) as executor, pytest.raises(PoolTimeout):
+            executor.submit(crowd.take).result(60)
+        for each in held:
+            each.close()
 
 
 def test_nothing_is_lost(database: Database, caplog: pytest.LogCaptureFixture) -> None:

@@ -142,7 +142,7 @@ class Gate:
 
         :param open_: makes one attempt.
         :param patience: when to give up.
-        :param may_queue: tells whether connections of this pool are in use.
+        :param may_queue: tells whether this pool has connections that may be had.
         :raises ServerFullError: the server is full; wait for one of those instead.
         :raises Exception: what the last attempt raised. If it could have passed, its
             text says since when and how often it was tried.
@@ -153,12 +153,12 @@ class Gate:
         try:
             while True:
                 turn = self._await_turn(patience, may_queue, tried)
-                tried = True
+                tried, begun = True, _clock()
                 try:
                     open_()
                 except Exception as error:
                     kind = self._judge(error)
-                    self._failed(turn, kind, error)
+                    self._failed(turn, kind, error, begun)
                     if kind is None:
                         raise
                 except BaseException:
@@ -225,7 +225,11 @@ class Gate:
                 self._turns.wait(min(pause, until - now))
 
     def _failed(
-        self, turn: _Trouble | None, kind: ConnectFailure | None, error: Exception
+        self,
+        turn: _Trouble | None,
+        kind: ConnectFailure | None,
+        error: Exception,
+        begun: float,
     ) -> None:
         with self._turns:
             _leave(turn)
@@ -236,9 +240,11 @@ class Gate:
                 return
             error = _kept(error)
             if trouble is None:
-                trouble = self._trouble = _Trouble(kind, error)
+                trouble = self._trouble = _Trouble(kind, error, began_at=begun)
             elif trouble.recovering:  # to and fro: no reason to knock more often
-                trouble = self._trouble = _Trouble(kind, error, pause=trouble.pause)
+                pause = trouble.pause
+                trouble = _Trouble(kind, error, began_at=begun, pause=pause)
+                self._trouble = trouble
             now = _clock()
             trouble.kind, trouble.error = kind, error
             trouble.attempts += 1

@@ -79,7 +79,7 @@ class SlowCheckout:
                 return
             record.close_because(reason)
         self._gate.connect(
-            record.open, patience, self._is_in_use if may_queue else _is_not
+            record.open, patience, self._are_there_others if may_queue else _is_not
         )
 
     def refill(self, record: GuardedRecord) -> None:
@@ -90,9 +90,11 @@ class SlowCheckout:
         patience = Patience(now, pool.policy.connect_retry, now + pool._timeout)
         self._gate.connect(record.open, patience, _is_not)
 
-    def _is_in_use(self) -> bool:
-        """Tell whether somebody has a connection that he will give back."""
-        return self._pool.checkedout() > self._gate.pending
+    def _are_there_others(self) -> bool:
+        """Tell whether there is a connection that may be had: idle, or in use by
+        somebody who will give it back.
+        """
+        return self._handoff.opened > self._gate.pending
 
     def _wait(self, claim: Claim, until: float) -> GuardedRecord:
         handoff, waiter = self._handoff, Waiter(claim)

@@ -68,7 +68,9 @@ def _run(work: Callable[[], Any], writer: int) -> None:
 
 def _read_all(reader: int) -> bytes:
     data = b""
-    while select.select([reader], [], [], CHILD_SECONDS)[0]:
+    poller = select.poll()  # select() knows the first 1,024 descriptors only
+    poller.register(reader, select.POLLIN)
+    while poller.poll(CHILD_SECONDS * 1000):
         more = os.read(reader, 65536)
         if not more:
             return data

@@ -144,6 +144,12 @@ class TCPProxy(Listener):
         """Pass everything on again, first what was held back."""
         self._flowing.set()
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether anybody is connected."""
+        with self._lock:
+            return bool(self._ends)
+
     def close(self) -> None:
         """Close everything and wait for the threads to end."""
         self._closed.set()
