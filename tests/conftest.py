@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click import get_current_context
+from flask import has_app_context, has_request_context
 from sqlalchemy import URL
 
 from tests.support import leftovers, not_tested, templates
@@ -76,9 +78,13 @@ def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nothing_left_behind(
     request: pytest.FixtureRequest, state_dir: Path
 ) -> Iterator[None]:
-    """Fail a test that leaves threads or child processes behind."""
+    """Fail a test that leaves threads, child processes or Flask's contexts behind."""
     before = leftovers.snapshot()
+    stale = has_app_context(), has_request_context(), get_current_context(silent=True)
     yield
+    now = has_app_context(), has_request_context(), get_current_context(silent=True)
+    if now != stale:
+        pytest.fail(f"This test left contexts behind (app, request, command): {now}")
     if "leaves_behind" not in request.keywords:
         left = leftovers.wait_for_none(before)
         if left:

@@ -13,6 +13,7 @@ import pymysql
 import pymysql.cursors
 import pytest
 import sqlalchemy.exc
+from click.globals import pop_context
 from flask import Blueprint
 from sqlalchemy import Connection, RootTransaction, create_engine, event, text
 from sqlalchemy.orm import Session
@@ -317,6 +318,7 @@ class TestOnLeak:
             result = shop.app.test_cli_runner().invoke(args=["misuse"])
             assert result.exception is not None
             assert first_of(LeakError, result.exception) is not None
+            pop_context()  # Click does not, if closing it raised
             with raises(LeakError), shop.app.app_context():
                 take_connection(shop)
             assert shop.out() == 0
