@@ -96,8 +96,7 @@ class PoolGuard:
         state.teardown = Teardown(
             app, state.books, lambda: _look_on_push(t.cast("Flask", reference()), state)
         )
-        # Flask wants its wsgi_app replaced so; mypy takes it for a fixed method.
-        app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign]
+        app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign] # as Flask wants it replaced
         if config.http_503:
             answer_with_503(app)
         app.extensions[EXTENSION] = state

@@ -178,8 +178,7 @@ class GuardedRecord(_ConnectionRecord):
         pool, connection = self._pool, self.dbapi_connection
 
         def ping() -> bool:
-            # arg-type: a record that is judged has a connection.
-            return pool._dialect._do_ping_w_event(connection)  # type: ignore[arg-type]
+            return pool._dialect._do_ping_w_event(connection)  # type: ignore[arg-type] # a record that is judged has one
 
         try:
             return answers_within(ping, self._fileno, pool.policy.ping_timeout)

@@ -32,5 +32,4 @@ def count_async_views_as_requests(app: Flask) -> None:
 
         return call
 
-    # Of this app only; mypy takes it for a fixed method.
-    app.async_to_sync = async_to_sync  # type: ignore[method-assign]
+    app.async_to_sync = async_to_sync  # type: ignore[method-assign] # of this app only

@@ -72,8 +72,7 @@ class Teardown:
         request_finished.connect(self._finished, app)
         self._wrap_teardown(app)
         count_async_views_as_requests(app)
-        # Here and below: of this app only; mypy takes them for fixed methods.
-        app.wsgi_app = functools.partial(self._call, app.wsgi_app)  # type: ignore[method-assign]
+        app.wsgi_app = functools.partial(self._call, app.wsgi_app)  # type: ignore[method-assign] # as Flask wants it replaced
 
     # App contexts ----------------------------------------------------------------
 
@@ -105,7 +104,7 @@ class Teardown:
                 if context is not None:
                     self._end_context(context, raised)
 
-        app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign]
+        app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign] # of this app only
         if MERGED:  # Flask 3.2 checks where it is before it tears anything down
             return
         teardown_request = app.do_teardown_request
@@ -115,7 +114,7 @@ class Teardown:
             if not is_popped_elsewhere():
                 teardown_request(*args, **kwargs)
 
-        app.do_teardown_request = do_teardown_request  # type: ignore[method-assign]
+        app.do_teardown_request = do_teardown_request  # type: ignore[method-assign] # of this app only
 
     def _end_context(self, context: AppContext, raised: bool = False) -> None:
         """End the sessions and give back the connections of an app context.

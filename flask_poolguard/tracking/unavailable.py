@@ -38,8 +38,7 @@ def answer_with_503(app: Flask) -> None:
                 raise
             return _answer(app, args[:-1], error)
 
-    # Of this app only; mypy takes it for a fixed method.
-    app.handle_user_exception = handle_user_exception  # type: ignore[method-assign,assignment]
+    app.handle_user_exception = handle_user_exception  # type: ignore[method-assign,assignment] # of this app only, with any signature
 
 
 def _is_to_propagate(app: Flask) -> bool:
