@@ -144,7 +144,7 @@ class PoolGuard:
     def report(self, app: Flask | None = None) -> Report:
         """Return what ``flask pool status --json`` shows, as data.
 
-        Asks the servers, each for at most 3 s.
+        Asks the servers, together for at most 2 s.
 
         :param app: the current app if left out.
         """

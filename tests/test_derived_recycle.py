@@ -436,6 +436,17 @@ class TestIdleTime:
             clock.now += 200
             assert checked_out_id(engine) != first
 
+    def test_half_a_minute_of_idling_costs_no_ping(
+        self, served_database: Database
+    ) -> None:
+        with guarded_engine(served_database.url) as engine:
+            pings = count_pings(engine)
+            clock = Clock().of(engine)
+            first = checked_out_id(engine)
+            clock.now += 30
+            assert checked_out_id(engine) == first
+            assert pings == []
+
     def test_it_is_tried_once_per_limit(
         self, mariadb_url: sa.URL, set_global: SetGlobal
     ) -> None:

@@ -211,8 +211,8 @@ class GuardedRecord(_ConnectionRecord):
         self.has_served = self.is_open = True
         self._pool.observer.connected(self)
         try:
+            self._watch()  # first: the bounds depend on whether there is a socket
             self._ask_for_limit()
-            self._watch()
         except BaseException:
             self.close_because("dead")
             raise
