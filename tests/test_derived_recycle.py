@@ -436,10 +436,8 @@ class TestIdleTime:
             clock.now += 200
             assert checked_out_id(engine) != first
 
-    def test_half_a_minute_of_idling_costs_no_ping(
-        self, served_database: Database
-    ) -> None:
-        with guarded_engine(served_database.url) as engine:
+    def test_half_a_minute_of_idling_costs_no_ping(self, mariadb_url: sa.URL) -> None:
+        with guarded_engine(mariadb_url) as engine:
             pings = count_pings(engine)
             clock = Clock().of(engine)
             first = checked_out_id(engine)
