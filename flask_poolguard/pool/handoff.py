@@ -10,8 +10,6 @@ import time
 import typing as t
 from collections import deque
 
-from .unpatched import unpatched
-
 if t.TYPE_CHECKING:
     from .record import GuardedRecord
 
@@ -100,8 +98,6 @@ class HandOff:
         self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._serving = self._again = False
-        # Never gevent's, in which a greenlet may be killed.
-        self._let_others_run = unpatched(time, "sleep")
         # Until then the server is known to have no room for one more connection.
         self.closed_until = 0.0
 
@@ -222,9 +218,6 @@ class HandOff:
         self.idle.append(record)
         if self.waiting:
             self.serve()
-            # Whoever was served goes on now, and not when this thread next waits for
-            # something: until then its connection would lie idle.
-            self._let_others_run(0)
         if len(self.idle) > self._keep:
             try:
                 return self.idle.popleft() if self.use_lifo else self.idle.pop()
