@@ -63,7 +63,7 @@ def limit_database(server: DatabaseServer, url: sa.URL, limit: str) -> None:
 def recycle_of(engine: sa.Engine) -> Recycle:
     """Return what the pool shows once it has connected."""
     with engine.connect():
-        return guarded_pool(engine).recycle
+        return guarded_pool(engine).limits.recycle
 
 
 class TestMariaDB:
@@ -145,7 +145,7 @@ class TestMariaDB:
                 set_global("wait_timeout", then)
                 with engine.connect() as new:
                     ids = {first: session_id(old), then: session_id(new)}
-            assert guarded_pool(engine).recycle.seconds == then * 5 / 6
+            assert guarded_pool(engine).limits.recycle.seconds == then * 5 / 6
             clock.now += 100
             with engine.connect() as one, engine.connect() as other:
                 found = {session_id(one), session_id(other)}
@@ -349,7 +349,7 @@ class TestPostgreSQL:
             with driver.cursor() as cursor:
                 cursor.execute("SHOW application_name")
                 assert cursor.fetchone()[0] == "within"
-            assert guarded_pool(engine).recycle.seconds == 500
+            assert guarded_pool(engine).limits.recycle.seconds == 500
             fairy.close()
         assert warnings_of(caplog) == []
 
@@ -372,7 +372,7 @@ class TestShown:
         self, mariadb_url: sa.URL
     ) -> None:
         with guarded_engine(mariadb_url) as engine:
-            recycle = guarded_pool(engine).recycle
+            recycle = guarded_pool(engine).limits.recycle
             assert recycle.seconds is None
             assert "not known before the first connection" in recycle.source
             assert guarded_pool(engine)._recycle == -1
@@ -392,7 +392,7 @@ class TestShown:
         with guarded_engine(mariadb_url) as engine:
             recycle_of(engine)
             engine.dispose()
-            assert guarded_pool(engine).recycle.seconds == 500
+            assert guarded_pool(engine).limits.recycle.seconds == 500
 
 
 class TestIdleTime:

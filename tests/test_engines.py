@@ -514,7 +514,9 @@ class TestPoolClasses:
             POOLGUARD_POOL_SIZE=7,
         )
         assert size_of(pools(app)["default"]) == (7, 10, 30)
-        assert guarded_pool(engine_of(app)).recycle.source.startswith("not known")
+        assert guarded_pool(engine_of(app)).limits.recycle.source.startswith(
+            "not known"
+        )
 
     def test_a_size_that_a_kept_queue_pool_does_not_get_is_warned_of(
         self, caplog: pytest.LogCaptureFixture

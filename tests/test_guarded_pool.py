@@ -138,14 +138,14 @@ class TestAsPoolClass:
         for _ in range(2):
             with engine.connect() as connection:
                 assert connection.scalar(sa.text("SELECT 1")) == 1
-        assert pool.recycle == Recycle(3600, "recycle = 3600")
+        assert pool.limits.recycle == Recycle(3600, "recycle = 3600")
         assert pool._recycle == 3600
         assert pool.status().startswith("Pool size: 2  Connections in pool: 1 ")
         engine.dispose()
 
     def test_without_a_recycle_time_it_has_none(self, sqlite_url: sa.URL) -> None:
         engine = sa.create_engine(sqlite_url, poolclass=GuardedPool)
-        assert guarded_pool(engine).recycle.seconds is None
+        assert guarded_pool(engine).limits.recycle.seconds is None
         assert guarded_pool(engine)._recycle == -1
 
     def test_its_creator_may_take_the_record_or_nothing(
@@ -160,7 +160,7 @@ class TestAsPoolClass:
     def test_it_works_without_a_dialect(self) -> None:
         pool = GuardedPool(lambda: sa.create_engine("sqlite://").raw_connection())
         pool.connect().close()
-        assert "unknown" in pool.recycle.source or pool.recycle.seconds is None
+        assert pool.limits.recycle == Recycle(None, "recycle = -1")
         pool.dispose()
 
 
@@ -500,7 +500,7 @@ class TestDispose:
         new = guarded_pool(engine)
         assert new is not old
         for name in (
-            *("policy", "observer", "name", "max_age_seconds", "database", "recycle"),
+            *("policy", "observer", "name", "limits", "database"),
             *("_timeout", "_max_overflow", "_pre_ping", "_reset_on_return", "_dialect"),
         ):
             assert getattr(new, name) == getattr(old, name), name

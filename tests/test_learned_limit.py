@@ -163,19 +163,19 @@ class TestOnTheWay:
                 pool.tend()
                 if not pool.checkedin():
                     checked_out_id(engine)
-                return pool.learned_limit is not None
+                return pool.limits.learned is not None
 
             wait_until(learns, seconds=20, what="the limit")
-            limit = pool.learned_limit
+            limit = pool.limits.learned
             assert limit is not None
             assert 0.9 < limit < 2.5
             (warning,) = warnings_of(caplog)
             assert "POOLGUARD_IDLE_LIMIT" in warning
             assert "die after about" in warning
-            seconds = pool.recycle.seconds
+            seconds = pool.limits.recycle.seconds
             assert seconds is not None
             assert seconds == pytest.approx(limit * 5 / 6)
-            assert "idle connections die after" in pool.recycle.source
+            assert "idle connections die after" in pool.limits.recycle.source
             # Both the ones that are there and new ones are replaced in time.
             clock = Clock().of(engine)
             clock.now = time.monotonic() + 1000
@@ -183,12 +183,12 @@ class TestOnTheWay:
             first = checked_out_id(engine)
             clock.now += seconds + 0.01
             assert checked_out_id(engine) != first
-            source = pool.recycle.source
+            source = pool.limits.recycle.source
             for _ in range(3):
                 pool.tend()
-            assert pool.recycle.source == source
+            assert pool.limits.recycle.source == source
             engine.dispose()
-            assert guarded_pool(engine).learned_limit == limit
+            assert guarded_pool(engine).limits.learned == limit
         assert len(warnings_of(caplog)) == 1
 
     def test_restarts_of_the_server_teach_nothing(
@@ -210,4 +210,4 @@ class TestOnTheWay:
                 time.sleep(0.02)
                 pool.tend()
                 assert pool.checkedin() == 0
-            assert pool.learned_limit is None
+            assert pool.limits.learned is None

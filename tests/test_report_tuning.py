@@ -49,13 +49,13 @@ class TestHiddenLimit:
         assert isinstance(pool, GuardedPool)
         for idle in (301.0, 305.0, 302.0):
             assert not found(shop.report(), "idle-limit")
-            pool.died_idle(idle)
+            pool.limits.died(idle)
             now[0] += 100
             pool.tend()
         (finding,) = found(shop.report(), "idle-limit")
         assert finding.level == "warning"
         assert "about 301 s" in finding.message
         assert "POOLGUARD_IDLE_LIMIT = 301" in finding.fix
-        assert pool.recycle.seconds == pytest.approx(301 * 5 / 6)
+        assert pool.limits.recycle.seconds == pytest.approx(301 * 5 / 6)
         (worker,) = shop.report().workers
         assert "idle connections die after 301 s" in str(worker.pools[0].recycle_source)

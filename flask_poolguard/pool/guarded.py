@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import math
 import os
 import threading
@@ -15,21 +14,17 @@ import weakref
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 
-from ..config import AUTO
-from ..databases import Database, IdleLimit, for_dialect
+from ..databases import Database, for_dialect
 from .gate import Gate
 from .handoff import HandOff
 from .housekeeper import housekeeper
 from .inherited import keep_from_finalising
 from .inquiry import Inquiry
-from .learning import IdleDeaths
+from .limits import IdleLimits
 from .observer import NULL_OBSERVER, CloseReason, Observer
 from .policy import Policy
 from .record import FIT, GuardedRecord
-from .recycle import Recycle, derive
 from .slow import SlowCheckout
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -58,7 +53,7 @@ class GuardedPool(QueuePool):
     _gate: Gate = t.cast(Gate, None)
     _inquiry: Inquiry = t.cast(Inquiry, None)
     _slowly: SlowCheckout = t.cast(SlowCheckout, None)
-    _deaths: IdleDeaths = t.cast(IdleDeaths, None)
+    limits: IdleLimits = t.cast(IdleLimits, None)
     database: Database = t.cast(Database, None)
 
     _pool: HandOff  # type: ignore[assignment] # has what others look at in a queue
@@ -79,16 +74,11 @@ class GuardedPool(QueuePool):
         self.policy = policy
         self.observer = observer
         self.name = policy.name
-        self.max_age_seconds = -1.0 if policy.recycle == AUTO else policy.recycle
-        self.idle_limit_seconds = policy.idle_limit
-        self._recycle_known = Recycle(None, "not known before the first connection")
-        self._limit_known: float | None = None
-        self._deaths = IdleDeaths()
-        self._warned: dict[str, object] = {}
+        self.limits = IdleLimits(policy, observer)
         self._disposed = self._retired = False
         self._pid = os.getpid()
         self._fork_lock = threading.RLock()
-        kwargs["recycle"] = self.max_age_seconds
+        kwargs["recycle"] = self.limits.max_age
         Pool.__init__(self, creator, **kwargs)
         self._max_overflow = -1 if pool_size == 0 else max_overflow
         # None waits for ever, as in a QueuePool.
@@ -131,26 +121,16 @@ class GuardedPool(QueuePool):
         """The number of those who wait for a connection."""
         return len(self._pool.waiting)
 
-    @property
-    def recycle(self) -> Recycle:
-        """The recycle time in force and its source: derived, or the user's own."""
-        if self.policy.recycle == AUTO:
-            return self._recycle_known
-        age = self.max_age_seconds
-        return Recycle(
-            age if age > -1 else None, f"{self.policy.recycle_origin} = {age:g}"
-        )
-
     @property  # type: ignore[override] # declared int; floats work
     def _recycle(self) -> float:
         """Show the derived value where SQLAlchemy keeps its own (-1 for none)."""
-        seconds = self.recycle.seconds
+        seconds = self.limits.recycle.seconds
         return -1 if seconds is None else seconds
 
     @_recycle.setter
     def _recycle(self, value: float) -> None:
         """Accept an age from Pool.__init__, and from whoever sets it later."""
-        self.max_age_seconds = value
+        self.limits.max_age = value
 
     @property
     def _reset_on_return(self) -> ResetStyle:
@@ -206,72 +186,6 @@ class GuardedPool(QueuePool):
             return bool(self._dialect.is_disconnect(error, connection, None))  # type: ignore[arg-type,union-attr] # any exception, and any dialect or none
         except Exception:  # none, or not an exception of its driver
             return False
-
-    def warn_once(self, subject: str, message: str, *args: object) -> None:
-        """Log a warning the first time that this pool has something to say on it."""
-        # One operation, so that of several threads only one finds it new.
-        mine = object()
-        if self._warned.setdefault(subject, mine) is mine:
-            logger.warning(message, *args)
-
-    def learn(self, recycle: Recycle, server_limit: float | None) -> None:
-        """Note what the newest connection's server said."""
-        age = self.max_age_seconds
-        if server_limit is not None and age >= server_limit:
-            self.warn_once(
-                "recycle",
-                "%s = %g s of bind %r is not below the server's idle limit of %g s,"
-                " so it cannot protect idle connections. Remove it (the guard then"
-                " derives %g s) or set it below %g.",
-                self.policy.recycle_origin,
-                age,
-                self.name,
-                server_limit,
-                server_limit * 5 / 6,
-                server_limit,
-            )
-        if (recycle, server_limit) != (self._recycle_known, self._limit_known):
-            self._recycle_known, self._limit_known = recycle, server_limit
-            self.observer.learned(self.recycle, server_limit, self._deaths.limit)
-
-    def died_idle(self, idle: float) -> None:
-        """Note that a connection was found dead after so many seconds of idling."""
-        self._deaths.died(idle)
-
-    def _learn_from_deaths(self) -> None:
-        if self._gate.is_away:
-            self._deaths.server_is_away()
-        if self._deaths.conclude():
-            limit = self._deaths.limit
-            self.warn_once(
-                f"learned {limit}",
-                "Connections of bind %r die after about %.0f s of idling, before the"
-                " limit that is known (%s): a firewall, NAT gateway, balancer or proxy"
-                " on the way ends them. They are replaced sooner from now on; set"
-                " POOLGUARD_IDLE_LIMIT = %.0f to have that from the start.",
-                self.name,
-                limit,
-                self.recycle.source,
-                limit,
-            )
-        self._respect_learned()
-
-    @property
-    def learned_limit(self) -> float | None:
-        """The seconds of idling after which connections were seen to die."""
-        return self._deaths.limit
-
-    def _respect_learned(self) -> None:
-        limit = self._deaths.limit
-        if limit is not None:
-            for record in list(self._pool.idle):
-                record.respect(limit)
-            recycle = derive(IdleLimit(None, ""), self.idle_limit_seconds, limit)
-            known = self._recycle_known.seconds
-            if recycle.seconds is not None and (
-                known is None or recycle.seconds < known
-            ):
-                self.learn(recycle, self._limit_known)
 
     # Taking back -------------------------------------------------------------------
 
@@ -330,7 +244,7 @@ class GuardedPool(QueuePool):
         for record in list(handoff.idle):
             idle = now - record.idle_since
             if idle < max_idle and record.is_over() is None and not record.has_spoken():
-                self._deaths.survived(idle)
+                self.limits.survived(idle)
                 continue
             try:
                 handoff.idle.remove(record)
@@ -349,7 +263,7 @@ class GuardedPool(QueuePool):
             handoff.put_first(record)
             if self._retired:  # meanwhile
                 self.dispose()
-        self._learn_from_deaths()
+        self.limits.conclude(self._gate.is_away, handoff.idle)
         if handoff.waiting:
             handoff.serve()
 
@@ -394,10 +308,7 @@ class GuardedPool(QueuePool):
             policy=self.policy,
             observer=self.observer,
         )
-        fresh._recycle_known = self._recycle_known
-        fresh._limit_known = self._limit_known
-        fresh._warned = self._warned
-        fresh._deaths = self._deaths
+        fresh.limits = self.limits
         return fresh
 
     def forget_parent(self) -> None:

@@ -96,7 +96,7 @@ class GuardedRecord(_ConnectionRecord):
             pool._pre_ping
             or pool._invalidate_time > started
             or self._soft_invalidate_time > started
-            or -1 < pool.max_age_seconds < time.time() - started
+            or -1 < pool.limits.max_age < time.time() - started
         ):
             return False
         now = pool.clock()
@@ -141,7 +141,7 @@ class GuardedRecord(_ConnectionRecord):
         spoken = self.has_spoken()
         if spoken or (is_asked_for and (unproved or silent or pool._pre_ping)):
             if not self._answers(may_raise=is_asked_for and pool._pre_ping):
-                pool.died_idle(idle)
+                pool.limits.died(idle)
                 return "dead"
             self.proved_at = self._pool.clock()
             # SQLAlchemy's pre_ping spares a connection that is fresh, and knows no
@@ -158,7 +158,7 @@ class GuardedRecord(_ConnectionRecord):
         if self._is_hard_or_soft_invalidated():
             dead = pool._invalidate_time > self.starttime
             return "dead" if dead else "invalidated"
-        if -1 < pool.max_age_seconds < time.time() - self.starttime:
+        if -1 < pool.limits.max_age < time.time() - self.starttime:
             return "recycled"
         allowed = self._idle_allowed
         if allowed is not None and pool.clock() - self.idle_since >= allowed:
@@ -212,7 +212,7 @@ class GuardedRecord(_ConnectionRecord):
         self._pool.observer.connected(self)
         try:
             self._watch()  # first: the bounds depend on whether there is a socket
-            self._ask_for_limit()
+            self._learn_limit()
         except BaseException:
             self.close_because("dead")
             raise
@@ -273,26 +273,27 @@ class GuardedRecord(_ConnectionRecord):
 
     # Limits ------------------------------------------------------------------------
 
-    def _ask_for_limit(self) -> None:
+    def _learn_limit(self) -> None:
+        self.recycle = self._pool.limits.ask(self._ask_for_limit)
+        self._idle_allowed = self.recycle.jittered()
+        self.idle_since = self.proved_at = self._pool.clock()
+        self._set_bounds()
+
+    def _ask_for_limit(self) -> IdleLimit:
         pool = self._pool
         try:
-            limit = pool.database.idle_limit(self.dbapi_connection)
+            return pool.database.idle_limit(self.dbapi_connection)
         except Exception as error:
             if pool.is_disconnect(error, self.dbapi_connection):
                 raise
-            limit = IdleLimit(None, f"the server did not tell ({error})")
-            pool.warn_once(
+            pool.limits.warn_once(
                 "idle-limit",
                 "The idle limit of %s is unknown: %s. Set POOLGUARD_IDLE_LIMIT if"
                 " connections die while they idle.",
                 pool.name,
                 error,
             )
-        self.recycle = derive(limit, pool.idle_limit_seconds, pool.learned_limit)
-        self._idle_allowed = self.recycle.jittered()
-        self.idle_since = self.proved_at = self._pool.clock()
-        self._set_bounds()
-        pool.learn(self.recycle, limit.seconds)
+            return IdleLimit(None, f"the server did not tell ({error})")
 
     def respect(self, limit: float) -> None:
         """Idle for less than a limit that was learned after this one connected."""

@@ -1,0 +1,126 @@
+"""How long the connections of one pool may idle, as far as it is known by now."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from ..config import AUTO
+from ..databases import IdleLimit
+from .learning import IdleDeaths
+from .recycle import SHARE_OF_LIMIT, Recycle, derive
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .observer import Observer
+    from .policy import Policy
+    from .record import GuardedRecord
+
+logger = logging.getLogger("flask_poolguard")
+
+
+class IdleLimits:
+    """What the settings, the server and experience say.
+
+    Any thread calls its methods, without a lock: every value is replaced as a whole,
+    and the last one to speak is right. A pool hands it on to its successor.
+
+    :ivar max_age: the user's own recycle time in seconds of age; -1 for none.
+    """
+
+    def __init__(self, policy: Policy, observer: Observer) -> None:
+        self._policy = policy
+        self._observer = observer
+        self._derived = Recycle(None, "not known before the first connection")
+        self._server_limit: float | None = None
+        self._deaths = IdleDeaths()
+        self._warned: dict[str, object] = {}
+        self.max_age = -1.0 if policy.recycle == AUTO else policy.recycle
+
+    @property
+    def recycle(self) -> Recycle:
+        """The recycle time in force and its source: derived, or the user's own."""
+        if self._policy.recycle == AUTO:
+            return self._derived
+        age = self.max_age
+        return Recycle(
+            age if age > -1 else None, f"{self._policy.recycle_origin} = {age:g}"
+        )
+
+    @property
+    def learned(self) -> float | None:
+        """The seconds of idling after which connections were seen to die."""
+        return self._deaths.limit
+
+    def ask(self, tell: t.Callable[[], IdleLimit]) -> Recycle:
+        """Derive the recycle time of a new connection from what its server says.
+
+        :param tell: asks the server.
+        """
+        limit = tell()
+        recycle = derive(limit, self._policy.idle_limit, self.learned)
+        if limit.seconds is not None and self.max_age >= limit.seconds:
+            self.warn_once(
+                "recycle",
+                "%s = %g s of bind %r is not below the server's idle limit of %g s,"
+                " so it cannot protect idle connections. Remove it (the guard then"
+                " derives %g s) or set it below %g.",
+                self._policy.recycle_origin,
+                self.max_age,
+                self._policy.name,
+                limit.seconds,
+                limit.seconds * SHARE_OF_LIMIT,
+                limit.seconds,
+            )
+        self._note(recycle, limit.seconds)
+        return recycle
+
+    def survived(self, idle: float) -> None:
+        """Note that a connection is alive after so many seconds of idling."""
+        self._deaths.survived(idle)
+
+    def died(self, idle: float) -> None:
+        """Note that a connection was found dead after so many seconds of idling."""
+        self._deaths.died(idle)
+
+    def conclude(self, is_away: bool, idle: Iterable[GuardedRecord]) -> None:
+        """Learn from the deaths that were noted.
+
+        :param is_away: whether the server takes no connections at present.
+        :param idle: the connections that must keep to what was learned.
+        """
+        if is_away:
+            self._deaths.server_is_away()
+        if self._deaths.conclude():
+            self.warn_once(
+                f"learned {self.learned}",
+                "Connections of bind %r die after about %.0f s of idling, before the"
+                " limit that is known (%s): a firewall, NAT gateway, balancer or proxy"
+                " on the way ends them. They are replaced sooner from now on; set"
+                " POOLGUARD_IDLE_LIMIT = %.0f to have that from the start.",
+                self._policy.name,
+                self.learned,
+                self.recycle.source,
+                self.learned,
+            )
+        if self.learned is None:
+            return
+        for record in list(idle):
+            record.respect(self.learned)
+        recycle = derive(IdleLimit(None, ""), self._policy.idle_limit, self.learned)
+        known = self._derived.seconds
+        if recycle.seconds is not None and (known is None or recycle.seconds < known):
+            self._note(recycle, self._server_limit)
+
+    def warn_once(self, subject: str, message: str, *args: object) -> None:
+        """Log a warning the first time that there is something to say on a subject."""
+        # One operation, so that of several threads only one finds it new.
+        mine = object()
+        if self._warned.setdefault(subject, mine) is mine:
+            logger.warning(message, *args)
+
+    def _note(self, recycle: Recycle, server_limit: float | None) -> None:
+        if (recycle, server_limit) != (self._derived, self._server_limit):
+            self._derived, self._server_limit = recycle, server_limit
+            self._observer.learned(self.recycle, server_limit, self.learned)
