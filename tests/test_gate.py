@@ -1,0 +1,165 @@
+"""The gate alone: who may try while the server is in trouble."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from flask_poolguard.databases import ConnectFailure
+from flask_poolguard.pool import gate as gate_module
+from flask_poolguard.pool.gate import Gate, Patience
+from tests.support.people import SECONDS, Stop
+
+
+class AwayError(Exception):
+    """Nobody answers."""
+
+
+class FullError(Exception):
+    """The server says that it is full."""
+
+
+KINDS: dict[type[BaseException], ConnectFailure] = {
+    AwayError: ConnectFailure.AWAY,
+    FullError: ConnectFailure.FULL,
+}
+
+
+def make_gate(close_until: Callable[[float], None] = lambda _: None) -> Gate:
+    """Return a gate that knows the errors above."""
+    return Gate(lambda error: KINDS.get(type(error)), close_until)
+
+
+def connect(
+    gate: Gate,
+    attempt: Callable[[], None],
+    seconds: float = SECONDS,
+    may_queue: Callable[[], bool] = lambda: False,
+) -> None:
+    """Connect, and go on for so many seconds."""
+    now = time.monotonic()
+    gate.connect(attempt, Patience(now, seconds, now + seconds), may_queue)
+
+
+def failing_once(error: Exception, then: Callable[[], None]) -> Callable[[], None]:
+    """Return an attempt that fails the first time."""
+    errors = [error]
+
+    def attempt() -> None:
+        if errors:
+            raise errors.pop()
+        then()
+
+    return attempt
+
+
+class TestHanging:
+    @contextmanager
+    def hanging(self, gate: Gate) -> Iterator[tuple[Future[None], Stop]]:
+        """Let an attempt hang, the second after an outage began."""
+        stop = Stop()
+        with ThreadPoolExecutor(1) as executor:
+            hung = executor.submit(connect, gate, failing_once(AwayError(), stop))
+            stop.until_reached()
+            try:
+                yield hung, stop
+            finally:
+                stop.open()
+
+    def test_another_tries_beside_an_attempt_that_hangs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gate_module, "_HANGS_AFTER", 0.05)
+        gate, tries = make_gate(), list[str]()
+        with self.hanging(gate) as (hung, stop):
+            connect(gate, lambda: tries.append("beside"))
+            assert tries == ["beside"]
+            assert not hung.done()
+            assert gate.trouble is None
+            stop.open()
+            hung.result(SECONDS)
+        assert gate.pending == 0
+
+    def test_nobody_tries_beside_one_that_may_be_answered_yet(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gate_module, "_HANGS_AFTER", 600.0)
+        gate, tries = make_gate(), list[str]()
+        with self.hanging(gate) as (hung, stop):
+            with pytest.raises(AwayError, match="tried once"):
+                connect(gate, lambda: tries.append("beside"), seconds=0.2)
+            assert tries == []
+            stop.open()
+            hung.result(SECONDS)
+        assert gate.pending == 0
+
+
+def by_a_signal(work: Callable[[], None]) -> None:
+    """Do something as a signal's handler does."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: work())
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def by_a_collection(work: Callable[[], None]) -> None:
+    """Do something as what a garbage collection finds does."""
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            work()
+
+    Garbage()
+    gc.collect()
+
+
+# Without an end of its own: a lock that cannot be taken twice is waited for.
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("interrupt", [by_a_signal, by_a_collection])
+class TestInterrupted:
+    """Somebody connects while the same thread is within the gate."""
+
+    @pytest.mark.parametrize("moment", ["it is full", "it has room again"])
+    def test_while_it_tells_that(
+        self, moment: str, interrupt: Callable[[Callable[[], None]], None]
+    ) -> None:
+        tries: list[str] = []
+        moments = [moment]
+
+        def close_until(when: float) -> None:
+            if moments == ["it is full" if when else "it has room again"]:
+                moments.clear()
+                interrupt(lambda: connect(gate, lambda: tries.append("within")))
+
+        gate = make_gate(close_until)
+        connect(gate, failing_once(FullError(), lambda: tries.append("around")))
+        assert sorted(tries) == ["around", "within"]
+        assert (gate.pending, gate.trouble) == (0, None)
+
+    def test_while_somebody_waits_for_his_turn(
+        self, interrupt: Callable[[Callable[[], None]], None]
+    ) -> None:
+        tries: list[str] = []
+        moments = ["the first look"]
+
+        def may_queue() -> bool:
+            if moments:
+                moments.clear()
+                interrupt(lambda: connect(gate, lambda: tries.append("within")))
+            return False
+
+        gate = make_gate()
+        attempt = failing_once(FullError(), lambda: tries.append("around"))
+        connect(gate, attempt, may_queue=may_queue)
+        assert tries == ["within", "around"]
+        assert (gate.pending, gate.trouble) == (0, None)
