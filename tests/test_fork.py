@@ -36,6 +36,7 @@ from tests.support.guarded_app import (
     session_id,
 )
 from tests.support.gunicorn import GunicornApp
+from tests.support.people import SECONDS
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
@@ -454,6 +455,27 @@ class TestLocks:
             assert in_child(work) == 1
         engine.dispose()
 
+    @pytest.mark.parametrize("name", ["_lock", "_round"])
+    def test_the_housekeepers_does_not_keep_it_from_tending_what_the_child_adds(
+        self, name: str, fork: Fork
+    ) -> None:
+        class Guest:
+            def __init__(self) -> None:
+                self.tended = threading.Event()
+
+            def tend(self) -> None:
+                self.tended.set()
+
+        def work() -> bool:
+            guest = Guest()
+            housekeeper.add(guest)
+            housekeeper.start()
+            return guest.tended.wait(SECONDS)
+
+        housekeeper.start()  # the child is to start one of its own all the same
+        with self.held_by_another(getattr(housekeeper, name)):
+            assert in_child(work, fork=fork)
+
     def test_a_first_look_that_goes_on_elsewhere_does_not_stop_the_child(
         self, sqlite_url: sa.URL
     ) -> None:
@@ -466,8 +488,9 @@ class TestLocks:
         with self.held_by_another(state.lock):
             assert in_child(work) == "GuardedPool"
 
+    @pytest.mark.parametrize("moment", ["first_connect", "connect"])
     def test_a_first_connect_that_goes_on_elsewhere_does_not_stop_the_child(
-        self, sqlite_url: sa.URL
+        self, moment: str, fork: Fork, sqlite_url: sa.URL
     ) -> None:
         parent = os.getpid()
         inside, done = threading.Event(), threading.Event()
@@ -479,7 +502,7 @@ class TestLocks:
                 done.wait()
 
         with guarded_engine(sqlite_url) as engine:
-            event.listen(engine, "connect", connect)
+            event.listen(engine, moment, connect)
             thread = threading.Thread(target=lambda: engine.connect().close())
             thread.start()
             inside.wait()
@@ -489,7 +512,7 @@ class TestLocks:
                     with engine.connect() as connection:
                         return int(connection.scalar(sa.text("SELECT 1")))
 
-                assert in_child(work) == 1
+                assert in_child(work, fork=fork) == 1
             finally:
                 done.set()
                 thread.join()
