@@ -126,6 +126,28 @@ class TestOrder:
         assert grants == [None, *records]
         assert handoff.waiting == []
 
+    @pytest.mark.parametrize("ages", [(1.0, 2.0), (2.0, 1.0)])
+    def test_a_refusal_that_cannot_be_worded_leaves_nobody_waiting(
+        self, ages: tuple[float, float]
+    ) -> None:
+        def refuse() -> BaseException:
+            raise ZeroDivisionError
+
+        handoff = self.hand_off()
+        record = handoff.get_now()
+        assert record is not None
+        (first,) = self.waiters(handoff, ages[:1])
+        second = Waiter(Asked(ages[1]))
+        with pytest.raises(ZeroDivisionError):
+            handoff.enqueue(second, 1, refuse)
+        older, younger = (first, second) if ages[0] < ages[1] else (second, first)
+        assert younger.sleep(0)
+        with pytest.raises(ZeroDivisionError):
+            handoff.wait(younger, FOR_EVER)
+        assert not older.is_settled()
+        assert handoff.put(record) is None
+        assert older.grant is record
+
     def test_nobody_overtakes_who_waits(self) -> None:
         handoff = self.hand_off()
         record = handoff.get_now()

@@ -268,6 +268,33 @@ class TestTooMany:
         assert self.timeouts(app) == 1
         engine.dispose()
 
+    def test_a_refusal_that_cannot_be_worded_leaves_nobody_waiting(
+        self, sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app, engine = self.guarded(sqlite_url, 1)
+
+        def describe(*_: object) -> str:
+            raise ZeroDivisionError
+
+        with people(engine, 3) as (holder, older, younger):
+            holder.take()
+            older.begin(app)
+            younger.begin(app)
+            refused = younger.ask()
+            monkeypatch.setattr(
+                guarded_pool(engine).observer, "describe_holders", describe
+            )
+            with pytest.raises(ZeroDivisionError):
+                older.take()
+            with pytest.raises(ZeroDivisionError):
+                refused.result(SECONDS)
+            assert guarded_pool(engine).waiting == 0
+            asked = older.ask()
+            holder.give_back()
+            asked.result(SECONDS)
+        assert self.timeouts(app) == 0
+        engine.dispose()
+
     def test_zero_lets_nobody_wait(self, sqlite_url: URL) -> None:
         app, engine = self.guarded(sqlite_url, 0)
         with people(engine, 2) as (holder, asking):
