@@ -12,9 +12,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_poolguard.errors import DatabaseUnavailable
+from flask_poolguard.errors import DatabaseUnavailable, PoolDeadlock
 from tests.conftest import Database
-from tests.support.guarded_app import guarded_engine, guarded_pool
+from tests.support.guarded_app import (
+    checked_out_id,
+    engine_of,
+    guarded_engine,
+    guarded_pool,
+    make_app,
+)
 from tests.support.waiting import wait_until
 
 RESERVED: dict[str, dict[str, Any]] = {
@@ -142,6 +148,20 @@ class TestInUse:
             ) as caught:
                 engine.connect()
             assert "s3cret-pw" not in str(caught.value)
+
+    def test_who_waits_for_its_own_connection_is_told_so_at_once(
+        self, served_database: Database, room: int
+    ) -> None:
+        set_room(served_database, 1)
+        app = make_app(served_database.url, POOLGUARD_POOL_TIMEOUT=60)
+        engine = engine_of(app)
+        with app.app_context(), engine.connect():
+            with pytest.raises(PoolDeadlock, match="all 1 connections") as caught:
+                engine.connect()
+            assert "The server refuses more: " in str(caught.value)
+            assert guarded_pool(engine).checkedout() == 1
+        checked_out_id(engine)
+        engine.dispose()
 
 
 class TestNoneInUse:
