@@ -83,9 +83,10 @@ def median(values: Sequence[float]) -> str:
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> str:
-    """Return what values are to others of the same rounds; "-" if those are 0."""
-    ratios = [a / b for a, b in zip(values, base, strict=True) if b]
-    return spread(ratios) if len(ratios) > 1 else "-"
+    """Return what values are to others of the same rounds; "-" if one of those is 0."""
+    if not all(base):
+        return "-"
+    return spread([a / b for a, b in zip(values, base, strict=True)])
 
 
 def difference(values: Sequence[float], base: Sequence[float]) -> str:

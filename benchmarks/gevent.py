@@ -16,7 +16,7 @@ from tests.support.app_server import AppServer
 from tests.support.gunicorn import GunicornApp
 from tests.support.servers import MariaDBServer
 
-CASES = (Case(1, 30, 4, 3), Case(5, 30, 4, 6), Case(5, 0.5, 3, 4))
+CASES = (Case(1, 30, 4, 3), Case(5, 30, 4, 6), Case(5, 0.5, 4, 4))
 
 
 def run() -> Iterator[Table]:

@@ -129,10 +129,11 @@ def crowd(app: Flask, engine: sa.Engine, count: int) -> float:
     for thread in threads:
         thread.start()
     ready.wait()
-    start = time.process_time()
+    # The threads have begun, and this one may be late.
+    start, before = time.process_time(), sum(turns)
     time.sleep(SECONDS)
     # Before the end, where those who still wait are let through one by one.
-    took, done = time.process_time() - start, sum(turns)
+    took, done = time.process_time() - start, sum(turns) - before
     over.set()
     for thread in threads:
         thread.join()

@@ -35,8 +35,9 @@ class Seen:
         leave out those who wait longest.
     :ivar timeouts: how many of these were answered with status 503.
     :ivar failures: how many ended in any other way.
+    :ivar answered: all that were answered, before and after that time too.
     :ivar clients_core: the share of a core that the clients took.
-    :ivar app_core: the same of the app, start and end of the clients included.
+    :ivar app_seconds: of a processor that the app took, for all that were answered.
     """
 
     seconds: float
@@ -44,8 +45,9 @@ class Seen:
     latencies: list[float] = field(default_factory=list)
     timeouts: int = 0
     failures: int = 0
+    answered: int = 0
     clients_core: float = 0.0
-    app_core: float = 0.0
+    app_seconds: float = 0.0
 
 
 class Client:
@@ -108,6 +110,7 @@ def load(port: int, path: str, clients: int, warm: float, seconds: float) -> See
             if status is None:
                 continue
             now = time.perf_counter()
+            seen.answered += status != 0
             if now >= start:
                 seen.latencies.append(now - client.began_at)
                 seen.timeouts += status == 503

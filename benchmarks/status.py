@@ -45,6 +45,8 @@ def run() -> Iterator[Table]:
                     app.get("/")
                 if seen(output(status, env)) == WORKERS:
                     break
+            else:
+                raise RuntimeError(f"Not all of the {WORKERS} workers got a request")
             found = in_turns(
                 {
                     "routes": partial(timed, [*command, "routes"], env),

@@ -11,7 +11,7 @@ from benchmarks.saturation import run as saturate
 from tests.support.app_server import AppServer
 from tests.support.waitress import WaitressApp
 
-CASES = (Case(1, 30, 3, 2), Case(5, 30, 4, 3), Case(5, 0.5, 3, 3))
+CASES = (Case(1, 30, 4, 2), Case(5, 30, 4, 3), Case(5, 0.5, 4, 3))
 
 
 def run() -> Iterator[Table]:
