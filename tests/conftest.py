@@ -15,6 +15,7 @@ from sqlalchemy import URL
 
 from flask_poolguard.pool import housekeeper
 from tests.support import leftovers, not_tested, templates
+from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.postgresql13 import fetch_bin_dir
 from tests.support.servers import (
     DatabaseServer,
@@ -176,6 +177,25 @@ def served_server(request: pytest.FixtureRequest) -> DatabaseServer:
     """Run the test on each product's server in turn."""
     server: DatabaseServer = request.getfixturevalue(request.param)
     return server
+
+
+def database_by(driver: str, request: pytest.FixtureRequest) -> Database:
+    """Return a fresh database and its server, by a driver."""
+    product = "mariadb" if driver.startswith("mysql") else "postgresql"
+    url: URL = request.getfixturevalue(f"{product}_url")
+    return Database(url.set(drivername=driver), request.getfixturevalue(product))
+
+
+@pytest.fixture(params=DRIVERS)
+def driver_database(request: pytest.FixtureRequest) -> Database:
+    """Run the test by each driver that is installed, with a fresh database."""
+    return database_by(request.param, request)
+
+
+@pytest.fixture(params=REQUIRED_DRIVERS)
+def driver_url(request: pytest.FixtureRequest) -> URL:
+    """Return the URL of a fresh database, by each driver that the tests require."""
+    return database_by(request.param, request).url
 
 
 @pytest.fixture

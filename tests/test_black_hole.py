@@ -19,26 +19,16 @@ from tests.support.guarded_app import (
 )
 from tests.support.proxy import HOST, SilentServer, TCPProxy
 
-DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
 # Far above what the limits of these tests allow, far below what the kernel would wait.
 BOUND = 15.0
 
 
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest) -> sa.URL:
-    """Return a fresh database's address, for each driver."""
-    driver: str = request.param
-    fixture = "mariadb_url" if driver.startswith("mysql") else "postgresql_url"
-    found: sa.URL = request.getfixturevalue(fixture)
-    return found.set(drivername=driver)
-
-
 @pytest.fixture
-def proxy(url: sa.URL) -> Iterator[TCPProxy]:
+def proxy(driver_url: sa.URL) -> Iterator[TCPProxy]:
     """Give a proxy before the database."""
-    assert url.host is not None
-    assert url.port is not None
-    with TCPProxy(url.host, url.port) as proxy:
+    assert driver_url.host is not None
+    assert driver_url.port is not None
+    with TCPProxy(driver_url.host, driver_url.port) as proxy:
         yield proxy
 
 
@@ -54,7 +44,7 @@ class TestIdleConnections:
 
     @pytest.mark.parametrize("pre_ping", [False, True])
     def test_the_ping_is_bounded_and_the_next_connect_as_well(
-        self, pre_ping: bool, url: sa.URL, proxy: TCPProxy
+        self, pre_ping: bool, driver_url: sa.URL, proxy: TCPProxy
     ) -> None:
         config: dict[str, Any] = {
             "POOLGUARD_PING_TIMEOUT": 0.3,
@@ -62,7 +52,7 @@ class TestIdleConnections:
             "POOLGUARD_CONNECT_RETRY": 0.5,
             "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": pre_ping},
         }
-        with guarded_engine(url.set(port=proxy.port), **config) as engine:
+        with guarded_engine(driver_url.set(port=proxy.port), **config) as engine:
             clock = Clock().of(engine)
             first = checked_out_id(engine)
             proxy.drop()
@@ -77,11 +67,11 @@ class TestIdleConnections:
             assert checked_out_id(engine) != first
 
     def test_a_way_that_works_again_gives_a_new_connection(
-        self, url: sa.URL, proxy: TCPProxy
+        self, driver_url: sa.URL, proxy: TCPProxy
     ) -> None:
         """A NAT gateway that forgot the connection lets new ones through."""
         config = {"POOLGUARD_PING_TIMEOUT": 0.3}
-        with guarded_engine(url.set(port=proxy.port), **config) as engine:
+        with guarded_engine(driver_url.set(port=proxy.port), **config) as engine:
             clock = Clock().of(engine)
             first = checked_out_id(engine)
             proxy.drop()
@@ -100,11 +90,11 @@ class TestIdleConnections:
 
 
 class TestConnects:
-    def test_a_server_that_says_nothing_is_given_up(self, url: sa.URL) -> None:
+    def test_a_server_that_says_nothing_is_given_up(self, driver_url: sa.URL) -> None:
         with (
             SilentServer() as server,
             guarded_engine(
-                url.set(host=HOST, port=server.port),
+                driver_url.set(host=HOST, port=server.port),
                 POOLGUARD_CONNECT_TIMEOUT=1,
                 POOLGUARD_CONNECT_RETRY=0.5,
             ) as engine,
@@ -117,10 +107,10 @@ class TestConnects:
             assert seconds_of(fail) < BOUND
             assert server.connections == 1
 
-    def test_without_pooling_as_well(self, url: sa.URL) -> None:
+    def test_without_pooling_as_well(self, driver_url: sa.URL) -> None:
         with SilentServer() as server:
             app = make_app(
-                url.set(host=HOST, port=server.port),
+                driver_url.set(host=HOST, port=server.port),
                 POOLGUARD_CONNECT_TIMEOUT=1,
                 POOLGUARD_POOL_CLASS="null",
             )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pymysql.cursors
@@ -15,12 +14,12 @@ import sqlalchemy as sa
 from flask_poolguard.databases import Database, IdleLimit, for_dialect
 from flask_poolguard.databases.mysql import _product
 from tests.conftest import Database as FreshDatabase
+from tests.support.drivers import (
+    MYSQL_AND_MARIADB_DRIVERS,
+    POSTGRESQL_DRIVERS,
+    driver_connection,
+)
 from tests.support.servers import DatabaseServer
-
-MYSQL_DRIVERS = ["mysql+pymysql", "mariadb+pymysql"]
-if importlib.util.find_spec("MySQLdb"):
-    MYSQL_DRIVERS += ["mysql+mysqldb", "mariadb+mysqldb"]
-POSTGRESQL_DRIVERS = ["postgresql+psycopg2", "postgresql+psycopg"]
 
 Connect = Callable[[sa.URL], Any]
 
@@ -28,19 +27,8 @@ Connect = Callable[[sa.URL], Any]
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Return a function that connects as SQLAlchemy would, without a pool."""
-    opened = []
-
-    def connect(url: sa.URL) -> Any:
-        dialect = sa.create_engine(url).dialect
-        arguments, keywords = dialect.create_connect_args(url)
-        opened.append(dialect.connect(*arguments, **keywords))
-        return opened[-1]
-
-    yield connect
-    for connection in opened:
-        # PyMySQL does not like to close one twice.
-        with suppress(Exception):
-            connection.close()
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(driver_connection(url))
 
 
 def family(url: sa.URL) -> Database:
@@ -78,7 +66,7 @@ class TestFamilies:
 
 
 class TestServerId:
-    @pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
+    @pytest.mark.parametrize("drivername", MYSQL_AND_MARIADB_DRIVERS)
     def test_it_is_mariadbs_connection_id(
         self, drivername: str, connect: Connect, mariadb_url: sa.URL
     ) -> None:
@@ -112,7 +100,7 @@ class TestServerId:
 
 
 class TestMidQuery:
-    @pytest.mark.parametrize("drivername", MYSQL_DRIVERS[:2])
+    @pytest.mark.parametrize("drivername", ["mysql+pymysql", "mariadb+pymysql"])
     def test_an_unread_server_side_cursor_of_pymysql_is_one(
         self, drivername: str, connect: Connect, mariadb_url: sa.URL
     ) -> None:
@@ -147,7 +135,7 @@ class TestMidQuery:
 
 
 class TestView:
-    @pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
+    @pytest.mark.parametrize("drivername", MYSQL_AND_MARIADB_DRIVERS)
     def test_mariadb_names_itself_its_limits_and_its_sessions(
         self,
         drivername: str,

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 
 from flask_poolguard.databases import ConnectFailure, for_dialect
 from tests.conftest import Database as FreshDatabase
+from tests.support.drivers import POSTGRESQL_DRIVERS
 from tests.support.proxy import Listener, SilentServer
 from tests.support.servers import (
     APP_USER,
@@ -31,11 +32,8 @@ from tests.support.servers import (
     PostgreSQLServer,
 )
 from tests.support.waiting import free_port, wait_until
-from tests.test_databases import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 
 AWAY, FULL = ConnectFailure.AWAY, ConnectFailure.FULL
-DRIVERS = [name for name in MYSQL_DRIVERS if "mariadb+" not in name]
-DRIVERS += POSTGRESQL_DRIVERS
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 
 
@@ -51,12 +49,10 @@ def failure(url: sa.URL, **arguments: Any) -> ConnectFailure | None:
     return bare
 
 
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest) -> sa.URL:
+@pytest.fixture
+def url(driver_database: FreshDatabase) -> sa.URL:
     """Return the URL of a fresh database, by each driver in turn."""
-    product = "postgresql" if "postgresql" in request.param else "mariadb"
-    url: sa.URL = request.getfixturevalue(f"{product}_url")
-    return url.set(drivername=request.param)
+    return driver_database.url
 
 
 class Slammer(Listener):

@@ -7,8 +7,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -19,36 +18,12 @@ import sqlalchemy as sa
 
 from flask_poolguard.databases import for_dialect
 from tests.conftest import Database as FreshDatabase
+from tests.support.drivers import POSTGRESQL_DRIVERS, driver_connection
 from tests.support.mysql_peer import MySQLPeer, _Session
 from tests.support.proxy import Listener, TCPProxy
 from tests.support.servers import DatabaseServer, MariaDBServer
-from tests.test_databases import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
-DRIVERS = [name for name in MYSQL_DRIVERS if "mariadb+" not in name]
-DRIVERS += POSTGRESQL_DRIVERS
-
-
-@pytest.fixture(params=DRIVERS)
-def database(request: pytest.FixtureRequest) -> FreshDatabase:
-    """Return a fresh database and its server, by each driver in turn."""
-    product = "postgresql" if "postgresql" in request.param else "mariadb"
-    url: sa.URL = request.getfixturevalue(f"{product}_url")
-    server = request.getfixturevalue(product)
-    return FreshDatabase(url.set(drivername=request.param), server)
-
-
-@contextmanager
-def driver_connection(url: sa.URL, **arguments: Any) -> Iterator[Any]:
-    """Give the driver's connection, which no pool and no dialect look after."""
-    engine = sa.create_engine(url, connect_args=arguments)
-    positional, keywords = engine.dialect.create_connect_args(url)
-    connection = engine.dialect.connect(*positional, **{**keywords, **arguments})
-    try:
-        yield connection
-    finally:
-        if getattr(connection, "open", True):  # PyMySQL does not like a second close
-            connection.close()
 
 
 def error_of(call: Callable[..., object], *arguments: object) -> Exception:
@@ -76,36 +51,36 @@ def is_lost(error: Exception, url: sa.URL) -> bool:
 
 
 class TestEndedByTheServer:
-    def test_while_it_was_idle(self, database: FreshDatabase) -> None:
-        with driver_connection(database.url) as connection:
-            family = for_dialect(database.url.get_backend_name())
+    def test_while_it_was_idle(self, driver_database: FreshDatabase) -> None:
+        with driver_connection(driver_database.url) as connection:
+            family = for_dialect(driver_database.url.get_backend_name())
             session_id = family.server_id(connection)
             assert session_id is not None
-            database.running_server.kill_session(session_id)
-            assert is_lost(error_of(execute, connection), database.url)
+            driver_database.running_server.kill_session(session_id)
+            assert is_lost(error_of(execute, connection), driver_database.url)
             # And whatever comes after.
-            assert is_lost(error_of(execute, connection), database.url)
+            assert is_lost(error_of(execute, connection), driver_database.url)
 
-    def test_during_a_query(self, database: FreshDatabase) -> None:
+    def test_during_a_query(self, driver_database: FreshDatabase) -> None:
         sleep = "SELECT pg_sleep(60)"
-        if database.url.get_backend_name() == "mysql":
+        if driver_database.url.get_backend_name() == "mysql":
             sleep = "SELECT SLEEP(60)"
-        with driver_connection(database.url) as connection:
-            family = for_dialect(database.url.get_backend_name())
+        with driver_connection(driver_database.url) as connection:
+            family = for_dialect(driver_database.url.get_backend_name())
             session_id = family.server_id(connection)
             assert session_id is not None
             timer = threading.Timer(
-                0.3, database.running_server.kill_session, [session_id]
+                0.3, driver_database.running_server.kill_session, [session_id]
             )
             timer.start()
             error = error_of(execute, connection, sleep)
             timer.join()
-            assert is_lost(error, database.url)
+            assert is_lost(error, driver_database.url)
 
-    def test_when_it_stops(self, database: FreshDatabase) -> None:
-        with driver_connection(database.url) as connection:
-            database.running_server.stop()
-            assert is_lost(error_of(execute, connection), database.url)
+    def test_when_it_stops(self, driver_database: FreshDatabase) -> None:
+        with driver_connection(driver_database.url) as connection:
+            driver_database.running_server.stop()
+            assert is_lost(error_of(execute, connection), driver_database.url)
 
     @PSYCOPGS
     @pytest.mark.parametrize(
@@ -148,21 +123,21 @@ class TestEndedByTheServer:
 
     @pytest.mark.parametrize("reset", [False, True])
     def test_by_something_on_the_way(
-        self, database: FreshDatabase, reset: bool
+        self, driver_database: FreshDatabase, reset: bool
     ) -> None:
-        server = database.running_server
+        server = driver_database.running_server
         with TCPProxy("127.0.0.1", server.port) as proxy:
-            url = database.url.set(port=proxy.port)
+            url = driver_database.url.set(port=proxy.port)
             with driver_connection(url) as connection:
                 proxy.cut(reset=reset)
                 assert is_lost(error_of(execute, connection), url)
 
 
 class TestClosedByTheDriver:
-    def test_a_closed_connection(self, database: FreshDatabase) -> None:
-        with driver_connection(database.url) as connection:
+    def test_a_closed_connection(self, driver_database: FreshDatabase) -> None:
+        with driver_connection(driver_database.url) as connection:
             connection.close()
-            assert is_lost(error_of(execute, connection), database.url)
+            assert is_lost(error_of(execute, connection), driver_database.url)
 
     def test_a_closed_connection_of_pymysql_is_pinged(
         self, mariadb_url: sa.URL
@@ -332,14 +307,14 @@ class TestStillThere:
         ],
     )
     def test_an_error_of_a_statement(
-        self, database: FreshDatabase, statement: str
+        self, driver_database: FreshDatabase, statement: str
     ) -> None:
-        with driver_connection(database.url) as connection:
+        with driver_connection(driver_database.url) as connection:
             error = error_of(execute, connection, statement)
-            assert not is_lost(error, database.url)
+            assert not is_lost(error, driver_database.url)
 
-    def test_a_query_that_was_interrupted(self, database: FreshDatabase) -> None:
-        server, url = database.running_server, database.url
+    def test_a_query_that_was_interrupted(self, driver_database: FreshDatabase) -> None:
+        server, url = driver_database.running_server, driver_database.url
         mysql = url.get_backend_name() == "mysql"
         with driver_connection(url) as connection:
             session_id = for_dialect(url.get_backend_name()).server_id(connection)

@@ -11,12 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from flask_poolguard.databases import for_dialect
+from tests.support.drivers import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
-from tests.test_databases import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 
-MYSQLS = pytest.mark.parametrize(
-    "drivername", [name for name in MYSQL_DRIVERS if "mariadb+" not in name]
-)
+MYSQLS = pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 WRITE = "INSERT INTO notes VALUES (1)"
 

@@ -12,21 +12,9 @@ import sqlalchemy as sa
 
 from flask_poolguard.databases import for_dialect
 from tests.conftest import Database as FreshDatabase
+from tests.support.drivers import POSTGRESQL_DRIVERS
 from tests.support.servers import APP_USER, DatabaseServer
 from tests.support.waiting import wait_until
-from tests.test_databases import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
-
-DRIVERS = [name for name in MYSQL_DRIVERS if "mariadb+" not in name]
-DRIVERS += POSTGRESQL_DRIVERS
-
-
-@pytest.fixture(params=DRIVERS)
-def database(request: pytest.FixtureRequest) -> FreshDatabase:
-    """Return a fresh database and its server, by each driver in turn."""
-    product = "postgresql" if "postgresql" in request.param else "mariadb"
-    url: sa.URL = request.getfixturevalue(f"{product}_url")
-    server = request.getfixturevalue(product)
-    return FreshDatabase(url.set(drivername=request.param), server)
 
 
 @pytest.fixture
@@ -80,14 +68,16 @@ def make_table(url: sa.URL) -> None:
 
 
 class TestStates:
-    def test_idle(self, database: FreshDatabase) -> None:
-        with session(database.url) as asking, session(database.url) as other:
+    def test_idle(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        with session(url) as asking, session(url) as other:
             assert asking.states(other) == {other.number: "idle"}
 
     @pytest.mark.usefixtures("process_privilege")
-    def test_idle_in_a_transaction(self, database: FreshDatabase) -> None:
-        make_table(database.url)
-        with session(database.url) as asking, session(database.url) as other:
+    def test_idle_in_a_transaction(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        make_table(url)
+        with session(url) as asking, session(url) as other:
             other.execute("UPDATE notes SET id = 2")
             self.wait_for_innodb()
             assert asking.states(other) == {other.number: "idle in transaction"}
@@ -107,11 +97,12 @@ class TestStates:
                 other.execute("SELECT nothing")
             assert asking.states(other) == {other.number: "idle in transaction"}
 
-    def test_running_a_query(self, database: FreshDatabase) -> None:
+    def test_running_a_query(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
         sleep = "SELECT pg_sleep(60)"
-        if database.url.get_backend_name() == "mysql":
+        if url.get_backend_name() == "mysql":
             sleep = "SELECT SLEEP(60)"
-        with session(database.url) as asking, session(database.url) as other:
+        with session(url) as asking, session(url) as other:
 
             def run() -> None:
                 with pytest.raises(sa.exc.DBAPIError):
@@ -121,11 +112,11 @@ class TestStates:
             thread.start()
             state = {other.number: "running a query"}
             wait_until(lambda: asking.states(other) == state)
-            database.running_server.kill_session(other.number)
+            driver_database.running_server.kill_session(other.number)
             thread.join()
 
-    def test_several_at_once(self, database: FreshDatabase) -> None:
-        url = database.url
+    def test_several_at_once(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
         with session(url) as asking, session(url) as first, session(url) as second:
             assert asking.states(first, second) == {
                 first.number: "idle",
@@ -142,19 +133,20 @@ class TestStates:
 
 
 class TestLeftOut:
-    def test_a_session_that_is_gone(self, database: FreshDatabase) -> None:
-        with session(database.url) as asking, session(database.url) as other:
-            database.running_server.kill_session(other.number)
+    def test_a_session_that_is_gone(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        with session(url) as asking, session(url) as other:
+            driver_database.running_server.kill_session(other.number)
             assert asking.states(other) == {}
 
-    def test_a_session_of_another_user(self, database: FreshDatabase) -> None:
-        server = database.running_server
+    def test_a_session_of_another_user(self, driver_database: FreshDatabase) -> None:
+        server = driver_database.running_server
         url = server.url(user=server.admin_user, password=None)
         if url.get_backend_name() == "mysql":
             url = url.update_query_dict({"unix_socket": str(server.socket_path)})
         else:
             url = url.set(host=str(server.socket_path.parent), database="postgres")
-        with session(database.url) as asking, session(url) as other:
+        with session(driver_database.url) as asking, session(url) as other:
             assert asking.states(other) == {}
 
 
@@ -167,10 +159,13 @@ class TestLimits:
             other.execute("UPDATE notes SET id = 2")
             assert asking.states(other) == {other.number: "idle"}
 
-    def test_a_session_that_is_lost_is_an_error(self, database: FreshDatabase) -> None:
-        with session(database.url) as asking, session(database.url) as other:
+    def test_a_session_that_is_lost_is_an_error(
+        self, driver_database: FreshDatabase
+    ) -> None:
+        url = driver_database.url
+        with session(url) as asking, session(url) as other:
             driver_connection = asking.driver_connection
-            database.running_server.kill_session(asking.number)
+            driver_database.running_server.kill_session(asking.number)
             with pytest.raises(Exception) as caught:  # noqa: PT011 # any driver's
                 asking.family.session_states(driver_connection, [other.number])
             assert asking.family.means_lost(caught.value)
@@ -179,16 +174,17 @@ class TestLimits:
 
 class TestNothingIsLeftBehind:
     @pytest.mark.usefixtures("process_privilege")
-    def test_no_transaction_is_open(self, database: FreshDatabase) -> None:
-        with session(database.url) as asking, session(database.url) as other:
+    def test_no_transaction_is_open(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        with session(url) as asking, session(url) as other:
             asking.states(other)
-            if database.url.get_backend_name() == "mysql":
-                in_transaction = database.running_server.query(
+            if url.get_backend_name() == "mysql":
+                in_transaction = driver_database.running_server.query(
                     "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
                 )
                 assert (asking.number,) not in in_transaction
             else:
-                ((state,),) = database.running_server.query(
+                ((state,),) = driver_database.running_server.query(
                     f"SELECT state FROM pg_stat_activity WHERE pid = {asking.number}"
                 )
                 assert state == "idle"

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import psycopg2
 import pytest
-import sqlalchemy as sa
 
 from flask_poolguard.databases import for_dialect
 from tests.conftest import Database as FreshDatabase
+from tests.support.drivers import REQUIRED_DRIVERS, driver_connection
 from tests.support.proxy import SilentServer
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
-from tests.test_databases import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
-
-DRIVERS = [name for name in MYSQL_DRIVERS if "mariadb+" not in name]
-DRIVERS += POSTGRESQL_DRIVERS
-
-
-@pytest.fixture(params=DRIVERS)
-def database(request: pytest.FixtureRequest) -> FreshDatabase:
-    """Return a fresh database and its server, by each driver in turn."""
-    product = "postgresql" if "postgresql" in request.param else "mariadb"
-    url: sa.URL = request.getfixturevalue(f"{product}_url")
-    server = request.getfixturevalue(product)
-    return FreshDatabase(url.set(drivername=request.param), server)
-
-
-@contextmanager
-def driver_connection(url: sa.URL, **arguments: Any) -> Iterator[Any]:
-    """Give the driver's connection, which no pool looks after."""
-    engine = sa.create_engine(url, connect_args=arguments, poolclass=sa.NullPool)
-    fairy = engine.raw_connection()
-    yield fairy.driver_connection
-    fairy.invalidate()
 
 
 def peer_of(number: int) -> Any:
@@ -48,15 +24,15 @@ def peer_of(number: int) -> Any:
 
 
 class TestFileno:
-    def test_it_is_the_tcp_socket(self, database: FreshDatabase) -> None:
-        family = for_dialect(database.url.get_backend_name())
-        with driver_connection(database.url) as connection:
+    def test_it_is_the_tcp_socket(self, driver_database: FreshDatabase) -> None:
+        family = for_dialect(driver_database.url.get_backend_name())
+        with driver_connection(driver_database.url) as connection:
             fileno = family.fileno_of(connection)
             assert fileno is not None
-            assert peer_of(fileno()) == ("127.0.0.1", database.url.port)
+            assert peer_of(fileno()) == ("127.0.0.1", driver_database.url.port)
 
-    def test_it_is_the_unix_socket(self, database: FreshDatabase) -> None:
-        server, url = database.running_server, database.url
+    def test_it_is_the_unix_socket(self, driver_database: FreshDatabase) -> None:
+        server, url = driver_database.running_server, driver_database.url
         where = {"unix_socket": str(server.socket_path), "host": "localhost"}
         if url.get_backend_name() == "postgresql":
             where = {"host": str(server.socket_path.parent)}
@@ -65,7 +41,7 @@ class TestFileno:
             assert fileno is not None
             assert peer_of(fileno()) == str(server.socket_path)
 
-    @pytest.mark.parametrize("drivername", ["mysql+pymysql", *POSTGRESQL_DRIVERS])
+    @pytest.mark.parametrize("drivername", REQUIRED_DRIVERS)
     def test_it_is_the_socket_below_tls(
         self, drivername: str, request: pytest.FixtureRequest
     ) -> None:
@@ -83,15 +59,15 @@ class TestFileno:
                 assert fileno is not None
                 assert peer_of(fileno()) == ("127.0.0.1", server.port)
 
-    def test_the_driver_closed_it(self, database: FreshDatabase) -> None:
-        family = for_dialect(database.url.get_backend_name())
-        with driver_connection(database.url) as connection:
+    def test_the_driver_closed_it(self, driver_database: FreshDatabase) -> None:
+        family = for_dialect(driver_database.url.get_backend_name())
+        with driver_connection(driver_database.url) as connection:
             fileno = family.fileno_of(connection)
             assert fileno is not None
             connection.close()
             assert self.is_closed(fileno)
 
-    @pytest.mark.parametrize("drivername", ["mysql+pymysql", *POSTGRESQL_DRIVERS])
+    @pytest.mark.parametrize("drivername", REQUIRED_DRIVERS)
     def test_the_driver_found_it_closed(
         self, drivername: str, request: pytest.FixtureRequest
     ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from sqlalchemy import event
 
 from flask_poolguard.pool import GuardedPool, Recycle
 from tests.conftest import Database
+from tests.support.drivers import MYSQL_AND_MARIADB_DRIVERS, POSTGRESQL_DRIVERS
 from tests.support.guarded_app import (
     Clock,
     checked_out_id,
@@ -29,11 +29,6 @@ from tests.support.guarded_app import (
 from tests.support.mysql_peer import MySQLPeer
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
-
-MYSQL_DRIVERS = ["mysql+pymysql", "mariadb+pymysql"]
-if importlib.util.find_spec("MySQLdb"):
-    MYSQL_DRIVERS += ["mysql+mysqldb", "mariadb+mysqldb"]
-POSTGRESQL_DRIVERS = ["postgresql+psycopg2", "postgresql+psycopg"]
 
 SetGlobal = Callable[[str, int], None]
 
@@ -85,7 +80,7 @@ class TestMariaDB:
             assert 0 < derived < limit
             assert len({checked_out_id(engine) for _ in range(20)}) == 1
 
-    @pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
+    @pytest.mark.parametrize("drivername", MYSQL_AND_MARIADB_DRIVERS)
     def test_every_driver_is_asked_for_its_sessions_limit(
         self, drivername: str, mariadb_url: sa.URL, set_global: SetGlobal
     ) -> None:
@@ -93,7 +88,7 @@ class TestMariaDB:
         with guarded_engine(mariadb_url.set(drivername=drivername)) as engine:
             assert recycle_of(engine).seconds == 500
 
-    @pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
+    @pytest.mark.parametrize("drivername", MYSQL_AND_MARIADB_DRIVERS)
     def test_no_connection_that_the_server_closed_is_handed_out(
         self,
         drivername: str,

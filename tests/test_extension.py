@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 
 from flask_poolguard import ConfigError, PoolGuard, SetupError
 from flask_poolguard.pool import GuardedPool
+from tests.support.drivers import REQUIRED_DRIVERS
 from tests.support.guarded_app import engine_of, guarded_pool, make_app
 from tests.support.proxy import SilentServer
 
@@ -317,8 +318,6 @@ APP = """
 class TestStart:
     """The database's host takes connections and never says a word."""
 
-    DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
-
     def run(self, folder: Path, url: sa.URL, *command: str) -> str:
         """Run a program beside the app; return what it printed."""
         (folder / "shop.py").write_text(dedent(APP))
@@ -338,7 +337,7 @@ class TestStart:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    @pytest.mark.parametrize("drivername", DRIVERS)
+    @pytest.mark.parametrize("drivername", REQUIRED_DRIVERS)
     def test_the_app_starts_and_serves_without_one_connection(
         self, drivername: str, tmp_path: Path
     ) -> None:
@@ -347,7 +346,7 @@ class TestStart:
             assert self.run(tmp_path, url, "shop.py") == "GuardedPool\nbooks\n"
             assert silent.connections == 0
 
-    @pytest.mark.parametrize("drivername", DRIVERS)
+    @pytest.mark.parametrize("drivername", REQUIRED_DRIVERS)
     def test_flask_routes_runs_without_one_connection(
         self, drivername: str, tmp_path: Path
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -37,34 +36,24 @@ from tests.support.guarded_app import (
 )
 from tests.support.gunicorn import GunicornApp
 from tests.support.people import SECONDS
-from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings(MAY_DEADLOCK)
 
 REPOSITORY = Path(__file__).parents[1]
-DRIVERS = [
-    "mysql+pymysql",
-    *(["mysql+mysqldb"] if importlib.util.find_spec("MySQLdb") else []),
-    "postgresql+psycopg2",
-    "postgresql+psycopg",
-]
 FORKS = {"os.fork": os.fork, "without hooks": fork_without_hooks}
 
 Fork = Callable[[], int]
 
 
-@pytest.fixture(params=DRIVERS)
-def forked_database(request: pytest.FixtureRequest) -> Database:
+@pytest.fixture
+def forked_database(driver_database: Database) -> Database:
     """Run the test with each driver in turn, on a fresh database with one table."""
-    kind = "mariadb" if request.param.startswith("mysql") else "postgresql"
-    url: sa.URL = request.getfixturevalue(f"{kind}_url").set(drivername=request.param)
-    server: DatabaseServer = request.getfixturevalue(kind)
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(driver_database.url)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE books (title VARCHAR(50))"))
     engine.dispose()
-    return Database(url, server)
+    return driver_database
 
 
 @pytest.fixture(params=FORKS)

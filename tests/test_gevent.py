@@ -12,17 +12,6 @@ from sqlalchemy import URL
 
 from tests.support.app_server import REPOSITORY
 
-DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
-
-
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest) -> URL:
-    """Return a fresh database's address, for each driver that cooperates."""
-    driver: str = request.param
-    fixture = "mariadb_url" if driver.startswith("mysql") else "postgresql_url"
-    found: URL = request.getfixturevalue(fixture)
-    return found.set(drivername=driver)
-
 
 def run(url: URL, scenario: str, **config: Any) -> dict[str, Any]:
     """Return what the program found."""
@@ -44,34 +33,36 @@ def run(url: URL, scenario: str, **config: Any) -> dict[str, Any]:
 class TestStruck:
     @pytest.mark.parametrize("scenario", ["timeout", "kill"])
     def test_the_connection_is_back_and_no_answer_is_read_by_another_request(
-        self, url: URL, scenario: str
+        self, driver_url: URL, scenario: str
     ) -> None:
-        found = run(url, scenario)
+        found = run(driver_url, scenario)
         assert found["answers"]
         assert (found["out"], found["holdings"], found["left_behind"]) == (0, 0, 0)
 
-    def test_a_pool_of_one_connection_goes_on_working(self, url: URL) -> None:
+    def test_a_pool_of_one_connection_goes_on_working(self, driver_url: URL) -> None:
         size = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 0}
-        found = run(url, "timeout", **size)
+        found = run(driver_url, "timeout", **size)
         assert found["answers"]
         assert (found["out"], found["holdings"]) == (0, 0)
 
-    def test_without_pooling_nothing_is_left_either(self, url: URL) -> None:
-        found = run(url, "timeout", POOLGUARD_POOL_CLASS="null")
+    def test_without_pooling_nothing_is_left_either(self, driver_url: URL) -> None:
+        found = run(driver_url, "timeout", POOLGUARD_POOL_CLASS="null")
         assert found["answers"]
         assert found["holdings"] == 0
 
     @pytest.mark.stress
-    def test_hundreds_of_timeouts_at_any_moment_leave_nothing(self, url: URL) -> None:
-        found = run(url, "storm")
+    def test_hundreds_of_timeouts_at_any_moment_leave_nothing(
+        self, driver_url: URL
+    ) -> None:
+        found = run(driver_url, "storm")
         assert found["answers"]
         assert found["enough"]
         assert (found["out"], found["holdings"], found["left_behind"]) == (0, 0, 0)
 
 
 class TestBystanders:
-    def test_a_greenlet_that_works_on_is_left_alone(self, url: URL) -> None:
-        found = run(url, "bystander")
+    def test_a_greenlet_that_works_on_is_left_alone(self, driver_url: URL) -> None:
+        found = run(driver_url, "bystander")
         assert found["answers"]
         # What the greenlet forgot that had ended came back, the other one's did not.
         assert found["during"] == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 
 from flask_poolguard.pool import liveness
 from tests.support import leftovers
+from tests.support.drivers import DRIVERS, POSTGRESQL_DRIVERS
 from tests.support.guarded_app import (
     Clock,
     checked_out_id,
@@ -24,10 +24,6 @@ from tests.support.guarded_app import (
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 
-POSTGRESQL = ["postgresql+psycopg2", "postgresql+psycopg"]
-DRIVERS = ["mysql+pymysql", *POSTGRESQL]
-if importlib.util.find_spec("MySQLdb"):
-    DRIVERS.append("mysql+mysqldb")
 WAYS = ("tcp", "unix", "tls")
 
 
@@ -219,7 +215,7 @@ class TestSpokenTo:
 
     @pytest.mark.parametrize(
         "line",
-        [f"{driver} {way}" for driver in POSTGRESQL for way in WAYS],
+        [f"{driver} {way}" for driver in POSTGRESQL_DRIVERS for way in WAYS],
         indirect=True,
     )
     def test_notifications_do_not_end_a_listening_connection(self, line: Line) -> None:
@@ -239,7 +235,7 @@ class TestSpokenTo:
             assert [checked_out_id(engine) for _ in range(3)] == [listening] * 3
             assert len(pings) == 5
 
-    @pytest.mark.parametrize("tcp", POSTGRESQL, indirect=True)
+    @pytest.mark.parametrize("tcp", POSTGRESQL_DRIVERS, indirect=True)
     def test_a_reload_of_the_settings_ends_nothing(self, tcp: Line) -> None:
         with guarded_engine(tcp.url) as engine:
             first = checked_out_id(engine)
@@ -305,7 +301,7 @@ class TestSockets:
                 "TCP_USER_TIMEOUT": 90_000,
             }
 
-    @pytest.mark.parametrize("tcp", POSTGRESQL, indirect=True)
+    @pytest.mark.parametrize("tcp", POSTGRESQL_DRIVERS, indirect=True)
     def test_what_the_user_set_shorter_stays(self, tcp: Line) -> None:
         arguments = {
             **{"keepalives_idle": 20, "keepalives_interval": 5},

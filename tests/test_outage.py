@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session
 
 from flask_poolguard.errors import DatabaseUnavailable
 from tests.conftest import Database
+from tests.support.drivers import POSTGRESQL_DRIVERS, REQUIRED_DRIVERS
 from tests.support.guarded_app import checked_out_id, guarded_engine, guarded_pool
 from tests.support.proxy import HOST, TCPProxy
 from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import free_port, wait_until
 
-DRIVERS = ("mysql+pymysql", "postgresql+psycopg2", "postgresql+psycopg")
 WAYS: dict[str, Callable[[sa.Engine], Any]] = {
     "connect": lambda engine: engine.connect(),
     "session": lambda engine: Session(engine).scalar(sa.text("SELECT 1")),
@@ -31,15 +31,6 @@ WAYS: dict[str, Callable[[sa.Engine], Any]] = {
 }
 # A pool of the default size, and its overflow.
 LIMIT = 15
-
-
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest) -> sa.URL:
-    """Return a fresh database's address, for each driver."""
-    driver: str = request.param
-    fixture = "mariadb_url" if driver.startswith("mysql") else "postgresql_url"
-    found: sa.URL = request.getfixturevalue(fixture)
-    return found.set(drivername=driver)
 
 
 class Doorman(TCPProxy):
@@ -75,11 +66,11 @@ class StartingServer(Doorman):
 
 
 @pytest.fixture
-def doorman(url: sa.URL) -> Iterator[Doorman]:
+def doorman(driver_url: sa.URL) -> Iterator[Doorman]:
     """Stand before the database."""
-    assert url.host is not None
-    assert url.port is not None
-    with Doorman(url.host, url.port) as doorman:
+    assert driver_url.host is not None
+    assert driver_url.port is not None
+    with Doorman(driver_url.host, driver_url.port) as doorman:
         yield doorman
 
 
@@ -157,11 +148,11 @@ def outage(engine: sa.Engine, doorman: Doorman, seconds: float) -> dict[str, Any
 
 
 class TestManyThreads:
-    @pytest.mark.parametrize("url", DRIVERS[:2], indirect=True)
+    @pytest.mark.parametrize("driver_url", REQUIRED_DRIVERS[:2], indirect=True)
     def test_one_of_them_tries_and_nobody_storms_the_door(
-        self, url: sa.URL, doorman: Doorman
+        self, driver_url: sa.URL, doorman: Doorman
     ) -> None:
-        with guarded_engine(url.set(port=doorman.port)) as engine:
+        with guarded_engine(driver_url.set(port=doorman.port)) as engine:
             found = outage(engine, doorman, 6)
             print(found)
             assert found["busiest second, after the first"] <= 10
@@ -187,8 +178,10 @@ class TestManyThreads:
 
 
 class TestOne:
-    def test_a_short_outage_is_not_noticed(self, url: sa.URL, doorman: Doorman) -> None:
-        with guarded_engine(url.set(port=doorman.port)) as engine:
+    def test_a_short_outage_is_not_noticed(
+        self, driver_url: sa.URL, doorman: Doorman
+    ) -> None:
+        with guarded_engine(driver_url.set(port=doorman.port)) as engine:
             first = checked_out_id(engine)
             doorman.is_closed = True
             doorman.cut()
@@ -200,9 +193,9 @@ class TestOne:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_the_error_says_since_when_how_often_and_when_last(
-        self, way: str, url: sa.URL
+        self, way: str, driver_url: sa.URL
     ) -> None:
-        closed = url.set(port=free_port())
+        closed = driver_url.set(port=free_port())
         with guarded_engine(closed, POOLGUARD_CONNECT_RETRY=0.3) as engine:
             expected: type[Exception] = DatabaseUnavailable
             if way == "raw":
@@ -220,9 +213,9 @@ class TestOne:
             assert isinstance(caught.value.orig, driver.OperationalError)
 
     def test_a_wrong_password_is_not_tried_again(
-        self, url: sa.URL, doorman: Doorman
+        self, driver_url: sa.URL, doorman: Doorman
     ) -> None:
-        wrong = url.set(port=doorman.port, password="wrong")
+        wrong = driver_url.set(port=doorman.port, password="wrong")
         with guarded_engine(wrong) as engine:
             with pytest.raises(sa.exc.OperationalError) as caught:
                 engine.connect()
@@ -232,20 +225,20 @@ class TestOne:
             assert guarded_pool(engine).checkedout() == 0
 
     def test_without_retries_it_is_tried_once(
-        self, url: sa.URL, doorman: Doorman
+        self, driver_url: sa.URL, doorman: Doorman
     ) -> None:
         config = {"POOLGUARD_CONNECT_RETRY": 0}
         doorman.is_closed = True
-        with guarded_engine(url.set(port=doorman.port), **config) as engine:
+        with guarded_engine(driver_url.set(port=doorman.port), **config) as engine:
             with pytest.raises(DatabaseUnavailable, match="tried once"):
                 engine.connect()
             doorman.is_closed = False
             time.sleep(0.1)
             checked_out_id(engine)
 
-    def test_the_pools_own_timeout_is_the_limit(self, url: sa.URL) -> None:
+    def test_the_pools_own_timeout_is_the_limit(self, driver_url: sa.URL) -> None:
         config = {"POOLGUARD_POOL_TIMEOUT": 0.2, "POOLGUARD_CONNECT_RETRY": 60}
-        with guarded_engine(url.set(port=free_port()), **config) as engine:
+        with guarded_engine(driver_url.set(port=free_port()), **config) as engine:
             began = time.monotonic()
             with pytest.raises(DatabaseUnavailable):
                 engine.connect()
@@ -284,14 +277,16 @@ class TestServers:
             server.start()
             assert waiting.result(30)
 
-    @pytest.mark.parametrize("url", DRIVERS[1:], indirect=True)
-    def test_a_server_that_starts_up_is_waited_for(self, url: sa.URL) -> None:
-        assert url.host is not None
-        assert url.port is not None
+    @pytest.mark.parametrize("driver_url", POSTGRESQL_DRIVERS, indirect=True)
+    def test_a_server_that_starts_up_is_waited_for(self, driver_url: sa.URL) -> None:
+        assert driver_url.host is not None
+        assert driver_url.port is not None
         with (
-            StartingServer(url.host, url.port) as server,
+            StartingServer(driver_url.host, driver_url.port) as server,
             guarded_engine(
-                url.set(port=server.port).update_query_dict({"sslmode": "disable"})
+                driver_url.set(port=server.port).update_query_dict(
+                    {"sslmode": "disable"}
+                )
             ) as engine,
             ThreadPoolExecutor(1) as executor,
         ):
