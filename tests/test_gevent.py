@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
-from tests.support.app_server import REPOSITORY
+from tests.support.programs import run_program
 
 
 def run(url: URL, scenario: str, **config: Any) -> dict[str, Any]:
     """Return what the program found."""
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.apps.greenlets"),
-            *(url.render_as_string(hide_password=False), scenario, json.dumps(config)),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
+    address = url.render_as_string(hide_password=False)
+    return run_program("greenlets", address, scenario, json.dumps(config))
 
 
 class TestStruck:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
-from tests.support.app_server import REPOSITORY
+from tests.support.programs import run_program
 
 
 def run(url: URL, scenario: str) -> dict[str, Any]:
     """Return what the program found; nothing may be out or waiting in the end."""
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.apps.waiting_greenlets"),
-            *(url.render_as_string(), scenario),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
+    found = run_program("waiting_greenlets", str(url), scenario)
     assert (found["out"], found["holdings"], found["waiting"]) == (0, 0, [0, 0])
     return found
 

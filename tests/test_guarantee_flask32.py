@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-import subprocess
-import sys
 from typing import Any
 
 import flask.globals
@@ -15,7 +12,7 @@ from flask.ctx import AppContext
 from sqlalchemy import URL
 
 from tests.conftest import Database
-from tests.support.app_server import REPOSITORY
+from tests.support.programs import run_program
 from tests.support.shop import (
     Shop,
     Witness,
@@ -125,15 +122,7 @@ class TestMergedContexts:
     def test_everything_comes_back_and_requests_are_named(
         self, sqlite_url: URL
     ) -> None:
-        result = subprocess.run(
-            [sys.executable, "-m", "tests.apps.merged_contexts", str(sqlite_url)],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert result.returncode == 0, result.stderr
-        assert json.loads(result.stdout) == {
+        assert run_program("merged_contexts", str(sqlite_url)) == {
             "endpoint": "misuse",
             "nested": "nested",
             "out": [0, 0, 0],
