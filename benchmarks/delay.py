@@ -89,7 +89,7 @@ def round_trips(url: sa.URL, mode: str) -> dict[str, float]:
     found = {}
     for kind in KINDS:
         with (
-            CountingProxy(str(url.host), int(url.port or 0)) as proxy,
+            CountingProxy.before(url) as proxy,
             engines(url.set(port=proxy.port), kind, **MODES[mode]) as (app, made),
             app.test_request_context("/"),
         ):

@@ -26,9 +26,7 @@ BOUND = 15.0
 @pytest.fixture
 def proxy(driver_url: sa.URL) -> Iterator[TCPProxy]:
     """Give a proxy before the database."""
-    assert driver_url.host is not None
-    assert driver_url.port is not None
-    with TCPProxy(driver_url.host, driver_url.port) as proxy:
+    with TCPProxy.before(driver_url) as proxy:
         yield proxy
 
 

@@ -48,7 +48,7 @@ def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     product = "mariadb" if driver.startswith("mysql") else "postgresql"
     url = request.getfixturevalue(f"{product}_url").set(drivername=driver)
     database = Database(url, request.getfixturevalue(product))
-    with TCPProxy(url.host, url.port) as proxy:
+    with TCPProxy.before(url) as proxy:
         address = url.set(port=proxy.port).render_as_string(hide_password=False)
         with subprocess.Popen(
             [

@@ -139,10 +139,7 @@ class Firewall(TCPProxy):
 @pytest.fixture
 def firewall(served_database: Database) -> Iterator[Firewall]:
     """Stand before the database."""
-    url = served_database.url
-    assert url.host is not None
-    assert url.port is not None
-    with Firewall(url.host, url.port) as firewall:
+    with Firewall.before(served_database.url) as firewall:
         yield firewall
 
 

@@ -20,7 +20,7 @@ from flask_poolguard.errors import DatabaseUnavailable
 from tests.conftest import Database
 from tests.support.drivers import POSTGRESQL_DRIVERS, REQUIRED_DRIVERS
 from tests.support.guarded_app import checked_out_id, guarded_engine, guarded_pool
-from tests.support.proxy import HOST, TCPProxy
+from tests.support.proxy import TCPProxy
 from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import free_port, wait_until
 
@@ -68,9 +68,7 @@ class StartingServer(Doorman):
 @pytest.fixture
 def doorman(driver_url: sa.URL) -> Iterator[Doorman]:
     """Stand before the database."""
-    assert driver_url.host is not None
-    assert driver_url.port is not None
-    with Doorman(driver_url.host, driver_url.port) as doorman:
+    with Doorman.before(driver_url) as doorman:
         yield doorman
 
 
@@ -167,8 +165,7 @@ class TestManyThreads:
     def test_without_retries_they_do_not_storm_it_either(
         self, mariadb_url: sa.URL
     ) -> None:
-        assert mariadb_url.port is not None
-        with Doorman(HOST, mariadb_url.port) as doorman:
+        with Doorman.before(mariadb_url) as doorman:
             config = {"POOLGUARD_CONNECT_RETRY": 0}
             with guarded_engine(mariadb_url.set(port=doorman.port), **config) as engine:
                 found = outage(engine, doorman, 2)
@@ -279,10 +276,8 @@ class TestServers:
 
     @pytest.mark.parametrize("driver_url", POSTGRESQL_DRIVERS, indirect=True)
     def test_a_server_that_starts_up_is_waited_for(self, driver_url: sa.URL) -> None:
-        assert driver_url.host is not None
-        assert driver_url.port is not None
         with (
-            StartingServer(driver_url.host, driver_url.port) as server,
+            StartingServer.before(driver_url) as server,
             guarded_engine(
                 driver_url.set(port=server.port).update_query_dict(
                     {"sslmode": "disable"}

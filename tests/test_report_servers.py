@@ -196,7 +196,7 @@ class TestServersThatDoNotAnswer:
     def test_are_asked_again_once_they_are_back(
         self, make_shop: MakeShop, mariadb_url: URL
     ) -> None:
-        with TCPProxy(str(mariadb_url.host), int(mariadb_url.port or 0)) as proxy:
+        with TCPProxy.before(mariadb_url) as proxy:
             shop = make_shop(default=create_engine(mariadb_url.set(port=proxy.port)))
             proxy.drop()
             assert server_in(shop.report()).reachable is False

@@ -9,6 +9,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Self
 
+from sqlalchemy import URL
+
 HOST = "127.0.0.1"
 # How long a thread that is told to end may take, in seconds.
 JOIN_SECONDS = 5.0
@@ -131,6 +133,13 @@ class TCPProxy(Listener):
         self._flowing = threading.Event()
         self._flowing.set()
         super().__init__()
+
+    @classmethod
+    def before(cls, url: URL) -> Self:
+        """Start to listen, before the server of a database."""
+        assert url.host is not None
+        assert url.port is not None
+        return cls(url.host, url.port)
 
     def drop(self) -> None:
         """Become a black hole: connections stay open and nothing comes through.
