@@ -67,13 +67,9 @@ class TestFileno:
             connection.close()
             assert self.is_closed(fileno)
 
-    @pytest.mark.parametrize("drivername", REQUIRED_DRIVERS)
-    def test_the_driver_found_it_closed(
-        self, drivername: str, request: pytest.FixtureRequest
-    ) -> None:
-        product = "mariadb" if drivername.startswith("mysql") else "postgresql"
-        server: DatabaseServer = request.getfixturevalue(product)
-        url = request.getfixturevalue(f"{product}_url").set(drivername=drivername)
+    @pytest.mark.parametrize("driver_database", REQUIRED_DRIVERS, indirect=True)
+    def test_the_driver_found_it_closed(self, driver_database: FreshDatabase) -> None:
+        server, url = driver_database.running_server, driver_database.url
         family = for_dialect(url.get_backend_name())
         with driver_connection(url) as connection:
             fileno = family.fileno_of(connection)

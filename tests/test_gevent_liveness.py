@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import database_by
 from tests.support.app_server import REPOSITORY
 from tests.support.proxy import TCPProxy
 from tests.support.waiting import wait_until
@@ -45,11 +45,10 @@ class Conversation:
 def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """Go through the program's steps; return what it found."""
     driver, cooperates = request.param
-    product = "mariadb" if driver.startswith("mysql") else "postgresql"
-    url = request.getfixturevalue(f"{product}_url").set(drivername=driver)
-    database = Database(url, request.getfixturevalue(product))
-    with TCPProxy.before(url) as proxy:
-        address = url.set(port=proxy.port).render_as_string(hide_password=False)
+    database = database_by(driver, request)
+    with TCPProxy.before(database.url) as proxy:
+        url = database.url.set(port=proxy.port)
+        address = url.render_as_string(hide_password=False)
         with subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.apps.gevent_liveness"),
