@@ -20,6 +20,7 @@ from tests.support.shop import (
     Shop,
     Step,
     Witness,
+    name_of,
     raises,
     take_connection,
     take_db_session,
@@ -36,11 +37,6 @@ def shop(database: Database, caplog: pytest.LogCaptureFixture) -> Iterator[Shop]
     caplog.set_level(logging.CRITICAL, LOGGER)
     with Shop(database.url) as shop:
         yield shop
-
-
-def name_of(value: Any) -> str:
-    """Return the name of a function, for the ids of tests."""
-    return str(value.__name__)
 
 
 class TestAsyncViews:

@@ -21,6 +21,7 @@ from werkzeug.debug import DebuggedApplication
 from werkzeug.test import Client
 
 from tests.conftest import Database
+from tests.support.servers import DatabaseServer
 from tests.support.shop import (
     SEED,
     WAYS,
@@ -29,6 +30,7 @@ from tests.support.shop import (
     Witness,
     add_database,
     add_guard,
+    name_of,
     raises,
     take_connection,
     take_db_session,
@@ -74,11 +76,6 @@ def add_functions(shop: Shop) -> None:
     app.teardown_appcontext(fail_in("teardown_appcontext"))
     request_tearing_down.connect(fail_in("request_tearing_down"), app)
     appcontext_tearing_down.connect(fail_in("appcontext_tearing_down"), app)
-
-
-def name_of(value: Any) -> str:
-    """Return the name of a function, for the ids of tests."""
-    return str(value.__name__)
 
 
 def misuse_view(shop: Shop, *takes: Step) -> None:
@@ -225,6 +222,14 @@ def take_reading_connection(shop: Shop) -> None:
     connection.scalar(text("SELECT COUNT(*) FROM item"))
 
 
+def kill_held_session(shop: Shop, server: DatabaseServer) -> None:
+    """End the session of the one connection that is out."""
+    (holding,) = shop.ledger.out.values()
+    number = shop.ledger.database.server_id(holding.record.dbapi_connection)
+    assert number is not None
+    server.kill_session(number)
+
+
 class TestKilledConnection:
     """`session.remove()` raises, because the server closed the connection."""
 
@@ -237,10 +242,7 @@ class TestKilledConnection:
             @shop.route
             def misuse() -> str:
                 take_db_session(shop)
-                (holding,) = shop.ledger.out.values()
-                number = shop.ledger.database.server_id(holding.record.dbapi_connection)
-                assert number is not None
-                server.kill_session(number)
+                kill_held_session(shop, server)
                 return "taken"
 
             @shop.route
@@ -277,10 +279,7 @@ class TestKilledConnection:
             @shop.route
             def misuse() -> str:
                 take_db_session(shop)
-                (holding,) = shop.ledger.out.values()
-                number = shop.ledger.database.server_id(holding.record.dbapi_connection)
-                assert number is not None
-                served_database.running_server.kill_session(number)
+                kill_held_session(shop, served_database.running_server)
                 ran.clear()
                 return "taken"
 
@@ -300,10 +299,7 @@ class TestKilledConnection:
             @shop.route
             def misuse() -> str:
                 take_connection(shop)
-                (holding,) = shop.ledger.out.values()
-                number = shop.ledger.database.server_id(holding.record.dbapi_connection)
-                assert number is not None
-                server.kill_session(number)
+                kill_held_session(shop, server)
                 return "taken"
 
             assert shop.client.get("/misuse").text == "taken"

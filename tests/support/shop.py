@@ -283,3 +283,8 @@ WAYS: tuple[Step, ...] = (
     take_raw_connection,
     take_other_bind,
 )
+
+
+def name_of(value: Any) -> str:
+    """Return the name of a function, for the ids of tests."""
+    return str(value.__name__)
