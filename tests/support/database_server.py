@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 import uuid
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL
 
-from tests.support.private_server import PrivateServer
+from tests.support.private_server import PrivateServer, ServerError
+from tests.support.processes import account_arguments
+from tests.support.templates import copy_template
 from tests.support.waiting import wait_until
 
 # The account of the apps under test. The password is one that no other text
@@ -89,6 +94,34 @@ class DatabaseServer(PrivateServer):
 
     def _ask(self) -> None:
         self.query("SELECT 1")
+
+    def _copy_template(self, program: str, command: list[str], made: Path) -> None:
+        """Copy the first state of the data, which a command makes once.
+
+        :param program: the path that tells one version's data from another's.
+        :param made: the folder that the command makes.
+        """
+        account = self._account()
+
+        def make(folder: Path) -> None:
+            # Made where the account may write, moved to where it may not.
+            result = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                cwd=self.folder,
+                check=False,
+                **account_arguments(account),
+            )
+            if result.returncode:
+                raise ServerError(
+                    f"{command[0]} failed:\n{result.stdout}{result.stderr}"
+                )
+            subprocess.run(["cp", "-Rp", str(made), str(folder)], check=True)
+            shutil.rmtree(made)
+
+        name = program.strip("/").replace("/", "-")
+        copy_template(name, make, self.folder / "data")
 
     # What each product does its own way
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pwd
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pymysql
 
 from tests.support.database_server import APP_PASSWORD, APP_USER, DatabaseServer
-from tests.support.private_server import MissingServerError, ServerError
-from tests.support.processes import account_arguments, service_account
-from tests.support.templates import copy_template
+from tests.support.private_server import MissingServerError
+from tests.support.processes import service_account
 
 REMEDY = "Install it: apt-get install mariadb-server (as root)."
 # Debian keeps servers out of a user's PATH.
@@ -87,30 +85,13 @@ class MariaDBServer(DatabaseServer):
     def _copy_data(self) -> None:
         server = self._program("mariadbd")
         install = self._program("mariadb-install-db")
-        account = self._account()
-
-        def make(folder: Path) -> None:
-            # Made where the account may write, moved to where it may not.
-            made = self.folder / "template"
-            result = subprocess.run(
-                [
-                    *(install, "--no-defaults", f"--datadir={made}"),
-                    *("--auth-root-authentication-method=normal", "--skip-test-db"),
-                    *("--skip-name-resolve", "--innodb-log-file-size=4M"),
-                ],
-                capture_output=True,
-                text=True,
-                cwd=self.folder,
-                check=False,
-                **account_arguments(account),
-            )
-            if result.returncode:
-                raise ServerError(f"{install} failed:\n{result.stdout}{result.stderr}")
-            subprocess.run(["cp", "-Rp", str(made), str(folder)], check=True)
-            shutil.rmtree(made)
-
-        name = server.strip("/").replace("/", "-")
-        copy_template(name, make, self.folder / "data")
+        made = self.folder / "template"
+        command = [
+            *(install, "--no-defaults", f"--datadir={made}"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db"),
+            *("--skip-name-resolve", "--innodb-log-file-size=4M"),
+        ]
+        self._copy_template(server, command, made)
 
     def _command(self) -> list[str | Path]:
         tls: dict[str, str | int] = {}

@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 import psycopg2
 
 from tests.support.database_server import APP_PASSWORD, APP_USER, DatabaseServer
-from tests.support.private_server import MissingServerError, ServerError
-from tests.support.processes import account_arguments, service_account
-from tests.support.templates import copy_template
+from tests.support.private_server import MissingServerError
+from tests.support.processes import service_account
 
 REMEDY = "Install it: apt-get install postgresql (as root)."
 # Debian keeps each version in a folder of its own, none of them in PATH.
@@ -109,31 +108,14 @@ class PostgreSQLServer(DatabaseServer):
     def _copy_data(self) -> None:
         if self._bin_dir is None:
             self._bin_dir = find_bin_dir()
-        initdb = self._bin_dir / "initdb"
-        account = self._account()
-
-        def make(folder: Path) -> None:
-            # Made where the account may write, moved to where it may not.
-            made = self.folder / "template"
-            result = subprocess.run(
-                [
-                    *(initdb, f"--pgdata={made}", f"--username={self.admin_user}"),
-                    *("--auth-local=trust", "--auth-host=scram-sha-256"),
-                    *("--encoding=UTF8", "--no-locale", "--no-sync"),
-                ],
-                capture_output=True,
-                text=True,
-                cwd=self.folder,
-                check=False,
-                **account_arguments(account),
-            )
-            if result.returncode:
-                raise ServerError(f"{initdb} failed:\n{result.stdout}{result.stderr}")
-            subprocess.run(["cp", "-Rp", str(made), str(folder)], check=True)
-            shutil.rmtree(made)
-
-        name = str(self._bin_dir).strip("/").replace("/", "-")
-        copy_template(name, make, self.folder / "data")
+        initdb = str(self._bin_dir / "initdb")
+        made = self.folder / "template"
+        command = [
+            *(initdb, f"--pgdata={made}", f"--username={self.admin_user}"),
+            *("--auth-local=trust", "--auth-host=scram-sha-256"),
+            *("--encoding=UTF8", "--no-locale", "--no-sync"),
+        ]
+        self._copy_template(str(self._bin_dir), command, made)
 
     def _command(self) -> list[str | Path]:
         assert self._bin_dir is not None
