@@ -192,7 +192,7 @@ class TestNoneInUse:
     ) -> None:
         config: dict[str, Any] = {"POOLGUARD_CONNECT_RETRY": 0.3}
         with guarded_engine(served_database.url, **config) as engine:
-            with pytest.raises(DatabaseUnavailable, match=r"tried \d+ times"):
+            with pytest.raises(DatabaseUnavailable, match=r"tried (once|\d+ times)"):
                 engine.connect()
             assert guarded_pool(engine).checkedout() == 0
 
