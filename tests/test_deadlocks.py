@@ -16,7 +16,7 @@ from flask_poolguard.errors import PoolDeadlock
 from flask_poolguard.pool import GuardedPool
 from flask_poolguard.tracking.ledger import PoolLedger
 from tests.support.guarded_app import guarded_pool
-from tests.support.people import SECONDS, Stop, people
+from tests.support.people import SECONDS, Person, Stop, Struck, people
 from tests.support.waiting import wait_until
 from tests.test_ledger import Books
 
@@ -214,7 +214,7 @@ class TestNotFound:
         thread.start()
         thread.join()
         with people(books.engine, 1) as (nested,):
-            nested.take()
+            nested.begin(books.app).take()
             asked = nested.ask()
             assert searched(verdicts, 1) == [False]
             kept.pop().close()
@@ -226,7 +226,7 @@ class TestNotFound:
         books = make_books(2)
         stop = Stop()
         with people(books.engine, 2) as (nested, connecting):
-            nested.take()
+            nested.begin(books.app).take()
             event.listen(books.engine, "do_connect", stop, once=True)
             connected = connecting.start(connecting._take)
             stop.until_reached()
@@ -244,7 +244,7 @@ class TestNotFound:
         books = make_books(1)
         stop = Stop()
         with people(books.engine, 2) as (holder, connecting):
-            holder.take()
+            holder.begin(books.app).take()
             books.engine.dispose()
             event.listen(books.engine, "do_connect", stop, once=True)
             connected = connecting.start(connecting._take)
@@ -367,24 +367,83 @@ class TestNotFound:
 
 
 class TestMoment:
-    def test_who_is_served_just_then_does_not_fail(
-        self, make_books: MakeBooks, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        books = make_books(2)
-        pool = guarded_pool(books.engine)
-        fail = pool._pool.fail
+    @pytest.fixture
+    def books(self, make_books: MakeBooks) -> Books:
+        """Guard a pool of two."""
+        return make_books(2)
+
+    @pytest.fixture
+    def nearly(self, books: Books) -> Iterator[tuple[Person, Person]]:
+        """Give two with one connection each, of whom the older asks for another."""
         with people(books.engine, 2) as (older, younger):
             older.begin(books.app).take()
             younger.begin(books.app).take()
             asked = older.ask()
-
-            def fail_late(*arguments: Any) -> bool:
-                # From another thread, as an app may do, or a collection.
-                older.connections.pop(0).close()
-                return fail(*arguments)
-
-            monkeypatch.setattr(pool._pool, "fail", fail_late)
-            with pytest.raises(PoolDeadlock):
-                younger.take()
+            yield older, younger
             asked.result(SECONDS)
+
+    def test_who_is_served_just_then_does_not_fail(
+        self,
+        books: Books,
+        nearly: tuple[Person, Person],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        handoff = guarded_pool(books.engine)._pool
+        fail = handoff.fail
+        failed: list[bool] = []
+
+        def fail_late(*arguments: Any) -> bool:
+            # Both come back from another thread, as an app may do, or a collection:
+            # the first goes to the older one, the second to the one that is to fail.
+            for each in nearly:
+                each.connections.pop(0).close()
+            failed.append(fail(*arguments))
+            return failed[-1]
+
+        monkeypatch.setattr(handoff, "fail", fail_late)
+        _, younger = nearly
+        younger.take()
+        assert failed == [False]
+        assert books.ledger.figure("timeouts") == 0
+
+    def test_another_who_is_served_just_then_saves_nobody(
+        self,
+        books: Books,
+        nearly: tuple[Person, Person],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        handoff = guarded_pool(books.engine)._pool
+        fail = handoff.fail
+        older, younger = nearly
+
+        def fail_late(*arguments: Any) -> bool:
+            older.connections.pop(0).close()
+            return fail(*arguments)
+
+        monkeypatch.setattr(handoff, "fail", fail_late)
+        with pytest.raises(PoolDeadlock):
+            younger.take()
         assert books.ledger.figure("timeouts") == 1
+
+    def test_a_strike_while_one_looks_loses_nothing(
+        self,
+        books: Books,
+        nearly: tuple[Person, Person],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        handoff = guarded_pool(books.engine)._pool
+        claims, strikes = handoff.claims, [Struck()]
+
+        def struck() -> Any:
+            found = claims()
+            if strikes:
+                raise strikes.pop()
+            return found
+
+        monkeypatch.setattr(handoff, "claims", struck)
+        _, younger = nearly
+        with pytest.raises(Struck):
+            younger.take()
+        assert strikes == []
+        assert len(handoff.waiting) == 1
+        younger.give_back()

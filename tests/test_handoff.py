@@ -18,7 +18,7 @@ from flask_poolguard.pool.handoff import HandOff, Waiter
 from flask_poolguard.pool.observer import Asked
 from flask_poolguard.pool.record import GuardedRecord
 from tests.support.guarded_app import guarded_pool
-from tests.support.people import SECONDS, Person, Stop, people
+from tests.support.people import SECONDS, Person, Stop, Struck, people
 
 # Longer than any test may take: who is served in spite of it was woken.
 FOR_EVER = 600.0
@@ -206,9 +206,9 @@ def fail_to_reset(person: Person, engine: sa.Engine) -> None:
 def end_the_thread(person: Person, engine: sa.Engine) -> None:
     """Give the connection back from another thread, after its own has ended."""
     connection = person.connections.pop()
-    person._executor.shutdown()
+    person.end_thread()
     connection.close()
-    person._executor = Person(engine)._executor
+    person.begin_thread()
 
 
 WAYS = (
@@ -334,10 +334,6 @@ class TestComingFree:
         engine.dispose()
 
 
-class Struck(BaseException):
-    """Strikes a thread, as a signal's handler or gevent.Timeout does."""
-
-
 class TestLastMoment:
     """A connection that is handed over in the moment in which its waiter leaves."""
 
@@ -414,7 +410,7 @@ class TestLastMoment:
             asked.result(SECONDS)
         assert_whole(engine)
 
-    @pytest.mark.parametrize("name", ["enqueue", "claims", "wait", "withdraw"])
+    @pytest.mark.parametrize("name", ["enqueue", "wait", "withdraw"])
     def test_a_strike_at_any_step_loses_nothing(
         self, name: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -432,10 +428,9 @@ class TestLastMoment:
         with people(engine, 2) as (holder, asking):
             holder.take()
             monkeypatch.setattr(HandOff, name, struck)
-            # Nobody asks for the claims unless somebody keeps books.
-            expected = exc.TimeoutError if name == "claims" else Struck
-            with pytest.raises(expected):
+            with pytest.raises(Struck):
                 asking.do(engine.connect)
+            assert strikes == []
             assert pool.waiting == 0
         assert_whole(engine)
 

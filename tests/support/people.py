@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from flask import Flask
@@ -17,8 +18,14 @@ from tests.support.waiting import wait_until
 
 T = TypeVar("T")
 
+_Task = tuple[Future[Any], Callable[[], Any]]
+
 # Long enough for the slowest machine; nobody waits so long unless a test fails.
 SECONDS = 20.0
+
+
+class Struck(BaseException):
+    """Strikes a thread, as a signal's handler or gevent.Timeout does."""
 
 
 class Person:
@@ -28,7 +35,8 @@ class Person:
         self.engine = engine
         self.connections: list[Connection] = []
         self._contexts = ExitStack()
-        self._executor = ThreadPoolExecutor(1, "person")
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self.begin_thread()
 
     @property
     def pool(self) -> GuardedPool:
@@ -37,7 +45,9 @@ class Person:
 
     def start(self, work: Callable[[], T]) -> Future[T]:
         """Begin to do something."""
-        return self._executor.submit(work)
+        future: Future[T] = Future()
+        self._tasks.put((future, work))
+        return future
 
     def do(self, work: Callable[[], T]) -> T:
         """Do something and return what came of it."""
@@ -71,10 +81,37 @@ class Person:
 
     def leave(self) -> None:
         """Give back everything, end the task and the thread."""
-        while self.connections:
-            self.give_back()
-        self.do(self._contexts.close)
-        self._executor.shutdown()
+        try:
+            while self.connections:
+                self.give_back()
+            self.do(self._contexts.close)
+        except BaseException:
+            self._tasks.put(None)
+            raise
+        self.end_thread()
+
+    def begin_thread(self) -> None:
+        """Have a thread; all that is done is done in it."""
+        # A daemon: where a test fails it may wait for a connection for ever, and the
+        # interpreter would wait for it in the end.
+        self._thread = threading.Thread(target=self._work, name="person", daemon=True)
+        self._thread.start()
+
+    def end_thread(self) -> None:
+        """End the thread, and be sure of it."""
+        self._tasks.put(None)
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive(), "still at work"
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, work = task
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            # Whatever was in it is not to be kept by this frame.
+            del task, future, work
 
     def _take(self) -> None:
         self.connections.append(self.engine.connect())
