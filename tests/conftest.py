@@ -14,6 +14,7 @@ from flask import has_app_context, has_request_context
 from sqlalchemy import URL
 
 from flask_poolguard.pool import housekeeper
+from flask_poolguard.pool.housekeeper import Housekeeper
 from tests.support import leftovers, not_tested, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.postgresql13 import fetch_bin_dir
@@ -93,6 +94,16 @@ def nothing_left_behind(
         left = leftovers.wait_for_none(before)
         if left:
             pytest.fail("This test left behind:\n  " + "\n  ".join(left))
+
+
+@pytest.fixture
+def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
+    """Return a housekeeper whose thread never runs, as in uWSGI without threads."""
+    alone = Housekeeper()
+    monkeypatch.setattr(alone, "start", lambda: None)
+    for user in ("pool.guarded", "tracking.ledger"):
+        monkeypatch.setattr(f"flask_poolguard.{user}.housekeeper", alone)
+    return alone
 
 
 # Servers, one of each kind per xdist worker, started when first needed
@@ -196,9 +207,3 @@ def driver_database(request: pytest.FixtureRequest) -> Database:
 def driver_url(request: pytest.FixtureRequest) -> URL:
     """Return the URL of a fresh database, by each driver that the tests require."""
     return database_by(request.param, request).url
-
-
-@pytest.fixture
-def database_url(database: Database) -> URL:
-    """Return the URL of a fresh database on each product in turn."""
-    return database.url

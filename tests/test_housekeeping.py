@@ -44,16 +44,6 @@ def busy_housekeeper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HOUSEKEEPER_MODULE, "PERIOD", 0.05)
 
 
-@pytest.fixture
-def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
-    """Return a housekeeper whose thread never runs, as in uWSGI without threads."""
-    alone = Housekeeper()
-    monkeypatch.setattr(alone, "start", lambda: None)
-    for user in ("pool.guarded", "tracking.ledger"):
-        monkeypatch.setattr(f"flask_poolguard.{user}.housekeeper", alone)
-    return alone
-
-
 def books_of(engine: sa.Engine) -> PoolLedger:
     """Return the books of an engine's pool."""
     ledger = ledger_of(engine)
@@ -101,9 +91,10 @@ class TestMaxIdle:
                 lambda: not server.session_ids(database=url.database), what="its end"
             )
             assert (pool.checkedin(), pool.checkedout()) == (0, 0)
-            checked_out_id(engine)
             assert closed(engine) == {"idle": 2}
+            assert checked_out_id(engine) != kept
 
+    @pytest.mark.usefixtures("threadless")
     def test_what_is_needed_stays(self, served_database: Database) -> None:
         with guarded_engine(served_database.url, POOLGUARD_MAX_IDLE=10) as engine:
             clock = Clock().of(engine)
@@ -113,6 +104,7 @@ class TestMaxIdle:
                 guarded_pool(engine).tend()
                 assert checked_out_id(engine) == first
 
+    @pytest.mark.usefixtures("threadless")
     def test_without_it_nothing_is_closed(self, served_database: Database) -> None:
         with guarded_engine(served_database.url) as engine:
             clock = Clock().of(engine)
@@ -122,6 +114,7 @@ class TestMaxIdle:
             assert checked_out_id(engine) == first
 
 
+@pytest.mark.usefixtures("threadless")
 class TestEveryClosedConnectionHasOneReason:
     def test_its_time_was_up(self, postgresql_url: sa.URL) -> None:
         with guarded_engine(postgresql_url, POOLGUARD_IDLE_LIMIT=60) as engine:
@@ -183,6 +176,7 @@ class TestEveryClosedConnectionHasOneReason:
             assert not sessions
 
 
+@pytest.mark.usefixtures("threadless")
 class TestRounds:
     def test_no_connection_is_pinged_however_long_it_idles(
         self, served_database: Database, monkeypatch: pytest.MonkeyPatch
@@ -200,7 +194,6 @@ class TestRounds:
 
     def test_one_that_has_spoken_is_asked_and_stays(
         self,
-        threadless: Housekeeper,
         postgresql: DatabaseServer,
         postgresql_url: sa.URL,
         monkeypatch: pytest.MonkeyPatch,
@@ -264,9 +257,11 @@ class TestRounds:
                     executor.submit(lambda: [checked_out_id(engine) for _ in range(50)])
                     for _ in range(6)
                 ]
-                for each in asking:
-                    each.result(60)
-                over.set()
+                try:
+                    for each in asking:
+                        each.result(60)
+                finally:
+                    over.set()
                 tending.result(10)
             assert pool.checkedout() == 0
             engine.dispose()
@@ -315,16 +310,31 @@ class TestHeldForTooLong:
     def test_none_is_never(
         self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
     ) -> None:
-        app = make_app(sqlite_url, POOLGUARD_HELD_WARNING=None)
-        self.hold(app, 0.4)
-        assert warnings_of(caplog) == []
+        engine = engine_of(make_app(sqlite_url, POOLGUARD_HELD_WARNING=None))
+        with engine.connect():
+            assert not self.is_warned_of_after(365 * 24 * 3600, engine)
+        self.hear_no_more(engine, caplog)
 
     def test_one_that_comes_back_in_time_is_not_mentioned(
         self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
     ) -> None:
-        app = make_app(sqlite_url, POOLGUARD_HELD_WARNING=20)
-        self.hold(app, 0.3)
+        engine = engine_of(make_app(sqlite_url, POOLGUARD_HELD_WARNING=2000))
+        with engine.connect():
+            assert not self.is_warned_of_after(1000, engine)
+        self.hear_no_more(engine, caplog)
+
+    def is_warned_of_after(self, seconds: float, engine: sa.Engine) -> bool:
+        """Tell whether the only holder's time is up."""
+        (holding,) = books_of(engine).out.values()
+        holding.taken_at -= seconds
+        books_of(engine).tend()
+        return holding.is_reported
+
+    def hear_no_more(self, engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
+        """Check that nothing is said in the end either."""
+        books_of(engine).tend()
         assert warnings_of(caplog) == []
+        engine.dispose()
 
 
 class TestWithoutThreads:
