@@ -36,7 +36,12 @@ from tests.support.guarded_app import (
     session_id,
     warnings_of,
 )
-from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
+from tests.support.servers import (
+    APP_PASSWORD,
+    DatabaseServer,
+    MariaDBServer,
+    PostgreSQLServer,
+)
 
 URL = "sqlite:////nowhere/shop.sqlite"
 
@@ -557,8 +562,9 @@ class TestPoolClasses:
         assert (facts.size, facts.max_overflow) == (0, -1)
 
     def test_the_password_is_not_among_the_facts(self) -> None:
-        url = "mysql+pymysql://app:s3cret-pw@127.0.0.1:1/shop"
-        assert "s3cret-pw" not in repr(guarded(make_app(url))["default"].ledger.facts)
+        url = f"mysql+pymysql://app:{APP_PASSWORD}@127.0.0.1:1/shop"
+        facts = guarded(make_app(url))["default"].ledger.facts
+        assert APP_PASSWORD not in repr(facts)
 
 
 class TestPreserved:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from flask_poolguard.errors import DatabaseUnavailable, PoolDeadlock
+from flask_poolguard.pool.gate import Gate
+from flask_poolguard.pool.handoff import Waiter
 from tests.conftest import Database
 from tests.support.guarded_app import (
     checked_out_id,
@@ -21,6 +23,7 @@ from tests.support.guarded_app import (
     guarded_pool,
     make_app,
 )
+from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import wait_until
 
 RESERVED: dict[str, dict[str, Any]] = {
@@ -77,6 +80,24 @@ def hammer(engine: sa.Engine, requests: int = 1000, threads: int = 8) -> list[st
     return errors
 
 
+def count_calls(
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    calls: Counter[str],
+    step: str,
+) -> None:
+    """Count how often this thread calls a method from now on."""
+    method, mine = getattr(owner, name), threading.get_ident()
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if threading.get_ident() == mine:
+            calls[step] += 1
+        return method(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, call)
+
+
 class TestInUse:
     """Connections of this pool will come free."""
 
@@ -112,7 +133,7 @@ class TestInUse:
                 fourth.result(10).close()
 
     def test_after_it_recovered_the_pool_grows_without_delay_or_spinning(
-        self, served_database: Database, room: int
+        self, served_database: Database, room: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = {"POOLGUARD_POOL_SIZE": 8, "POOLGUARD_MAX_OVERFLOW": 0}
         set_room(served_database, 1)
@@ -128,10 +149,17 @@ class TestInUse:
                 set_room(served_database, 10)
                 occupant.close()
                 held.callback(first.result(10).close)
-            spent = time.process_time()
+            calls: Counter[str] = Counter()
+            for step, owner, name in (
+                ("goes to the gate", Gate, "connect"),
+                ("tries", engine.dialect, "connect"),
+                ("waits for a turn", threading.Condition, "wait"),
+                ("waits for a record", Waiter, "sleep"),
+            ):
+                count_calls(monkeypatch, owner, name, calls, step)
             for _ in range(7):
                 held.enter_context(engine.connect())
-            assert time.process_time() - spent < 2
+            assert calls == {"goes to the gate": 7, "tries": 7}
 
     def test_the_error_of_one_who_waited_in_vain_says_why(
         self, served_database: Database, room: int
@@ -147,7 +175,7 @@ class TestInUse:
                 sa.exc.TimeoutError, match="The server refuses more"
             ) as caught:
                 engine.connect()
-            assert "s3cret-pw" not in str(caught.value)
+            assert APP_PASSWORD not in str(caught.value)
 
     def test_who_waits_for_its_own_connection_is_told_so_at_once(
         self, served_database: Database, room: int

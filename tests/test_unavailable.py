@@ -17,6 +17,7 @@ from flask_poolguard import (
     PoolGuard,
     PoolTimeout,
 )
+from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import free_port
 
 
@@ -92,7 +93,7 @@ class TestAnswer:
         assert record.exc_info[1] is error
         assert isinstance(error, DatabaseUnavailable)
         assert "no connection since" in str(error)
-        assert "secret" not in str(error)
+        assert APP_PASSWORD not in str(error)
 
     def test_other_errors_of_the_database_stay_500(
         self, postgresql_url: URL, quiet: pytest.LogCaptureFixture
