@@ -163,8 +163,12 @@ class TestPyMySQL:
             for _ in range(2):
                 with engine.connect() as connection:
                     driver: Any = connection.connection.dbapi_connection
-                    limits = (driver._read_timeout, driver._write_timeout)
-                    assert sorted(limits, key=str) == [7, None]
+                    limits = {
+                        "read_timeout": driver._read_timeout,
+                        "write_timeout": driver._write_timeout,
+                    }
+                    others = dict.fromkeys(limits)
+                    assert limits == {**others, name: 7}
                     connection.invalidate()
 
     def test_no_connect_timeout_leaves_everything_to_the_driver(

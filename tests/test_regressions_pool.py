@@ -19,8 +19,9 @@ from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.gate import FIRST_PAUSE
 from tests.conftest import Database
 from tests.support.guarded_app import guarded_engine, guarded_pool
+from tests.support.people import Struck
 from tests.support.servers import PostgreSQLServer
-from tests.support.waiting import free_port
+from tests.support.waiting import free_port, wait_until
 
 
 class TestErrorsOfOtherServers:
@@ -54,12 +55,11 @@ class TestErrorsOfOtherServers:
 
 
 class TestLogging:
-    def test_a_handler_that_raises_costs_no_slot(
-        self, sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.usefixtures("threadless")
+    def test_a_handler_that_raises_costs_no_slot(self, sqlite_url: sa.URL) -> None:
         class Handler(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                raise KeyboardInterrupt
+                raise Struck
 
         app = Flask("noisy")
         app.config.update(POOLGUARD_POOL_SIZE=1, POOLGUARD_MAX_OVERFLOW=0)
@@ -69,15 +69,20 @@ class TestLogging:
         with app.app_context():
             connection = engine.connect()
             (ledger,) = app.extensions["poolguard"].books.ledgers
-            time.sleep(0.01)
+            (holding,) = ledger.out.values()
+            holding.taken_at -= 1
             ledger.tend()
+            assert holding.is_reported
             handler = Handler()
             logging.getLogger("flask_poolguard").addHandler(handler)
             try:
-                connection.close()
+                connection.close()  # which has something to say, and leaves it to:
+                with pytest.raises(Struck):
+                    ledger.tend()
+                engine.connect().close()
             finally:
                 logging.getLogger("flask_poolguard").removeHandler(handler)
-            engine.connect().close()
+            assert guarded_pool(engine).checkedout() == 0
         engine.dispose()
 
     def test_a_handler_that_uses_the_database_is_not_called_again_and_again(
@@ -178,8 +183,7 @@ class TestOutages:
             with ThreadPoolExecutor(1) as executor:
                 held = engine.connect()
                 asked = executor.submit(lambda: engine.connect().close())
-                while not pool.waiting:
-                    time.sleep(0.001)
+                wait_until(lambda: pool.waiting, what="one who waits")
                 time.sleep(0.6 + FIRST_PAUSE)  # longer than CONNECT_RETRY
                 held.invalidate()
                 held.close()
