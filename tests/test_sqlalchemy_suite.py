@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,19 +27,37 @@ Start = Callable[..., SuiteProcess]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
-    """Return a function that starts SQLAlchemy's tests on a kind of pool."""
+def databases(served_server: DatabaseServer) -> Iterator[list[URL]]:
+    """Create two databases on one server, and drop them in the end."""
+    names = [served_server.create_database() for _ in range(2)]
+    yield [served_server.url(database=name) for name in names]
+    for name in names:
+        served_server.drop_database(name)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts SQLAlchemy's tests on a kind of pool.
+
+    What it started ends with the test.
+    """
     try:
         archive = fetch_archive()
     except MissingSuiteError as error:
         not_tested.stop_test(str(error))
 
-    def starter(pool: str, *files: str, url: URL | None = None) -> SuiteProcess:
-        folder = tmp_path / pool
-        folder.mkdir()
-        return SuiteProcess(archive, pool=pool, files=files, url=url, folder=folder)
+    with ExitStack() as started:
 
-    return starter
+        def starter(pool: str, *files: str, url: URL | None = None) -> SuiteProcess:
+            folder = tmp_path / pool
+            folder.mkdir()
+            process = SuiteProcess(
+                archive, pool=pool, files=files, url=url, folder=folder
+            )
+            started.callback(process.stop)
+            return process
+
+        yield starter
 
 
 def assert_like_stock(
@@ -72,16 +91,13 @@ def test_pool_and_reconnect_tests_pass_as_they_do_with_a_queue_pool(
 
 
 def test_reconnect_tests_pass_on_real_servers(
-    start: Start, served_server: DatabaseServer
+    databases: list[URL], start: Start
 ) -> None:
-    names = [served_server.create_database() for _ in range(2)]
     processes = [
-        start(pool, RECONNECT_TESTS, url=served_server.url(database=name))
-        for pool, name in zip((STOCK, GUARDED), names, strict=True)
+        start(pool, RECONNECT_TESTS, url=url)
+        for pool, url in zip((STOCK, GUARDED), databases, strict=True)
     ]
     stock, guarded = (process.finish() for process in processes)
-    for name in names:
-        served_server.drop_database(name)
     assert_like_stock(stock, guarded, [RECONNECT_TESTS], on_server=True)
     # On SQLite these are skipped, or run on a pool of another kind.
     assert guarded.tests("passed") >= {

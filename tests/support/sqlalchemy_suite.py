@@ -184,10 +184,14 @@ class SuiteProcess:
             tail = self._process.log_tail()
             raise AssertionError(f"It took over {RUN_SECONDS} s:\n{tail}") from None
         finally:
-            self._process.stop()
+            self.stop()
         log = self._process.log_text()
         assert self._result.exists(), log
         return SuiteRun(log=log, **json.loads(self._result.read_text()))
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        self._process.stop()
 
 
 def _environment() -> dict[str, str]:
