@@ -148,7 +148,7 @@ class TestClosedByTheDriver:
 
 
 class GarblingPeer(MySQLPeer):
-    """Answers every statement with the bytes that it is given."""
+    """Answers the statement GARBLE with the bytes that it is given."""
 
     answer = b""
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from flask_poolguard.databases import for_dialect
 from tests.support.drivers import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
+from tests.support.waiting import wait_until
 
 MYSQLS = pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
@@ -133,10 +134,14 @@ class TestPostgreSQL:
             with connected(url) as connection:
                 server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
                 server.execute("SELECT pg_reload_conf()")
-                seen = "SHOW default_transaction_read_only"
-                while connection.exec_driver_sql(seen).scalar() != "on":
+
+                def has_heard() -> bool:
+                    seen = "SHOW default_transaction_read_only"
+                    state = connection.exec_driver_sql(seen).scalar()
                     connection.rollback()
-                connection.rollback()
+                    return state == "on"
+
+                wait_until(has_heard, what="the reload")
                 assert write_is_refused_for_good(connection)
 
     def test_the_role_became_read_only(

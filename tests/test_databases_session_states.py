@@ -176,18 +176,23 @@ class TestNothingIsLeftBehind:
     @pytest.mark.usefixtures("process_privilege")
     def test_no_transaction_is_open(self, driver_database: FreshDatabase) -> None:
         url = driver_database.url
+        server = driver_database.running_server
+        make_table(url)
         with session(url) as asking, session(url) as other:
-            asking.states(other)
-            if url.get_backend_name() == "mysql":
-                in_transaction = driver_database.running_server.query(
-                    "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
-                )
-                assert (asking.number,) not in in_transaction
-            else:
-                ((state,),) = driver_database.running_server.query(
+
+            def is_in_transaction() -> bool:
+                if url.get_backend_name() == "mysql":
+                    asked = asking.connection.exec_driver_sql("SELECT @@in_transaction")
+                    return asked.scalar() == 1
+                ((state,),) = server.query(
                     f"SELECT state FROM pg_stat_activity WHERE pid = {asking.number}"
                 )
-                assert state == "idle"
+                return bool(state == "idle in transaction")
+
+            asking.states(other)
+            assert not is_in_transaction()
+            asking.execute("SELECT * FROM notes")
+            assert is_in_transaction()  # it would be seen
 
     @pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
     def test_an_open_transaction_stays_open(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import Engine
 
 from flask_poolguard.pool import learning
 from flask_poolguard.pool.learning import APART, IdleDeaths
@@ -143,6 +144,37 @@ def firewall(served_database: Database) -> Iterator[Firewall]:
         yield firewall
 
 
+class Witness:
+    """Sees for how long a pool's only connection idled when it was found dead.
+
+    :ivar deaths: at least so long, as long as was noted, and at most so long.
+    """
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine = engine
+        self.pool = guarded_pool(engine)
+        self.deaths: list[tuple[float, float, float]] = []
+        self._began = self._ended = self._looked = 0.0
+        died = IdleDeaths.died
+
+        def note(deaths: IdleDeaths, idle: float) -> None:
+            at_least = self._looked - self._ended
+            self.deaths.append((at_least, idle, time.monotonic() - self._began))
+            died(deaths, idle)
+
+        monkeypatch.setattr(IdleDeaths, "died", note)
+
+    def look(self) -> None:
+        """Look after the connection; have another one if it was dead."""
+        self._looked = time.monotonic()
+        self.pool.tend()
+        if not self.pool.checkedin():
+            self._began = time.monotonic()
+            checked_out_id(self.engine)
+            self._ended = time.monotonic()
+
+
+@pytest.mark.usefixtures("threadless")
 class TestOnTheWay:
     def test_a_firewalls_limit_is_learned_named_and_respected(
         self,
@@ -155,17 +187,19 @@ class TestOnTheWay:
         url = served_database.url.set(port=firewall.port)
         with guarded_engine(url) as engine:
             pool = guarded_pool(engine)
+            witness = Witness(engine, monkeypatch)
 
             def learns() -> bool:
-                pool.tend()
-                if not pool.checkedin():
-                    checked_out_id(engine)
+                witness.look()
                 return pool.limits.learned is not None
 
             wait_until(learns, seconds=20, what="the limit")
             limit = pool.limits.learned
             assert limit is not None
-            assert 0.9 < limit < 2.5
+            deaths = witness.deaths[-learning.DEATHS :]
+            assert all(least <= idle <= most for least, idle, most in deaths)
+            # Each is noticed some time after it, so the shortest is the best.
+            assert limit == min(idle for _, idle, _ in deaths)
             (warning,) = warnings_of(caplog)
             assert "POOLGUARD_IDLE_LIMIT" in warning
             assert "die after about" in warning

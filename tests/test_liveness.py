@@ -192,9 +192,7 @@ class TestAlive:
             assert [checked_out_id(engine) for _ in range(3)] == [first] * 3
             assert len(pings) == 1
 
-    def test_many_threads_of_the_system_are_not_needed_for_pings(
-        self, tcp: Line
-    ) -> None:
+    def test_pings_leave_no_descriptors_open(self, tcp: Line) -> None:
         options = {"SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True}}
         with guarded_engine(tcp.url, **options) as engine:
             checked_out_id(engine)

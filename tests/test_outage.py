@@ -219,7 +219,8 @@ class TestOne:
                 engine.connect()
             assert not isinstance(caught.value, DatabaseUnavailable)
             # libpq asks without TLS again if the first refused, on its own account.
-            assert len(doorman.knocks) <= 2
+            most = 2 if engine.dialect.name == "postgresql" else 1
+            assert 1 <= len(doorman.knocks) <= most
             assert guarded_pool(engine).checkedout() == 0
 
     def test_without_retries_it_is_tried_once(

@@ -164,15 +164,19 @@ class TestServer:
         books = Books(served_database.url, pool_size=1, max_overflow=0)
         pool = guarded_pool(books.engine)
 
+        failed: list[object] = []
+
         def fail(*_: object) -> None:
+            failed.append(_)
             raise OSError("no route")
 
         with books.engine.connect():
             pool._timeout = 0.1
             event.listen(books.engine, "do_connect", fail)
             assert "are held by" in str(time_out(books))
+            wait_until(lambda: not pool._inquiry._is_open, what="the answer")
             event.remove(books.engine, "do_connect", fail)
-        wait_until(lambda: not pool._inquiry._is_open, what="the answer")
+        assert len(failed) == 1
         books.engine.dispose()
 
 
