@@ -83,10 +83,14 @@ class TestOutput:
         assert names(pool) == (
             "bind url pool_class size max_overflow checked_out idle overflow waiting"
             " oldest_wait_seconds longest_held_seconds recycle_seconds recycle_source"
-            " peak_checked_out checkouts connects timeouts leaks closed holders"
+            " peak_checked_out checkouts connects timeouts leaks closed usage"
+            " holders"
         )
         assert names(pool["closed"]) == (
             "recycled idle dead overflow invalidated closed detached"
+        )
+        assert names(pool["usage"]) == (
+            "nesting threads inherited waits waited_seconds longest_wait_seconds demand"
         )
         assert names(pool["holders"][0]) == (
             "held_seconds endpoint site thread server_id"
@@ -95,7 +99,7 @@ class TestOutput:
             "bind product reachable idle_timeout_seconds max_connections connections"
             " ours"
         )
-        assert names(report["findings"][0]) == "level code message fix"
+        assert names(report["findings"][0]) == "level code message fix consequence"
 
 
 class TestWatch:

@@ -29,11 +29,14 @@ from flask_poolguard.tracking.layout import (
     REGIONS_OFFSET,
     SLOT,
     STRINGS_OFFSET,
+    USAGE,
+    USE,
 )
 from flask_poolguard.tracking.reader import Search, read_workers
 
 QUEUE_OFFSET = REGIONS_OFFSET + BLOCK.size
-FIRST_SLOT = QUEUE_OFFSET + QUEUE.size
+USAGE_OFFSET = QUEUE_OFFSET + QUEUE.size
+FIRST_SLOT = USAGE_OFFSET + USAGE.size
 # Where a file is not empty.
 PLACES = [
     *range(400),
@@ -236,6 +239,11 @@ class TestADamagedFile:
             (QUEUE_OFFSET, bytes(QUEUE.size)),
             (QUEUE_OFFSET + 8, b"\xff" * 8),
             (QUEUE_OFFSET + 16, b"\xff" * 7 + b"\x7e"),
+            (USAGE_OFFSET, b"\x07"),
+            (USAGE_OFFSET, bytes(USAGE.size)),
+            (USAGE_OFFSET + 8, b"\xff" * 8),
+            (USAGE_OFFSET + 8 + 8 * len(USE), b"\xff" * 8),
+            (USAGE_OFFSET + USAGE.size - 16, b"\xff" * 8),
             (FIRST_SLOT, b"\x07"),
             (FIRST_SLOT + 8, b"\x09"),
             (FIRST_SLOT + 24, b"\xff" * 8),
@@ -297,7 +305,7 @@ class TestAnotherVersionsFile:
         worker.overwrite(7, b"\x09")
         (problem,) = worker.read().problems
         assert problem.kind == "layout"
-        assert problem.reason == "layout 9, not 1"
+        assert problem.reason == "layout 9, not 2"
 
     def test_is_named_so_even_if_its_header_cannot_be_read(
         self, worker: Worker

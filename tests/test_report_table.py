@@ -16,6 +16,7 @@ from flask_poolguard.reports import (
     PoolStatus,
     Report,
     Server,
+    Usage,
     Worker,
 )
 from flask_poolguard.reports.table import render
@@ -41,6 +42,7 @@ POOL = PoolStatus(
     timeouts=4,
     leaks=5,
     closed=Closed(1, 0, 2, 4),
+    usage=Usage(2, 8, 0, 7, 1.5, 0.4, {1: 1200, 9: 34}),
     holders=(Holder(1.25, "shop.checkout", "shop/views.py:88", "Thread-1", 812),),
 )
 WORKER = Worker(4123, "web1", "2026-01-01T00:00:00+00:00", True, 0.2, (POOL,))

@@ -134,7 +134,7 @@ class TestTheReport:
         shop.use()
         with open(shop.app.extensions["poolguard"].books.path, "r+b") as file:
             file.seek(7)
-            file.write(b"\x02")
+            file.write(b"\xfe")
         (finding,) = found(shop.report(), "layout")
         assert f"Worker {os.getpid()}" in finding.message
         assert "Restart" in finding.fix

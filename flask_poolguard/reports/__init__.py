@@ -13,6 +13,7 @@ from .model import (
     PoolStatus,
     Report,
     Server,
+    Usage,
     Worker,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "PoolStatus",
     "Report",
     "Server",
+    "Usage",
     "Worker",
     "make_report",
 ]

@@ -14,7 +14,8 @@ from ..pool import GuardedPool
 from ..tracking.decoding import cut
 from ..tracking.reader import Search, WorkerState, read_workers
 from ..urls import public_url
-from . import findings, hidden, servers, tuning
+from . import hidden, servers
+from .evidence import Evidence
 from .model import (
     SCHEMA_VERSION,
     BindSetting,
@@ -23,6 +24,7 @@ from .model import (
     Report,
     Server,
 )
+from .rules import judge
 from .workers import belong, describe_worker, open_server_ids
 
 if t.TYPE_CHECKING:
@@ -59,14 +61,9 @@ def make_report(
     others = [state for state in states if not belong(state, own)]
     workers = tuple(describe_worker(state) for state in ours)
     answers = servers.finish(questions, engines)
+    evidence = Evidence(app.config, engines, ours, workers, answers)
     found = [
-        *findings.find_silent_servers(engines, answers),
-        *findings.find_timeouts(workers, engines),
-        *findings.find_leaks(ours),
-        *findings.find_overbooking(workers, engines, answers),
-        *findings.find_late_recycling(ours, engines, answers),
-        *tuning.find_hidden_limits(ours, engines),
-        *tuning.find_needless_pings(engines),
+        *judge(evidence),
         *hidden.find_problems(search.problems),
         *hidden.find_other_deployments(app.name, others),
         *([] if ours else hidden.find_nobody(app.name, search, config.state_dir)),

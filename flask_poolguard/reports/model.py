@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 
 SCHEMA_VERSION: t.Final = 1
@@ -50,6 +51,27 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one pool was asked for since its worker started.
+
+    :ivar nesting: the most connections that one request or command had at once.
+    :ivar threads: the most threads that lived at once and could have used the pool.
+    :ivar inherited: connections that were open when the worker was forked.
+    :ivar waits: checkouts that had to wait.
+    :ivar demand: how often so many connections were out or wanted at a checkout; each
+        number stands for those above the one before.
+    """
+
+    nesting: int
+    threads: int
+    inherited: int
+    waits: int
+    waited_seconds: float
+    longest_wait_seconds: float
+    demand: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatus:
     """One pool of one worker; None is unknown.
 
@@ -78,6 +100,7 @@ class PoolStatus:
     timeouts: int | None
     leaks: int
     closed: Closed
+    usage: Usage
     holders: tuple[Holder, ...]
 
     @property
@@ -128,12 +151,19 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something worth knowing, and what to do about it."""
+    """Something worth knowing, and what to do about it.
+
+    :ivar code: also the heading of its section in ``docs/findings.md``.
+    :ivar message: what was seen.
+    :ivar fix: the line to change, or what to do.
+    :ivar consequence: what it leads to, where that is not plain.
+    """
 
     level: Level
     code: str
     message: str
     fix: str
+    consequence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +215,8 @@ def _plain(value: t.Any) -> t.Any:
             for each in fields(value)
             if each.metadata.get("json", True)
         }
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return value

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from ..tracking.decoding import PoolState, SlotState
 from ..tracking.reader import WorkerState
+from ..tracking.usage import BUCKETS
 from ..urls import public_url
-from .model import Closed, Holder, PoolStatus, Worker
+from .model import Closed, Holder, PoolStatus, Usage, Worker
 
 # Pools of these classes never make anybody wait.
 _NEVER_WAIT: t.Final = ("NullPool", "SingletonThreadPool", "StaticPool")
@@ -89,6 +90,7 @@ def _describe_pool(pool: PoolState, now: float) -> PoolStatus:
         timeouts=counts["timeouts"] if waits_known else None,
         leaks=counts["leaks"],
         closed=_closed(pool, guarded),
+        usage=_used(pool),
         **_usage(pool, now),
     )
 
@@ -117,6 +119,20 @@ def _usage(pool: PoolState, now: float) -> dict[str, t.Any]:
         "checkouts": pool.slot_checkouts + counts["slotless_checkouts"],
         "holders": tuple(_holder(slot, now) for slot in out),
     }
+
+
+def _used(pool: PoolState) -> Usage:
+    usage = pool.usage
+    demand = zip(BUCKETS, usage.demand, strict=True)
+    return Usage(
+        nesting=usage.nesting,
+        threads=usage.threads,
+        inherited=usage.inherited,
+        waits=usage.waits,
+        waited_seconds=round(usage.waited, 3),
+        longest_wait_seconds=round(usage.longest_wait, 3),
+        demand={bound: count for bound, count in demand if count},
+    )
 
 
 def _holder(slot: SlotState, now: float) -> Holder:

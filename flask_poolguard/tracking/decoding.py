@@ -25,10 +25,13 @@ from .layout import (
     QUEUE,
     REGIONS_OFFSET,
     SLOT,
+    SLOTS_OFFSET,
     STRING_LENGTH,
     STRINGS_OFFSET,
     STRINGS_SIZE,
     UNKNOWN,
+    USAGE,
+    USE,
     region_size,
 )
 
@@ -61,6 +64,25 @@ class LeakState:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageState:
+    """What a pool was asked for; see :class:`flask_poolguard.tracking.usage.Usage`.
+
+    :ivar demand: by the buckets of ``usage.BUCKETS``.
+    """
+
+    nesting: int
+    threads: int
+    inherited: int
+    waits: int
+    troubles: int
+    renewed: int
+    outdated: int
+    waited: float
+    longest_wait: float
+    demand: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolState:
     """A pool's figures; times in monotonic seconds, None is unknown or none.
 
@@ -84,6 +106,7 @@ class PoolState:
     counts: Mapping[str, int]
     waiting: int
     waiting_since: float | None
+    usage: UsageState
     updated: float
     leaks: tuple[LeakState, ...]
     slots: tuple[SlotState, ...]
@@ -143,7 +166,8 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
     if sequence == 0 or next(values) != sequence or updated is None:
         raise Damaged("its figures do not fit together")
     waiting, waiting_since = _queue(data, offset + BLOCK.size)
-    listed, checkouts = _slots(data, offset + BLOCK.size + QUEUE.size, slots)
+    usage = _usage(data, offset + BLOCK.size + QUEUE.size)
+    listed, checkouts = _slots(data, offset + SLOTS_OFFSET, slots)
     return PoolState(
         bind=bind,
         url=url,
@@ -159,6 +183,7 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         counts=counts,
         waiting=waiting,
         waiting_since=waiting_since,
+        usage=usage,
         updated=updated,
         leaks=tuple(
             LeakState(_string(data, endpoint), _string(data, site), _count(count))
@@ -176,6 +201,22 @@ def _queue(data: bytes, offset: int) -> tuple[int, float | None]:
     if head == 0 or head != tail:
         raise Damaged("the queue's figures do not fit together")
     return _count(number), _seconds(since)
+
+
+def _usage(data: bytes, offset: int) -> UsageState:
+    values = iter(USAGE.unpack_from(data, offset))
+    sequence = next(values)
+    figures = {name: _count(next(values)) for name in USE}
+    waited, longest = _seconds(next(values)), _seconds(next(values))
+    *demand, tail = values
+    if sequence == 0 or sequence != tail or waited is None or longest is None:
+        raise Damaged("the usage's figures do not fit together")
+    return UsageState(
+        **figures,
+        waited=waited,
+        longest_wait=longest,
+        demand=tuple(map(_count, demand)),
+    )
 
 
 def _slots(data: bytes, offset: int, slots: int) -> tuple[tuple[SlotState, ...], int]:

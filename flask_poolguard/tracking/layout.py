@@ -3,12 +3,14 @@
     0       magic, version and a JSON object that says whose file this is
     4096    directory: per pool the offset of its region and its number of slots
     4608    strings: length-prefixed UTF-8, only ever appended
-    53760   regions, one per pool: a block of figures, the queue, then the slots
+    53760   regions, one per pool: a block of figures, the queue, the usage, then the
+            slots
 
-The queue is who waits; it changes so often that it is not worth a block. A slot is one
-connection. Blocks, queues and slots begin and end with the same sequence number and are
-written with one call each, so a reader who sees two different
-numbers caught a write half way and reads again. A string's id is its offset in the
+The queue is who waits; it changes so often that it is not worth a block. The usage is
+what sizes are chosen by, at most a second old. A slot is one connection. Blocks,
+queues, usages and slots begin and end with the same sequence number and are written
+with one call each, so a reader who sees two different numbers caught a write half way
+and reads again. A string's id is its offset in the
 strings; 0 is "none".
 """
 
@@ -17,7 +19,9 @@ from __future__ import annotations
 import struct
 import typing as t
 
-MAGIC: t.Final = b"PGUARD\x00\x01"
+from .usage import BUCKETS
+
+MAGIC: t.Final = b"PGUARD\x00\x02"
 HEADER_SIZE: t.Final = 4096
 MAX_POOLS: t.Final = 32
 MAX_SLOTS: t.Final = 1024
@@ -65,7 +69,23 @@ BLOCK: t.Final = struct.Struct(
 # nobody); sequence.
 QUEUE: t.Final = struct.Struct("<QQdQ")
 
+# A usage: sequence; the USE figures; seconds waited in all, and at most; how often so
+# many connections were in use, by bucket; sequence.
+USE: t.Final = (
+    "nesting",
+    "threads",
+    "inherited",
+    "waits",
+    "troubles",
+    "renewed",
+    "outdated",
+)
+USAGE: t.Final = struct.Struct(f"<Q {len(USE)}Q dd {len(BUCKETS)}Q Q")
+
+# What comes before a region's slots.
+SLOTS_OFFSET: t.Final = BLOCK.size + QUEUE.size + USAGE.size
+
 
 def region_size(slots: int) -> int:
     """Return the bytes that a pool with so many slots takes."""
-    return BLOCK.size + QUEUE.size + slots * SLOT.size
+    return SLOTS_OFFSET + slots * SLOT.size

@@ -20,8 +20,9 @@ from ..pool import Claim, CloseReason, Recycle, housekeeper
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import this_thread
+from .scope import live_marks, this_thread
 from .stacks import format_stack
+from .usage import Usage
 from .waiting import ScopeClaim, describe_holders, find_deadlock
 
 if t.TYPE_CHECKING:
@@ -97,6 +98,7 @@ class PoolLedger:
         self._counts = dict.fromkeys(COUNTS, 0)
         self._peak = 0
         self._leaks: dict[tuple[str, str], int] = {}
+        self.usage = Usage()
         # In the order in which they asked; the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
         self._queue_shown_at = -math.inf
@@ -129,6 +131,7 @@ class PoolLedger:
                     self._page = PoolPage(file, self.facts)
                     self._show_figures()
                     self._show_waiting(soon=False)
+                    self._show_usage()
         return self._page
 
     # The pool's observer ---------------------------------------------------------
@@ -152,6 +155,13 @@ class PoolLedger:
             self.out[record] = holding
             return
         self.out[record] = holding
+        nested = 1
+        if holding.scope is not None and len(holding.scope.holdings) > 1:
+            nested = sum(each.ledger is self for each in list(holding.scope.holdings))
+        if mark.is_counted:
+            mark.is_counted = False
+        else:
+            self.usage.took(len(self.out), nested)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
             holding.is_listed = False
@@ -198,17 +208,21 @@ class PoolLedger:
         claim = ScopeClaim()
         with self._lock:
             self._waiting[claim] = None
+            self.usage.began_waiting(len(self.out) + len(self._waiting))
             self._show_waiting()
+        this_thread.mark.is_counted = True
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
         with self._lock:
             self._waiting.pop(t.cast(ScopeClaim, claim), None)
+            self.usage.waited_for(_monotonic() - t.cast(ScopeClaim, claim).asked_at)
             self._show_waiting()
 
     def timed_out(self) -> None:
         """Count a waiter that got nothing."""
+        this_thread.mark.is_counted = False
         self.count("timeouts")
 
     def find_deadlock(
@@ -254,10 +268,13 @@ class PoolLedger:
         """
         if self._pid == os.getpid():
             return
+        inherited = 0
         if not self.facts.in_memory:
+            inherited = 0 if self._page is None else self._page.connections
             for holding in [*self.out.values(), *self.left_behind]:
                 holding.orphan()
         self._start()
+        self.usage.inherited = inherited
 
     # Held for too long -----------------------------------------------------------
 
@@ -268,6 +285,7 @@ class PoolLedger:
         if self._is_queue_stale:
             with self._lock:
                 self._show_waiting(soon=False)
+        self._tend_usage()
         limit, now = self.held_warning, _monotonic()
         if limit is None:
             return
@@ -342,6 +360,21 @@ class PoolLedger:
             first = next(iter(self._waiting), None)
             since = math.nan if first is None else first.asked_at
             self._page.show_waiting(len(self._waiting), since)
+
+    def _tend_usage(self) -> None:
+        usage = self.usage
+        if len(live_marks) > usage.threads:
+            usage.threads = len(live_marks)
+            usage.is_shown = False
+        if not usage.is_shown:
+            with self._lock:
+                self._show_usage()
+
+    def _show_usage(self) -> None:
+        """Write the usage, if there is a page. Called under ``_lock``."""
+        if self._page is not None:
+            self.usage.is_shown = True
+            self._page.show_usage(self.usage)
 
     def _show_figures(self) -> None:
         """Write the block, if there is a page. Called under ``_lock``."""

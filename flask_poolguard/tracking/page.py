@@ -10,11 +10,25 @@ from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .layout import BLOCK, FREE, IDLE, LEAKS, MAX_SLOTS, OUT, QUEUE, SLOT, UNKNOWN
+from .layout import (
+    BLOCK,
+    FREE,
+    IDLE,
+    LEAKS,
+    MAX_SLOTS,
+    OUT,
+    QUEUE,
+    SLOT,
+    SLOTS_OFFSET,
+    UNKNOWN,
+    USAGE,
+    USE,
+)
 from .statefile import NoStateFile
 
 if t.TYPE_CHECKING:
     from .holding import Holding
+    from .usage import Usage
 
 _monotonic = time.monotonic
 _pack_slot = SLOT.pack
@@ -80,7 +94,8 @@ class PoolPage:
         slots = facts.slots()
         self._region = region = file.add_region(slots)
         self._queue = region and region + BLOCK.size
-        first = region and self._queue + QUEUE.size
+        self._usage = region and self._queue + QUEUE.size
+        first = region and region + SLOTS_OFFSET
         self._free = deque(
             _Slot(first and first + number * SLOT.size) for number in range(slots)
         )
@@ -90,8 +105,13 @@ class PoolPage:
         # Ids of strings that are looked up with every checkout.
         self._sites: dict[tuple[str, int], int] = {}
         self._endpoints: dict[str, int] = {}
-        self._sequence = self._queue_sequence = 0
+        self._sequence = self._queue_sequence = self._usage_sequence = 0
         self.show_waiting(0, math.nan)
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections that have a slot."""
+        return len(self._slots)
 
     def show_connected(self, record: ConnectionPoolEntry, server_id: int) -> None:
         """Give the record a slot, if there is one left, on its way to its holder."""
@@ -186,6 +206,23 @@ class PoolPage:
         """
         self._queue_sequence = sequence = self._queue_sequence + 1
         self._write(self._queue, QUEUE.pack(sequence, number, since, sequence))
+
+    def show_usage(self, usage: Usage) -> None:
+        """Write what the pool was asked for; the caller sees to it that calls do not
+        overlap.
+        """
+        self._usage_sequence = sequence = self._usage_sequence + 1
+        self._write(
+            self._usage,
+            USAGE.pack(
+                sequence,
+                *(getattr(usage, name) for name in USE),
+                usage.waited,
+                usage.longest_wait,
+                *usage.demand,
+                sequence,
+            ),
+        )
 
     def show_figures(
         self,

@@ -229,6 +229,10 @@ def current_scopes() -> list[Scope]:
     return [scope for scope in (*scopes, current_response()) if scope is not None]
 
 
+# All there are, of threads that have pushed a context or taken a connection.
+live_marks: weakref.WeakSet[ThreadMark] = weakref.WeakSet()
+
+
 class ThreadMark:
     """A thread (or greenlet, if threading is patched), alive as long as this is.
 
@@ -236,9 +240,10 @@ class ThreadMark:
     :ivar ident: the thread's number.
     :ivar greenlet: a weak reference, if the mark is a greenlet's.
     :ivar ref: a weak reference; dead once the thread has ended.
+    :ivar is_counted: its next checkout was counted when it began to wait for it.
     """
 
-    __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
+    __slots__ = ("__weakref__", "greenlet", "ident", "is_counted", "name", "ref")
 
     def __init__(self) -> None:
         name = threading.current_thread().name.encode("utf-8", "replace")[:24]
@@ -250,6 +255,8 @@ class ThreadMark:
 
             self.greenlet = weakref.ref(getcurrent())
         self.ref = weakref.ref(self)
+        self.is_counted = False
+        live_marks.add(self)
 
 
 class _ThisThread(threading.local):

@@ -1,0 +1,36 @@
+"""What findings are made of."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..engines import Guarded
+from ..tracking.decoding import PoolState
+from ..tracking.reader import WorkerState
+from .model import Worker
+from .servers import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known of one app.
+
+    :ivar config: ``app.config``.
+    :ivar engines: of this process, under guard.
+    :ivar states: the files of the app's live workers.
+    :ivar workers: the same, as a report shows them.
+    :ivar answers: what each bind's server said.
+    """
+
+    config: Mapping[str, t.Any]
+    engines: Sequence[Guarded]
+    states: Sequence[WorkerState]
+    workers: Sequence[Worker]
+    answers: Mapping[str, Answer]
+
+    def pool_states(self) -> Iterator[PoolState]:
+        """Yield the pools of all workers, as their files have them."""
+        for state in self.states:
+            yield from state.pools

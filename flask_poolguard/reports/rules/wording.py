@@ -1,0 +1,23 @@
+"""Words that several rules use."""
+
+from __future__ import annotations
+
+import typing as t
+
+if t.TYPE_CHECKING:
+    from ...engines import Guarded
+
+
+def key_of(guarded: Guarded, name: str) -> str:
+    """Return the key to change for a setting: where it was set, or could be."""
+    setting = getattr(guarded.settings, name)
+    if not setting.is_default:
+        return t.cast(str, setting.origin)
+    if guarded.bind == "default":
+        return f"POOLGUARD_{name.upper()}"
+    return f"POOLGUARD_BINDS[{guarded.bind!r}][{name!r}]"
+
+
+def connections(count: int) -> str:
+    """Return a number of connections in words."""
+    return f"{count} connection" if count == 1 else f"{count} connections"

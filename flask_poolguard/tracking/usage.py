@@ -1,0 +1,87 @@
+"""How much of a pool is needed: figures for choosing its size."""
+
+from __future__ import annotations
+
+import bisect
+import typing as t
+
+# Upper bounds of the buckets of concurrent use: single numbers as far as sizes are
+# chosen one by one, then eight to the doubling. What is above the last counts there.
+EXACT: t.Final = 64
+BUCKETS: t.Final = (
+    *range(1, EXACT + 1),
+    *(round(EXACT * 2 ** (step / 8)) for step in range(1, 33)),
+)
+
+
+def bucket_of(connections: int) -> int:
+    """Return the index of the bucket that counts so many connections in use."""
+    if connections <= EXACT:
+        return max(connections - 1, 0)
+    return min(bisect.bisect_left(BUCKETS, connections), len(BUCKETS) - 1)
+
+
+class Usage:
+    """What one pool was asked for since the worker began.
+
+    Changed by any thread without a lock, so that of a great many checkouts one may be
+    missing in ``demand``; the waits are changed under the ledger's lock.
+
+    :ivar demand: how often that many connections, by bucket, were out or wanted,
+        counted with every checkout.
+    :ivar nesting: the most connections that one request, command or task had at once.
+    :ivar threads: the most threads that lived at once and could have used the pool.
+    :ivar inherited: connections that the parent had open when it forked this worker.
+    :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
+        seconds.
+    :ivar troubles: a sum of the flags below.
+    :ivar renewed: the number of the last request to replace all connections.
+    :ivar outdated: connections that are older than that, and out.
+    """
+
+    __slots__ = (
+        "demand",
+        "inherited",
+        "is_shown",
+        "longest_wait",
+        "nesting",
+        "outdated",
+        "renewed",
+        "threads",
+        "troubles",
+        "waited",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.demand = [0] * len(BUCKETS)
+        self.nesting = self.threads = self.inherited = 0
+        self.waits = 0
+        self.waited = self.longest_wait = 0.0
+        self.troubles = self.renewed = self.outdated = 0
+        self.is_shown = False
+
+    def took(self, out: int, nested: int) -> None:
+        """Count a checkout.
+
+        :param out: how many connections are out now, with this one.
+        :param nested: how many of them the same request, command or task has.
+        """
+        self.demand[out - 1 if 0 < out <= EXACT else bucket_of(out)] += 1
+        if nested > self.nesting:
+            self.nesting = nested
+        self.is_shown = False
+
+    def began_waiting(self, wanted: int) -> None:
+        """Count a checkout that has to wait.
+
+        :param wanted: how many connections are out or waited for, with this one.
+        """
+        self.waits += 1
+        self.demand[bucket_of(wanted)] += 1
+
+    def waited_for(self, seconds: float) -> None:
+        """Note how long somebody waited, whatever came of it."""
+        self.waited += seconds
+        self.longest_wait = max(self.longest_wait, seconds)
+        self.is_shown = False

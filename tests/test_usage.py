@@ -1,0 +1,181 @@
+"""What a pool was asked for, as another process reads it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine, create_engine
+
+from flask_poolguard import PoolGuard, PoolTimeout
+from flask_poolguard.tracking.decoding import UsageState
+from flask_poolguard.tracking.reader import read_workers
+from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
+from tests.conftest import Database
+from tests.support.forking import fork_without_hooks, in_child
+from tests.support.waiting import wait_until
+
+
+class TestBuckets:
+    def test_rise(self) -> None:
+        assert list(BUCKETS) == sorted(set(BUCKETS))
+
+    @given(st.integers(1, BUCKETS[-1]))
+    def test_hold_what_is_not_above_their_bound(self, connections: int) -> None:
+        bucket = bucket_of(connections)
+        assert connections <= BUCKETS[bucket]
+        assert bucket == 0 or connections > BUCKETS[bucket - 1]
+
+    @given(st.integers(1, EXACT))
+    def test_tell_small_numbers_apart(self, connections: int) -> None:
+        assert BUCKETS[bucket_of(connections)] == connections
+
+    @pytest.mark.parametrize("connections", [BUCKETS[-1] + 1, 10**9])
+    def test_have_a_last_one(self, connections: int) -> None:
+        assert bucket_of(connections) == len(BUCKETS) - 1
+
+    def test_have_a_first_one(self) -> None:
+        assert bucket_of(0) == 0
+
+
+class Guarded:
+    """An app with an engine under guard."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.app = Flask("usage")
+        self.engine = engine
+        PoolGuard(self.app).register(engine, app=self.app)
+        with self.app.app_context():
+            pass
+
+    def read(self) -> UsageState:
+        """Return what another process sees, after a round of the housekeeper's."""
+        for ledger in self.app.extensions["poolguard"].books.ledgers:
+            ledger.tend()
+        search = read_workers(None, self.app.name, self.app.root_path)
+        assert search.problems == ()
+        (worker,) = (each for each in search.workers if each.header.pid == os.getpid())
+        return worker.pools[0].usage
+
+    def demand(self) -> dict[int, int]:
+        """Return how often so many connections were needed, without the zeros."""
+        pairs = zip(BUCKETS, self.read().demand, strict=True)
+        return {bound: count for bound, count in pairs if count}
+
+
+@pytest.fixture
+def guarded(database: Database) -> Iterator[Guarded]:
+    """Guard a pool of two."""
+    engine = create_engine(database.url, pool_size=2, max_overflow=0, pool_timeout=0.01)
+    yield Guarded(engine)
+    engine.dispose()
+
+
+class TestDemand:
+    def test_counts_every_checkout_with_those_that_are_out(
+        self, guarded: Guarded
+    ) -> None:
+        with guarded.engine.connect():
+            pass
+        with guarded.engine.connect(), guarded.engine.connect():
+            pass
+        assert guarded.demand() == {1: 2, 2: 1}
+
+    def test_counts_one_that_waits_in_vain_with_those_that_it_waits_for(
+        self, guarded: Guarded
+    ) -> None:
+        engine = guarded.engine
+        with engine.connect(), engine.connect(), pytest.raises(PoolTimeout):
+            engine.connect()
+        usage = guarded.read()
+        assert guarded.demand() == {1: 1, 2: 1, 3: 1}
+        assert usage.waits == 1
+        assert usage.waited >= usage.longest_wait >= 0.01
+        with guarded.engine.connect():  # and the next one again as it is
+            pass
+        assert guarded.demand() == {1: 2, 2: 1, 3: 1}
+
+    def test_counts_one_that_waits_and_is_served_once(self, database: Database) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        guarded = Guarded(engine)
+        first = engine.connect()
+        waiter = threading.Thread(target=lambda: engine.connect().close())
+        waiter.start()
+        wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+        first.close()
+        waiter.join(30)
+        assert guarded.demand() == {1: 1, 2: 1}
+        assert guarded.read().waits == 1
+        engine.dispose()
+
+
+class TestNesting:
+    def test_is_the_most_that_one_scope_had_at_once(self, guarded: Guarded) -> None:
+        with guarded.app.app_context(), guarded.engine.connect():
+            pass
+        assert guarded.read().nesting == 1
+        engine = guarded.engine
+        with guarded.app.app_context(), engine.connect(), engine.connect():
+            pass
+        assert guarded.read().nesting == 2
+
+    def test_does_not_count_other_scopes(self, guarded: Guarded) -> None:
+        app, engine = guarded.app, guarded.engine
+        with app.app_context(), engine.connect(), app.app_context(), engine.connect():
+            pass
+        assert guarded.read().nesting == 1
+
+    def test_does_not_count_other_pools(self, guarded: Guarded) -> None:
+        other = create_engine("sqlite://")
+        PoolGuard().register(other, name="other", app=guarded.app)
+        with guarded.app.app_context(), guarded.engine.connect(), other.connect():
+            pass
+        assert guarded.read().nesting == 1
+
+
+class TestThreads:
+    def test_are_those_that_lived_at_once(self, guarded: Guarded) -> None:
+        with guarded.engine.connect():
+            pass
+        before = guarded.read().threads
+        assert before >= 1
+        go, ready = threading.Event(), threading.Barrier(4)
+
+        def live() -> None:
+            with guarded.app.app_context():
+                pass
+            ready.wait(30)
+            go.wait(30)
+
+        threads = [threading.Thread(target=live) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        ready.wait(30)
+        assert guarded.read().threads == before + 3
+        go.set()
+        for thread in threads:
+            thread.join(30)
+        assert guarded.read().threads == before + 3
+
+
+class TestInherited:
+    @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
+    def test_are_the_connections_that_the_parent_had_open(
+        self, guarded: Guarded, fork: Callable[[], int]
+    ) -> None:
+        with guarded.engine.connect(), guarded.engine.connect():
+            pass
+        assert guarded.read().inherited == 0
+
+        def child() -> int:
+            with guarded.engine.connect():
+                pass
+            return guarded.read().inherited
+
+        assert in_child(child, fork=fork) == 2
+        assert guarded.read().inherited == 0
