@@ -141,6 +141,8 @@ class Inbox:
         except FileNotFoundError:
             return {}
         except (OSError, RequestError) as error:
+            if isinstance(error, OSError):  # which may pass: no descriptor left
+                self._seen = None
             if not self._warned:
                 self._warned = True
                 logger.warning(
