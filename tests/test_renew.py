@@ -26,7 +26,7 @@ from flask_poolguard.pool import GuardedPool
 from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
 from flask_poolguard.tracking.renewal import new_number
 from tests.conftest import Database
-from tests.support.forking import in_child
+from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import (
     checked_out_id,
     engine_of,
@@ -230,6 +230,7 @@ class TestThePoolIsReplacedMeanwhile:
             checked_out_id(engine)
             assert ledger_for(engine).usage.outdated == 1
 
+    @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_child_inherits_nothing_of_it(self, engine: sa.Engine) -> None:
         def work() -> tuple[int, int, int]:
             with engine.connect():
@@ -240,6 +241,20 @@ class TestThePoolIsReplacedMeanwhile:
             ledger_for(engine).renew(new_number())
             assert in_child(work) == (0, 0, 0)
             assert guarded_pool(engine).outdated() == 1
+
+    @pytest.mark.filterwarnings(MAY_DEADLOCK)
+    def test_a_child_that_ran_no_hooks_leaves_the_parents_alone(
+        self, engine: sa.Engine
+    ) -> None:
+        old = checked_out_id(engine)
+
+        def work() -> int:
+            guarded_pool(engine).renew()
+            return checked_out_id(engine)
+
+        child = in_child(work, fork=fork_without_hooks)
+        assert child != old
+        assert checked_out_id(engine) == old
 
 
 class OwnQueue(QueuePool):

@@ -286,6 +286,8 @@ class GuardedPool(QueuePool):
         :raises Exception: what a listener to closing connections raised; what is
             still idle then is closed by the next round of the housekeeper.
         """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
         self.generation = object()
         handoff = self._pool
         for record in list(handoff.idle):

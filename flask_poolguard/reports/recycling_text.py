@@ -59,7 +59,7 @@ def _headline(renewal: Renewal) -> str:
     left = sum(not worker.is_done for worker in renewal.workers)
     return (
         f"{app}: NOT DONE after {took}, {left} of {workers} on host {host} still may"
-        " use older connections. They go on replacing them; run this again to see."
+        " use older connections. They go on with it by themselves."
     )
 
 
