@@ -157,6 +157,27 @@ class PoolGuard:
         _have_looked(app, state)
         return make_report(app, state.config, state.engines)
 
+    def recycle(self, app: Flask | None = None) -> None:
+        """Replace all connections of this process, each as soon as nobody has it.
+
+        Those that are idle are closed before this returns, those that are out when
+        they come back; whoever asks for a connection from now on gets a new one. For
+        after a change of credentials or of where the database is. ``flask pool
+        recycle`` does the same in all workers.
+
+        :param app: the current app if left out.
+        :raises SetupError: there is no app, or it has no PoolGuard.
+        """
+        from .tracking.renewal import new_number
+
+        app = app or _current_app()
+        if app is None:
+            raise SetupError("recycle() needs an app context, or recycle(app).")
+        state = _state_of(app)
+        _have_looked(app, state)
+        for each in state.engines:
+            each.ledger.renew(new_number())
+
 
 def _current_app() -> Flask | None:
     context = _cv_app.get(None)

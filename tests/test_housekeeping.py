@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_poolguard.pool.housekeeper import Housekeeper
+from flask_poolguard.tracking import renewal
 from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
@@ -360,6 +361,23 @@ class TestWithoutThreads:
             threadless.overdue_at = time.monotonic() + 100
             with engine.connect():
                 assert closed(engine) == {}
+
+    def test_a_request_for_new_connections_is_met_at_a_checkout(
+        self, threadless: Housekeeper, served_database: Database
+    ) -> None:
+        app = make_app(served_database.url)
+        engine = engine_of(app)
+        with engine.connect(), engine.connect():
+            pass
+        path = app.extensions["poolguard"].books.path
+        renewal.ask(path, renewal.ALL, renewal.new_number())
+        checked_out_id(engine)
+        assert closed(engine) == {}
+        threadless.overdue_at = time.monotonic() - 1
+        with engine.connect():
+            assert closed(engine) == {"invalidated": 1}
+        assert closed(engine) == {"invalidated": 2}
+        engine.dispose()
 
     def test_a_thread_that_cannot_be_started_stops_nobody(
         self, sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch

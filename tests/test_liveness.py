@@ -183,6 +183,16 @@ class TestAlive:
             assert {checked_out_id(engine) for _ in range(5)} == {first}
             assert len(pings) == 5
 
+    def test_pre_ping_is_the_pools_own_which_has_a_time_limit(self, tcp: Line) -> None:
+        options = {"SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True}}
+        with guarded_engine(tcp.url, **options) as engine:
+            for _ in range(2):  # newly opened, and judged
+                checked_out_id(engine)
+                (record,) = guarded_pool(engine)._pool.idle
+                assert not record.is_fit()
+                assert record.judge() == "fit"
+                assert not record.is_fit()
+
     def test_after_a_minute_of_silence_one_ping_is_sent(self, tcp: Line) -> None:
         with guarded_engine(tcp.url) as engine:
             clock = Clock().of(engine)

@@ -39,6 +39,7 @@ class Slots:
 
     :ivar out: the connections that are out.
     :ivar soft: those, out or idle, that are to be replaced when they are next taken.
+    :ivar old: those that are out and to be replaced when they come back.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -46,6 +47,7 @@ class Slots:
         self.out: set[int] = set()
         self.idle: list[int] = []
         self.soft: set[int] = set()
+        self.old: set[int] = set()
         self.is_retired = False
 
 
@@ -158,6 +160,7 @@ class PoolMachine(RuleBasedStateMachine):
         """Note that a connection is gone."""
         slots.out.discard(number)
         slots.soft.discard(number)
+        slots.old.discard(number)
         self.closed[reason] += 1
 
     @rule(took=consumes(taken))
@@ -181,6 +184,9 @@ class PoolMachine(RuleBasedStateMachine):
         """Note that a connection is back in its pool."""
         if slots.is_retired:
             self.end(slots, number, "closed")
+            return
+        if number in slots.old:
+            self.end(slots, number, "invalidated")
             return
         slots.out.discard(number)
         slots.idle.append(number)
@@ -223,6 +229,14 @@ class PoolMachine(RuleBasedStateMachine):
         """Close what is idle, as `Pool.dispose` does."""
         self.pool.dispose()
         self.close_idle(self.slots)
+
+    @rule()
+    def renew(self) -> None:
+        """Have all connections replaced, those that are out when they come back."""
+        self.pool.renew()
+        while self.slots.idle:
+            self.end(self.slots, self.slots.idle.pop(), "invalidated")
+        self.slots.old |= self.slots.out
 
     @rule()
     def dispose(self) -> None:
@@ -274,6 +288,10 @@ class PoolMachine(RuleBasedStateMachine):
         counts = len(slots.out), len(slots.idle), 0
         assert (pool.checkedout(), pool.checkedin(), pool.waiting) == counts
         assert pool._pool.opened == len(slots.out) + len(slots.idle)
+        assert pool.outdated() == len(slots.old)
+        with_one = sum(each.dbapi_connection is not None for each in pool._pool.records)
+        assert with_one == len(slots.out) + len(slots.idle)
+        assert len(pool._pool.records) == pool._pool.opened + pool._pool.spare
         over = pool._pool.opened - pool.size()
         assert pool.overflow() == (over if pool.size() else 0)
 

@@ -9,6 +9,7 @@ from flask import current_app
 from flask.cli import FlaskGroup
 
 from ..reports import Report, make_report
+from ..reports.recycling import Recycling
 
 
 def state() -> t.Any:
@@ -22,10 +23,35 @@ def report() -> Report:
     A process that only runs this command is no worker. What holds other commands (a
     test's runner, an app's own script) may be one.
     """
-    root = click.get_current_context().find_root().command
     return make_report(
         current_app,
         state().config,
         state().engines,
-        with_this_process=not isinstance(root, FlaskGroup),
+        with_this_process=_is_worker(),
     )
+
+
+def recycling(bind: str | None) -> Recycling:
+    """Ask the current app's workers, without this process, for new connections.
+
+    :param bind: only this one, None for all.
+    :raises click.BadParameter: there is none of that name.
+    """
+    names = sorted(each.bind for each in state().engines)
+    if bind is not None and bind not in names:
+        raise click.BadParameter(
+            f"{bind!r} is no bind of this app; it has: {', '.join(names) or 'none'}.",
+            param_hint="'--bind'",
+        )
+    return Recycling(
+        current_app,
+        state().config,
+        state().engines,
+        bind,
+        with_this_process=_is_worker(),
+    )
+
+
+def _is_worker() -> bool:
+    root = click.get_current_context().find_root().command
+    return not isinstance(root, FlaskGroup)

@@ -8,7 +8,7 @@ from .handoff import Claim
 from .housekeeper import housekeeper
 from .inherited import InheritedConnection, keep_from_finalising
 from .inquiry import UnpooledEntry
-from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer
+from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer, Renewable
 from .policy import Policy
 from .record import GuardedRecord
 from .recycle import Recycle, derive
@@ -24,6 +24,7 @@ __all__ = [
     "Observer",
     "Policy",
     "Recycle",
+    "Renewable",
     "UnpooledEntry",
     "derive",
     "gave_up",

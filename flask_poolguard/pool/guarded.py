@@ -55,6 +55,8 @@ class GuardedPool(QueuePool):
     _slowly: SlowCheckout = t.cast(SlowCheckout, None)
     limits: IdleLimits = t.cast(IdleLimits, None)
     database: Database = t.cast(Database, None)
+    # Replaced as a whole with each renew(), and compared with that of each record.
+    generation: object = None
 
     _pool: HandOff  # type: ignore[assignment] # has what others look at in a queue
 
@@ -76,6 +78,7 @@ class GuardedPool(QueuePool):
         self.name = policy.name
         self.limits = IdleLimits(policy, observer)
         self._disposed = self._retired = False
+        self.generation = object()
         self._pid = os.getpid()
         self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.limits.max_age
@@ -86,6 +89,7 @@ class GuardedPool(QueuePool):
         self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
         self._start(pool_size, use_lifo)
         _pools.add(self)
+        observer.began(self)
         housekeeper.add(self)
 
     def _start(self, pool_size: int, use_lifo: bool) -> None:
@@ -204,6 +208,8 @@ class GuardedPool(QueuePool):
             self.observer.gave(record)
             if self._retired:
                 record.close()
+            elif record.generation is not self.generation:
+                record.close_because("invalidated")
         finally:  # whatever strikes: the slot comes back
             self._take_back(record)
 
@@ -266,6 +272,36 @@ class GuardedPool(QueuePool):
         self.limits.conclude(self._gate.is_away, handoff.idle)
         if handoff.waiting:
             handoff.serve()
+
+    def renew(self) -> None:
+        """Replace all connections, each as soon as nobody has it.
+
+        Those that are idle are closed at once, one after the other, in the calling
+        thread; who waits gets the slot that comes free. Those that are out are closed
+        when they come back, and one that is being opened when it is open. None of
+        them is handed out again, whoever comes next gets a new connection. All are
+        counted as ``invalidated``. It needs no lock: whichever of two calls is last
+        is right for both. A child that is forked later has nothing to do with it.
+
+        :raises Exception: what a listener to closing connections raised; what is
+            still idle then is closed by the next round of the housekeeper.
+        """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        self.generation = object()
+        handoff = self._pool
+        for record in list(handoff.idle):
+            if not record.is_outdated():
+                continue
+            try:
+                handoff.idle.remove(record)
+            except ValueError:  # somebody takes it, and will find out
+                continue
+            self._close_idle(record, "invalidated")
+
+    def outdated(self) -> int:
+        """Return how many open connections are older than the last :meth:`renew`."""
+        return sum(record.is_outdated() for record in list(self._pool.records))
 
     def dispose(self) -> None:
         """Close what is idle; in a child only what the child itself opened."""

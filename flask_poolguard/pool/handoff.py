@@ -92,6 +92,8 @@ class HandOff:
         # Records whose connection is gone. Used again, because ``record_info`` is to
         # outlive the connection.
         self._hollow: deque[GuardedRecord] = deque()
+        # Every record that is here, out or being connected.
+        self.records: set[GuardedRecord] = set()
         self.opened = 0
         # A heap of those who wait: the oldest claim, and of equals the first to ask.
         self.waiting: list[tuple[float, int, Waiter]] = []
@@ -113,6 +115,7 @@ class HandOff:
         """Leave only these."""
         kept = list(records)
         self.opened -= len(self.idle) - len(kept)
+        self.records -= set(self.idle) - set(kept)
         self.idle.clear()
         self.idle.extend(kept)
 
@@ -240,6 +243,8 @@ class HandOff:
             self.opened -= 1
             if keep and len(self._hollow) + len(self.idle) < self._keep:
                 self._hollow.append(record)
+            else:
+                self.records.discard(record)
             self._serve()
 
     def serve(self) -> None:
@@ -271,10 +276,14 @@ class HandOff:
             self.closed_until = now + 1
         self.opened += 1
         try:
-            return self._hollow.pop() if self._hollow else self._make_record()
+            if self._hollow:
+                return self._hollow.pop()
+            record = self._make_record()
+            self.records.add(record)
         except BaseException:
             self.opened -= 1
             raise
+        return record
 
     def _serve(self) -> None:
         if self._serving:

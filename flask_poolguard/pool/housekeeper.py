@@ -31,9 +31,9 @@ class Tended(t.Protocol):
 class Housekeeper:
     """Tends what is added to it, for as long as that lives.
 
-    Started by the process's first connection, so neither importing nor setting up an
-    app starts a thread. ``_lock`` protects the start and the set, ``_round`` keeps two
-    rounds from overlapping; who finds it taken has nothing to do.
+    Started by the process's first request or connection, so neither importing nor
+    setting up an app starts a thread. ``_lock`` protects the start and the set,
+    ``_round`` keeps two rounds from overlapping; who finds it taken has nothing to do.
 
     :ivar overdue_at: monotonic seconds at which a checkout is to do the work.
     """

@@ -25,8 +25,21 @@ CloseReason = t.Literal[
 ]
 
 
+class Renewable(t.Protocol):
+    """A pool of which the connections can be replaced while it is in use."""
+
+    def renew(self) -> None:
+        """Replace all connections, each as soon as nobody has it."""
+
+    def outdated(self) -> int:
+        """Return how many connections are older than the last call, and in use."""
+
+
 class Observer(t.Protocol):
     """Called by the pool, in the thread that does the work, never under its lock."""
+
+    def began(self, pool: Renewable) -> None:
+        """A pool is there: the first one of an engine, or one that replaces it."""
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         """A connection was opened for this record."""
@@ -96,6 +109,9 @@ class Asked:
 
 class NullObserver:
     """Keeps no books."""
+
+    def began(self, pool: Renewable) -> None:
+        """Do nothing."""
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Do nothing."""

@@ -44,6 +44,8 @@ class GuardedRecord(_ConnectionRecord):
     :ivar pid: the process that opened the connection; no other may use it.
     :ivar has_served: it has had a connection.
     :ivar is_judged: the pool has just found it fit.
+    :ivar generation: the pool's, when the connect began; the pool's next one makes
+        the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar recycle: derived for this connection; None until the server was asked.
     :ivar idle_since: monotonic time of the last return to the pool.
@@ -60,6 +62,7 @@ class GuardedRecord(_ConnectionRecord):
         "_quiet_for",
         "_silence",
         "_unproved_at",
+        "generation",
         "has_served",
         "idle_since",
         "is_judged",
@@ -73,6 +76,7 @@ class GuardedRecord(_ConnectionRecord):
         self._pool = pool
         self.pid = os.getpid()
         self.has_served = self.is_judged = self.is_open = False
+        self.generation = pool.generation
         self.recycle: Recycle | None = None
         self._idle_allowed: float | None = None
         self._fileno: Callable[[], int] | None = None
@@ -93,7 +97,7 @@ class GuardedRecord(_ConnectionRecord):
         """Tell whether the connection can be handed out without further questions."""
         pool, started = self._pool, self.starttime
         if (
-            pool._pre_ping
+            self.generation is not pool.generation
             or pool._invalidate_time > started
             or self._soft_invalidate_time > started
             or -1 < pool.limits.max_age < time.time() - started
@@ -158,12 +162,21 @@ class GuardedRecord(_ConnectionRecord):
         if self._is_hard_or_soft_invalidated():
             dead = pool._invalidate_time > self.starttime
             return "dead" if dead else "invalidated"
+        if self.is_outdated():
+            return "invalidated"
         if -1 < pool.limits.max_age < time.time() - self.starttime:
             return "recycled"
         allowed = self._idle_allowed
         if allowed is not None and pool.clock() - self.idle_since >= allowed:
             return "recycled"
         return None
+
+    def is_outdated(self) -> bool:
+        """Tell whether its connect began before the pool was last renewed."""
+        return (
+            self.dbapi_connection is not None
+            and self.generation is not self._pool.generation
+        )
 
     def has_spoken(self) -> bool:
         """Tell whether the server sent something or hung up while nobody asked."""
@@ -200,6 +213,8 @@ class GuardedRecord(_ConnectionRecord):
         self.info.clear()
         self.recycle = None
         self._soft_invalidate_time = 0
+        # Before it connects: what is asked for meanwhile is not asked of this one.
+        self.generation = self._pool.generation
         try:
             self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
         except BaseException:
@@ -311,6 +326,8 @@ class GuardedRecord(_ConnectionRecord):
         if not self._pool.database.has_server:
             self._silence = math.inf
         self._quiet_for = min(allowed, self._silence)
+        if self._pool._pre_ping:  # never without a question
+            self._quiet_for = -math.inf
         self._unproved_at = self.proved_at + allowed
 
 

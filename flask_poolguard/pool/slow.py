@@ -78,9 +78,19 @@ class SlowCheckout:
             if reason == FIT:
                 return
             record.close_because(reason)
-        self._gate.connect(
-            record.open, patience, self._are_there_others if may_queue else _is_not
-        )
+        self._open(record, patience, self._are_there_others if may_queue else _is_not)
+
+    def _open(
+        self,
+        record: GuardedRecord,
+        patience: Patience,
+        may_queue: t.Callable[[], bool],
+    ) -> None:
+        self._gate.connect(record.open, patience, may_queue)
+        while record.is_outdated() and _clock() < patience.deadline:
+            # The pool was renewed meanwhile: it may lead to where nobody wants to be.
+            record.close_because("invalidated")
+            self._gate.connect(record.open, patience, may_queue)
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
@@ -88,7 +98,7 @@ class SlowCheckout:
             record.close_because("dead")
         pool, now = self._pool, _clock()
         patience = Patience(now, pool.policy.connect_retry, now + pool._timeout)
-        self._gate.connect(record.open, patience, _is_not)
+        self._open(record, patience, _is_not)
 
     def _are_there_others(self) -> bool:
         """Tell whether there is a connection that may be had: idle, or in use by

@@ -205,18 +205,19 @@ class Report:
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool status --json`` prints, before it is JSON."""
-        return t.cast("dict[str, t.Any]", _plain(self))
+        return t.cast("dict[str, t.Any]", to_plain(self))
 
 
-def _plain(value: t.Any) -> t.Any:
+def to_plain(value: t.Any) -> t.Any:
+    """Return frozen data as what JSON has."""
     if is_dataclass(value):
         return {
-            each.name: _plain(getattr(value, each.name))
+            each.name: to_plain(getattr(value, each.name))
             for each in fields(value)
             if each.metadata.get("json", True)
         }
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): to_plain(each) for name, each in value.items()}
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [to_plain(each) for each in value]
     return value

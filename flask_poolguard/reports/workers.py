@@ -117,7 +117,7 @@ def _usage(pool: PoolState, now: float) -> dict[str, t.Any]:
         "longest_held_seconds": longest,
         "peak_checked_out": counts["peak_checked_out"],
         "checkouts": pool.slot_checkouts + counts["slotless_checkouts"],
-        "holders": tuple(_holder(slot, now) for slot in out),
+        "holders": tuple(describe_holder(slot, now) for slot in out),
     }
 
 
@@ -135,7 +135,8 @@ def _used(pool: PoolState) -> Usage:
     )
 
 
-def _holder(slot: SlotState, now: float) -> Holder:
+def describe_holder(slot: SlotState, now: float) -> Holder:
+    """Turn a connection that is out into what a report shows of it."""
     return Holder(
         held_seconds=age(slot.since, now),
         endpoint=slot.endpoint,

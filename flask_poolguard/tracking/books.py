@@ -9,6 +9,8 @@ import threading
 import typing as t
 import weakref
 
+from ..pool import housekeeper
+from .renewal import Inbox, number_for
 from .statedir import StateDirError
 from .statefile import NoStateFile, StateFile
 
@@ -35,8 +37,10 @@ class Books:
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
         self._pid = os.getpid()
+        self._inbox = Inbox()
         self.ledgers: list[PoolLedger] = []
         _all.add(self)
+        housekeeper.add(self)
 
     @property
     def path(self) -> str | None:
@@ -55,6 +59,7 @@ class Books:
                 except StateDirError as error:
                     trouble, self._file = error, NoStateFile()
             file = self._file
+        housekeeper.start()  # who can be seen can be asked for something
         if trouble is not None:  # a log handler may use the database
             logger.warning(
                 "Other processes cannot see this worker's pools: %s. Set"
@@ -71,6 +76,19 @@ class Books:
         if self._file is None:
             for ledger in self.ledgers:
                 _ = ledger.page
+
+    def tend(self) -> None:
+        """Do what other processes ask of this one; the housekeeper calls it."""
+        path = self.path
+        if path is None or self._pid != os.getpid():
+            return
+        request = self._inbox.look(path)
+        if not request:
+            return
+        for ledger in list(self.ledgers):
+            number = number_for(request, ledger.facts.bind)
+            if number > ledger.usage.renewed:
+                ledger.renew(number)
 
     def forked(self) -> None:
         """Leave the parent's file and connections to the parent."""

@@ -7,7 +7,7 @@ import typing as t
 import weakref
 
 from sqlalchemy import event, exc
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising
@@ -15,8 +15,10 @@ from ..pool import keep_from_finalising
 if t.TYPE_CHECKING:
     from .ledger import PoolLedger
 
-# Which process opened a connection; in its record's ``info``.
+# Which process opened a connection, and the watcher's generation when it began to; in
+# the record's ``info``.
 _PID: t.Final = "_poolguard_pid"
+_GENERATION: t.Final = "_poolguard_generation"
 
 _EVENTS: t.Final = ("connect", "checkout", "checkin", "detach", "close", "invalidate")
 
@@ -38,20 +40,57 @@ def observe(engine: Engine, ledger: PoolLedger) -> None:
 
 
 class _Watcher:
-    """Tells a ledger what its pool does, and finds out about forks by the pid."""
+    """Tells a ledger what its pool does, and finds out about forks by the pid.
+
+    ``_records`` changes by single operations of a set only.
+    """
 
     def __init__(self, ledger: PoolLedger) -> None:
         self._ledger = ledger
         self._pid = os.getpid()
+        self._generation = object()
+        self._records: set[weakref.ref[ConnectionPoolEntry]] = set()
+        ledger.began(self)
 
     def listen(self, engine: Engine) -> None:
         """Listen to the pool that the engine has now, and to those after it."""
         for name in _EVENTS:
             event.listen(engine.pool, name, getattr(self, name))
+        event.listen(engine, "do_connect", self.do_connect)
+
+    def renew(self) -> None:
+        """Have every connection replaced when it is next taken from the pool."""
+        self._generation = object()
+        for reference in list(self._records):
+            record = reference()
+            if record is not None:
+                record.invalidate(soft=True)
+
+    def outdated(self) -> int:
+        """Return how many connections are older than that, and out."""
+        out = list(self._ledger.out)
+        return sum(
+            record.info.get(_GENERATION) is not self._generation for record in out
+        )
+
+    def do_connect(
+        self,
+        dialect: Dialect,
+        record: ConnectionPoolEntry,
+        arguments: list[t.Any],
+        keywords: dict[str, t.Any],
+    ) -> None:
+        if hasattr(record, "info"):  # who calls a pool's creator himself gives none
+            record.info[_GENERATION] = self._generation
 
     def connect(self, connection: object, record: ConnectionPoolEntry) -> None:
         self._notice_fork()
         record.info[_PID] = self._pid
+        self._records.add(weakref.ref(record, self._records.discard))
+        # A connect by a creator of the app's own does not say when it begins.
+        began = record.info.setdefault(_GENERATION, self._generation)
+        if began is not self._generation:
+            record.invalidate(soft=True)
         self._ledger.connected(record)
 
     def checkout(

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import PoolTimeout
-from ..pool import Claim, CloseReason, Recycle, housekeeper
+from ..pool import Claim, CloseReason, Recycle, Renewable, housekeeper
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
@@ -86,6 +86,8 @@ class PoolLedger:
         self._learned_limit: float | None = None
         # What the user set on the engine before it was guarded, by setting name.
         self.options: Mapping[str, t.Any] = {}
+        # The engine's pool, and those before it that still have connections out.
+        self._pools: weakref.WeakSet[Renewable] = weakref.WeakSet()
         self._start()
         housekeeper.add(self)
 
@@ -134,7 +136,44 @@ class PoolLedger:
                     self._show_usage()
         return self._page
 
+    # Replacing all connections ---------------------------------------------------
+
+    def renew(self, number: int) -> None:
+        """Replace all connections, each as soon as nobody has it, and show that.
+
+        Those of a database within the process are left alone: its data lives in them.
+
+        :param number: of the request, as ``renewal.new_number`` makes them.
+        """
+        with self._lock:
+            pools = [] if self.facts.in_memory else list(self._pools)
+        for pool in pools:
+            try:
+                pool.renew()
+            except Exception:
+                logger.warning(
+                    "Closing the connections of bind %r failed; the next round of the"
+                    " housekeeper goes on with it",
+                    self.facts.bind,
+                    exc_info=True,
+                )
+        with self._lock:
+            self.usage.renewed = max(number, self.usage.renewed)
+            self.usage.outdated = self._count_outdated()
+            self._show_usage()
+
+    def _count_outdated(self) -> int:
+        """Return how many connections are older than that. Called under ``_lock``."""
+        if self.facts.in_memory:
+            return 0
+        return sum(pool.outdated() for pool in list(self._pools))
+
     # The pool's observer ---------------------------------------------------------
+
+    def began(self, pool: Renewable) -> None:
+        """Note whose connections are kept in these books."""
+        with self._lock:
+            self._pools.add(pool)
 
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Count a new connection."""
@@ -366,6 +405,12 @@ class PoolLedger:
         if len(live_marks) > usage.threads:
             usage.threads = len(live_marks)
             usage.is_shown = False
+        if usage.renewed:
+            with self._lock:
+                outdated = self._count_outdated()
+                if outdated != usage.outdated:
+                    usage.outdated = outdated
+                    usage.is_shown = False
         if not usage.is_shown:
             with self._lock:
                 self._show_usage()

@@ -11,9 +11,26 @@ from collections.abc import Iterator
 
 FOLDER: t.Final = "flask-poolguard"
 
+# Of a worker's state file, and of what others ask of that worker.
+SUFFIX: t.Final = ".state"
+REQUEST_SUFFIX: t.Final = ".recycle"
+
 
 class StateDirError(Exception):
     """A folder is not usable; the message says which and why."""
+
+
+def request_path(state_path: str) -> str:
+    """Return where the requests to the worker with this state file are."""
+    return state_path.removesuffix(SUFFIX) + REQUEST_SUFFIX
+
+
+def is_orphan(folder: str, name: str) -> bool:
+    """Tell whether a file is a request, finished or not, to a worker that is gone."""
+    if not name.endswith(REQUEST_SUFFIX):
+        return False
+    worker = name.removeprefix(".").partition(".")[0]
+    return not os.path.lexists(os.path.join(folder, worker + SUFFIX))
 
 
 def user_id() -> int:

@@ -30,7 +30,7 @@ from .layout import (
     STRINGS_SIZE,
     region_size,
 )
-from .statedir import StateDirError, usable
+from .statedir import SUFFIX, StateDirError, is_orphan, request_path, usable
 
 try:
     import fcntl
@@ -38,8 +38,6 @@ except ImportError:  # Windows: no locks, so no state files
     fcntl = None  # type: ignore[assignment] # a module elsewhere
 
 logger = logging.getLogger("flask_poolguard")
-
-SUFFIX: t.Final = ".state"
 
 
 class NoStateFile:
@@ -161,8 +159,7 @@ class StateFile(NoStateFile):
         """Take the file away when its worker ends."""
         if self._is_open:
             self._is_open = False
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+            _unlink(self.path)
 
     def _give_up(self, error: OSError) -> None:
         logger.warning(
@@ -208,9 +205,15 @@ def _create(folder: str, name: str, header: bytes) -> int:
 
 def _finish(fd: int, path: str, pid: int) -> None:
     if os.getpid() == pid:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        _unlink(path)
     os.close(fd)
+
+
+def _unlink(path: str) -> None:
+    """Remove a state file, and what was asked of its worker."""
+    for each in (path, request_path(path)):
+        with contextlib.suppress(OSError):
+            os.unlink(each)
 
 
 def _reserve(fd: int, offset: int, size: int) -> None:
@@ -235,6 +238,9 @@ def remove_dead(folder: str) -> None:
     """Remove the files of workers that ended without doing so themselves."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
+            if is_orphan(folder, entry.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
             if not entry.name.endswith(SUFFIX) or entry.name.startswith("."):
                 continue
             with contextlib.suppress(OSError):
@@ -242,7 +248,7 @@ def remove_dead(folder: str) -> None:
                 fd = os.open(entry.path, flags)
                 try:
                     if os.fstat(fd).st_uid == os.geteuid() and not is_locked(fd):
-                        os.unlink(entry.path)
+                        _unlink(entry.path)
                 finally:
                     os.close(fd)
 

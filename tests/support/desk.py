@@ -22,7 +22,9 @@ from tests.support.processes import command_of
 from tests.support.waiting import wait_until
 
 APP = "tests.apps.desk:create_app"
-STATUS = [sys.executable, "-m", "flask", "--app", APP, "pool", "status"]
+POOL = [sys.executable, "-m", "flask", "--app", APP, "pool"]
+STATUS = [*POOL, "status"]
+RECYCLE = [*POOL, "recycle"]
 
 Json = dict[str, Any]
 
@@ -168,3 +170,29 @@ def suspend(pid: int) -> None:
         lambda: stat.read_text().rpartition(")")[2].split()[0] == "T",
         what=f"process {pid} to stand still",
     )
+
+
+def run_recycle(
+    env: Mapping[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `flask pool recycle`; it must tell no secret and end in its own time."""
+    done = subprocess.run(
+        [*RECYCLE, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=90,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert APP_PASSWORD not in done.stdout + done.stderr
+    return done
+
+
+def recycle(env: Mapping[str, str], *arguments: str) -> Json:
+    """Return what `flask pool recycle --json` prints, with its return code."""
+    done = run_recycle(env, "--json", *arguments)
+    assert done.stderr == ""
+    return {**json.loads(done.stdout), "returncode": done.returncode}

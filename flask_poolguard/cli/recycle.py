@@ -1,0 +1,74 @@
+"""``flask pool recycle``: new connections for all workers, without a restart."""
+
+from __future__ import annotations
+
+import os
+import sys
+import typing as t
+
+import click
+from flask.cli import with_appcontext
+
+from ..reports.recycling import Renewal
+from ..reports.recycling_text import render, render_progress
+from . import current
+from .output import Seconds, echo, echo_json, json_option, page
+
+_EPILOG: t.Final = """
+\b
+Examples:
+  flask pool recycle                    after a failover, or a change of DNS
+  flask pool recycle --bind reports     only the connections of one bind
+  flask pool recycle --timeout 300      wait longer for those that are in use
+"""
+
+
+@click.command("recycle", epilog=_EPILOG)
+@click.option("--bind", metavar="NAME", help="Only the connections of this bind.")
+@click.option(
+    "--timeout",
+    "seconds",
+    type=Seconds(0, 86400),
+    default=60.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long to wait for connections that are in use.",
+)
+@json_option
+@click.pass_context
+@with_appcontext
+def command(
+    context: click.Context, bind: str | None, seconds: float, as_json: bool
+) -> None:
+    """Have all live workers of this app on this host replace their connections.
+
+    Idle ones are closed at once, those in use when they come back; no request fails
+    for it. Ends with 0 when no worker uses an older connection any more, with 1 if
+    that is not so in time. The workers go on with it in any case.
+
+    Run it as the user, and with the environment, of the app.
+    """
+    recycling = current.recycling(bind)
+    last: Renewal | None = None
+    shows_progress = _shows_progress() and not as_json
+    try:
+        for last in recycling.watch(seconds):
+            if shows_progress and not last.done:
+                click.echo(f"\r{render_progress(last, page())}\033[K", nl=False)
+    except KeyboardInterrupt:
+        # Ctrl-C ends the waiting, not what was asked for.
+        pass
+    finally:
+        if shows_progress:
+            click.echo("\r\033[K", nl=False)
+    if last is not None:
+        if as_json:
+            echo_json(last.to_dict())
+        else:
+            echo(render(last, page()))
+    context.exit(0 if last is not None and last.done else 1)
+
+
+def _shows_progress() -> bool:
+    """Tell whether there is a terminal that can write over its last line."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
