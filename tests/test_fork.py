@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 
 from flask_poolguard import SetupError
 from flask_poolguard.pool import housekeeper
+from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.tracking.statefile import is_locked
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
@@ -569,7 +570,7 @@ class TestBooks:
         engine.dispose()
 
     def test_the_child_writes_a_state_file_of_its_own(
-        self, forked_database: Database, fork: Fork
+        self, forked_database: Database, fork: Fork, threadless: Housekeeper
     ) -> None:
         app = make_app(forked_database.url)
         engine = engine_of(app)
