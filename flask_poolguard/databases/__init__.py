@@ -5,7 +5,16 @@ Adding a server is adding a module here and a line to :func:`for_dialect`.
 
 from __future__ import annotations
 
-from .base import ConnectFailure, Database, IdleLimit, ServerView
+from .base import (
+    ConnectFailure,
+    Database,
+    IdleLimit,
+    ServerSession,
+    ServerView,
+    SessionList,
+    SessionState,
+)
+from .labels import Label, make_label, parse_label
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -15,8 +24,14 @@ __all__ = [
     "ConnectFailure",
     "Database",
     "IdleLimit",
+    "Label",
+    "ServerSession",
     "ServerView",
+    "SessionList",
+    "SessionState",
     "for_dialect",
+    "make_label",
+    "parse_label",
 ]
 
 _FAMILIES: dict[str, Database] = {
