@@ -14,7 +14,7 @@ from .base import (
     SessionList,
     SessionState,
 )
-from .labels import Label, make_label, parse_label
+from .labels import Label, make_label, parse_label, plain_host
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -32,6 +32,7 @@ __all__ = [
     "for_dialect",
     "make_label",
     "parse_label",
+    "plain_host",
 ]
 
 _FAMILIES: dict[str, Database] = {

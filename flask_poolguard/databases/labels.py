@@ -51,7 +51,7 @@ def make_label(app: str, host: str, pid: int, longest: int) -> Label | None:
     :returns: None if not even a short name has room.
     """
     app = _NOT_PLAIN.sub("?", app)
-    host = _NOT_IN_HOST.sub("?", host)
+    host = plain_host(host)
     room = longest - len(f"@{host}:{pid}")
     if len(app) > room:
         if room <= _SUM_LENGTH:
@@ -59,6 +59,11 @@ def make_label(app: str, host: str, pid: int, longest: int) -> Label | None:
         total = zlib.crc32(app.encode()) & 0xFFFF
         app = f"{app[: room - _SUM_LENGTH]}~{total:04x}"
     return Label(app, host, pid)
+
+
+def plain_host(host: str) -> str:
+    """Return a host's name as it stands in labels."""
+    return _NOT_IN_HOST.sub("?", host)
 
 
 def own_label(app: str, longest: int) -> OurLabel | None:

@@ -6,6 +6,8 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from ..databases import SessionState
+
 SCHEMA_VERSION: t.Final = 1
 
 Level = t.Literal["info", "warning", "critical"]
@@ -132,12 +134,48 @@ class Worker:
     pools: tuple[PoolStatus, ...]
 
 
+Owner = t.Literal["worker", "process", "orphan", "other-host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session of a server; None is unknown, or does not apply.
+
+    :ivar owner: ``"worker"``, one of this report's; ``"process"``, another live one of
+        this app on this host; ``"orphan"``, one of this host that is gone;
+        ``"other-host"``; None for everybody else.
+    :ivar host: of the owner, as are ``pid`` and, for a worker's, ``bind``.
+    :ivar endpoint: which holds it now, as it took it at ``site``.
+    :ivar label: what the client calls itself; "" if it does not.
+    :ivar statement: what it runs, or ran last in its open transaction.
+    """
+
+    id: int
+    owner: Owner | None
+    host: str | None
+    pid: int | None
+    bind: str | None
+    endpoint: str | None
+    site: str | None
+    held_seconds: float | None
+    state: SessionState | None
+    state_seconds: float | None
+    age_seconds: float | None
+    statement: str | None
+    label: str | None
+    user: str | None
+    database: str | None
+    client: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """What a bind's server said when it was asked; None is unknown.
 
     :ivar connections: of all clients, without those that asked for this report.
     :ivar ours: how many of them the live workers' pools hold.
+    :ivar sessions: all that the users of its binds may see; None if not asked for.
+    :ivar sessions_hidden: what of them cannot be seen, and why.
     """
 
     bind: str
@@ -147,6 +185,8 @@ class Server:
     max_connections: int | None
     connections: int | None
     ours: int | None
+    sessions: tuple[Session, ...] | None = None
+    sessions_hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,18 +245,19 @@ class Report:
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool status --json`` prints, before it is JSON."""
-        return t.cast("dict[str, t.Any]", _plain(self))
+        return t.cast("dict[str, t.Any]", plain(self))
 
 
-def _plain(value: t.Any) -> t.Any:
+def plain(value: t.Any) -> t.Any:
+    """Return data as JSON has it: dicts, lists, strings and numbers."""
     if is_dataclass(value):
         return {
-            each.name: _plain(getattr(value, each.name))
+            each.name: plain(getattr(value, each.name))
             for each in fields(value)
             if each.metadata.get("json", True)
         }
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value

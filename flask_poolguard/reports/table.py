@@ -8,6 +8,8 @@ from datetime import datetime
 
 import click
 
+from . import sessions_table
+from .holders import purpose
 from .model import BindSettings, Finding, Holder, PoolStatus, Report, Server, Worker
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
@@ -38,6 +40,7 @@ def render(report: Report, page: Page) -> str:
         _held(report.workers, page),
         _settings(report.binds, page) if not report.workers else [],
         _servers(report, page),
+        *sessions_table.render(report, page),
         _findings(report.findings, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -107,11 +110,7 @@ def _held(workers: Sequence[Worker], page: Page) -> list[str]:
     held.sort(key=lambda each: -each[2].held_seconds)
     lines = ["Held now, longest first"]
     for worker, pool, holder in held[:_MAX_HOLDERS]:
-        if holder.endpoint is None and holder.site is None:
-            what = "is being opened"
-        else:
-            what = f"{holder.endpoint or UNKNOWN} at {holder.site or UNKNOWN}"
-        text = f"pid {worker.pid} {pool.bind}: {what}"
+        text = f"pid {worker.pid} {pool.bind}: {purpose(holder)}"
         if holder.thread:
             text += f", thread {holder.thread}"
         if holder.server_id is not None:
