@@ -34,7 +34,7 @@ class Held:
 
 def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
     """Return the connections that are held for so long or longer, longest first."""
-    states = {
+    states: dict[tuple[t.Any, ...], tuple[SessionState | None, float | None]] = {
         (each.host, each.pid, each.bind, each.id): (each.state, each.state_seconds)
         for server in report.servers
         for each in server.sessions or ()

@@ -1,4 +1,4 @@
-"""The sessions of servers as text for people: what matters first, the rest summed up."""
+"""Servers' sessions as text for people: urgent ones first, the rest summed up."""
 
 from __future__ import annotations
 
@@ -157,10 +157,10 @@ def _foreigner(session: Session) -> str:
 
 
 def _state(session: Session) -> str:
-    text = session.state or "in an unknown state"
-    if session.state_seconds is not None:
-        text += f" for {duration(session.state_seconds)}"
-    return text
+    state = session.state or "in an unknown state"
+    if session.state_seconds is None:
+        return state
+    return f"{state} for {duration(session.state_seconds)}"
 
 
 def _in_state(session: Session) -> float:
