@@ -32,7 +32,8 @@ _ATTRIBUTES: t.Final = tuple(
 # Replication's and the scheduler's own threads.
 _NO_CLIENTS: t.Final = ("system user", "event_scheduler")
 _NO_TRANSACTIONS: t.Final = (
-    "open transactions, which count as idle: the user has no PROCESS privilege"
+    "other users' sessions, and open transactions, which count as idle: this user has"
+    " no PROCESS privilege"
 )
 _NO_LABELS: t.Final = (
     "labels, and so what other hosts and dead workers left: performance_schema is off,"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..databases import SessionState
-from .model import Holder, Report, Session, plain
+from .model import NOT_IN_JSON, Report, Session, plain
 from .text import UNKNOWN, Page, duration
 
 
@@ -17,7 +17,7 @@ class Held:
     """A connection that is out; None is unknown.
 
     :ivar host: with ``pid``, the worker that holds it.
-    :ivar state: what its session does, as the server says.
+    :ivar state: what its session does, as the server says; ``statement`` likewise.
     """
 
     held_seconds: float
@@ -30,12 +30,13 @@ class Held:
     server_id: int | None
     state: SessionState | None
     state_seconds: float | None
+    statement: str | None = field(metadata=NOT_IN_JSON)
 
 
 def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
     """Return the connections that are held for so long or longer, longest first."""
-    states: dict[tuple[t.Any, ...], tuple[SessionState | None, float | None]] = {
-        (each.host, each.pid, each.bind, each.id): (each.state, each.state_seconds)
+    sessions: dict[tuple[t.Any, ...], Session] = {
+        (each.host, each.pid, each.bind, each.id): each
         for server in report.servers
         for each in server.sessions or ()
         if each.owner == "worker"
@@ -45,22 +46,24 @@ def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
         for pool in worker.pools:
             for each in pool.holders:
                 key = (worker.host, worker.pid, pool.bind, each.server_id)
-                state, state_seconds = states.get(key, (None, None))
-                if each.held_seconds >= min_seconds:
-                    held.append(
-                        Held(
-                            held_seconds=each.held_seconds,
-                            host=worker.host,
-                            pid=worker.pid,
-                            bind=pool.bind,
-                            endpoint=each.endpoint,
-                            site=each.site,
-                            thread=each.thread,
-                            server_id=each.server_id,
-                            state=state,
-                            state_seconds=state_seconds,
-                        )
+                session = sessions.get(key)
+                if each.held_seconds < min_seconds:
+                    continue
+                held.append(
+                    Held(
+                        held_seconds=each.held_seconds,
+                        host=worker.host,
+                        pid=worker.pid,
+                        bind=pool.bind,
+                        endpoint=each.endpoint,
+                        site=each.site,
+                        thread=each.thread,
+                        server_id=each.server_id,
+                        state=session.state if session else None,
+                        state_seconds=session.state_seconds if session else None,
+                        statement=session.statement if session else None,
                     )
+                )
     return tuple(sorted(held, key=lambda each: -each.held_seconds))
 
 
@@ -93,7 +96,7 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
     if held:
         lines.append("")
     for each in held:
-        lines += describe(each, report.host, page)
+        lines += describe(each, report, page)
     lines += _beyond(report, page)
     reasons = dict.fromkeys(
         reason for server in report.servers for reason in server.sessions_hidden
@@ -105,27 +108,49 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
     return "\n".join(lines)
 
 
-def describe(held: Held, host: str, page: Page) -> list[str]:
-    """Return a holder in a line or two, with what its session does."""
+def describe(held: Held, report: Report, page: Page) -> list[str]:
+    """Return a holder in a line or two, and what its session does if that was asked."""
     first = f"  {duration(held.held_seconds):>6}  "
-    worker = f"pid {held.pid}" if held.host == host else f"{held.host} pid {held.pid}"
-    text = f"{worker} {held.bind}: {purpose(held)}"
+    rest = " " * len(first)
+    text = f"{process(held.host, held.pid, report.host)} {held.bind}: {_purpose(held)}"
     if held.thread:
         text += f", thread {held.thread}"
     if held.server_id is not None:
-        state = held.state or f"state {UNKNOWN}"
-        since = (
-            "" if held.state_seconds is None else f" for {duration(held.state_seconds)}"
-        )
-        text += f"; session {held.server_id} {state}{since}"
-    return page.wrap(text, first, " " * len(first))
+        text += f"; session {held.server_id}"
+        if _was_asked(report):
+            text += f" {describe_state(held)}"
+    lines = page.wrap(text, first, rest)
+    if held.statement is not None:
+        lines += page.wrap(held.statement, rest, rest)
+    return lines
 
 
-def purpose(holder: Holder | Held | Session) -> str:
+def process(host: str | None, pid: int | None, here: str) -> str:
+    """Return a process's number, with its host's name unless that is this one's."""
+    return f"pid {pid}" if host == here else f"{host} pid {pid}"
+
+
+def describe_state(held: Held | Session) -> str:
+    """Return what a session does, and since when."""
+    state = held.state or f"state {UNKNOWN}"
+    if held.state_seconds is None:
+        return state
+    return f"{state} for {duration(held.state_seconds)}"
+
+
+def _purpose(held: Held) -> str:
     """Return what a connection was taken for, and where."""
-    if holder.endpoint is None and holder.site is None:
+    if held.endpoint is None and held.site is None:
         return "is being opened"
-    return f"{holder.endpoint or UNKNOWN} at {holder.site or UNKNOWN}"
+    return f"{held.endpoint or UNKNOWN} at {held.site or UNKNOWN}"
+
+
+def _was_asked(report: Report) -> bool:
+    """Tell whether any server was asked for its sessions."""
+    return any(
+        server.sessions is not None or server.sessions_hidden
+        for server in report.servers
+    )
 
 
 def _beyond(report: Report, page: Page) -> list[str]:

@@ -13,7 +13,7 @@ SCHEMA_VERSION: t.Final = 1
 Level = t.Literal["info", "warning", "critical"]
 
 # Fields that only the table for people shows.
-_NOT_IN_JSON: t.Final = {"json": False}
+NOT_IN_JSON: t.Final = {"json": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +240,8 @@ class Report:
     workers: tuple[Worker, ...]
     servers: tuple[Server, ...]
     findings: tuple[Finding, ...]
-    host: str = field(metadata=_NOT_IN_JSON)
-    binds: tuple[BindSettings, ...] = field(metadata=_NOT_IN_JSON)
+    host: str = field(metadata=NOT_IN_JSON)
+    binds: tuple[BindSettings, ...] = field(metadata=NOT_IN_JSON)
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool status --json`` prints, before it is JSON."""

@@ -6,7 +6,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..urls import ServerKey, server_key
-from .holders import purpose
+from .holders import describe_state, process
 from .model import Report, Server, Session
 from .text import UNKNOWN, Page, duration
 
@@ -17,7 +17,7 @@ _DEEPER: t.Final = "      "
 
 _KINDS: t.Final = {
     "orphan": "of workers that are gone",
-    "held": "held by a view or command",
+    "held": "held now (above)",
     "pool": "idle in workers' pools",
     "worker": "of workers, not in their pools",
     "process": "of other processes of this app on this host",
@@ -43,7 +43,8 @@ def _section(servers: Sequence[Server], host: str, page: Page) -> list[str]:
     lines = page.wrap(f"Sessions on the server of {binds}", rest=_DEEPER)
     if sessions is not None:
         lines += page.wrap(_counts(sessions), _INDENT, _DEEPER)
-        lines += _cut(_blocks(sessions, host, page), len(sessions))
+        held = sum(_kind(each) == "held" for each in sessions)
+        lines += _cut(_blocks(sessions, host, page), len(sessions) - held)
     for reason in servers[0].sessions_hidden:
         lines += page.wrap(f"Not to be seen: {reason}.", _INDENT, _DEEPER)
     return lines
@@ -95,22 +96,19 @@ def _blocks(
     for each in sorted(by_kind["orphan"], key=_in_state, reverse=True):
         text = f"ORPHAN of pid {each.pid}, which is gone: session {each.id}"
         yield (
-            page.wrap(f"{text} {_state(each)}", _INDENT, _DEEPER) + _sql(each, page),
+            page.wrap(f"{text} {describe_state(each)}", _INDENT, _DEEPER)
+            + _sql(each, page),
             1,
         )
-    held = by_kind["held"]
-    for each in sorted(held, key=lambda each: -(each.held_seconds or 0)):
-        text = (
-            f"{_who(each, host)} {each.bind}: {purpose(each)};"
-            f" session {each.id} {_state(each)}"
-        )
-        first = f"{_INDENT}{duration(each.held_seconds):>6}  "
-        yield page.wrap(text, first, _DEEPER) + _sql(each, page), 1
+
+    def who(session: Session) -> str:
+        return process(session.host, session.pid, host)
+
     for kind, name in (
-        ("worker", lambda each: f"{_who(each, host)}, not in its pools"),
-        ("pool", lambda each: f"{_who(each, host)} {each.bind}, in the pool"),
-        ("process", lambda each: f"{_who(each, host)}, no worker"),
-        ("other-host", lambda each: f"{each.host} pid {each.pid}"),
+        ("worker", lambda each: f"{who(each)}, not in its pools"),
+        ("pool", lambda each: f"{who(each)} {each.bind}, in the pool"),
+        ("process", lambda each: f"{who(each)}, no worker"),
+        ("other-host", who),
         ("other", _foreigner),
     ):
         yield from _sums(by_kind[kind], name, page)
@@ -144,23 +142,11 @@ def _states(sessions: Sequence[Session]) -> str:
     return ", ".join(parts)
 
 
-def _who(session: Session, host: str) -> str:
-    where = "" if session.host == host else f"{session.host} "
-    return f"{where}pid {session.pid}"
-
-
 def _foreigner(session: Session) -> str:
     client = session.client or UNKNOWN
     address = client if client == "local" else client.rpartition(":")[0] or client
     user = f"user {session.user or UNKNOWN} from {address}"
     return f"{session.label} ({user})" if session.label else user
-
-
-def _state(session: Session) -> str:
-    state = session.state or "in an unknown state"
-    if session.state_seconds is None:
-        return state
-    return f"{state} for {duration(session.state_seconds)}"
 
 
 def _in_state(session: Session) -> float:

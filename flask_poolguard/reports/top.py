@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from .holders import Held, describe, held_now
-from .model import PoolStatus, Report, Worker, plain
+from .model import NOT_IN_JSON, PoolStatus, Report, Worker, plain
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _HEADINGS: t.Final = (
@@ -64,10 +64,10 @@ class Refresh:
     schema_version: int
     taken_at: str
     app: str
-    host: str
     seconds: float | None
     pools: tuple[Activity, ...]
     holders: tuple[Held, ...]
+    report: Report = field(repr=False, metadata=NOT_IN_JSON)
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool top --json`` prints, before it is JSON."""
@@ -108,10 +108,10 @@ class Top:
             schema_version=report.schema_version,
             taken_at=report.taken_at,
             app=report.app,
-            host=report.host,
             seconds=None if seconds is None else round(seconds, 3),
             pools=tuple(pools),
             holders=held_now(report),
+            report=report,
         )
 
 
@@ -126,8 +126,9 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
         if refresh.seconds is None
         else f"rates of the last {duration(refresh.seconds)}"
     )
+    host = refresh.report.host
     lines = page.wrap(
-        f"{refresh.app} on host {refresh.host}, {taken:%Y-%m-%d %H:%M:%S}, {since}"
+        f"{refresh.app} on host {host}, {taken:%Y-%m-%d %H:%M:%S}, {since}"
     )
     if not refresh.pools:
         lines += page.wrap(
@@ -142,13 +143,13 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
         used = 2 * min(most_holders, len(refresh.holders))
         most_pools = max(room - used, _FEWEST)
     if refresh.pools:
-        rows = [_row(each, refresh.host) for each in refresh.pools[:most_pools]]
+        rows = [_row(each, host) for each in refresh.pools[:most_pools]]
         lines += ["", *columns(_HEADINGS, rows, page)]
         lines += _more(len(refresh.pools) - most_pools, "pools")
     if refresh.holders:
         lines += ["", "Held now, longest first"]
         for held in refresh.holders[:most_holders]:
-            lines += describe(held, refresh.host, page)
+            lines += describe(held, refresh.report, page)
         lines += _more(len(refresh.holders) - most_holders, "holders")
     return "\n".join(lines)
 

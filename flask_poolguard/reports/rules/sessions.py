@@ -39,13 +39,15 @@ def find_orphans(evidence: Evidence) -> list[Finding]:
             ),
         )
         for (pid,), group in orphans.items():
+            is_busy = any(each.state == "active" for each in group)
+            what = "statements" if is_busy else "transactions"
             ends = (guarded.ledger.database.kill_statement(each.id) for each in group)
             findings.append(
                 Finding(
                     "warning",
                     "orphan",
-                    f"The server of bind {guarded.bind!r} still works for pid {pid} of"
-                    f" this host, which is gone: {_list(group)}",
+                    f"The server of bind {guarded.bind!r} still has {what} of pid {pid}"
+                    f" of this host, which is gone: {_list(group)}",
                     "End it with "
                     + "; ".join(filter(None, ends))
                     + " unless a container that shares this host's name has that pid.",
@@ -103,7 +105,7 @@ def _grouped(
 def _list(group: Sequence[Session]) -> str:
     """Name sessions, those that are longest in their state first."""
     text = ", ".join(
-        f"session {each.id} {each.state} for {duration(each.state_seconds)}"
+        f"session {each.id} for {duration(each.state_seconds)}"
         for each in group[:_MAX_NAMED]
     )
     more = len(group) - _MAX_NAMED
