@@ -39,7 +39,7 @@ _STATE_NAMES: t.Final[dict[str, SessionState]] = {
 _STATEMENT: t.Final = (
     "CASE WHEN state <> 'idle' AND query <> '<insufficient privilege>' THEN"
     r" pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.left(query, 2000),"
-    rf" '\s+', ' ', 'g'), {LONGEST_STATEMENT + 1}) END"
+    rf" '\s+', ' ', 'g'), {LONGEST_STATEMENT + 2}) END"
 )
 _HIDDEN: t.Final = (
     "what other users' sessions do: this user has no pg_read_all_stats privilege"
