@@ -23,8 +23,8 @@ _HEADINGS: t.Final = (
     "TIMEOUTS/S",
 )
 _MAX_HOLDERS: t.Final = 10
-# Lines of a terminal that are neither pools nor holders.
-_OTHER_LINES: t.Final = 7
+# Lines of a terminal that are neither pools nor holders, with the cursor's.
+_OTHER_LINES: t.Final = 9
 _FEWEST: t.Final = 3
 
 
