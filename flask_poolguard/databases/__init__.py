@@ -13,6 +13,7 @@ from .base import (
     ServerView,
     SessionList,
     SessionState,
+    merge_sessions,
 )
 from .labels import Label, make_label, parse_label, plain_host
 from .mysql import MySQL
@@ -31,6 +32,7 @@ __all__ = [
     "SessionState",
     "for_dialect",
     "make_label",
+    "merge_sessions",
     "parse_label",
     "plain_host",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import typing as t
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -74,6 +74,34 @@ class SessionList:
 
     sessions: tuple[ServerSession, ...] = ()
     hidden: tuple[str, ...] = ()
+
+
+def merge_sessions(
+    lists: Sequence[SessionList], *, without: Collection[int]
+) -> SessionList:
+    """Return what several users together see of one server.
+
+    What one of them can see is not hidden.
+
+    :param without: ids of sessions to leave out.
+    """
+    sessions: dict[int, ServerSession] = {}
+    for each in lists:
+        for session in each.sessions:
+            known = sessions.get(session.id)
+            if known is None or _gaps(session) < _gaps(known):
+                sessions[session.id] = session
+    hidden = [
+        reason
+        for reason in lists[0].hidden
+        if all(reason in each.hidden for each in lists)
+    ]
+    found = (sessions[number] for number in sorted(sessions) if number not in without)
+    return SessionList(tuple(found), tuple(hidden))
+
+
+def _gaps(session: ServerSession) -> int:
+    return [session.state, session.label].count(None)
 
 
 # As much of a statement as a line of a report has room for.

@@ -101,7 +101,8 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
     reasons = dict.fromkeys(
         reason for server in report.servers for reason in server.sessions_hidden
     )
-    if held and any(each.state is None for each in held) and reasons:
+    # One that seems to idle may have a transaction that cannot be seen.
+    if reasons and any(each.state in (None, "idle") for each in held):
         lines.append("")
         for reason in reasons:
             lines += page.wrap(f"Not to be seen: {reason}.", rest="  ")

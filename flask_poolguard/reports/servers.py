@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from sqlalchemy.engine import Engine
 
-from ..databases import ServerSession, ServerView, SessionList
+from ..databases import ServerView, SessionList, merge_sessions
 from ..engines import Guarded
 from ..pool import UnpooledEntry
 from ..urls import ServerKey, server_key, without_secrets
@@ -123,7 +123,7 @@ class Question:
                 told = _describe(error, each.engine)
                 self._answers[each.bind] = dataclasses.replace(answer, error=told)
         if lists:
-            merged = _merge(list(lists.values()), ids)
+            merged = merge_sessions(list(lists.values()), without=ids)
             for bind, answer in self._answers.items():
                 self._answers[bind] = dataclasses.replace(answer, sessions=merged)
 
@@ -197,30 +197,6 @@ def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answ
         seen = len(before & view.session_ids)
         view = dataclasses.replace(view, connections=max(view.connections - seen, 0))
     return Answer(True, view)
-
-
-def _merge(lists: Sequence[SessionList], ids: t.Collection[int]) -> SessionList:
-    """Return what several users see of one server, without those who ask.
-
-    What one of them can see is not hidden.
-    """
-    sessions: dict[int, ServerSession] = {}
-    for each in lists:
-        for session in each.sessions:
-            known = sessions.get(session.id)
-            if known is None or _gaps(session) < _gaps(known):
-                sessions[session.id] = session
-    hidden = [
-        reason
-        for reason in lists[0].hidden
-        if all(reason in each.hidden for each in lists)
-    ]
-    found = (sessions[number] for number in sorted(sessions) if number not in ids)
-    return SessionList(tuple(found), tuple(hidden))
-
-
-def _gaps(session: ServerSession) -> int:
-    return [session.state, session.label].count(None)
 
 
 def _answer_unasked(guarded: Guarded) -> Answer:
