@@ -62,6 +62,7 @@ class Settings:
     ping_timeout: Setting[float]
     held_warning: Setting[float | None]
     on_leak: Setting[t.Literal["return", "discard", "raise"]]
+    label: Setting[bool]
 
 
 # Flask-SQLAlchemy 2 read these; Flask-SQLAlchemy 3 ignores them without a word.

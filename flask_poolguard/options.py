@@ -137,6 +137,7 @@ OPTIONS: t.Final = (
         '"return", "discard" or "raise"',
         _one_of("return", "discard", "raise"),
     ),
+    Option("label", True, "True or False", lambda v: type(v) is bool),
     Option(
         "state_dir",
         None,

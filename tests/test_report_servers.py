@@ -143,7 +143,9 @@ class TestServers:
         url = postgresql_url.set(drivername="postgresql+psycopg_async")
         engine = create_async_engine(url)
         report = make_shop(default=engine.sync_engine).report()
-        assert server_in(report) == Server("default", *[None] * 6)
+        assert server_in(report) == Server(
+            "default", None, None, None, None, None, None
+        )
         assert not found(report, "server-unreachable")
 
     def test_are_not_made_up_for_sqlite(

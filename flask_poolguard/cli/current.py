@@ -8,7 +8,7 @@ import click
 from flask import current_app
 from flask.cli import FlaskGroup
 
-from ..reports import Report, make_report
+from ..reports import Detail, Report, make_report
 from ..reports.recycling import Recycling
 
 
@@ -17,7 +17,7 @@ def state() -> t.Any:
     return current_app.extensions["poolguard"]
 
 
-def report() -> Report:
+def report(detail: Detail = Detail.VIEW) -> Report:
     """Report on the current app's workers, without this process.
 
     A process that only runs this command is no worker. What holds other commands (a
@@ -28,6 +28,7 @@ def report() -> Report:
         state().config,
         state().engines,
         with_this_process=_is_worker(),
+        detail=detail,
     )
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-import time
 import typing as t
 
 import click
 from flask.cli import with_appcontext
 
-from ..reports import Report
+from ..reports import Detail, Report
 from ..reports.table import render
 from . import current
 from .output import Seconds, echo, echo_json, json_option, page
+from .repeating import begin_page, repeat
 
 _EPILOG: t.Final = """
 \b
 Examples:
   flask pool status                 the pools of all workers, once
+  flask pool status --server        and what the servers' sessions do
   flask pool status --watch 2       again every two seconds, until Ctrl-C
   flask pool status --json | jq '.workers[].pools[].checked_out'
 """
@@ -33,24 +33,39 @@ Examples:
     help="Report again and again, with such a pause, until Ctrl-C. With --json, one"
     " line per report.",
 )
+@click.option(
+    "--server",
+    "with_sessions",
+    is_flag=True,
+    help="Ask the servers for all their sessions: whose they are, and what they do.",
+)
+@click.option(
+    "--sql",
+    "with_sql",
+    is_flag=True,
+    help="With --server: show the statements too, which may hold your users' data.",
+)
 @with_appcontext
-def command(as_json: bool, watch_seconds: float | None) -> None:
+def command(
+    as_json: bool, watch_seconds: float | None, with_sessions: bool, with_sql: bool
+) -> None:
     """Show the pools of all live workers of this app on this host.
 
     The figures come from the workers themselves, also while they hang, and from the
     database servers. Run it as the user, and with the environment, of the app.
     """
+    if with_sql and not with_sessions:
+        raise click.UsageError("--sql shows the sessions' statements: add --server.")
+    detail = Detail.SESSIONS if with_sessions else Detail.VIEW
+    if with_sql:
+        detail = Detail.STATEMENTS
     if watch_seconds is None:
-        _show(current.report(), as_json=as_json, watching=False)
+        _show(current.report(detail), as_json=as_json, watching=False)
         return
-    try:
-        while True:
-            _show(current.report(), as_json=as_json, watching=True)
-            time.sleep(watch_seconds)
-    except KeyboardInterrupt:
-        # Ctrl-C is the way to end it, not an error.
-        if sys.stdout.isatty():
-            click.echo()
+    repeat(
+        lambda: _show(current.report(detail), as_json=as_json, watching=True),
+        watch_seconds,
+    )
 
 
 def _show(report: Report, *, as_json: bool, watching: bool) -> None:
@@ -58,8 +73,4 @@ def _show(report: Report, *, as_json: bool, watching: bool) -> None:
         echo_json(report.to_dict(), on_one_line=watching)
         return
     text = render(report, page())
-    if watching:
-        # Clears a terminal; in a file the reports are kept apart.
-        click.clear()
-        text += "\n" if sys.stdout.isatty() else "\n\n"
-    echo(text)
+    echo(begin_page(text) if watching else text)

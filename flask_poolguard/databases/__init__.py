@@ -5,7 +5,17 @@ Adding a server is adding a module here and a line to :func:`for_dialect`.
 
 from __future__ import annotations
 
-from .base import ConnectFailure, Database, IdleLimit, ServerView
+from .base import (
+    ConnectFailure,
+    Database,
+    IdleLimit,
+    ServerSession,
+    ServerView,
+    SessionList,
+    SessionState,
+    merge_sessions,
+)
+from .labels import Label, make_label, parse_label, plain_host
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -15,8 +25,16 @@ __all__ = [
     "ConnectFailure",
     "Database",
     "IdleLimit",
+    "Label",
+    "ServerSession",
     "ServerView",
+    "SessionList",
+    "SessionState",
     "for_dialect",
+    "make_label",
+    "merge_sessions",
+    "parse_label",
+    "plain_host",
 ]
 
 _FAMILIES: dict[str, Database] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import typing as t
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -39,6 +39,86 @@ class ServerView:
     session_ids: frozenset[int] | None = field(default=None, repr=False)
 
 
+SessionState = t.Literal["active", "idle", "idle in transaction"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSession:
+    """One session of a server, as the server shows it; None is unknown.
+
+    :ivar label: what the client calls itself, ``""`` if it does not.
+    :ivar client: address and port it connected from, or ``"local"``.
+    :ivar state_seconds: since it has been in this state.
+    :ivar age_seconds: since it connected.
+    :ivar statement: what it runs, or ran last in its open transaction, on one line
+        and cut off; None if there is none, or it was not asked for.
+    """
+
+    id: int
+    label: str | None
+    user: str | None
+    database: str | None
+    client: str | None
+    state: SessionState | None
+    state_seconds: float | None
+    age_seconds: float | None
+    statement: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionList:
+    """The sessions of a server that a user may see.
+
+    :ivar hidden: what cannot be seen of them, and why, one line each.
+    """
+
+    sessions: tuple[ServerSession, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+def merge_sessions(
+    lists: Sequence[SessionList], *, without: Collection[int]
+) -> SessionList:
+    """Return what several users together see of one server.
+
+    What one of them can see is not hidden.
+
+    :param without: ids of sessions to leave out.
+    """
+    sessions: dict[int, ServerSession] = {}
+    for each in lists:
+        for session in each.sessions:
+            known = sessions.get(session.id)
+            if known is None or _gaps(session) < _gaps(known):
+                sessions[session.id] = session
+    hidden = [
+        reason
+        for reason in lists[0].hidden
+        if all(reason in each.hidden for each in lists)
+    ]
+    found = (sessions[number] for number in sorted(sessions) if number not in without)
+    return SessionList(tuple(found), tuple(hidden))
+
+
+def _gaps(session: ServerSession) -> int:
+    return [session.state, session.label].count(None)
+
+
+# As much of a statement as a line of a report has room for.
+LONGEST_STATEMENT: t.Final = 80
+
+
+def shorten_statement(sql: str | None) -> str | None:
+    """Return a statement on one line, cut off, without control characters."""
+    if not sql:
+        return None
+    line = " ".join(sql.split())
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    if len(line) > LONGEST_STATEMENT:
+        line = f"{line[: LONGEST_STATEMENT - 1]}…"
+    return line
+
+
 class ConnectFailure(enum.Enum):
     """Why a connect failed that may succeed a little later."""
 
@@ -51,9 +131,11 @@ class Database(t.Protocol):
     the driver raised it or as SQLAlchemy wrapped it.
 
     :ivar has_server: whether there is somebody at the other end who may hang up.
+    :ivar longest_label: characters of a label that the server keeps; 0 for no labels.
     """
 
     has_server: bool
+    longest_label: int
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask the session for its own limit, leaving no transaction open."""
@@ -100,8 +182,26 @@ class Database(t.Protocol):
         have one.
         """
 
+    def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
+        """Give the arguments of a driver's ``connect()`` the calling process's label,
+        unless the user named the connection, or the driver takes no name.
+
+        :param arguments: may hold an earlier label, which gives way.
+        :param driver: SQLAlchemy's name of it.
+        """
+
     def view(self, connection: Connection) -> ServerView:
         """Ask the server about itself."""
+
+    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+        """Ask for all sessions that this user may see, except the asking one. Leaves
+        no transaction open.
+
+        :param with_sql: whether statements are asked for, which may hold data.
+        """
+
+    def kill_statement(self, session_id: int) -> str | None:
+        """Return the SQL that ends a session, None if there is none."""
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from .base import (
     Connection,
     IdleLimit,
     ServerView,
+    SessionList,
     cursor_of,
 )
-from .mysql_sessions import session_states
+from .labels import own_label, set_unless_users
+from .mysql_sessions import list_sessions, session_states
 
 # CLIENT_INTERACTIVE, from the client/server protocol's capability flags.
 _CLIENT_INTERACTIVE: t.Final = 1024
@@ -23,10 +25,16 @@ _CLIENT_INTERACTIVE: t.Final = 1024
 _TIMEOUT_ARGUMENTS: t.Final = frozenset({"connect_timeout", "connection_timeout"})
 
 
+# performance_schema keeps 512 bytes of a session's attributes by default
+# (performance_schema_session_connect_attrs_size), of which PyMySQL's own take some 60.
+_LONGEST_LABEL: t.Final = 255
+
+
 class MySQL:
     """Reads the session's ``wait_timeout``."""
 
     has_server = True
+    longest_label = _LONGEST_LABEL
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask for ``@@session.wait_timeout``: neither the global value, an
@@ -98,6 +106,14 @@ class MySQL:
         if _TIMEOUT_ARGUMENTS.isdisjoint(arguments):
             arguments["connect_timeout"] = max(1, math.ceil(seconds))
 
+    def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
+        """Set the connection attribute ``program_name``; mysqlclient has no argument
+        for it.
+        """
+        label = own_label(app, self.longest_label)
+        if driver == "pymysql" and label is not None:
+            set_unless_users(arguments, "program_name", label)
+
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits and sessions.
 
@@ -121,6 +137,16 @@ class MySQL:
             connections=max(connected - 1, 0),
             session_ids=ids,
         )
+
+    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+        """Ask the process list, and InnoDB and performance_schema as far as that is
+        allowed.
+        """
+        return list_sessions(connection, with_sql=with_sql)
+
+    def kill_statement(self, session_id: int) -> str | None:
+        """Return a ``KILL``."""
+        return f"KILL {session_id:d}"
 
 
 def _product(version: str) -> str:

@@ -15,8 +15,11 @@ from .base import (
     Connection,
     IdleLimit,
     ServerView,
+    SessionList,
     cursor_of,
 )
+from .labels import own_label, set_unless_users
+from .postgresql_sessions import client_ids, list_sessions, session_states
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -27,27 +30,12 @@ _ACTIVE: t.Final = 1
 _IDLE_LIMIT: t.Final = (
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
 )
-# Of other users' sessions a user without pg_read_all_stats sees no backend_type; what
-# has a database and a user is a client's, or a parallel worker for the length of a
-# query.
-_SESSIONS: t.Final = (
-    "SELECT pid FROM pg_catalog.pg_stat_activity"
-    " WHERE pid <> pg_catalog.pg_backend_pid()"
-    " AND CASE WHEN backend_type IS NULL"
-    " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
-    " ELSE backend_type = 'client backend' END"
-)
-# NULL for sessions of other users, unless the user has pg_read_all_stats.
-_STATES: t.Final = (
-    "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
-)
-_STATE_NAMES: t.Final[dict[str, str]] = {
-    "active": "running a query",
-    "fastpath function call": "running a query",
-    "idle": "idle",
-    "idle in transaction": "idle in transaction",
-    "idle in transaction (aborted)": "idle in transaction",
-}
+# NAMEDATALEN - 1: the server cuts off what is longer (its application_name).
+_LONGEST_LABEL: t.Final = 63
+# A name among the server's own options would give way to any other. Written with
+# either sign (--application-name=…), in either case.
+_LIBPQ_DRIVERS: t.Final = ("psycopg", "psycopg2")
+_NAMES_ITSELF: t.Final = re.compile(r"application[_-]name\s*=", re.IGNORECASE)
 
 # libpq takes 1 for 2 (its documentation of connect_timeout).
 _SHORTEST_TIMEOUT: t.Final = 2
@@ -57,10 +45,15 @@ _TIMEOUT_VARIABLES: t.Final = ("PGCONNECT_TIMEOUT", "PGSERVICE")
 _IN_CONNINFO: t.Final = re.compile(r"(?:^|[\s?&])(?:connect_timeout|service)\s*=")
 
 
+class _OurSettings(dict[str, str]):
+    """Settings for asyncpg, with a label of ours among them."""
+
+
 class PostgreSQL:
     """Reads the session's ``idle_session_timeout`` (PostgreSQL 14 and later)."""
 
     has_server = True
+    longest_label = _LONGEST_LABEL
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed."""
@@ -119,10 +112,7 @@ class PostgreSQL:
         if not ids:
             return {}
         with _outside_transaction(connection), cursor_of(connection) as cursor:
-            cursor.execute(_STATES)
-            states = {int(row[0]): _STATE_NAMES.get(row[1]) for row in cursor}
-        found = ((each, states.get(each)) for each in ids)
-        return {each: state for each, state in found if state is not None}
+            return session_states(cursor, ids)
 
     def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
         """Set ``connect_timeout``, in whole seconds and at least 2, as libpq wants.
@@ -137,6 +127,26 @@ class PostgreSQL:
         ):
             arguments["connect_timeout"] = max(_SHORTEST_TIMEOUT, math.ceil(seconds))
 
+    def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
+        """Set what libpq takes for ``application_name`` where nobody names one: not an
+        argument, not a service, not ``PGAPPNAME``.
+        """
+        texts = [arguments.get(name) for name in ("dsn", "conninfo", "options")]
+        texts.append(os.environ.get("PGOPTIONS"))
+        label = own_label(app, self.longest_label)
+        if label is None or any(_NAMES_ITSELF.search(str(each)) for each in texts):
+            return
+        if driver in _LIBPQ_DRIVERS:
+            set_unless_users(arguments, "fallback_application_name", label)
+        elif driver == "pg8000":
+            set_unless_users(arguments, "application_name", label)
+        elif driver == "asyncpg":
+            users = arguments.get("server_settings") or {}
+            if "application_name" not in users or isinstance(users, _OurSettings):
+                # asyncpg takes a str and nothing derived from it.
+                name = {"application_name": str(label)}
+                arguments["server_settings"] = _OurSettings({**users, **name})
+
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits and sessions."""
         with _outside_transaction(connection), cursor_of(connection) as cursor:
@@ -146,8 +156,7 @@ class PostgreSQL:
                 " pg_catalog.current_setting('max_connections')"
             )
             version, maximum = cursor.fetchone()
-            cursor.execute(_SESSIONS)
-            ids = frozenset(int(row[0]) for row in cursor.fetchall())
+            ids = client_ids(cursor)
         return ServerView(
             product=f"PostgreSQL {str(version).partition(' ')[0]}",
             idle_limit=limit,
@@ -155,6 +164,15 @@ class PostgreSQL:
             connections=len(ids),
             session_ids=ids,
         )
+
+    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+        """Ask ``pg_stat_activity``."""
+        with _outside_transaction(connection), cursor_of(connection) as cursor:
+            return list_sessions(cursor, with_sql=with_sql)
+
+    def kill_statement(self, session_id: int) -> str | None:
+        """Return a call of ``pg_terminate_backend``."""
+        return f"SELECT pg_terminate_backend({session_id:d})"
 
 
 def _read_idle_limit(cursor: t.Any) -> IdleLimit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable, Collection
 
-from .base import ConnectFailure, Connection, IdleLimit, ServerView
+from .base import ConnectFailure, Connection, IdleLimit, ServerView, SessionList
 
 _NO_LIMIT = IdleLimit(None, "SQLite has no idle limit")
 
@@ -14,6 +14,7 @@ class SQLite:
     """Has no server, so no limits."""
 
     has_server = False
+    longest_label = 0
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
         """Return that there is none."""
@@ -52,8 +53,19 @@ class SQLite:
     def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
         """Change nothing: opening a file does not wait."""
 
+    def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
+        """Change nothing: nobody would read it."""
+
     def view(self, connection: Connection) -> ServerView:
         """Return the library's version."""
         import sqlite3  # 1 ms that apps on a server need not spend
 
         return ServerView(f"SQLite {sqlite3.sqlite_version}", _NO_LIMIT)
+
+    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+        """Return nothing: there are no sessions."""
+        return SessionList()
+
+    def kill_statement(self, session_id: int) -> str | None:
+        """Return None: there are no sessions."""
+        return None

@@ -10,6 +10,7 @@ from .base import (
     Connection,
     IdleLimit,
     ServerView,
+    SessionList,
     driver_error,
 )
 from .network_errors import network_failure
@@ -22,6 +23,7 @@ class UnknownDatabase:
     """
 
     has_server = True
+    longest_label = 0
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -67,6 +69,17 @@ class UnknownDatabase:
     def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
         """Change nothing: an argument that a driver does not know is an error."""
 
+    def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
+        """Change nothing: an argument that a driver does not know is an error."""
+
     def view(self, connection: Connection) -> ServerView:
         """Return the dialect's name; being connected proves that it answers."""
         return ServerView(self.name, self._limit)
+
+    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+        """Return nothing: unknown."""
+        return SessionList(hidden=(f"{self.name} cannot be asked for its sessions",))
+
+    def kill_statement(self, session_id: int) -> str | None:
+        """Return None: unknown."""
+        return None

@@ -25,6 +25,7 @@ from ..tracking.foreign import is_in_memory, observe
 from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
 from ..urls import public_url
+from .connecting import prepare
 from .errors import listen
 from .finding import Found, values_of
 
@@ -86,7 +87,12 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     books.ledgers.append(ledger)
     ledger.options = found.options
     keep_ledger(engine, ledger)
-    listen(engine, settings.connect_timeout.value)
+    listen(engine)
+    prepare(
+        engine,
+        settings.connect_timeout.value,
+        app.name if settings.label.value else None,
+    )
     return Guarded(found.bind, engine, settings, ledger)
 
 

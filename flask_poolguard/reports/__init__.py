@@ -13,20 +13,24 @@ from .model import (
     PoolStatus,
     Report,
     Server,
+    Session,
     Usage,
     Worker,
 )
+from .servers import Detail
 
 __all__ = [
     "BindSetting",
     "BindSettings",
     "Closed",
+    "Detail",
     "Finding",
     "Holder",
     "Level",
     "PoolStatus",
     "Report",
     "Server",
+    "Session",
     "Usage",
     "Worker",
     "make_report",

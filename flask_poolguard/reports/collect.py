@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import typing as t
@@ -25,6 +26,8 @@ from .model import (
     Server,
 )
 from .rules import judge
+from .servers import Detail
+from .sessions import Joined, join
 from .workers import belong, describe_worker, open_server_ids
 
 if t.TYPE_CHECKING:
@@ -39,6 +42,7 @@ def make_report(
     engines: Sequence[Guarded],
     *,
     with_this_process: bool = True,
+    detail: Detail = Detail.VIEW,
 ) -> Report:
     """Report on the app's live workers on this host, and on their servers.
 
@@ -46,10 +50,11 @@ def make_report(
 
     :param engines: of this process; they say which servers to ask, and how.
     :param with_this_process: whether this process's own pools count as a worker's.
+    :param detail: whether servers are asked for their sessions, and for statements.
     """
     # Flask-SQLAlchemy's order varies from process to process.
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
-    questions = servers.begin(engines)
+    questions = servers.begin(engines, detail)
     search = read_workers(config.state_dir, app.name, app.root_path)
     own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
     states = [
@@ -61,7 +66,8 @@ def make_report(
     others = [state for state in states if not belong(state, own)]
     workers = tuple(describe_worker(state) for state in ours)
     answers = servers.finish(questions, engines)
-    evidence = Evidence(app.config, engines, ours, workers, answers)
+    sessions = join(app.name, engines, answers, ours) if detail else {}
+    evidence = Evidence(app.config, engines, ours, workers, answers, sessions)
     found = [
         *judge(evidence),
         *hidden.find_problems(search.problems),
@@ -73,7 +79,10 @@ def make_report(
         taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         app=app.name,
         workers=workers,
-        servers=tuple(_server(each, answers, ours, search) for each in engines),
+        servers=tuple(
+            _with_sessions(_server(each, answers, ours, search), sessions)
+            for each in engines
+        ),
         findings=tuple(sorted(found, key=_rank)),
         host=socket.gethostname(),
         binds=tuple(_settings(each) for each in engines),
@@ -102,6 +111,15 @@ def _server(
         max_connections=view.max_connections,
         connections=view.connections,
         ours=_count_ours(guarded, view.session_ids, states, search),
+    )
+
+
+def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
+    found = sessions.get(server.bind)
+    if found is None:
+        return server
+    return dataclasses.replace(
+        server, sessions=found.sessions, sessions_hidden=found.hidden
     )
 
 

@@ -11,6 +11,7 @@ from ..tracking.decoding import PoolState
 from ..tracking.reader import WorkerState
 from .model import Worker
 from .servers import Answer
+from .sessions import Joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Evidence:
     :ivar states: the files of the app's live workers.
     :ivar workers: the same, as a report shows them.
     :ivar answers: what each bind's server said.
+    :ivar sessions: of each bind's server; empty if they were not asked for.
     """
 
     config: Mapping[str, t.Any]
@@ -29,6 +31,7 @@ class Evidence:
     states: Sequence[WorkerState]
     workers: Sequence[Worker]
     answers: Mapping[str, Answer]
+    sessions: Mapping[str, Joined]
 
     def pool_states(self) -> Iterator[PoolState]:
         """Yield the pools of all workers, as their files have them."""

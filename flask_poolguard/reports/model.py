@@ -6,12 +6,14 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from ..databases import SessionState
+
 SCHEMA_VERSION: t.Final = 1
 
 Level = t.Literal["info", "warning", "critical"]
 
 # Fields that only the table for people shows.
-_NOT_IN_JSON: t.Final = {"json": False}
+NOT_IN_JSON: t.Final = {"json": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +134,48 @@ class Worker:
     pools: tuple[PoolStatus, ...]
 
 
+Owner = t.Literal["worker", "process", "orphan", "other-host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session of a server; None is unknown, or does not apply.
+
+    :ivar owner: ``"worker"``, one of this report's; ``"process"``, another live one of
+        this app on this host; ``"orphan"``, one of this host that is gone;
+        ``"other-host"``; None for everybody else.
+    :ivar host: of the owner, as are ``pid`` and, for a worker's, ``bind``.
+    :ivar endpoint: which holds it now, as it took it at ``site``.
+    :ivar label: what the client calls itself; "" if it does not.
+    :ivar statement: what it runs, or ran last in its open transaction.
+    """
+
+    id: int
+    owner: Owner | None
+    host: str | None
+    pid: int | None
+    bind: str | None
+    endpoint: str | None
+    site: str | None
+    held_seconds: float | None
+    state: SessionState | None
+    state_seconds: float | None
+    age_seconds: float | None
+    statement: str | None
+    label: str | None
+    user: str | None
+    database: str | None
+    client: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """What a bind's server said when it was asked; None is unknown.
 
     :ivar connections: of all clients, without those that asked for this report.
     :ivar ours: how many of them the live workers' pools hold.
+    :ivar sessions: all that the users of its binds may see; None if not asked for.
+    :ivar sessions_hidden: what of them cannot be seen, and why.
     """
 
     bind: str
@@ -147,6 +185,8 @@ class Server:
     max_connections: int | None
     connections: int | None
     ours: int | None
+    sessions: tuple[Session, ...] | None = None
+    sessions_hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +240,8 @@ class Report:
     workers: tuple[Worker, ...]
     servers: tuple[Server, ...]
     findings: tuple[Finding, ...]
-    host: str = field(metadata=_NOT_IN_JSON)
-    binds: tuple[BindSettings, ...] = field(metadata=_NOT_IN_JSON)
+    host: str = field(metadata=NOT_IN_JSON)
+    binds: tuple[BindSettings, ...] = field(metadata=NOT_IN_JSON)
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool status --json`` prints, before it is JSON."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import enum
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from contextlib import suppress
 
 from sqlalchemy.engine import Engine
 
-from ..databases import ServerView
+from ..databases import ServerView, SessionList, merge_sessions
 from ..engines import Guarded
 from ..pool import UnpooledEntry
 from ..urls import ServerKey, server_key, without_secrets
@@ -30,6 +31,15 @@ ANSWER_SECONDS: t.Final = 2.0
 
 # SQLite's names for a database that is in memory.
 _MEMORY: t.Final = (None, "", ":memory:")
+
+
+class Detail(enum.IntEnum):
+    """How much the servers are asked for; each includes the ones before."""
+
+    VIEW = 0
+    SESSIONS = 1
+    STATEMENTS = 2
+
 
 # The questions that this process waits for, by engine.
 _open_questions: weakref.WeakKeyDictionary[Engine, Question]
@@ -43,19 +53,22 @@ class Answer:
     """What asking a bind's server led to.
 
     :ivar reachable: None if it was not asked.
-    :ivar error: why there is no view, in one line without secrets.
+    :ivar error: what was not answered, and why, in one line without secrets.
+    :ivar sessions: of the whole server; None if there was no answer, or no question.
     """
 
     reachable: bool | None
     view: ServerView | None = None
     error: str | None = None
+    sessions: SessionList | None = None
 
 
 class Question:
     """Asks one server for all its binds, one after the other, in a thread."""
 
-    def __init__(self, binds: Sequence[Guarded]) -> None:
+    def __init__(self, binds: Sequence[Guarded], detail: Detail) -> None:
         self._binds = binds
+        self._detail = detail
         self._answers: dict[str, Answer] = {}
         self._answered = threading.Event()
         self._began_at = time.monotonic()
@@ -75,13 +88,15 @@ class Question:
         return {each.bind: answers.get(each.bind, missing) for each in self._binds}
 
     def _run(self) -> None:
-        connections: list[t.Any] = []
+        connections: dict[str, t.Any] = {}
         ids: set[int] = set()
         try:
             for each in self._binds:
                 self._answers[each.bind] = _ask(each, connections, ids)
+            if self._detail >= Detail.SESSIONS:
+                self._ask_for_sessions(connections, ids)
         finally:
-            for connection in connections:
+            for connection in connections.values():
                 with suppress(Exception):  # nothing depends on it any more
                     connection.close()
             with _lock:
@@ -90,16 +105,40 @@ class Question:
                         del _open_questions[each.engine]
             self._answered.set()
 
+    def _ask_for_sessions(
+        self, connections: t.Mapping[str, t.Any], ids: t.Collection[int]
+    ) -> None:
+        """Ask as each of the users in turn: one may see more than the other."""
+        lists: dict[str | None, SessionList] = {}
+        for each in self._binds:
+            answer, user = self._answers[each.bind], each.engine.url.username
+            if answer.view is None or user in lists:
+                continue
+            try:
+                lists[user] = each.ledger.database.sessions(
+                    connections[each.bind],
+                    with_sql=self._detail >= Detail.STATEMENTS,
+                )
+            except Exception as error:
+                told = _describe(error, each.engine)
+                self._answers[each.bind] = dataclasses.replace(answer, error=told)
+        if lists:
+            merged = merge_sessions(list(lists.values()), without=ids)
+            for bind, answer in self._answers.items():
+                self._answers[bind] = dataclasses.replace(answer, sessions=merged)
 
-def begin(engines: Sequence[Guarded]) -> list[Question]:
-    """Begin to ask the servers; joins a question that is open already."""
+
+def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Question]:
+    """Begin to ask the servers; joins a question that is open already, which may have
+    been for less.
+    """
     questions: list[Question] = []
     with _lock:
         for group in _by_server(engines):
             question = _open_questions.get(group[0].engine)
             # A child process has the parent's questions, but not their threads.
             if question is None or question.pid != os.getpid():
-                question = Question(group)
+                question = Question(group, detail)
                 for each in group:
                     _open_questions[each.engine] = question
             questions.append(question)
@@ -130,10 +169,10 @@ def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
     return list(groups.values())
 
 
-def _ask(guarded: Guarded, connections: list[t.Any], ids: set[int]) -> Answer:
+def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answer:
     """Ask for one bind.
 
-    :param connections: made for this question so far; gains one.
+    :param connections: made for this question so far, by bind; gains one.
     :param ids: the server's numbers of those, likewise.
     """
     engine, database = guarded.engine, guarded.ledger.database
@@ -143,7 +182,7 @@ def _ask(guarded: Guarded, connections: list[t.Any], ids: set[int]) -> Answer:
         connection = engine.pool._invoke_creator(UnpooledEntry())
     except Exception as error:
         return Answer(False, error=_describe(error, engine))
-    connections.append(connection)
+    connections[guarded.bind] = connection
     own_id = database.server_id(connection)
     try:
         view = database.view(connection)

@@ -8,7 +8,8 @@ from datetime import datetime
 
 import click
 
-from .model import BindSettings, Finding, Holder, PoolStatus, Report, Server, Worker
+from . import holders, sessions_table
+from .model import BindSettings, Finding, PoolStatus, Report, Server
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
@@ -35,9 +36,10 @@ def render(report: Report, page: Page) -> str:
     sections = [
         page.wrap(_headline(report)),
         _workers(report, page),
-        _held(report.workers, page),
+        _held(report, page),
         _settings(report.binds, page) if not report.workers else [],
         _servers(report, page),
+        *sessions_table.render(report, page),
         _findings(report.findings, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -95,29 +97,13 @@ def _number(value: int | None, unknown: str = UNKNOWN) -> str:
     return unknown if value is None else str(value)
 
 
-def _held(workers: Sequence[Worker], page: Page) -> list[str]:
-    held: list[tuple[Worker, PoolStatus, Holder]] = [
-        (worker, pool, holder)
-        for worker in workers
-        for pool in worker.pools
-        for holder in pool.holders
-    ]
+def _held(report: Report, page: Page) -> list[str]:
+    held = holders.held_now(report)
     if not held:
         return []
-    held.sort(key=lambda each: -each[2].held_seconds)
     lines = ["Held now, longest first"]
-    for worker, pool, holder in held[:_MAX_HOLDERS]:
-        if holder.endpoint is None and holder.site is None:
-            what = "is being opened"
-        else:
-            what = f"{holder.endpoint or UNKNOWN} at {holder.site or UNKNOWN}"
-        text = f"pid {worker.pid} {pool.bind}: {what}"
-        if holder.thread:
-            text += f", thread {holder.thread}"
-        if holder.server_id is not None:
-            text += f", server id {holder.server_id}"
-        first = f"  {duration(holder.held_seconds):>6}  "
-        lines += page.wrap(text, first, " " * len(first))
+    for each in held[:_MAX_HOLDERS]:
+        lines += holders.describe(each, report, page)
     if len(held) > _MAX_HOLDERS:
         more = len(held) - _MAX_HOLDERS
         lines.append(f"  … and {more} more (--json has all)")

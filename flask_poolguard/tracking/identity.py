@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -36,6 +37,31 @@ def start_ticks(pid: int) -> str | None:
             return file.read().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
+
+
+def age_seconds(pid: int) -> float | None:
+    """Return how long the process of this number has been running here.
+
+    :returns: None if there is none, or only its remains (a zombie, which has closed
+        everything); infinite if the system does not say.
+    """
+    if os.name != "posix":  # there, signal 0 is not harmless
+        return math.inf
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass  # it is another user's, and its /proc may be hidden
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        ticks = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        # Not /proc/uptime, which LXC replaces with the container's.
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks
+    except (OSError, IndexError, ValueError, AttributeError):
+        return math.inf
+    return None if fields[0] in "ZX" else max(age, 0.0)
 
 
 def whoami() -> dict[str, t.Any]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -62,10 +62,16 @@ def _add_routes(app: Flask, db: SQLAlchemy) -> None:
     def hold(name: str) -> str:
         """Hold a connection until the test says to let go."""
         folder = Path(os.environ["HOLD_FOLDER"])
-        db.session.execute(text("SELECT 1"))
+        db.session.execute(text(request.args.get("sql", "SELECT 1")))
         (folder / f"{name}.held").write_text(str(os.getpid()))
         while not (folder / f"{name}.let-go").exists():
             time.sleep(0.01)
+        return str(os.getpid())
+
+    @app.get("/run")
+    def run() -> str:
+        """Run a statement of the test's."""
+        db.session.execute(text(request.args["sql"]))
         return str(os.getpid())
 
     @app.get("/wait")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from sqlalchemy import URL
 
@@ -39,8 +40,13 @@ def environment(url: URL, **more: str) -> dict[str, str]:
 
 def run_status(env: Mapping[str, str], *arguments: str) -> str:
     """Return what `flask pool status` prints; it must succeed and tell no secret."""
+    return run_pool(env, "status", *arguments)
+
+
+def run_pool(env: Mapping[str, str], *arguments: str) -> str:
+    """Return what `flask pool …` prints; it must succeed and tell no secret."""
     done = subprocess.run(
-        [*STATUS, *arguments],
+        [*POOL, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
@@ -55,9 +61,9 @@ def run_status(env: Mapping[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def status(env: Mapping[str, str]) -> Json:
+def status(env: Mapping[str, str], *arguments: str) -> Json:
     """Return what `flask pool status --json` prints."""
-    report: Json = json.loads(run_status(env, "--json"))
+    report: Json = json.loads(run_status(env, "--json", *arguments))
     return report
 
 
@@ -124,11 +130,16 @@ class DeskServer(GunicornApp):
         wait_until(all_seen, seconds=30, what="a request in every worker")
         return self
 
-    def hold(self, count: int) -> list[int]:
-        """Let views hold so many more connections; return the pids of their workers."""
+    def hold(self, count: int, sql: str = "SELECT 1") -> list[int]:
+        """Let views hold so many more connections; return the pids of their workers.
+
+        :param sql: what each runs first.
+        """
         names = [f"{len(self._threads) + number}" for number in range(count)]
         for name in names:
-            thread = threading.Thread(target=self.get, args=(f"/hold/{name}",))
+            thread = threading.Thread(
+                target=self.get, args=(f"/hold/{name}?sql={quote(sql)}",)
+            )
             thread.start()
             self._threads.append(thread)
         files = [self._held / f"{name}.held" for name in names]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ..evidence import Evidence
 from ..model import Finding
-from . import limits, servers, use
+from . import limits, servers, sessions, use
 
 Rule = Callable[[Evidence], Iterable[Finding]]
 
@@ -19,6 +19,8 @@ RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
     use.find_timeouts,
     use.find_leaks,
+    sessions.find_orphans,
+    sessions.find_idle_transactions,
     servers.find_overbooking,
     limits.find_late_recycling,
     limits.find_hidden_limits,

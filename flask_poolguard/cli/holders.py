@@ -1,0 +1,44 @@
+"""``flask pool holders``: who holds connections now."""
+
+from __future__ import annotations
+
+import typing as t
+
+import click
+from flask.cli import with_appcontext
+
+from ..reports import Detail
+from ..reports.holders import held_now, render, to_dict
+from . import current
+from .output import Seconds, echo, echo_json, json_option, page
+
+_EPILOG: t.Final = """
+\b
+Examples:
+  flask pool holders                   everybody, longest first
+  flask pool holders --min-seconds 10  who has had one for ten seconds or longer
+  flask pool holders --json | jq '.holders[].endpoint'
+"""
+
+
+@click.command("holders", epilog=_EPILOG)
+@json_option
+@click.option(
+    "--min-seconds",
+    type=Seconds(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Leave out who holds a connection for less.",
+)
+@with_appcontext
+def command(as_json: bool, min_seconds: float) -> None:
+    """Show who holds connections now, in all live workers of this app on this host.
+
+    With what each does, as its server says: run a query, or hold it for nothing.
+    """
+    report = current.report(Detail.SESSIONS)
+    held = held_now(report, min_seconds)
+    if as_json:
+        echo_json(to_dict(report, held))
+    else:
+        echo(render(report, held, min_seconds, page()))

@@ -1,0 +1,35 @@
+"""Doing something again and again, until Ctrl-C."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+import typing as t
+
+import click
+
+
+def repeat(
+    show: t.Callable[[], None], seconds: float, count: int | None = None
+) -> None:
+    """Show something, with pauses between.
+
+    :param seconds: of each pause.
+    :param count: how often; None for no end but Ctrl-C, which is no error.
+    """
+    try:
+        for number in itertools.count(1):
+            show()
+            if number == count:
+                return
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            click.echo()
+
+
+def begin_page(text: str) -> str:
+    """Clear a terminal; where there is none, keep the pages of a file apart."""
+    click.clear()
+    return text + ("\n" if sys.stdout.isatty() else "\n\n")

@@ -1,0 +1,62 @@
+"""``flask pool top``: what goes on in the pools, refreshed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import typing as t
+
+import click
+from flask.cli import with_appcontext
+
+from ..reports import Detail
+from ..reports.top import Top, render
+from . import current
+from .output import Seconds, echo, echo_json, json_option, page
+from .repeating import begin_page, repeat
+
+_EPILOG: t.Final = """
+\b
+Examples:
+  flask pool top                          every two seconds, until Ctrl-C
+  flask pool top --interval 10 --count 6  a minute, for a log
+  flask pool top --json | jq '.pools[] | select(.waiting > 0)'
+"""
+
+
+@click.command("top", epilog=_EPILOG)
+@json_option
+@click.option(
+    "--interval",
+    type=Seconds(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The pause between two refreshes.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End after so many refreshes; without it, with Ctrl-C.",
+)
+@with_appcontext
+def command(as_json: bool, interval: float, count: int | None) -> None:
+    """Show what goes on in the pools of this app on this host, again and again.
+
+    Pools where somebody waits come first, and then who holds a connection longest.
+    Rates are those since the last refresh. With --json, one line per refresh.
+    """
+    top = Top()
+
+    def show() -> None:
+        now = time.monotonic()
+        refresh = top.refresh(current.report(Detail.SESSIONS), now)
+        if as_json:
+            echo_json(refresh.to_dict(), on_one_line=True)
+            return
+        height = shutil.get_terminal_size().lines if sys.stdout.isatty() else None
+        echo(begin_page(render(refresh, page(), height)))
+
+    repeat(show, interval, count)

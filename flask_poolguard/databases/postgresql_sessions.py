@@ -1,0 +1,110 @@
+"""What PostgreSQL tells of other sessions."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Collection
+
+from .base import (
+    LONGEST_STATEMENT,
+    ServerSession,
+    SessionList,
+    SessionState,
+    shorten_statement,
+)
+
+# Of other users' sessions a user without pg_read_all_stats sees no backend_type; what
+# has a database and a user is a client's, or a parallel worker for the length of a
+# query.
+_ARE_CLIENTS: t.Final = (
+    " pid <> pg_catalog.pg_backend_pid()"
+    " AND CASE WHEN backend_type IS NULL"
+    " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
+    " ELSE backend_type = 'client backend' END"
+)
+_IDS: t.Final = f"SELECT pid FROM pg_catalog.pg_stat_activity WHERE{_ARE_CLIENTS}"  # noqa: S608 (no input)
+# NULL for sessions of other users, unless the user has pg_read_all_stats.
+_STATES: t.Final = (
+    "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
+)
+_STATE_NAMES: t.Final[dict[str, SessionState]] = {
+    "active": "active",
+    "fastpath function call": "active",
+    "idle": "idle",
+    "idle in transaction": "idle in transaction",
+    "idle in transaction (aborted)": "idle in transaction",
+}
+# What an idle session ran last is over. One space for any white space, or the first
+# hundreds of characters may be the indentation alone.
+_STATEMENT: t.Final = (
+    "CASE WHEN state <> 'idle' AND query <> '<insufficient privilege>' THEN"
+    r" pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.left(query, 2000),"
+    rf" '\s+', ' ', 'g'), {LONGEST_STATEMENT + 2}) END"
+)
+_HIDDEN: t.Final = (
+    "what other users' sessions do: this user has no pg_read_all_stats privilege"
+)
+
+
+def client_ids(cursor: t.Any) -> frozenset[int]:
+    """Return the ids of all clients' sessions but the asking one."""
+    cursor.execute(_IDS)
+    return frozenset(int(row[0]) for row in cursor.fetchall())
+
+
+def session_states(cursor: t.Any, ids: Collection[int]) -> dict[int, str]:
+    """Ask what sessions do, in words for errors."""
+    cursor.execute(_STATES)
+    states = {int(row[0]): _STATE_NAMES.get(row[1]) for row in cursor.fetchall()}
+    found = ((each, states.get(each)) for each in ids)
+    return {
+        each: "running a query" if state == "active" else state
+        for each, state in found
+        if state is not None
+    }
+
+
+def list_sessions(cursor: t.Any, *, with_sql: bool) -> SessionList:
+    """Return all clients' sessions but the asking one.
+
+    Everybody may see ids, users, databases and labels of all.
+    """
+    cursor.execute(
+        "SELECT pid, application_name, usename, datname,"  # noqa: S608 (no input)
+        " pg_catalog.host(client_addr), client_port, state,"
+        " extract(epoch FROM pg_catalog.clock_timestamp() - state_change)::float8,"
+        " extract(epoch FROM pg_catalog.clock_timestamp() - backend_start)::float8,"
+        f" {_STATEMENT if with_sql else 'NULL'}"
+        f" FROM pg_catalog.pg_stat_activity WHERE{_ARE_CLIENTS}"
+    )
+    sessions = tuple(_session(row) for row in cursor.fetchall())
+    is_hidden = any(each.state is None for each in sessions)
+    return SessionList(sessions, (_HIDDEN,) if is_hidden else ())
+
+
+def _session(row: t.Sequence[t.Any]) -> ServerSession:
+    pid, label, user, database, host, port, state, state_age, age, statement = row
+    return ServerSession(
+        id=int(pid),
+        label=label,
+        user=user,
+        database=database,
+        client=_client(host, port),
+        state=_STATE_NAMES.get(state),
+        state_seconds=_seconds(state_age),
+        age_seconds=_seconds(age),
+        statement=shorten_statement(statement),
+    )
+
+
+def _client(host: str | None, port: int | None) -> str | None:
+    """Return an address and a port; a session over the Unix socket has port -1."""
+    if port is None:
+        return None
+    if host is None:
+        return "local"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(max(value, 0.0), 3)

@@ -1,0 +1,96 @@
+"""What an engine's driver is given when it connects: a time limit, and a label."""
+
+from __future__ import annotations
+
+import typing as t
+
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..databases import Database, for_dialect
+
+# Others may not know the argument, or mean something else by it.
+_TAKE_CONNECT_TIMEOUT: t.Final = frozenset(
+    {"mysqldb", "psycopg", "psycopg2", "pymysql"}
+)
+
+# On a dialect, which an engine keeps for life: its engine is listened to already.
+_LISTENED: t.Final = "_poolguard_connecting"
+
+# In a record's info, from the connect to its first listener: the attributes of
+# PyMySQL's connection that hold a time limit of ours.
+_OUR_LIMITS: t.Final = "_poolguard_limits"
+
+
+def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> None:
+    """Let the engine's connects end in time, and carry a label.
+
+    A ``creator`` of the user's connects as it likes, without either.
+
+    :param connect_timeout: seconds; None leaves the limit to the driver.
+    :param app: the app's name; None for no label.
+    """
+    listener = engine.dialect.__dict__.get(_LISTENED)
+    if listener is None:
+        listener = engine.dialect.__dict__[_LISTENED] = _Listener(engine)
+        event.listen(engine, "do_connect", listener.do_connect)
+        if engine.dialect.driver == "pymysql":
+            # Before the listeners that talk to the server.
+            event.listen(engine, "connect", _lift_limits, insert=True)
+    listener.connect_timeout, listener.app = connect_timeout, app
+
+
+class _Listener:
+    """Listens to one engine, through ``engine.dispose()``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database: Database = for_dialect(engine.dialect.name)
+        self.connect_timeout: float | None = None
+        self.app: str | None = None
+
+    def do_connect(
+        self,
+        dialect: Dialect,
+        record: ConnectionPoolEntry,
+        arguments: list[t.Any],
+        keywords: dict[str, t.Any],
+    ) -> None:
+        """Add what the user did not set himself."""
+        driver = dialect.driver
+        if self.app is not None:
+            self._database.label_connect(keywords, driver, self.app)
+        if self.connect_timeout is None or driver not in _TAKE_CONNECT_TIMEOUT:
+            return
+        self._database.limit_connect(keywords, self.connect_timeout)
+        # Who calls a pool's creator himself gives no record.
+        if driver == "pymysql" and hasattr(record, "info"):
+            _limit_handshake(record, keywords)
+
+
+class _OurSeconds(float):
+    """A time limit that is not the user's."""
+
+
+def _limit_handshake(record: ConnectionPoolEntry, keywords: dict[str, t.Any]) -> None:
+    """Limit the waiting for what PyMySQL reads and writes while it connects.
+
+    Its connect_timeout ends with the TCP connect: a proxy that has lost its server,
+    or a machine that hangs, would be waited for without end.
+    """
+    ours = [
+        name
+        for name in ("read_timeout", "write_timeout")
+        # SQLAlchemy 2.0 gives the same dict again, with what was added the last time.
+        if isinstance(keywords.get(name, _OurSeconds()), _OurSeconds)
+    ]
+    seconds = keywords.get("connect_timeout")
+    if seconds:
+        keywords.update(dict.fromkeys(ours, _OurSeconds(seconds)))
+        record.info[_OUR_LIMITS] = ours
+
+
+def _lift_limits(connection: t.Any, record: ConnectionPoolEntry) -> None:
+    """Let statements take their time; private, but the same in PyMySQL 1.1 and 1.2."""
+    for name in record.info.pop(_OUR_LIMITS, ()):
+        setattr(connection, f"_{name}", None)

@@ -1,0 +1,112 @@
+"""Sessions that nobody works with any more, or that hold on to a transaction."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterable, Sequence
+
+from ..evidence import Evidence
+from ..model import Finding, Session
+from ..sessions import by_server
+from ..text import duration
+from .wording import connections
+
+# What is in its state for less may be over by the time that somebody looks.
+_ORPHANED_SECONDS: t.Final = 2.0
+_IDLE_SECONDS: t.Final = 5.0
+# As many are named one by one.
+_MAX_NAMED: t.Final = 5
+
+_Sessions = dict[tuple[t.Any, ...], list[Session]]
+
+
+def find_orphans(evidence: Evidence) -> list[Finding]:
+    """Return what servers still do for workers that are gone.
+
+    A server notices that its client is gone when it next reads or writes: one that
+    runs a statement may not for hours. An idle session is left out: who keeps that
+    open is a pooler between, for others to use.
+    """
+    findings = []
+    for guarded, sessions in by_server(evidence.engines, evidence.sessions):
+        orphans = _grouped(
+            sessions,
+            lambda each: (each.pid,),
+            lambda each: (
+                each.owner == "orphan"
+                and each.state in ("active", "idle in transaction")
+                and (each.state_seconds or 0.0) >= _ORPHANED_SECONDS
+            ),
+        )
+        for (pid,), group in orphans.items():
+            is_busy = any(each.state == "active" for each in group)
+            what = "statements" if is_busy else "transactions"
+            ends = (guarded.ledger.database.kill_statement(each.id) for each in group)
+            findings.append(
+                Finding(
+                    "warning",
+                    "orphan",
+                    f"The server of bind {guarded.bind!r} still has {what} of pid {pid}"
+                    f" of this host, which is gone: {_list(group)}",
+                    "End it with "
+                    + "; ".join(filter(None, ends))
+                    + " unless a container that shares this host's name has that pid.",
+                    "Until its statement ends, it keeps its locks, and its place among"
+                    " the server's connections.",
+                )
+            )
+    return findings
+
+
+def find_idle_transactions(evidence: Evidence) -> list[Finding]:
+    """Return the endpoints and lines that do something else within a transaction."""
+    findings = []
+    for guarded, sessions in by_server(evidence.engines, evidence.sessions):
+        idle = _grouped(
+            sessions,
+            lambda each: (each.endpoint, each.site),
+            lambda each: (
+                each.state == "idle in transaction"
+                and each.held_seconds is not None
+                and (each.state_seconds or 0.0) >= _IDLE_SECONDS
+            ),
+        )
+        for (endpoint, site), group in idle.items():
+            where = site or "an unknown line"
+            findings.append(
+                Finding(
+                    "warning",
+                    "idle-in-transaction",
+                    f"{endpoint or '(unknown)'} keeps {connections(len(group))} of bind"
+                    f" {group[0].bind or guarded.bind!r} idle in a transaction, taken"
+                    f" at {where}: {_list(group)}",
+                    "Commit, roll back or close before slow work (an HTTP call, a"
+                    f" report, a sleep) that follows {where}.",
+                    "Others wait for its locks, and the server cannot clear away old"
+                    " rows.",
+                )
+            )
+    return findings
+
+
+def _grouped(
+    sessions: Iterable[Session],
+    key: t.Callable[[Session], tuple[t.Any, ...]],
+    is_meant: t.Callable[[Session], bool],
+) -> _Sessions:
+    groups: _Sessions = {}
+    for each in filter(is_meant, sessions):
+        groups.setdefault(key(each), []).append(each)
+    for group in groups.values():
+        group.sort(key=lambda each: -(each.state_seconds or 0.0))
+    return groups
+
+
+def _list(group: Sequence[Session]) -> str:
+    """Name sessions, those that are longest in their state first."""
+    text = ", ".join(
+        f"session {each.id} for {duration(each.state_seconds)}"
+        for each in group[:_MAX_NAMED]
+    )
+    more = len(group) - _MAX_NAMED
+    return f"{text} and {more} more" if more > 0 else text

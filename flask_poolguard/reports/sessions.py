@@ -1,0 +1,207 @@
+"""Whose the sessions of a server are: its own list, joined with the workers' files."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import typing as t
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..databases import Label, ServerSession, make_label, parse_label, plain_host
+from ..engines import Guarded
+from ..tracking import identity
+from ..tracking.decoding import PoolState, SlotState, cut
+from ..tracking.reader import WorkerState
+from ..urls import ServerKey, server_key
+from .model import Owner, Session
+from .servers import Answer
+from .workers import age
+
+# A process whose clock and the server's differ by less is not taken for another.
+_TOLERANCE_SECONDS: t.Final = 5.0
+
+_OTHER_NUMBERS: t.Final = (
+    "whose they are: the server knows none of the workers' sessions; it has restarted"
+    " just now, or a proxy such as PgBouncer stands between and has numbers of its own"
+)
+_UNASKED: t.Final = "any of them: an asynchronous driver cannot be asked"
+_UNANSWERED: t.Final = "any of them: the server did not answer, or not in time"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The sessions of a bind's server; None if it did not list them.
+
+    :ivar hidden: what of them cannot be seen, and why.
+    """
+
+    sessions: tuple[Session, ...] | None
+    hidden: tuple[str, ...]
+
+
+def join(
+    app: str,
+    engines: Sequence[Guarded],
+    answers: Mapping[str, Answer],
+    states: Sequence[WorkerState],
+) -> dict[str, Joined]:
+    """Return the sessions of each bind's server; binds of one server share them.
+
+    :param states: the app's live workers.
+    """
+    joined: dict[str, Joined] = {}
+    groups: dict[ServerKey | str, list[Guarded]] = {}
+    for each in engines:
+        groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
+    for binds in groups.values():
+        joined |= dict.fromkeys(
+            (each.bind for each in binds), _join_group(app, binds, answers, states)
+        )
+    return joined
+
+
+def _join_group(
+    app: str,
+    binds: Sequence[Guarded],
+    answers: Mapping[str, Answer],
+    states: Sequence[WorkerState],
+) -> Joined:
+    """Return the sessions of the one server that these binds are on."""
+    database = binds[0].ledger.database
+    lists = [answers[each.bind].sessions for each in binds]
+    found = next((each for each in lists if each is not None), None)
+    if found is None:
+        if not database.has_server:
+            return Joined(None, ())
+        asked = any(answers[each.bind].reachable is not None for each in binds)
+        return Joined(None, (_UNANSWERED if asked else _UNASKED,))
+    slots = _slots(binds, states)
+    if slots and not any(each.id in slots for each in found.sessions):
+        unjoined = tuple(_describe(each) for each in found.sessions)
+        return Joined(unjoined, (*found.hidden, _OTHER_NUMBERS))
+    owners = _Owners(app, database.longest_label, states, slots)
+    return Joined(tuple(map(owners.describe, found.sessions)), found.hidden)
+
+
+_Slot = tuple[WorkerState, PoolState, SlotState]
+
+
+def _slots(binds: Sequence[Guarded], states: Sequence[WorkerState]) -> dict[int, _Slot]:
+    """Return the workers' open connections to one server, by its number of them.
+
+    A number that two workers have is no server's.
+    """
+    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in binds}
+    slots: dict[int, _Slot] = {}
+    twice = set()
+    for state in states:
+        for pool in state.pools:
+            if (pool.bind, pool.url) not in own:
+                continue
+            for slot in pool.slots:
+                if slot.server_id is None:
+                    continue
+                if slot.server_id in slots:
+                    twice.add(slot.server_id)
+                slots[slot.server_id] = state, pool, slot
+    return {number: slot for number, slot in slots.items() if number not in twice}
+
+
+class _Owners:
+    """Knows who lives, and whose a session of one server is."""
+
+    def __init__(
+        self,
+        app: str,
+        longest_label: int,
+        states: Sequence[WorkerState],
+        slots: Mapping[int, _Slot],
+    ) -> None:
+        self._app, self._longest, self._slots = app, longest_label, slots
+        self._host = plain_host(socket.gethostname())
+        self._workers = {_process(state): state.header.host for state in states}
+
+    def describe(self, session: ServerSession) -> Session:
+        """Return a session with all that is known of its owner."""
+        label = parse_label(session.label or "")
+        slot = self._slots.get(session.id)
+        if slot is not None and self._agrees(label, slot[0]):
+            return _held(session, *slot)
+        if label is None or not self._is_ours(label):
+            return _describe(session)
+        host = self._workers.get((label.host, label.pid), label.host)
+        owner = self._owner(label, session)
+        return _describe(session, owner=owner, host=host, pid=label.pid)
+
+    def _owner(self, label: Label, session: ServerSession) -> Owner:
+        if (label.host, label.pid) in self._workers:
+            return "worker"
+        if label.host != self._host:
+            return "other-host"
+        lived = identity.age_seconds(label.pid)
+        lasts = session.age_seconds or session.state_seconds or 0.0
+        # A number comes back: who is younger than the session did not open it.
+        if lived is None or lived + _TOLERANCE_SECONDS < lasts:
+            return "orphan"
+        return "process"
+
+    def _is_ours(self, label: Label) -> bool:
+        return label == make_label(self._app, label.host, label.pid, self._longest)
+
+    def _agrees(self, label: Label | None, state: WorkerState) -> bool:
+        """Tell whether a label, if there is one, is not another process's."""
+        if label is None or not self._is_ours(label):
+            return True
+        return (label.host, label.pid) == _process(state)
+
+
+def _process(state: WorkerState) -> tuple[str, int]:
+    """Return a worker's host and pid, as its labels have them."""
+    return plain_host(state.header.host), state.header.pid
+
+
+def _held(
+    session: ServerSession, state: WorkerState, pool: PoolState, slot: SlotState
+) -> Session:
+    return _describe(
+        session,
+        owner="worker",
+        host=state.header.host,
+        pid=state.header.pid,
+        bind=pool.bind,
+        endpoint=slot.endpoint if slot.out else None,
+        site=slot.site if slot.out else None,
+        held_seconds=age(slot.since, state.now) if slot.out else None,
+    )
+
+
+def _describe(session: ServerSession, **owner: t.Any) -> Session:
+    own = {each.name: getattr(session, each.name) for each in _FIELDS}
+    unknown = dict.fromkeys(_OF_OWNER)
+    return Session(**{**unknown, **own, **owner})
+
+
+_FIELDS: t.Final = dataclasses.fields(ServerSession)
+_OF_OWNER: t.Final = (
+    "owner",
+    "host",
+    "pid",
+    "bind",
+    "endpoint",
+    "site",
+    "held_seconds",
+)
+
+
+def by_server(
+    engines: Sequence[Guarded], joined: Mapping[str, Joined]
+) -> Iterator[tuple[Guarded, Sequence[Session]]]:
+    """Yield each server's sessions once, with the first of its binds."""
+    seen: set[ServerKey | str] = set()
+    for each in engines:
+        key = server_key(each.engine.url) or each.bind
+        found = joined.get(each.bind)
+        if key not in seen and found is not None and found.sessions:
+            seen.add(key)
+            yield each, found.sessions

@@ -1,0 +1,220 @@
+"""What goes on right now: one report compared with the one before."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from .holders import Held, describe, held_now
+from .model import NOT_IN_JSON, PoolStatus, Report, Worker, to_plain
+from .text import NONE, UNKNOWN, Page, columns, duration, visible
+
+_HEADINGS: t.Final = (
+    "PID",
+    "BIND",
+    "OUT",
+    "WAITING",
+    "HELD",
+    "CHECKOUTS/S",
+    "CONNECTS/S",
+    "WAITS/S",
+    "TIMEOUTS/S",
+)
+_MAX_HOLDERS: t.Final = 10
+# Lines of a terminal that are neither pools nor holders, with the cursor's.
+_OTHER_LINES: t.Final = 9
+_FEWEST: t.Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One pool of one worker; None is unknown.
+
+    :ivar limit: the most connections it can have; None without a limit, too.
+    :ivar checkouts_per_second: since the refresh before, as are the other rates; None
+        at a worker's first.
+    """
+
+    host: str
+    pid: int
+    bind: str
+    checked_out: int | None
+    limit: int | None
+    is_unlimited: bool
+    waiting: int | None
+    oldest_wait_seconds: float | None
+    longest_held_seconds: float | None
+    checkouts_per_second: float | None
+    connects_per_second: float | None
+    waits_per_second: float | None
+    timeouts_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What ``flask pool top`` shows at a time.
+
+    :ivar seconds: since the refresh before; None for the first.
+    :ivar pools: those where most wait come first, then by who holds one longest.
+    :ivar holders: longest first.
+    """
+
+    schema_version: int
+    taken_at: str
+    app: str
+    seconds: float | None
+    pools: tuple[Activity, ...]
+    holders: tuple[Held, ...]
+    report: Report = field(repr=False, metadata=NOT_IN_JSON)
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """Return what ``flask pool top --json`` prints, before it is JSON."""
+        return t.cast("dict[str, t.Any]", to_plain(self))
+
+
+_Key = tuple[str, int, str, str]
+_Counts = tuple[int | None, ...]
+
+
+class Top:
+    """Remembers the counts of one refresh for the next."""
+
+    def __init__(self) -> None:
+        self._before: dict[_Key, _Counts] = {}
+        self._at: float | None = None
+
+    def refresh(self, report: Report, now: float) -> Refresh:
+        """Return what goes on.
+
+        :param now: monotonic seconds at which the report was begun.
+        """
+        seconds = None if self._at is None else now - self._at
+        counts: dict[_Key, _Counts] = {}
+        pools = []
+        for worker in report.workers:
+            for pool in worker.pools:
+                # A number comes back, with another start.
+                key = (worker.host, worker.pid, worker.started_at, pool.bind)
+                counts[key] = _counts(pool)
+                rates = _rates(self._before.get(key), counts[key], seconds)
+                pools.append(_activity(worker, pool, rates))
+        self._before, self._at = counts, now
+        pools.sort(
+            key=lambda each: (-(each.waiting or 0), -(each.longest_held_seconds or 0))
+        )
+        return Refresh(
+            schema_version=report.schema_version,
+            taken_at=report.taken_at,
+            app=report.app,
+            seconds=None if seconds is None else round(seconds, 3),
+            pools=tuple(pools),
+            holders=held_now(report),
+            report=report,
+        )
+
+
+def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
+    """Return a refresh as text.
+
+    :param height: lines of the terminal, which the text is cut to; None for no limit.
+    """
+    taken = datetime.fromisoformat(refresh.taken_at).astimezone()
+    since = (
+        "rates from the next refresh on"
+        if refresh.seconds is None
+        else f"rates of the last {duration(refresh.seconds)}"
+    )
+    host = refresh.report.host
+    lines = page.wrap(
+        f"{refresh.app} on host {host}, {taken:%Y-%m-%d %H:%M:%S}, {since}"
+    )
+    if not refresh.pools:
+        lines += page.wrap(
+            "No live worker; flask pool status says where they were looked for."
+        )
+    most_holders = _MAX_HOLDERS
+    most_pools = len(refresh.pools)
+    if height is not None:
+        room = max(height - _OTHER_LINES, 2 * _FEWEST)
+        most_holders = min(_MAX_HOLDERS, max(room // 4, _FEWEST))
+        # A holder takes two lines.
+        used = 2 * min(most_holders, len(refresh.holders))
+        most_pools = max(room - used, _FEWEST)
+    if refresh.pools:
+        rows = [_row(each, host) for each in refresh.pools[:most_pools]]
+        lines += ["", *columns(_HEADINGS, rows, page)]
+        lines += _more(len(refresh.pools) - most_pools, "pools")
+    if refresh.holders:
+        lines += ["", "Held now, longest first"]
+        for held in refresh.holders[:most_holders]:
+            lines += describe(held, refresh.report, page)
+        lines += _more(len(refresh.holders) - most_holders, "holders")
+    return "\n".join(lines)
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"  … and {count} more {what} (--json has all)"] if count > 0 else []
+
+
+def _counts(pool: PoolStatus) -> _Counts:
+    waits = None if pool.timeouts is None else pool.usage.waits
+    return (pool.checkouts, pool.connects, waits, pool.timeouts)
+
+
+def _rates(
+    before: _Counts | None, now: _Counts, seconds: float | None
+) -> Sequence[float | None]:
+    """Return what was added per second, None where that cannot be known.
+
+    What went back is counted by another pool than before.
+    """
+    if before is None or not seconds:
+        return [None] * len(now)
+    return [
+        None
+        if old is None or new is None or new < old
+        else round((new - old) / seconds, 2)
+        for old, new in zip(before, now, strict=True)
+    ]
+
+
+def _activity(
+    worker: Worker, pool: PoolStatus, rates: Sequence[float | None]
+) -> Activity:
+    checkouts, connects, waits, timeouts = rates
+    return Activity(
+        host=worker.host,
+        pid=worker.pid,
+        bind=pool.bind,
+        checked_out=pool.checked_out,
+        limit=pool.limit,
+        is_unlimited=pool.is_unlimited,
+        waiting=pool.waiting,
+        oldest_wait_seconds=pool.oldest_wait_seconds,
+        longest_held_seconds=pool.longest_held_seconds,
+        checkouts_per_second=checkouts,
+        connects_per_second=connects,
+        waits_per_second=waits,
+        timeouts_per_second=timeouts,
+    )
+
+
+def _row(pool: Activity, host: str) -> list[str]:
+    name = str(pool.pid) if pool.host == host else visible(f"{pool.host}:{pool.pid}")
+    limit = "∞" if pool.is_unlimited else NONE if pool.limit is None else pool.limit
+    rates = (
+        pool.checkouts_per_second,
+        pool.connects_per_second,
+        pool.waits_per_second,
+        pool.timeouts_per_second,
+    )
+    return [
+        name,
+        visible(pool.bind),
+        f"{UNKNOWN if pool.checked_out is None else pool.checked_out}/{limit}",
+        UNKNOWN if pool.waiting is None else str(pool.waiting),
+        duration(pool.longest_held_seconds, NONE if pool.checked_out == 0 else UNKNOWN),
+        *(NONE if each is None else f"{each:.1f}" for each in rates),
+    ]

@@ -1,0 +1,316 @@
+"""Servers list their sessions: whose each is, and what it does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+
+from flask_poolguard.databases import ServerSession, SessionList, for_dialect
+from flask_poolguard.databases.base import shorten_statement
+from tests.conftest import Database as FreshDatabase
+from tests.support.database_server import APP_PASSWORD
+from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
+from tests.support.waiting import wait_until
+
+SLEEP = {"mysql": "SELECT SLEEP(30)", "postgresql": "SELECT pg_sleep(30)"}
+# Begins a transaction that the server's own list shows.
+BEGIN = {
+    "mysql": "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+    "postgresql": "SELECT 1",
+}
+
+
+@pytest.fixture
+def process_privilege(mariadb: DatabaseServer) -> Iterator[None]:
+    """Let the app's account see all sessions and transactions of MariaDB."""
+    mariadb.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
+    yield
+    mariadb.execute(f"REVOKE PROCESS ON *.* FROM {APP_USER}@'%'")
+
+
+@pytest.fixture
+def server() -> Iterator[DatabaseServer]:
+    """Run a MariaDB that keeps connection attributes."""
+    with MariaDBServer(performance_schema="ON") as server:
+        yield server
+
+
+class Client:
+    """A connection without a pool, and the server's number of its session."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        self.dialect = connection.dialect.name
+        self.family = for_dialect(self.dialect)
+        number = self.family.server_id(self.raw)
+        assert number is not None
+        self.number = number
+
+    @property
+    def raw(self) -> object:
+        """Return the driver's connection."""
+        return self.connection.connection.driver_connection
+
+    def execute(self, sql: str) -> None:
+        """Run a statement in a transaction that stays open."""
+        self.connection.exec_driver_sql(sql)
+
+    def list(self, *, with_sql: bool = False) -> SessionList:
+        """Ask for all sessions."""
+        return self.family.sessions(self.raw, with_sql=with_sql)
+
+    def sees(self, other: Client, *, with_sql: bool = False) -> ServerSession:
+        """Ask for all sessions and return another's."""
+        found = self.list(with_sql=with_sql).sessions
+        (session,) = [each for each in found if each.id == other.number]
+        return session
+
+
+@contextmanager
+def client(url: sa.URL) -> Iterator[Client]:
+    """Open a session."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.rollback()
+        yield Client(connection)
+
+
+@contextmanager
+def busy(runner: Client, sql: str, server: DatabaseServer) -> Iterator[None]:
+    """Let a session run a statement, and end it at the end."""
+
+    def run() -> None:
+        with pytest.raises(sa.exc.DBAPIError):
+            runner.execute(sql)
+        runner.connection.invalidate()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.kill_session(runner.number)
+        thread.join(30)
+
+
+class TestList:
+    def test_shows_who_is_connected_and_not_the_one_that_asks(
+        self, served_database: FreshDatabase
+    ) -> None:
+        url = served_database.url
+        with client(url) as asking, client(url) as other:
+            ids = {each.id for each in asking.list().sessions}
+            assert other.number in ids
+            assert asking.number not in ids
+            seen = asking.sees(other)
+        assert seen.user == APP_USER
+        assert seen.database == url.database
+        assert seen.client is not None
+        assert seen.client.startswith("127.0.0.1:")
+        assert seen.state == "idle"
+        assert seen.state_seconds is not None
+        assert seen.statement is None
+
+    def test_tells_what_is_known_of_a_sessions_age(
+        self, postgresql_url: sa.URL, mariadb_url: sa.URL
+    ) -> None:
+        with client(postgresql_url) as asking, client(postgresql_url) as other:
+            age = asking.sees(other).age_seconds
+            assert age is not None
+            assert age >= 0
+        with client(mariadb_url) as asking, client(mariadb_url) as other:
+            assert asking.sees(other).age_seconds is None
+
+    @pytest.mark.usefixtures("process_privilege")
+    def test_tells_an_open_transaction_from_idling(
+        self, served_database: FreshDatabase
+    ) -> None:
+        url = served_database.url
+        with client(url) as asking, client(url) as other:
+            other.execute(BEGIN[other.dialect])
+            self.wait_for_innodb()
+            assert asking.sees(other).state == "idle in transaction"
+            other.connection.rollback()
+            self.wait_for_innodb()
+            assert asking.sees(other).state == "idle"
+
+    def wait_for_innodb(self) -> None:
+        """Let the time pass in which InnoDB repeats its last answer, 0.1 s from the
+        last question: asking more often would put its next look off for ever.
+        """
+        time.sleep(0.2)
+
+    def test_counts_an_aborted_transaction_as_idle_in_one(
+        self, postgresql_url: sa.URL
+    ) -> None:
+        with client(postgresql_url) as asking, client(postgresql_url) as other:
+            with pytest.raises(sa.exc.DBAPIError):
+                other.execute("SELECT nothing")
+            assert asking.sees(other).state == "idle in transaction"
+
+    def test_leaves_no_transaction_open(
+        self, postgresql_url: sa.URL, mariadb_url: sa.URL
+    ) -> None:
+        with client(postgresql_url) as asking, client(postgresql_url) as other:
+            asking.list(with_sql=True)
+            assert other.sees(asking).state == "idle"
+        with client(mariadb_url) as asking:
+            asking.list(with_sql=True)
+            query = "SELECT @@in_transaction"
+            assert asking.connection.exec_driver_sql(query).scalar() == 0
+
+    def test_leaves_out_the_servers_own_threads(
+        self, served_database: FreshDatabase
+    ) -> None:
+        server = served_database.running_server
+        admin = server.url(
+            user=server.admin_user,
+            password=None,
+            **(
+                {"unix_socket": str(server.socket_path)}
+                if server.product == "MariaDB"
+                else {"host": str(server.socket_path.parent)}
+            ),
+        ).set(host=None, port=server.port)
+        with client(admin.set(database=served_database.url.database)) as asking:
+            assert all(each.user for each in asking.list().sessions)
+
+    def test_is_empty_where_there_is_no_server(self) -> None:
+        assert for_dialect("sqlite").sessions(None, with_sql=True) == SessionList()
+        (hidden,) = for_dialect("oracle").sessions(None, with_sql=True).hidden
+        assert "oracle" in hidden
+
+
+class TestStatements:
+    def test_are_shown_only_if_asked_for(self, served_database: FreshDatabase) -> None:
+        url = served_database.url
+        with client(url) as asking, client(url) as other:
+            sql = SLEEP[other.dialect]
+            with busy(other, f"{sql} -- secret", served_database.running_server):
+                wait_until(
+                    lambda: asking.sees(other).state == "active", what="it to run"
+                )
+                assert asking.sees(other).statement is None
+                assert asking.sees(other, with_sql=True).statement == f"{sql} -- secret"
+
+    def test_are_one_short_harmless_line(self, served_database: FreshDatabase) -> None:
+        url = served_database.url
+        with client(url) as asking, client(url) as other:
+            sql = f"{' ' * 500}\n{SLEEP[other.dialect]} -- \x1b[31m\t\n" + "/*é*/" * 99
+            with busy(other, sql, served_database.running_server):
+
+                def statement() -> str | None:
+                    return asking.sees(other, with_sql=True).statement
+
+                wait_until(statement, what="it to run")
+                shown = statement()
+        assert shown is not None
+        assert shown.startswith(f"{SLEEP[other.dialect]} -- ?[31m /*é*/")
+        assert len(shown) == 80
+        assert shown.endswith("…")
+        assert shown.isprintable()
+
+    def test_of_an_open_transaction_are_the_last(self, postgresql_url: sa.URL) -> None:
+        with client(postgresql_url) as asking, client(postgresql_url) as other:
+            other.execute("SELECT 42")
+            assert asking.sees(other, with_sql=True).statement == "SELECT 42"
+            other.connection.rollback()
+            assert asking.sees(other, with_sql=True).statement is None
+
+    @pytest.mark.parametrize("sql", [None, "", "  \n "])
+    def test_that_are_nothing_are_none(self, sql: str | None) -> None:
+        assert not shorten_statement(sql)
+
+
+class TestWhatCannotBeSeen:
+    def test_labels_without_performance_schema(self, mariadb_url: sa.URL) -> None:
+        with client(mariadb_url) as asking, client(mariadb_url) as other:
+            assert asking.sees(other).label is None
+            assert any("performance_schema" in each for each in asking.list().hidden)
+
+    def test_transactions_without_the_process_privilege(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        with client(mariadb_url) as asking, client(mariadb_url) as other:
+            other.execute(BEGIN["mysql"])
+            assert asking.sees(other).state == "idle"
+            assert any("PROCESS" in each for each in asking.list().hidden)
+
+    @pytest.mark.usefixtures("process_privilege")
+    def test_is_not_claimed_of_transactions_with_it(self, mariadb_url: sa.URL) -> None:
+        with client(mariadb_url) as asking:
+            assert not any("PROCESS" in each for each in asking.list().hidden)
+
+    def test_what_other_users_do_on_postgresql(
+        self, postgresql: DatabaseServer, postgresql_url: sa.URL
+    ) -> None:
+        postgresql.execute("CREATE USER teller PASSWORD 'x'")
+        url = postgresql_url.set(username="teller", password="x")
+        try:
+            with client(postgresql_url) as asking, client(url) as other:
+                other.execute("SET application_name = 'till'")
+                other.execute("SELECT 42")
+                seen = asking.sees(other, with_sql=True)
+                (hidden,) = asking.list().hidden
+        finally:
+            wait_until(lambda: not postgresql.session_ids(user="teller"), what="end")
+            postgresql.execute("DROP USER teller")
+        assert (seen.user, seen.label) == ("teller", "till")
+        assert (seen.state, seen.statement, seen.age_seconds) == (None, None, None)
+        assert "pg_read_all_stats" in hidden
+
+    def test_nothing_of_the_own_users_on_postgresql(
+        self, postgresql_url: sa.URL
+    ) -> None:
+        with client(postgresql_url) as asking, client(postgresql_url):
+            assert asking.list().hidden == ()
+
+
+class TestMariaDBWithPerformanceSchema:
+    def test_shows_the_labels_of_the_own_account_without_a_privilege(
+        self, server: DatabaseServer
+    ) -> None:
+        url = server.url()
+        named = url.update_query_dict({"program_name": "till@web1:7"})
+        with client(url) as asking, client(named) as other, client(url) as nameless:
+            assert asking.sees(other).label == "till@web1:7"
+            assert asking.sees(nameless).label == ""
+            assert not any("label" in each for each in asking.list().hidden)
+
+    def test_shows_those_of_all_accounts_with_one(self, server: DatabaseServer) -> None:
+        server.execute(f"CREATE USER teller IDENTIFIED BY '{APP_PASSWORD}'")
+        url = server.url()
+        foreign = server.url(user="teller", program_name="till@web1:7")
+        server.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
+        with client(foreign) as other:
+            with client(url) as asking:
+                assert asking.sees(other).label is None
+            server.execute(f"GRANT SELECT ON performance_schema.* TO {APP_USER}@'%'")
+            with client(url) as asking:
+                assert asking.sees(other).label == "till@web1:7"
+
+
+def test_a_session_ends_by_the_statement_that_is_said_to_end_it(
+    served_database: FreshDatabase,
+) -> None:
+    url = served_database.url
+    with client(url) as asking, client(url) as other:
+        sql = other.family.kill_statement(other.number)
+        assert sql is not None
+        asking.execute(sql)
+        asking.connection.rollback()
+        wait_until(
+            lambda: all(each.id != other.number for each in asking.list().sessions),
+            what="the end of the session",
+        )
+        other.connection.invalidate()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "oracle"])
+def test_where_sessions_are_not_known_nothing_ends_one(dialect: str) -> None:
+    assert for_dialect(dialect).kill_statement(7) is None
