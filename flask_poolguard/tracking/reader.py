@@ -101,6 +101,18 @@ def read_workers(configured: str | None, app: str, root_path: str) -> Search:
     return Search(tuple(folders), tuple(workers), tuple(problems))
 
 
+def read_own(path: str, app: str, root_path: str) -> WorkerState | None:
+    """Read this process's own file, None if that cannot be done.
+
+    Before a child that ran no fork hooks has its own, the path is its parent's.
+    """
+    try:
+        worker, _ = _read(path, app, root_path)
+    except (_Skip, Damaged, OtherLayout):
+        return None
+    return worker if worker.header.pid == os.getpid() else None
+
+
 def _list(folder: str) -> list[str]:
     """Return the names of the state files in a folder, none if it is not there.
 
