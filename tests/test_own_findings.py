@@ -172,11 +172,11 @@ class TestNothing:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
-        path, app = shop.app.extensions["poolguard"].books.path, shop.app
-        assert read_own(path, app.name, app.root_path) is not None
+        path = shop.app.extensions["poolguard"].books.path
+        assert read_own(path) is not None
 
         def child() -> bool:
-            return read_own(path, app.name, app.root_path) is None
+            return read_own(path) is None
 
         assert in_child(child, fork=fork_without_hooks)
 

@@ -299,6 +299,13 @@ class TestTooSmall:
         assert "room for 5 more per worker" in fix
         assert not sizes_of(changed(both, size=7, max_overflow=13))
 
+    def test_a_pool_without_a_size_has_no_overflow(self, evidence: Evidence) -> None:
+        usage = {"demand": {40: 1000}}
+        endless = changed(
+            evidence, size=0, max_overflow=-1, counts={"overflow": 900}, usage=usage
+        )
+        assert not found_by_rules(endless, "pool-too-small")
+
     def test_without_a_limit_only_the_size_is_to_be_changed(
         self, evidence: Evidence
     ) -> None:
@@ -363,6 +370,21 @@ class TestIdleThreads:
         usage = {"threads": 2, "nesting": 1, "demand": {2: checkouts}}
         early = changed(evidence, age_seconds=age, usage=usage)
         assert sizes_of(early) == set()
+
+    def test_are_not_spoken_of_while_the_pool_is_too_small(
+        self, evidence: Evidence
+    ) -> None:
+        both = changed(
+            evidence,
+            age_seconds=HOUR,
+            counts={"overflow": 50},
+            usage={"threads": 8, "demand": {7: 1000}},
+        )
+        assert sizes_of(both) == {"pool-too-small"}
+        # Whoever has done as that one says is told the rest.
+        mended = changed(both, size=7, max_overflow=8)
+        assert "OVERFLOW = 1 (now 8)" in one(found_by_rules(mended, "idle-threads")).fix
+        assert not sizes_of(changed(mended, max_overflow=1))
 
     def test_are_none_where_another_worker_has_more_threads(
         self, evidence: Evidence

@@ -39,7 +39,7 @@ def log_findings(
     :param path: of this process's state file; without one there is nothing to say.
     :param logged: what was logged before, by pid, code and bind; gains what is new.
     """
-    state = None if path is None else read_own(path, app.name, app.root_path)
+    state = None if path is None else read_own(path)
     if state is None:
         return
     for each in list(engines):

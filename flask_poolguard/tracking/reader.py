@@ -101,16 +101,25 @@ def read_workers(configured: str | None, app: str, root_path: str) -> Search:
     return Search(tuple(folders), tuple(workers), tuple(problems))
 
 
-def read_own(path: str, app: str, root_path: str) -> WorkerState | None:
-    """Read this process's own file, None if that cannot be done.
+def read_own(path: str) -> WorkerState | None:
+    """Read this process's own file, None if that cannot be done just now.
 
-    Before a child that ran no fork hooks has its own, the path is its parent's.
+    A pool that is caught half way through a write is left out. Before a child that ran
+    no fork hooks has a file of its own, the path is its parent's, which is not read.
     """
     try:
-        worker, _ = _read(path, app, root_path)
-    except (_Skip, Damaged, OtherLayout):
+        fd = _open(path)
+    except (_Skip, Damaged):
         return None
-    return worker if worker.header.pid == os.getpid() else None
+    try:
+        header, pools, _ = decode(_content(fd))
+    except (OSError, Damaged, OtherLayout):
+        return None
+    finally:
+        os.close(fd)
+    if header.pid != os.getpid():
+        return None
+    return WorkerState(path, header, pools, time.monotonic())
 
 
 def _list(folder: str) -> list[str]:

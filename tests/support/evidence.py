@@ -24,7 +24,7 @@ def evidence_of(shop: Shop) -> Evidence:
     state = shop.app.extensions["poolguard"]
     for ledger in state.books.ledgers:
         ledger.tend()
-    own = read_own(state.books.path, shop.app.name, shop.app.root_path)
+    own = read_own(state.books.path)
     assert own is not None
     engines: list[Guarded] = state.engines
     return Evidence(
