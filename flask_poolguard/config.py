@@ -16,6 +16,7 @@ from .options import AUTO, BY_NAME, OPTIONS, PREFIX, Option
 __all__ = [
     "AUTO",
     "DEFAULT",
+    "LEFTOVERS",
     "PREFIX",
     "AppConfig",
     "Setting",
@@ -66,7 +67,7 @@ class Settings:
 
 
 # Flask-SQLAlchemy 2 read these; Flask-SQLAlchemy 3 ignores them without a word.
-_LEFTOVERS: t.Final = {
+LEFTOVERS: t.Final = {
     "SQLALCHEMY_POOL_SIZE": "POOLGUARD_POOL_SIZE",
     "SQLALCHEMY_MAX_OVERFLOW": "POOLGUARD_MAX_OVERFLOW",
     "SQLALCHEMY_POOL_TIMEOUT": "POOLGUARD_POOL_TIMEOUT",
@@ -207,7 +208,7 @@ def _nearest(name: str, known: t.Collection[str]) -> str:
 
 
 def _warn_of_leftovers(config: Mapping[str, t.Any]) -> None:
-    for old, new in _LEFTOVERS.items():
+    for old, new in LEFTOVERS.items():
         if config.get(old) is not None:
             logger.warning(
                 "%s is ignored by Flask-SQLAlchemy since version 3, so it sets"

@@ -14,6 +14,7 @@ from flask.globals import _cv_app
 from .config import AppConfig, read_config
 from .engines import Found, Guarded, find, guard, plain
 from .errors import SetupError
+from .pool import Chore, housekeeper
 from .tracking.books import Books
 from .tracking.sessions import isolate_session_teardown, listen
 from .tracking.teardown import Teardown
@@ -30,6 +31,9 @@ if t.TYPE_CHECKING:
 EXTENSION: t.Final = "poolguard"
 
 
+# Seconds between two looks of a worker at its own figures.
+OWN_FINDINGS_EVERY: t.Final = 60.0
+
 # No database extension was looked at yet, not even "there is none".
 _NOTHING: t.Final = object()
 
@@ -42,6 +46,8 @@ class AppState:
 
     ``lock`` protects the look for the app's engines.
 
+    :ivar own_findings: what the worker says of itself; kept, or it would not be done.
+    :ivar logged: what it has said, by pid, code and bind.
     :ivar seen: the database extension whose engines are guarded.
     """
 
@@ -50,6 +56,8 @@ class AppState:
     engines: list[Guarded] = field(default_factory=list)
     registered: list[Found] = field(default_factory=list)
     teardown: Teardown | None = None
+    own_findings: Chore | None = None
+    logged: set[tuple[int, str, str]] = field(default_factory=set)
     seen: object = _NOTHING
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -96,6 +104,10 @@ class PoolGuard:
         state.teardown = Teardown(
             app, state.books, lambda: _look_on_push(t.cast("Flask", reference()), state)
         )
+        state.own_findings = Chore(
+            lambda: _log_own_findings(reference()), OWN_FINDINGS_EVERY
+        )
+        housekeeper.add(state.own_findings)
         app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign] # as Flask wants it replaced
         if config.http_503:
             answer_with_503(app)
@@ -219,6 +231,14 @@ def _look_on_push(app: Flask, state: AppState) -> None:
         # thread would take it for its own and push none.
         _cv_app.get().pop()
         raise
+
+
+def _log_own_findings(app: Flask | None) -> None:
+    from .reports.own import log_findings
+
+    if app is not None:
+        state = _state_of(app)
+        log_findings(app, state.engines, state.books.path, state.logged)
 
 
 def _look(app: Flask, state: AppState) -> None:

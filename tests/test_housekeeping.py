@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from flask_poolguard.pool.housekeeper import Housekeeper
+from flask_poolguard.pool.housekeeper import Chore, Housekeeper
 from flask_poolguard.tracking import renewal
 from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
 from tests.conftest import Database
@@ -413,3 +413,51 @@ class TestFork:
             assert is_tidied()
             assert in_child(is_tidied, fork=fork)
             assert is_tidied()
+
+
+class TestChore:
+    @pytest.fixture
+    def now(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """Return the clock that chores go by."""
+        clock = Clock()
+        monkeypatch.setattr(HOUSEKEEPER_MODULE, "_clock", clock)
+        return clock
+
+    def test_is_done_once_in_each_period_and_not_at_once(self, now: Clock) -> None:
+        done: list[float] = []
+        chore = Chore(lambda: done.append(now.now), 60.0)
+        begun = now.now
+        for _ in range(200):
+            chore.tend()
+            now.now += 1.0
+        assert done == [begun + 60, begun + 120, begun + 180]
+
+    def test_that_fails_waits_for_its_next_time(self, now: Clock) -> None:
+        tries: list[float] = []
+
+        def fail() -> None:
+            tries.append(now.now)
+            raise LookupError
+
+        chore = Chore(fail, 60.0)
+        now.now += 60
+        with pytest.raises(LookupError):
+            chore.tend()
+        chore.tend()
+        assert len(tries) == 1
+
+    @pytest.mark.filterwarnings(MAY_DEADLOCK)
+    def test_counts_anew_in_a_child(self, now: Clock) -> None:
+        done: list[float] = []
+        chore = Chore(lambda: done.append(now.now), 60.0)
+        now.now += 59
+
+        def child() -> list[int]:
+            counts = []
+            for _ in range(62):
+                chore.tend()
+                counts.append(len(done))
+                now.now += 1.0
+            return counts
+
+        assert in_child(child, fork=fork_without_hooks) == [0] * 60 + [1] * 2

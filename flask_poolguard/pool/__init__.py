@@ -5,7 +5,7 @@ from __future__ import annotations
 from .gate import gave_up
 from .guarded import GuardedPool
 from .handoff import Claim
-from .housekeeper import housekeeper
+from .housekeeper import Chore, housekeeper
 from .inherited import InheritedConnection, keep_from_finalising
 from .inquiry import UnpooledEntry
 from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer, Renewable
@@ -15,6 +15,7 @@ from .recycle import Recycle, derive
 
 __all__ = [
     "NULL_OBSERVER",
+    "Chore",
     "Claim",
     "CloseReason",
     "GuardedPool",

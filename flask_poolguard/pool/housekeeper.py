@@ -9,6 +9,7 @@ import threading
 import time
 import typing as t
 import weakref
+from collections.abc import Callable
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -19,6 +20,30 @@ PERIOD: t.Final = 1.0
 # A round so late means that threads do not run here (uWSGI without --enable-threads),
 # or that the process was held up; a checkout does the work then.
 OVERDUE: t.Final = 5.0
+
+
+class Chore:
+    """What is to be done every so often, for the first time after as long.
+
+    A forked child counts anew.
+
+    :ivar period: seconds between two times.
+    """
+
+    def __init__(self, work: Callable[[], None], period: float) -> None:
+        self._work = work
+        self.period = period
+        self._pid = os.getpid()
+        self._done_at = _clock()
+
+    def tend(self) -> None:
+        """Do it if it is due."""
+        now = _clock()
+        if self._pid != os.getpid():
+            self._pid, self._done_at = os.getpid(), now
+        if now - self._done_at >= self.period:
+            self._done_at = now
+            self._work()
 
 
 class Tended(t.Protocol):

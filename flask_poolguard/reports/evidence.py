@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..engines import Guarded
 from ..tracking.decoding import PoolState
@@ -31,7 +31,7 @@ class Evidence:
     states: Sequence[WorkerState]
     workers: Sequence[Worker]
     answers: Mapping[str, Answer]
-    sessions: Mapping[str, Joined]
+    sessions: Mapping[str, Joined] = field(default_factory=dict)
 
     def pool_states(self) -> Iterator[PoolState]:
         """Yield the pools of all workers, as their files have them."""

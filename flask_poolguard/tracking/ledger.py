@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import threading
 import time
 import typing as t
@@ -22,6 +23,7 @@ from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
 from .scope import live_marks, this_thread
 from .stacks import format_stack
+from .troubles import find_troubles
 from .usage import Usage
 from .waiting import ScopeClaim, describe_holders, find_deadlock
 
@@ -187,6 +189,9 @@ class PoolLedger:
         holding = Holding(self, record, fairy, mark.ref)
         if holding.taken_at > housekeeper.overdue_at:
             housekeeper.catch_up()
+        # With the first checkout after each time that the usage was written.
+        if self.usage.is_shown and "gevent" in sys.modules:
+            self._look_for_troubles(record)
         if not self.facts.counted:
             before = self.out.get(record)
             if before is not None and before.fairy() is None:
@@ -399,6 +404,13 @@ class PoolLedger:
             first = next(iter(self._waiting), None)
             since = math.nan if first is None else first.asked_at
             self._page.show_waiting(len(self._waiting), since)
+
+    def _look_for_troubles(self, record: ConnectionPoolEntry) -> None:
+        if not self.facts.is_async:
+            found = self.usage.troubles | find_troubles(record.dbapi_connection)
+            if found != self.usage.troubles:
+                self.usage.troubles = found
+                self.usage.is_shown = False
 
     def _tend_usage(self) -> None:
         usage = self.usage

@@ -101,6 +101,27 @@ def read_workers(configured: str | None, app: str, root_path: str) -> Search:
     return Search(tuple(folders), tuple(workers), tuple(problems))
 
 
+def read_own(path: str) -> WorkerState | None:
+    """Read this process's own file, None if that cannot be done just now.
+
+    A pool that is caught half way through a write is left out. Before a child that ran
+    no fork hooks has a file of its own, the path is its parent's, which is not read.
+    """
+    try:
+        fd = _open(path)
+    except (_Skip, Damaged):
+        return None
+    try:
+        header, pools, _ = decode(_content(fd))
+    except (OSError, Damaged, OtherLayout):
+        return None
+    finally:
+        os.close(fd)
+    if header.pid != os.getpid():
+        return None
+    return WorkerState(path, header, pools, time.monotonic())
+
+
 def _list(folder: str) -> list[str]:
     """Return the names of the state files in a folder, none if it is not there.
 

@@ -8,7 +8,7 @@ import typing as t
 # Upper bounds of the buckets of concurrent use: single numbers as far as sizes are
 # chosen one by one, then eight to the doubling. What is above the last counts there.
 EXACT: t.Final = 64
-BUCKETS: t.Final = (
+BUCKETS: t.Final[tuple[int, ...]] = (
     *range(1, EXACT + 1),
     *(round(EXACT * 2 ** (step / 8)) for step in range(1, 33)),
 )
@@ -34,7 +34,7 @@ class Usage:
     :ivar inherited: connections that the parent had open when it forked this worker.
     :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
         seconds.
-    :ivar troubles: a sum of the flags below.
+    :ivar troubles: a sum of :class:`.troubles.Trouble`.
     :ivar renewed: the number of the last request to replace all connections.
     :ivar outdated: connections that are older than that, and out.
     """

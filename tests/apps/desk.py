@@ -2,7 +2,8 @@
 
 It is told what to be by the environment: ``DATABASE_URL``, ``REPORTS_DATABASE_URL``
 (a second bind), ``APP_NAME``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an engine option),
-``QUERY_AT_START`` and ``FLASK_POOLGUARD_…``.
+``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of a worker at
+its own figures) and ``FLASK_POOLGUARD_…``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def create_app() -> Flask:
     app.config.from_prefixed_env()
     db = SQLAlchemy(app)
     guard = PoolGuard(app)
+    if "OWN_FINDINGS_EVERY" in os.environ:
+        chore = app.extensions["poolguard"].own_findings
+        chore.period = float(os.environ["OWN_FINDINGS_EVERY"])
     _add_routes(app, db)
 
     @app.get("/report")

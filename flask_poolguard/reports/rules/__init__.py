@@ -11,10 +11,20 @@ from collections.abc import Callable, Iterable
 
 from ..evidence import Evidence
 from ..model import Finding
-from . import limits, servers, sessions, use
+from . import greenlets, limits, servers, sessions, setup, sizes, use
 
 Rule = Callable[[Evidence], Iterable[Finding]]
 
+# What a worker says of itself in its log. Left out is what is logged when it happens
+# (leaks, idle limits, leftover settings) or raised as an error (timeouts).
+OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
+    greenlets.find_blocked_greenlets,
+    sizes.find_nesting,
+    sizes.find_misfits,
+    setup.find_null_pools,
+    setup.find_shared_connections,
+    setup.find_inherited,
+)
 RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
     use.find_timeouts,
@@ -25,9 +35,11 @@ RULES: t.Final[tuple[Rule, ...]] = (
     limits.find_late_recycling,
     limits.find_hidden_limits,
     limits.find_needless_pings,
+    setup.find_leftovers,
+    *OF_ONE_WORKER,
 )
 
 
-def judge(evidence: Evidence) -> list[Finding]:
-    """Return what all rules find."""
-    return [finding for rule in RULES for finding in rule(evidence)]
+def judge(evidence: Evidence, rules: Iterable[Rule] = RULES) -> list[Finding]:
+    """Return what rules find, all of them unless told which."""
+    return [finding for rule in rules for finding in rule(evidence)]

@@ -21,3 +21,12 @@ def key_of(guarded: Guarded, name: str) -> str:
 def connections(count: int) -> str:
     """Return a number of connections in words."""
     return f"{count} connection" if count == 1 else f"{count} connections"
+
+
+def size_key(guarded: Guarded, name: str) -> str:
+    """Return the key of ``pool_size`` or ``max_overflow``, or where that is set if the
+    engine keeps its own pool.
+    """
+    if guarded.ledger.facts.pool_class == "GuardedPool":
+        return key_of(guarded, name)
+    return f"{name} of the engine of bind {guarded.bind!r}"

@@ -1,0 +1,95 @@
+"""What rules look at, as real workers wrote it, and as it would be a little later."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flask_poolguard.engines import Guarded
+from flask_poolguard.reports.evidence import Evidence
+from flask_poolguard.reports.model import Finding
+from flask_poolguard.reports.rules import judge
+from flask_poolguard.reports.servers import Answer
+from flask_poolguard.reports.workers import describe_worker
+from flask_poolguard.tracking.decoding import PoolState, UsageState
+from flask_poolguard.tracking.reader import read_own
+from flask_poolguard.tracking.usage import BUCKETS
+from tests.support.database_server import APP_PASSWORD
+from tests.support.reporting import Shop
+
+
+def evidence_of(shop: Shop) -> Evidence:
+    """Read what this process's own file says of a shop, after a round."""
+    state = shop.app.extensions["poolguard"]
+    for ledger in state.books.ledgers:
+        ledger.tend()
+    own = read_own(state.books.path)
+    assert own is not None
+    engines: list[Guarded] = state.engines
+    return Evidence(
+        config=shop.app.config,
+        engines=engines,
+        states=(own,),
+        workers=(describe_worker(own),),
+        answers={each.bind: Answer(None) for each in engines},
+    )
+
+
+def changed(
+    evidence: Evidence,
+    *,
+    age_seconds: float = 0.0,
+    counts: Mapping[str, int] | None = None,
+    usage: Mapping[str, Any] | None = None,
+    **pool: Any,
+) -> Evidence:
+    """Return evidence with other figures in all pools of its one worker.
+
+    :param age_seconds: by so much the worker is older.
+    :param counts: some of the counts.
+    :param usage: some of the usage; ``demand`` by number of connections.
+    :param pool: further attributes of `PoolState`.
+    """
+    (state,) = evidence.states
+    header = dataclasses.replace(
+        state.header, started_at=state.header.started_at - age_seconds
+    )
+    pools = tuple(
+        dataclasses.replace(
+            each,
+            counts={**each.counts, **(counts or {})},
+            usage=_used(each, dict(usage or {})),
+            **pool,
+        )
+        for each in state.pools
+    )
+    own = dataclasses.replace(state, header=header, pools=pools)
+    return dataclasses.replace(evidence, states=(own,), workers=(describe_worker(own),))
+
+
+def _used(pool: PoolState, changes: dict[str, Any]) -> UsageState:
+    demand = changes.pop("demand", None)
+    if demand is not None:
+        changes["demand"] = tuple(demand.get(bound, 0) for bound in BUCKETS)
+    return dataclasses.replace(pool.usage, **changes)
+
+
+def with_another(evidence: Evidence, other: Evidence, pid: int) -> Evidence:
+    """Return evidence of one more worker, with this number."""
+    (state,) = other.states
+    header = dataclasses.replace(state.header, pid=pid)
+    more = dataclasses.replace(state, header=header)
+    return dataclasses.replace(evidence, states=(*evidence.states, more))
+
+
+def found_by_rules(evidence: Evidence, code: str) -> list[Finding]:
+    """Return the findings with this code; none may tell a secret."""
+    findings = judge(evidence)
+    assert APP_PASSWORD not in repr(findings)
+    return [finding for finding in findings if finding.code == code]
+
+
+def codes_of(evidence: Evidence) -> set[str]:
+    """Return the codes of all that rules find."""
+    return {finding.code for finding in judge(evidence)}
