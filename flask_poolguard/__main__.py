@@ -44,10 +44,11 @@ class _Main(FlaskGroup):
         self, info_name: str | None, args: list[str], *more: t.Any, **extra: t.Any
     ) -> click.Context:
         # What is wrong here, too, must not look like CRITICAL to who runs a check.
+        as_json = "--json" in args  # before the parser takes them away
         try:
             return super().make_context(info_name, args or ["--help"], *more, **extra)
         except click.ClickException as error:
-            fail(error, as_json="--json" in args)
+            fail(error, as_json=as_json)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -54,14 +54,16 @@ _PASSWORD: t.Final = re.compile(r"(://[^\s/:@]*:)\S*@")
 class _Check(click.Command):
     """Exits with 3 where click would exit with 1 (an exception) or 2 (an option)."""
 
-    def make_context(self, *args: t.Any, **extra: t.Any) -> click.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: t.Any, **extra: t.Any
+    ) -> click.Context:
+        as_json = "--json" in args  # before the parser takes them away
         try:
-            return super().make_context(*args, **extra)
+            return super().make_context(info_name, args, *more, **extra)
         except click.exceptions.Exit as done:  # --help
             raise click.exceptions.Exit(State.UNKNOWN) from done
         except click.ClickException as error:
-            arguments: Sequence[str] = extra.get("args") or args[1]
-            fail(error, as_json="--json" in arguments)
+            fail(error, as_json=as_json)
 
     def invoke(self, ctx: click.Context) -> t.Any:
         try:
