@@ -95,7 +95,7 @@ def _look(report: Report, pools: _Pools) -> Seen:
     return Seen(
         workers=len(pools),
         checkouts=sum(demand.values()),
-        hours=round(sum(_hours(report, worker) for worker, _ in pools), 3),
+        hours=round(sum(_hours(report, worker) for worker, _ in pools), 6),
         peak=max((each for each in peaks if each is not None), default=None),
         nesting=max((usage.nesting for usage in usages), default=0),
         threads=max((usage.threads for usage in usages), default=0),

@@ -192,7 +192,7 @@ def _of_other_class(guarded: Guarded, name: str, setting: Setting[t.Any]) -> Eff
     }
     if own.get(name) is not None:
         return Effective(name, own[name], f"{facts.pool_class} keeps its own")
-    return Effective(name, None, f"not in force with a {facts.pool_class}", False)
+    return Effective(name, None, f"no effect on {facts.pool_class}", False)
 
 
 def _recycle(bind: str, workers: Sequence[Worker]) -> tuple[RecycleInForce, ...]:
