@@ -7,10 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from sqlalchemy import URL
 
+from flask_poolguard.cli.check import command
 from tests.conftest import Database
+from tests.support.app_server import REPOSITORY
 from tests.support.desk import APP, DeskServer, environment
 from tests.support.monitoring import (
     BARE,
@@ -340,6 +343,27 @@ import flask_poolguard.cli.check
 os.setuid(12345)
 main._Main().main(sys.argv[1:], prog_name="flask_poolguard")
 """
+
+
+class TestDocs:
+    """docs/monitoring.md against the command."""
+
+    @pytest.mark.parametrize(
+        "option",
+        [each for each in command.params if each.name != "as_json"],
+        ids=lambda option: str(option.name),
+    )
+    def test_name_each_limit_with_its_default(self, option: click.Option) -> None:
+        page = (REPOSITORY / "docs" / "monitoring.md").read_text()
+        (row,) = [
+            line
+            for line in page.splitlines()
+            if f"| `{option.opts[0]}`" in line or f", `{option.opts[0]}`" in line
+        ]
+        _, _, warning, critical, _, _ = row.split("|")
+        cell = warning if option.opts[0].startswith("--warning") else critical
+        default = "none" if option.default is None else f"{option.default:g}"
+        assert cell.strip() == default
 
 
 class TestTheModule:
