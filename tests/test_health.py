@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy import URL, Engine, NullPool, StaticPool, create_engine
 from flask_poolguard import PoolGuard
 from flask_poolguard.reports.health import examine
 from flask_poolguard.reports.plugin import Range, State, Thresholds, Verdict, render
+from flask_poolguard.tracking import statefile
 from flask_poolguard.tracking.reader import Problem, Search, read_workers
 from tests.support.monitoring import Check, read
 
@@ -130,6 +132,24 @@ class TestWeights:
     def test_without_a_worker_what_cannot_be_read_may_hide_one(self) -> None:
         search = Search(("/nowhere",), (), (self.PROBLEM,))
         assert examine(search, (), EASY, label_apps=True).state is State.UNKNOWN
+
+
+class TestNobody:
+    def test_names_workers_that_are_not_meant(
+        self, make_app: MakeApp, sqlite_url: URL
+    ) -> None:
+        make_app("shop", create_engine(sqlite_url))
+        verdict = examine(read_workers(None), (), EASY, label_apps=False)
+        assert verdict.state is State.CRITICAL
+        assert f"but those on other databases ({os.getpid()})" in verdict.text
+
+    def test_is_unknown_where_there_are_no_state_files(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(statefile, "fcntl", None)
+        verdict = judge()
+        assert verdict.state is State.UNKNOWN
+        assert "this platform has no file locks" in verdict.text
 
 
 class TestRange:

@@ -27,8 +27,12 @@ def render(advice: Advice, page: Page) -> str:
 
 def _headline(advice: Advice) -> str:
     number = advice.live_workers
-    workers = {0: "no live worker", 1: "1 worker"}.get(number, f"{number} workers")
-    return f"{advice.app}: sizes by what {workers} on host {advice.host} needed so far"
+    if not number:
+        return f"{advice.app}: no live worker on host {advice.host}, so no advice"
+    return (
+        f"{advice.app}: sizes by what {_workers(number)} on host {advice.host} needed"
+        " so far"
+    )
 
 
 def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
