@@ -1,9 +1,9 @@
 """What a monitoring plugin says: a state, a line of text, and performance data.
 
 The rules are those of the Monitoring Plugins Development Guidelines
-(monitoring-plugins.org/doc/guidelines.html), which Nagios, Icinga, Naemon, Sensu and
-Zabbix's agents follow: one line of text, ``|``, performance data; a threshold is the
-greatest value that is still well; the exit status is the state.
+(monitoring-plugins.org/doc/guidelines.html), which Nagios, Icinga and their like
+follow: one line of text, ``|``, performance data; a threshold is the greatest value
+that is still well; the exit status is the state.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class State(enum.IntEnum):
     UNKNOWN = 3
 
 
-# What is known to be bad comes before what is not known, and that before what is
-# only suspicious (the guidelines' library: ``max_state_alt``).
+# What could not be read may hide something critical, so it comes before what is only
+# suspicious. (The Monitoring Plugins' own ``max_state_alt`` has these two the other
+# way round: what it does not know is one figure of many.)
 BY_WEIGHT: t.Final = (State.OK, State.WARNING, State.UNKNOWN, State.CRITICAL)
 
 
