@@ -9,7 +9,7 @@ import click
 
 # In the order in which they are needed at night. Each is the module of that name here,
 # and the command in it.
-COMMANDS: t.Final = ("status", "top", "holders", "recycle")
+COMMANDS: t.Final = ("status", "top", "holders", "config", "check", "advise", "recycle")
 
 
 class _Group(click.Group):

@@ -63,7 +63,7 @@ def find_nobody(app: str, search: Search, configured: str | None) -> list[Findin
             f"If {app} runs as that user, run this command as that user, for example"
             f" with sudo -u {shlex.quote(user_name(uid).partition(' ')[0])}.",
         )
-        for folder, uid in _folders_of_others(search.folders)
+        for folder, uid in folders_of_others(search.folders)
     ]
     return [nobody, *hints[:_MAX_HINTS]]
 
@@ -75,6 +75,22 @@ def user_name(uid: int) -> str:
 
         return f"{pwd.getpwuid(uid).pw_name} ({uid})"
     return f"#{uid}"
+
+
+def folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Find other users' folders beside those that were searched."""
+    patterns = [f"/run/user/*/{FOLDER}"]
+    patterns += [
+        os.path.join(glob.escape(os.path.dirname(folder)), f"{FOLDER}-*")
+        for folder in searched
+        if os.path.basename(folder).startswith(f"{FOLDER}-")
+    ]
+    for pattern in patterns:
+        for folder in sorted(glob.glob(pattern)):
+            with contextlib.suppress(OSError):
+                uid = os.lstat(folder).st_uid
+                if uid != user_id():
+                    yield folder, uid
 
 
 def _describe(problem: Problem) -> Finding:
@@ -103,22 +119,6 @@ def _describe(problem: Problem) -> Finding:
         "If that worker runs, restart it; it then begins a new file. Its figures are"
         " missing until then.",
     )
-
-
-def _folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Find other users' folders beside those that were searched."""
-    patterns = [f"/run/user/*/{FOLDER}"]
-    patterns += [
-        os.path.join(glob.escape(os.path.dirname(folder)), f"{FOLDER}-*")
-        for folder in searched
-        if os.path.basename(folder).startswith(f"{FOLDER}-")
-    ]
-    for pattern in patterns:
-        for folder in sorted(glob.glob(pattern)):
-            with contextlib.suppress(OSError):
-                uid = os.lstat(folder).st_uid
-                if uid != user_id():
-                    yield folder, uid
 
 
 def _workers(pids: Sequence[int]) -> str:

@@ -63,13 +63,36 @@ class _Skip(Exception):
     """A file that is nobody's business here: dead, or another app's."""
 
 
-def read_workers(configured: str | None, app: str, root_path: str) -> Search:
-    """Read the files of an app's live workers, by pid.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which apps' files to read; None is any."""
+
+    app: str | None
+    root_path: str | None
+
+    def matches(self, app: str, root_path: str) -> bool:
+        """Compare names and root paths.
+
+        Where releases are switched by a symbolic link, gunicorn imports the app
+        through the link and the ``flask`` command through what it points to.
+        """
+        if self.app not in (None, app):
+            return False
+        return self.root_path in (None, root_path) or (
+            os.path.realpath(self.root_path or "") == os.path.realpath(root_path)
+        )
+
+
+def read_workers(
+    configured: str | None, app: str | None = None, root_path: str | None = None
+) -> Search:
+    """Read the files of this user's live workers, by pid.
 
     :param configured: ``POOLGUARD_STATE_DIR``.
-    :param app: the app's name, as its workers wrote it.
-    :param root_path: its root path, likewise.
+    :param app: only this app's, by its name, as its workers wrote it.
+    :param root_path: only those of an app with this root path, likewise.
     """
+    wanted = _Wanted(app, root_path)
     folders = candidates(configured)
     workers: list[WorkerState] = []
     problems: list[Problem] = []
@@ -85,7 +108,7 @@ def read_workers(configured: str | None, app: str, root_path: str) -> Search:
         for name in names:
             path = os.path.join(folder, name)
             try:
-                worker, reasons = _read(path, app, root_path)
+                worker, reasons = _read(path, wanted)
             except _Skip:
                 continue
             except (OtherLayout, Damaged) as error:
@@ -142,10 +165,10 @@ def _list(folder: str) -> list[str]:
     )
 
 
-def _read(path: str, app: str, root_path: str) -> tuple[WorkerState, list[str]]:
+def _read(path: str, wanted: _Wanted) -> tuple[WorkerState, list[str]]:
     """Read one file; return what is wrong with single pools beside it.
 
-    :raises _Skip: not a live worker's of this app.
+    :raises _Skip: not a live worker's, or not one that is wanted.
     :raises Damaged: a live worker's, but unusable.
     :raises OtherLayout: a live worker's of another version.
     """
@@ -163,10 +186,12 @@ def _read(path: str, app: str, root_path: str) -> tuple[WorkerState, list[str]]:
                     raise
                 continue
             except OtherLayout as error:
-                if error.about and not _is_same_app(error.about, (app, root_path)):
+                if error.about and not wanted.matches(*error.about):
                     raise _Skip from error
                 raise
-            if not _is_ours(header, app, root_path):
+            if not wanted.matches(header.app, header.root_path) or not _is_alive(
+                header
+            ):
                 raise _Skip
             if not reasons:
                 break
@@ -218,27 +243,13 @@ def _content(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _is_ours(header: Header, app: str, root_path: str) -> bool:
-    """Tell whether a file is of this app, of this boot, and of the process that its
-    pid means now.
+def _is_alive(header: Header) -> bool:
+    """Tell whether a file is of this boot, and of the process that its pid means now.
 
     An inherited file descriptor can keep the lock of a worker that is long dead.
     """
-    return (
-        _is_same_app((header.app, header.root_path), (app, root_path))
-        and header.boot_id == identity.boot_id()
-        and identity.is_same_process(header.identity())
-    )
-
-
-def _is_same_app(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Compare names and root paths.
-
-    Where releases are switched by a symbolic link, gunicorn imports the app through
-    the link and the ``flask`` command through what it points to.
-    """
-    return one == other or (
-        one[0] == other[0] and os.path.realpath(one[1]) == os.path.realpath(other[1])
+    return header.boot_id == identity.boot_id() and identity.is_same_process(
+        header.identity()
     )
 
 

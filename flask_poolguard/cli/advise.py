@@ -1,0 +1,103 @@
+"""``flask pool advise``: sizes, by what the workers needed."""
+
+from __future__ import annotations
+
+import math
+import typing as t
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from ..reports.advice import make_advice
+from ..reports.advice_model import Wish
+from ..reports.advice_text import render
+from ..reports.sizing import SHARE
+from . import current
+from .output import echo, echo_json, json_option, page
+
+_EPILOG: t.Final = """
+\b
+Examples:
+  flask pool advise                  after some hours of usual traffic
+  flask pool advise --share 1        rather open a connection now and then
+  flask pool advise --workers 8 --hosts 3
+
+Exit status: 1 if there is no advice for any bind.
+"""
+
+
+class _Percent(click.FloatRange):
+    """Percent; click's own range lets NaN through."""
+
+    name = "percent"
+
+    def convert(
+        self,
+        value: t.Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> t.Any:
+        percent = super().convert(value, param, ctx)
+        if math.isnan(percent):
+            self.fail(f"{value} is not a percentage.", param, ctx)
+        return percent
+
+
+@click.command("advise", epilog=_EPILOG)
+@json_option
+@click.option(
+    "--share",
+    "percent",
+    type=_Percent(0.001, 50),
+    metavar="PERCENT",
+    default=SHARE * 100,
+    show_default=True,
+    help="Of checkouts that may find pool_size connections out, and open one more.",
+)
+@click.option(
+    "--at-least",
+    type=click.IntRange(1),
+    metavar="CHECKOUTS",
+    help="Advise if there were so many.  [default: three for each one that the share"
+    " lets pass, and 1,000]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 100_000),
+    metavar="NUMBER",
+    help="Workers per host to share the server.  [default: those that live]",
+)
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, 100_000),
+    metavar="NUMBER",
+    default=1,
+    show_default=True,
+    help="Hosts that run as many workers as this one.",
+)
+@click.pass_context
+@with_appcontext
+def command(
+    ctx: click.Context,
+    as_json: bool,
+    percent: float,
+    at_least: int | None,
+    workers: int | None,
+    hosts: int,
+) -> None:
+    """Advise on pool_size and max_overflow.
+
+    By what the live workers of this app on this host were asked for since they
+    started, and by what the server has left. Changes nothing.
+    """
+    wish = Wish(percent / 100, at_least, workers, hosts)
+    advice = make_advice(
+        current.report(), current.state().engines, current_app.config, wish
+    )
+    if as_json:
+        echo_json(advice.to_dict())
+    else:
+        echo(render(advice, page()))
+    if all(each.refusal is not None for each in advice.binds):
+        ctx.exit(1)

@@ -1,0 +1,217 @@
+"""``flask pool check``, and the same without the app: one line for monitoring."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import typing as t
+from collections.abc import Callable, Sequence
+
+import click
+from click.core import ParameterSource
+from flask import current_app, has_app_context
+from flask.cli import ScriptInfo
+
+from ..reports.health import examine
+from ..reports.plugin import Range, State, Thresholds, Verdict, render
+from ..reports.workers import belong
+from ..tracking.decoding import cut
+from ..tracking.reader import Search, WorkerState, read_workers
+from . import current
+from .output import Seconds, echo, echo_json, json_option
+
+_EPILOG: t.Final = """
+\b
+Examples:
+  {name} check
+  {name} check --min-workers 4
+  {name} check --warning-usage 60 --critical-held-seconds 120
+
+A threshold is the greatest value that is still well. Exit status: 0 OK, 1 WARNING,
+2 CRITICAL, 3 UNKNOWN (also after a wrong option and after --help, as the Monitoring
+Plugins Development Guidelines want it).
+"""
+_MODULE: t.Final = "python -m flask_poolguard"
+
+# By figure: type, greatest value without a warning, and without an alarm, and what it
+# is. A pool that is four fifths full has little room for a peak; above 95 % a pool of
+# up to 20 has none. That somebody waits is worth a warning; that he waits for 5 s is an
+# alarm, because 30 s after that there are errors. 60 s is when POOLGUARD_HELD_WARNING
+# speaks by default.
+_FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], ...]] = (
+    ("usage", click.IntRange(0, 100), 80, 95, "percent of the fullest pool used"),
+    ("waiting", click.IntRange(0), 0, None, "threads waiting for a connection"),
+    ("wait-seconds", Seconds(0), 1.0, 5.0, "how long the first of them has waited"),
+    ("held-seconds", Seconds(0), 60.0, 300.0, "how long a connection is held"),
+)
+_LEVELS: t.Final = ("warning", "critical")
+
+# In a URL that an app's own error quotes.
+_PASSWORD: t.Final = re.compile(r"(://[^\s/:@]*:)\S*@")
+
+
+class _Check(click.Command):
+    """Exits with 3 where click would exit with 1 (an exception) or 2 (an option)."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: t.Any, **extra: t.Any
+    ) -> click.Context:
+        as_json = "--json" in args  # before the parser takes them away
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except click.exceptions.Exit as done:  # --help
+            raise click.exceptions.Exit(State.UNKNOWN) from done
+        except click.ClickException as error:
+            fail(error, as_json=as_json)
+
+    def invoke(self, ctx: click.Context) -> t.Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, KeyboardInterrupt):
+            raise
+        except (Exception, SystemExit) as error:  # an app may exit when imported
+            fail(error, as_json=bool(ctx.params.get("as_json")))
+
+
+def fail(error: BaseException, *, as_json: bool = False) -> t.NoReturn:
+    """Say in one line that nothing is known, and why, and exit with 3."""
+    _tell(Verdict(State.UNKNOWN, _describe(error)), as_json=as_json)
+    raise click.exceptions.Exit(State.UNKNOWN)
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    function = json_option(function)
+    function = click.option(
+        "--min-workers",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Critical if fewer live.",
+    )(function)
+    for name, kind, *defaults, what in reversed(_FIGURES):
+        for level, default in reversed(list(zip(_LEVELS, defaults, strict=True))):
+            function = click.option(
+                f"--{level}-{name}",
+                type=kind,
+                default=default,
+                show_default=True,
+                metavar=name.rpartition("-")[2].upper() if "-" in name else "NUMBER",
+                help=f"{level.capitalize()} above: {what}.",
+            )(function)
+    return function
+
+
+@click.command("check", cls=_Check, epilog=_EPILOG.format(name="flask pool"))
+@_options
+@click.pass_context
+def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
+    """Tell a monitoring system in one line whether all is well.
+
+    Looks at the live workers of this app on this host. Asks no database, and takes no
+    time.
+    """
+    thresholds = _thresholds(ctx, options)
+    if not has_app_context():
+        with contextlib.redirect_stdout(sys.stderr):  # what an import prints
+            app = ctx.ensure_object(ScriptInfo).load_app()
+        ctx.with_resource(app.app_context())
+    state = current.state()
+    search = read_workers(
+        state.config.state_dir, current_app.name, current_app.root_path
+    )
+    own = {
+        (each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in state.engines
+    }
+    workers = [each for each in search.workers if belong(each, own)]
+    _finish(ctx, search, workers, thresholds, as_json=as_json, label_apps=False)
+
+
+@click.command("check", cls=_Check, epilog=_EPILOG.format(name=_MODULE))
+@_options
+@click.option("--app-name", metavar="NAME", help="Only the app of this name.")
+@click.option("--root-path", metavar="PATH", help="Only the app with this root path.")
+@click.option("--state-dir", metavar="DIR", help="The app's POOLGUARD_STATE_DIR.")
+@click.pass_context
+def command_without_app(
+    ctx: click.Context,
+    /,
+    as_json: bool,
+    app_name: str | None,
+    root_path: str | None,
+    state_dir: str | None,
+    **options: t.Any,
+) -> None:
+    """Tell a monitoring system in one line whether all is well.
+
+    Looks at all live workers of this user on this host, through their state files: no
+    app is imported, and no database asked. Of several apps the worst counts.
+    """
+    thresholds = _thresholds(ctx, options)
+    search = read_workers(state_dir, app_name, root_path)
+    _finish(
+        ctx,
+        search,
+        search.workers,
+        thresholds,
+        as_json=as_json,
+        label_apps=app_name is None,
+    )
+
+
+def _finish(
+    ctx: click.Context,
+    search: Search,
+    workers: Sequence[WorkerState],
+    thresholds: Thresholds,
+    *,
+    as_json: bool,
+    label_apps: bool,
+) -> t.NoReturn:
+    verdict = examine(search, workers, thresholds, label_apps=label_apps)
+    _tell(verdict, as_json=as_json)
+    ctx.exit(verdict.state)
+
+
+def _thresholds(ctx: click.Context, options: dict[str, t.Any]) -> Thresholds:
+    """Pair the limits; a default gives way to what was said about the other one."""
+    ranges = {}
+    for name, *_ in _FIGURES:
+        first, second = (f"{level}_{name}".replace("-", "_") for level in _LEVELS)
+        warning, critical = options[first], options[second]
+        if warning is not None and critical is not None and warning > critical:
+            if _was_said(ctx, first) and _was_said(ctx, second):
+                raise click.UsageError(
+                    f"--warning-{name} {warning:g} is above --critical-{name}"
+                    f" {critical:g}, so that nothing could be only a warning."
+                )
+            if _was_said(ctx, first):
+                critical = warning
+            else:
+                warning = critical
+        ranges[name.replace("-", "_")] = Range(warning, critical)
+    return Thresholds(min_workers=options["min_workers"], **ranges)
+
+
+def _was_said(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _tell(verdict: Verdict, *, as_json: bool) -> None:
+    if as_json:
+        echo_json(verdict.to_dict(), on_one_line=True)
+    else:
+        echo(render(verdict))
+
+
+def _describe(error: BaseException) -> str:
+    """Return what went wrong; of a traceback its first and its last line."""
+    if isinstance(error, SystemExit):
+        return f"the app ended this process when it was imported ({error.code})"
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+    else:
+        text = f"{type(error).__name__}: {error}"
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    first_and_last = dict.fromkeys((*lines[:1], *lines[-1:]))
+    return _PASSWORD.sub(r"\1***@", " ".join(first_and_last))

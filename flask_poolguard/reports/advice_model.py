@@ -1,0 +1,121 @@
+"""What advice on sizes says, as frozen data. The names are those of its JSON."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from . import sizing
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What whoever asks wants to reckon with.
+
+    :ivar share: of checkouts that may find ``pool_size`` connections out; above 0.
+    :ivar at_least: checkouts that must have been seen; None for what the share takes.
+    :ivar workers: per host; None for as many as live.
+    """
+
+    share: float = sizing.SHARE
+    at_least: int | None = None
+    workers: int | None = None
+    hosts: int = 1
+
+    @property
+    def checkouts(self) -> int:
+        """Return how many checkouts must have been seen."""
+        if self.at_least is not None:
+            return self.at_least
+        return sizing.checkouts_needed(self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a bind's pools were asked for since their workers started.
+
+    :ivar checkouts: all of them, also those that waited in vain.
+    :ivar hours: that the workers lived, added up.
+    :ivar peak: the most connections that were out in one worker at a time.
+    :ivar demand: see :class:`.model.Usage`; of all workers.
+    """
+
+    workers: int
+    checkouts: int
+    hours: float
+    peak: int | None
+    nesting: int
+    threads: int
+    connects: int
+    waits: int
+    timeouts: int | None
+    longest_wait_seconds: float
+    demand: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BindAdvice:
+    """Which sizes one bind should have, and why; None is unknown.
+
+    :ivar present_size, present_overflow: as this process is configured.
+    :ivar pool_size, max_overflow: what to set; None for nothing to say.
+    :ivar refusal: why there is no advice.
+    :ivar beyond: checkouts that wanted more connections than ``pool_size`` at a time.
+    :ivar fewest: the fewest connections without a deadlock.
+    :ivar most: the most that the threads could use.
+    :ivar room: connections that a worker may open at the server, for all its pools
+        there that are advised about; None if unknown, or without a limit.
+    :ivar has_limit: whether the server has a limit at all.
+    :ivar is_short: the server has too little room for what is needed.
+    :ivar kept: connections that pools of this app may open there that are not
+        advised about; they are not in ``room``.
+    :ivar busiest_worker: its pid; it alone would want a ``pool_size`` of
+        ``busiest_size``.
+    """
+
+    bind: str
+    url: str
+    pool_class: str
+    present_size: int | None
+    present_overflow: int | None
+    seen: Seen
+    refusal: str | None = None
+    pool_size: int | None = None
+    max_overflow: int | None = None
+    beyond: int | None = None
+    beyond_per_hour: float | None = None
+    fewest: int | None = None
+    most: int | None = None
+    room: int | None = None
+    has_limit: bool = True
+    is_short: bool = False
+    kept: int = 0
+    busiest_worker: int | None = None
+    busiest_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to set for all binds of an app, and what that is based on.
+
+    :ivar differences: where workers run with other sizes than this process has.
+    :ivar lines: to write into the app's configuration; empty if nothing changes.
+    :ivar workers: on all hosts, among whom a server's connections are divided.
+    """
+
+    schema_version: int
+    taken_at: str
+    app: str
+    host: str
+    live_workers: int
+    workers: int
+    share: float
+    checkouts_needed: int
+    binds: tuple[BindAdvice, ...]
+    differences: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """Return what ``flask pool advise --json`` prints, before it is JSON."""
+        return asdict(self)

@@ -1,0 +1,396 @@
+"""`flask pool advise`: sizes by what the workers were asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import URL, NullPool, QueuePool, create_engine
+
+from flask_poolguard.reports import Report
+from flask_poolguard.reports.advice import make_advice
+from flask_poolguard.reports.advice_model import Advice, BindAdvice, Wish
+from flask_poolguard.reports.advice_text import render
+from flask_poolguard.reports.lines import lines_to_write
+from flask_poolguard.reports.text import Page
+from tests.conftest import Database
+from tests.support.desk import APP, DeskServer, environment
+from tests.support.guarded_app import engine_of, make_app
+from tests.support.monitoring import run
+from tests.support.reporting import MakeShop, Shop, shops
+from tests.support.waiting import wait_until
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def make_shop() -> Iterator[MakeShop]:
+    """Return a function that makes guarded apps."""
+    with shops() as make:
+        yield make
+
+
+def run_advise(env: Mapping[str, str], *arguments: str, status: int = 0) -> str:
+    """Return what `flask pool advise` prints."""
+    command = [sys.executable, "-m", "flask", "--app", APP, "pool", "advise"]
+    done = run([*command, *arguments], {**os.environ, **env})
+    assert (done.returncode, done.stderr) == (status, "")
+    return done.stdout
+
+
+def advise(env: Mapping[str, str], *arguments: str) -> Json:
+    """Return the advice on the one bind, once the worker has shown all it has."""
+    found: Json = json.loads(run_advise(env, "--json", *arguments))
+    return found
+
+
+def fresh_report(shop: Shop) -> Report:
+    """Return a report with all that this process has counted."""
+    for ledger in shop.app.extensions["poolguard"].books.ledgers:
+        ledger.tend()
+    return shop.report()
+
+
+def advice_of(shop: Shop, wish: Wish, **server: Any) -> Advice:
+    """Return the advice to an app in this process.
+
+    :param server: what its servers say instead.
+    """
+    report = fresh_report(shop)
+    servers = tuple(dataclasses.replace(each, **server) for each in report.servers)
+    report = dataclasses.replace(report, servers=servers)
+    engines = shop.app.extensions["poolguard"].engines
+    return make_advice(report, engines, shop.app.config, wish)
+
+
+def bind_in(advice: Advice, bind: str = "default") -> BindAdvice:
+    """Return the advice on one bind."""
+    (found,) = [each for each in advice.binds if each.bind == bind]
+    return found
+
+
+def take(shop: Shop, connections: int, times: int = 1, bind: str = "default") -> None:
+    """Let so many requests have a connection each at a time."""
+    with shop.app.app_context():
+        pass  # the guard looks for engines
+    for _ in range(times):
+        with ExitStack() as stack:
+            for _ in range(connections):
+                stack.enter_context(shop.engines[bind].connect())
+
+
+class TestBesideGunicorn:
+    def test_advises_what_the_traffic_needed(
+        self, tmp_path: Path, served_database: Database
+    ) -> None:
+        """Two connections are out all the time, and each query takes one more."""
+        env = environment(served_database.url)
+        with DeskServer(tmp_path, env, threads=4) as server:
+            server.hold(2)
+            for _ in range(60):
+                server.get("/query")
+            wait_until(
+                lambda: (
+                    advise(env, "--at-least=1")["binds"][0]["seen"]["checkouts"] == 62
+                ),
+                seconds=30,
+                what="all checkouts",
+            )
+            found = advise(env, "--at-least=62")
+            generous = advise(env, "--at-least=62", "--share=3")
+            text = run_advise(env, "--at-least=62")
+            refused = run_advise(env, status=1)
+        (bind,) = found["binds"]
+        assert bind["seen"]["demand"] == {"1": 1, "2": 1, "3": 60}
+        assert (bind["pool_size"], bind["beyond"]) == (3, 0)
+        # Three or four threads of gunicorn's were there.
+        assert bind["pool_size"] + bind["max_overflow"] == bind["most"]
+        assert bind["most"] == bind["seen"]["threads"]
+        assert 3 <= bind["most"] <= 5
+        assert found["lines"][0] == "POOLGUARD_POOL_SIZE = 3"
+        assert generous["binds"][0]["pool_size"] == 3
+        assert "pool_size 5 → 3: 0 of 62 checkouts" in text
+        assert "Write\n  POOLGUARD_POOL_SIZE = 3\n" in text
+        assert max(map(len, text.splitlines())) <= 80
+        assert "only 62 checkouts so far, 3,000 are needed" in refused
+
+    def test_a_saturated_pool_counts_those_who_waited(
+        self, tmp_path: Path, served_database: Database
+    ) -> None:
+        env = environment(
+            served_database.url,
+            FLASK_POOLGUARD_POOL_SIZE="1",
+            FLASK_POOLGUARD_MAX_OVERFLOW="0",
+            FLASK_POOLGUARD_POOL_TIMEOUT="0.1",
+        )
+        with DeskServer(tmp_path, env, threads=4) as server:
+            server.hold(1)
+            for _ in range(5):
+                assert "false" in server.get("/wait")[1]
+            wait_until(
+                lambda: advise(env, "--at-least=1")["binds"][0]["seen"]["waits"] == 5,
+                seconds=30,
+                what="all waits",
+            )
+            found = advise(env, "--at-least=6")
+            text = run_advise(env, "--at-least=6")
+        (bind,) = found["binds"]
+        assert (bind["seen"]["checkouts"], bind["seen"]["timeouts"]) == (6, 5)
+        assert bind["pool_size"] == 2
+        assert "5 checkouts waited" in text
+        assert "an upper bound" in " ".join(text.split())
+
+    def test_adds_up_the_workers_and_names_the_busiest(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, workers=2, threads=4) as server:
+            server.wake()
+            held = server.hold(3)
+            wait_until(
+                lambda: (
+                    advise(env, "--at-least=1")["binds"][0]["seen"]["checkouts"] >= 5
+                ),
+                seconds=30,
+                what="all checkouts",
+            )
+            (bind,) = advise(env, "--at-least=5")["binds"]
+        assert bind["seen"]["workers"] == 2
+        assert bind["seen"]["checkouts"] == sum(bind["seen"]["demand"].values())
+        busiest = max(set(held), key=held.count)
+        assert bind["busiest_worker"] == busiest
+        assert bind["busiest_size"] == held.count(busiest)
+
+
+class TestOneServer:
+    def test_is_shared_by_its_binds(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        shop = make_shop(
+            default=create_engine(mariadb_url), reports=create_engine(mariadb_url)
+        )
+        take(shop, 4, times=10)
+        take(shop, 2, times=10, bind="reports")
+        # 20 - 2 head room, for one worker.
+        advice = advice_of(
+            shop, Wish(at_least=20), max_connections=20, connections=8, ours=4
+        )
+        first, second = bind_in(advice), bind_in(advice, "reports")
+        assert first.room == second.room == 18
+        assert (first.pool_size, second.pool_size) == (4, 2)
+        total = sum(
+            (each.pool_size or 0) + (each.max_overflow or 0) for each in (first, second)
+        )
+        assert total <= 18
+        (line,) = advice.lines
+        assert line.startswith("POOLGUARD_BINDS = {'default': {'pool_size': 4")
+
+    def test_with_too_little_room_gives_less_and_says_so(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(mariadb_url))
+        take(shop, 4, times=10)
+        wish = Wish(at_least=20, workers=5, hosts=2)
+        advice = advice_of(shop, wish, max_connections=40, connections=12, ours=4)
+        found = bind_in(advice)
+        # 40 - 4 head room - 0 of others (4 on each host, and 4 more): 3 for each.
+        assert (advice.workers, found.room) == (10, 3)
+        assert (found.pool_size, found.max_overflow) == (3, 0)
+        assert found.is_short
+        text = " ".join(render(advice, Page(80, False)).split())
+        assert "too little room" in text
+        assert "10 of 40 checkouts (25 %" in text
+
+    def test_leaves_room_for_pools_that_keep_their_size(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        shop = make_shop(
+            default=create_engine(mariadb_url), reports=create_engine(mariadb_url)
+        )
+        take(shop, 2, times=10)
+        take(shop, 1, bind="reports")
+        found = bind_in(
+            advice_of(
+                shop, Wish(at_least=20), max_connections=40, connections=3, ours=1
+            )
+        )
+        # 40 - 4 head room - 1 of others - 15 of the other bind.
+        assert (found.kept, found.room) == (15, 20)
+
+    @pytest.mark.parametrize("unknown", ["max_connections", "connections", "ours"])
+    def test_that_does_not_say_gets_no_overflow(
+        self, make_shop: MakeShop, mariadb_url: URL, unknown: str
+    ) -> None:
+        shop = make_shop(default=create_engine(mariadb_url))
+        take(shop, 2, times=10)
+        advice = advice_of(shop, Wish(at_least=20), **{unknown: None})
+        assert bind_in(advice).max_overflow is None
+        assert bind_in(advice).pool_size == 2
+        assert not any("OVERFLOW" in line for line in advice.lines)
+        assert "not known how many" in render(advice, Page(80, False))
+
+    def test_that_is_a_file_has_no_limit(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        take(shop, 2, times=10)
+        found = bind_in(advice_of(shop, Wish(at_least=20)))
+        assert not found.has_limit
+        assert (found.pool_size or 0) + (found.max_overflow or 0) == found.most
+
+
+class TestNesting:
+    def test_keeps_threads_from_waiting_for_each_other(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        barrier = threading.Barrier(3, timeout=30)
+
+        def request() -> None:
+            with shop.app.app_context(), shop.engines["default"].connect() as outer:
+                outer.exec_driver_sql("SELECT 1")
+                for _ in range(10):
+                    with shop.engines["default"].connect():
+                        pass
+            barrier.wait()
+
+        threads = [threading.Thread(target=request) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: barrier.n_waiting == 2, what="both threads to have had two")
+        try:
+            advice = advice_of(shop, Wish(at_least=20))
+        finally:
+            barrier.wait()
+        for thread in threads:
+            thread.join(30)
+        found = bind_in(advice)
+        assert found.seen.nesting == 2
+        assert found.seen.threads >= 2
+        assert found.fewest == found.seen.threads + 1
+        assert found.pool_size == max(found.fewest, 4 if 4 in found.seen.demand else 0)
+        text = " ".join(render(advice, Page(80, False)).split())
+        assert "One request takes 2 connections at once" in text
+
+
+class TestNoAdvice:
+    def test_without_a_worker(self, make_shop: MakeShop, sqlite_url: URL) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        advice = advice_of(shop, Wish())
+        assert bind_in(advice).refusal == "no live worker has used it"
+        assert advice.lines == ()
+
+    def test_on_pools_that_are_not_the_guards(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        class OwnPool(QueuePool):
+            pass
+
+        shop = make_shop(
+            default=create_engine(sqlite_url, poolclass=OwnPool),
+            none=create_engine(sqlite_url, poolclass=NullPool),
+        )
+        take(shop, 1, times=10)
+        take(shop, 1, times=10, bind="none")
+        advice = advice_of(shop, Wish(at_least=1))
+        assert "does not tell who had to wait" in (bind_in(advice).refusal or "")
+        assert "no size to choose" in (bind_in(advice, "none").refusal or "")
+        assert bind_in(advice).seen.peak == 1
+
+    def test_says_when_there_will_be_enough(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        take(shop, 1, times=10)
+        refusal = bind_in(advice_of(shop, Wish())).refusal or ""
+        assert refusal.startswith("only 10 checkouts so far, 3,000 are needed (at this")
+
+    def test_keeps_what_fits(self, make_shop: MakeShop, sqlite_url: URL) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        take(shop, 5, times=10)
+        first = bind_in(advice_of(shop, Wish(at_least=1)))
+        config = {
+            "POOLGUARD_POOL_SIZE": first.pool_size,
+            "POOLGUARD_MAX_OVERFLOW": first.max_overflow,
+        }
+        again = make_shop(config, default=create_engine(sqlite_url))
+        take(again, 5, times=10)
+        advice = advice_of(again, Wish(at_least=1))
+        assert advice.lines == ()
+        assert "Nothing to change." in render(advice, Page(80, False))
+
+
+OF_ONE_BIND: list[dict[str, Any]] = [
+    {},
+    {"POOLGUARD_POOL_SIZE": 9},
+    {"SQLALCHEMY_ENGINE_OPTIONS": {"pool_size": 9, "max_overflow": 1}},
+    {"POOLGUARD_BINDS": {"default": {"max_idle": 60}}},
+    {"POOLGUARD_BINDS": {None: {"pool_size": 9}}},
+]
+OF_TWO_BINDS: list[dict[str, Any]] = [
+    {"SQLALCHEMY_BINDS": {"other": "sqlite:////nowhere/other.sqlite"}, **config}
+    for config in (
+        *OF_ONE_BIND,
+        {"POOLGUARD_POOL_SIZE": 9, "POOLGUARD_BINDS": {"other": {"pool_size": 2}}},
+    )
+]
+
+
+class TestLines:
+    """Whoever writes them gets the sizes."""
+
+    @pytest.mark.parametrize("config", [*OF_ONE_BIND, *OF_TWO_BINDS], ids=str)
+    def test_change_what_is_in_force(
+        self, sqlite_url: URL, config: dict[str, Any]
+    ) -> None:
+        before = make_app(sqlite_url, **config)
+        has_other = "SQLALCHEMY_BINDS" in config
+        engine_of(before)
+        lines = lines_to_write(
+            before.extensions["poolguard"].engines,
+            {"default": {"pool_size": 3, "max_overflow": 4}},
+            before.config,
+        )
+        written = dict(config)
+        for line in lines:
+            exec(line, {}, written)  # noqa: S102 (that is how Flask reads config files)
+        after = make_app(sqlite_url, **written)
+        assert sizes_of(after, None) == (3, 4)
+        if has_other:
+            assert sizes_of(after, "other") == sizes_of(before, "other")
+        assert "max_idle" not in str(config) or "max_idle" in str(written)
+
+    def test_name_the_argument_of_an_engine_of_ones_own(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(sqlite_url, pool_size=9))
+        shop.use()
+        engines = shop.app.extensions["poolguard"].engines
+        lines = lines_to_write(engines, {"default": {"pool_size": 3}}, shop.app.config)
+        assert lines == ("create_engine(pool_size=3) of 'default'",)
+
+
+def sizes_of(app: Flask, bind: str | None) -> tuple[int, int]:
+    """Return what a bind's pool was made with."""
+    pool = engine_of(app, bind).pool
+    assert isinstance(pool, QueuePool)
+    return pool.size(), pool._max_overflow
+
+
+@pytest.mark.parametrize(
+    "option", ["--share=0", "--share=nan", "--share=60", "--at-least=0", "--hosts=0"]
+)
+def test_impossible_wishes_are_refused(sqlite_url: URL, option: str) -> None:
+    command = [sys.executable, "-m", "flask", "--app", APP, "pool", "advise"]
+    done = run([*command, option], {**os.environ, **environment(sqlite_url)})
+    assert done.returncode == 2
+    assert option.partition("=")[0] in done.stderr

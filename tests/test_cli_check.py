@@ -1,0 +1,395 @@
+"""`check`, as a monitoring system runs it beside an app under gunicorn."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from sqlalchemy import URL
+
+from flask_poolguard.cli.check import command
+from tests.conftest import Database
+from tests.support.app_server import REPOSITORY
+from tests.support.desk import APP, DeskServer, environment
+from tests.support.monitoring import (
+    BARE,
+    check,
+    check_without_app,
+    read,
+    run,
+    run_module,
+)
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def folder(state_dir: Path) -> str:
+    """Return where the workers write, which a bare environment does not say."""
+    return str(state_dir / "flask-poolguard")
+
+
+def small_pool(url: URL) -> dict[str, str]:
+    """Return the environment of an app with a pool of two, and patient waiters."""
+    return environment(
+        url,
+        FLASK_POOLGUARD_POOL_SIZE="2",
+        FLASK_POOLGUARD_MAX_OVERFLOW="0",
+        FLASK_POOLGUARD_POOL_TIMEOUT="60",
+    )
+
+
+class TestWell:
+    def test_is_ok_with_figures_of_all_workers(
+        self, tmp_path: Path, served_database: Database, folder: str
+    ) -> None:
+        env = environment(served_database.url)
+        with DeskServer(tmp_path, env, workers=2, threads=4) as server:
+            server.wake().hold(3)
+            with_app = check(env)
+            without = check_without_app("--state-dir", folder, "--app-name", "desk")
+        assert with_app.state == without.state == "OK"
+        for found in (with_app, without):
+            held = found.data.pop("held")  # type: ignore[attr-defined] # a dict
+            assert held is not None
+            assert held > 0
+            # The fullest pool has two or three of 15.
+            usage = found.data.pop("usage")  # type: ignore[attr-defined] # a dict
+            assert usage in (13.3, 20.0)
+            assert found.data == {
+                "workers": 2,
+                "waiting": 0,
+                "wait": 0,
+                "timeouts": 0,
+                "leaks": 0,
+            }
+        assert "desk: 2 live workers" in with_app.text
+
+    def test_says_the_same_as_json(
+        self, tmp_path: Path, mariadb_url: URL, folder: str
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env) as server:
+            server.wake()
+            done = run_module("check", "--json", "--state-dir", folder)
+        (line,) = done.stdout.splitlines()
+        found = json.loads(line)
+        assert (found["state"], found["exit_status"], done.returncode) == ("OK", 0, 0)
+        (app,) = found["apps"]
+        assert (app["app"], app["workers"], app["waiting"]) == ("desk", 1, 0)
+
+    def test_a_full_pool_with_a_connection_for_each_thread_is_well(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(
+            mariadb_url,
+            FLASK_POOLGUARD_POOL_SIZE="1",
+            FLASK_POOLGUARD_MAX_OVERFLOW="0",
+        )
+        with DeskServer(tmp_path, env, workers=2) as server:
+            server.wake().hold(1)
+            # A worker looks at its threads once a second.
+            wait_until(
+                lambda: check(env).state == "OK", seconds=30, what="figures of threads"
+            )
+            found = check(env)
+        assert found.data["usage"] == 100
+        assert "a connection for every thread" in found.text
+
+    def test_needs_no_database(
+        self, tmp_path: Path, mariadb_url: URL, postgresql_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env) as server:
+            server.wake()
+            secret = "not-the-password"
+            url = mariadb_url.set(password=secret)
+            assert check(environment(url)).state == "OK"
+
+
+class TestUnwell:
+    def test_a_saturated_pool_is_critical_and_waiting_a_warning(
+        self, tmp_path: Path, served_database: Database
+    ) -> None:
+        env = small_pool(served_database.url)
+        with DeskServer(tmp_path, env, threads=4) as server:
+            (pid, _) = server.hold(2)
+            with server.in_background("/wait"):
+                wait_until(
+                    lambda: check(env).data["waiting"] == 1,
+                    seconds=30,
+                    what="a waiter",
+                )
+                full = check(env)
+                patient = check(
+                    env, "--critical-usage=100", "--critical-wait-seconds=3600"
+                )
+                blind = check(
+                    env,
+                    "--warning-usage=100",
+                    "--warning-waiting=1",
+                    "--warning-wait-seconds=3600",
+                )
+        assert full.state == "CRITICAL"
+        assert f"pool default of worker {pid} is 100% used (2 of 2)" in full.text
+        assert full.data["usage"] == 100
+        assert patient.state == "WARNING"
+        assert "1 waiting for a connection, the first for " in patient.text
+        assert blind.state == "OK"
+
+    def test_names_who_holds_a_connection_for_too_long(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, threads=4) as server:
+            (pid,) = server.hold(1)
+            critical = check(env, "--critical-held-seconds=0")
+            warning = check(env, "--warning-held-seconds=0")
+        assert critical.state == "CRITICAL"
+        assert "by hold at apps/desk.py:" in critical.text
+        assert f"(worker {pid})" in critical.text
+        assert warning.state == "WARNING"
+
+    def test_too_few_workers_are_critical(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env) as server:
+            server.wake()
+            found = check(env, "--min-workers=2")
+        assert found.state == "CRITICAL"
+        assert "1 live worker, fewer than 2" in found.text
+
+    def test_no_worker_is_critical_unless_none_is_wanted(
+        self, mariadb_url: URL, state_dir: Path, folder: str
+    ) -> None:
+        env = environment(mariadb_url)
+        (state_dir / "flask-poolguard").mkdir(mode=0o700)
+        found = check(env)
+        assert found.state == "CRITICAL"
+        assert folder in found.text
+        assert found.data == {"workers": 0}
+        assert check(env, "--min-workers=0").state == "OK"
+        assert check_without_app("--state-dir", folder).state == "CRITICAL"
+
+    def test_counts_what_it_does_not_judge(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = {
+            **small_pool(mariadb_url),
+            "FLASK_POOLGUARD_POOL_TIMEOUT": "0.1",
+        }
+        with DeskServer(tmp_path, env, threads=4) as server:
+            server.get("/leak")
+            server.hold(2)
+            server.get("/wait")
+            server.let_go()
+            found = check(env)
+        assert (found.data["timeouts"], found.data["leaks"]) == (1, 1)
+        assert found.state == "OK"
+
+
+class TestSeveralApps:
+    def test_the_worst_counts_and_figures_are_labelled(
+        self, tmp_path: Path, mariadb_url: URL, folder: str
+    ) -> None:
+        env = environment(mariadb_url)
+        (tmp_path / "till").mkdir()
+        with (
+            DeskServer(tmp_path, env) as server,
+            DeskServer(tmp_path / "till", {**env, "APP_NAME": "till"}) as other,
+        ):
+            server.wake()
+            other.wake()
+            limits = ("--state-dir", folder, "--critical-held-seconds=0")
+            assert check_without_app(*limits).state == "OK"
+            other.hold(1)
+            both = check_without_app(*limits)
+            one = check_without_app(*limits, "--app-name=desk")
+            neither = check_without_app(*limits, "--root-path", str(tmp_path))
+        assert both.state == "CRITICAL"
+        assert both.text.startswith("till: a connection is held for ")
+        assert both.data["desk.workers"] == both.data["till.workers"] == 1
+        assert one.state == "OK"
+        assert one.data["workers"] == 1
+        assert neither.data == {"workers": 0}
+
+
+class TestUnknown:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("check", "--bogus"),
+            ("check", "--warning-usage=much"),
+            ("check", "--critical-held-seconds=nan"),
+            ("check", "--warning-waiting=3", "--critical-waiting=2"),
+            ("check", "--min-workers=-1"),
+            ("check", "surplus"),
+            ("chekc",),
+            ("--bogus", "check"),
+        ],
+        ids=" ".join,
+    )
+    def test_is_what_a_wrong_option_leads_to(self, arguments: tuple[str, ...]) -> None:
+        assert read(run_module(*arguments)).state == "UNKNOWN"
+
+    def test_is_what_help_leads_to(self) -> None:
+        done = run_module("check", "--help")
+        assert done.returncode == 3
+        assert "--critical-usage" in done.stdout
+
+    def test_is_what_a_wrong_option_leads_to_with_the_app(
+        self, sqlite_url: URL
+    ) -> None:
+        assert check(environment(sqlite_url), "--bogus").state == "UNKNOWN"
+
+    def test_wrong_options_are_told_in_json_too(self) -> None:
+        done = run_module("check", "--json", "--bogus")
+        assert json.loads(done.stdout)["state"] == "UNKNOWN"
+        assert done.returncode == 3
+
+    @pytest.mark.parametrize(
+        ("source", "reason"),
+        [
+            ("import nosuch_module", "No module named 'nosuch_module'"),
+            ("def (", "SyntaxError"),
+            ("raise SystemExit(1)", "ended this process"),
+            ("raise RuntimeError('first\\nlast|')", "last"),
+            ("raise ValueError('mysql://app:geheim@db/shop')", "mysql://app:***@db"),
+            ("", "Failed to find Flask application"),
+            ("print('hello'); 1 / 0", "ZeroDivisionError"),
+        ],
+    )
+    def test_is_what_a_broken_app_leads_to(
+        self, tmp_path: Path, source: str, reason: str
+    ) -> None:
+        (tmp_path / "broken_app.py").write_text(source)
+        env = {"PYTHONPATH": os.pathsep.join((BARE["PYTHONPATH"], str(tmp_path)))}
+        found = read(run_module("--app", "broken_app", "check", env=env))
+        assert found.state == "UNKNOWN"
+        assert reason in found.text
+        assert "geheim" not in found.line
+
+    def test_a_folder_that_others_can_write_to_is_not_believed(
+        self, tmp_path: Path
+    ) -> None:
+        hostile = tmp_path / "hostile"
+        hostile.mkdir()
+        hostile.chmod(0o777)
+        found = check_without_app("--state-dir", str(hostile))
+        assert found.state == "UNKNOWN"
+        assert "writable by others" in found.text
+
+    def test_a_file_that_cannot_be_read_hides_its_worker_only(
+        self, tmp_path: Path, mariadb_url: URL, folder: str
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env) as server:
+            server.wake()
+            (file,) = Path(folder).iterdir()
+            with file.open("r+b") as opened:
+                opened.seek(7)
+                opened.write(b"\xfe")
+            found = check_without_app("--state-dir", folder)
+        assert found.state == "UNKNOWN"
+        assert "runs another version" in found.text
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    def test_another_users_workers_are_looked_for_with_sudo(
+        self, tmp_path: Path, mariadb_url: URL, folder: str
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env) as server:
+            server.wake()
+            command = [sys.executable, "-c", AS_SOMEBODY_ELSE, "check"]
+            found = read(run([*command, "--state-dir", folder], BARE))
+        assert found.state == "UNKNOWN"
+        assert "Permission denied" in found.text or "belongs to user 0" in found.text
+        assert "as the user that the app runs as" in found.text
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+    def test_who_has_no_folder_is_sent_to_those_who_have(self, tmp_path: Path) -> None:
+        theirs = tmp_path / "flask-poolguard-12345"
+        theirs.mkdir()
+        os.chown(theirs, 12345, 12345)
+        tmp_path.chmod(0o755)
+        env = {**BARE, "TMPDIR": str(tmp_path)}
+        done = run([sys.executable, "-c", SEARCH_IN_TMPDIR], env)
+        found = read(done)
+        assert found.state == "UNKNOWN"
+        assert "sudo -u '#12345'" in found.text
+
+
+# Without the folders outside of this test's own.
+SEARCH_IN_TMPDIR = """
+import os
+from flask_poolguard.tracking import statedir
+isdir = os.path.isdir
+os.path.isdir = lambda path: "/dev/shm" != path and "/run" not in path and isdir(path)
+import runpy, sys
+sys.argv[1:] = ["check"]
+runpy.run_module("flask_poolguard", run_name="__main__")
+"""
+
+
+# Imports first: the interpreter may be out of that user's reach.
+AS_SOMEBODY_ELSE = """
+import os, pwd, sys
+import flask_poolguard.__main__ as main
+import flask_poolguard.cli.check
+os.setuid(12345)
+main._Main().main(sys.argv[1:], prog_name="flask_poolguard")
+"""
+
+
+class TestDocs:
+    """docs/monitoring.md against the command."""
+
+    @pytest.mark.parametrize(
+        "option",
+        [each for each in command.params if each.name != "as_json"],
+        ids=lambda option: str(option.name),
+    )
+    def test_name_each_limit_with_its_default(self, option: click.Option) -> None:
+        page = (REPOSITORY / "docs" / "monitoring.md").read_text()
+        (row,) = [
+            line
+            for line in page.splitlines()
+            if f"| `{option.opts[0]}`" in line or f", `{option.opts[0]}`" in line
+        ]
+        _, _, warning, critical, _, _ = row.split("|")
+        cell = warning if option.opts[0].startswith("--warning") else critical
+        default = "none" if option.default is None else f"{option.default:g}"
+        assert cell.strip() == default
+
+
+class TestTheModule:
+    def test_alone_prints_help(self) -> None:
+        done = run_module()
+        assert done.returncode == 0
+        assert "check" in done.stdout
+        assert "status" in done.stdout
+
+    def test_imports_no_app_for_a_check(self, tmp_path: Path, folder: str) -> None:
+        (tmp_path / "wsgi.py").write_text("raise SystemExit('imported')")
+        env = {"FLASK_APP": str(tmp_path / "wsgi.py")}
+        found = check_without_app("--state-dir", folder, env=env)
+        assert found.state == "CRITICAL"
+        assert "imported" not in found.line
+
+    def test_with_app_does_what_flask_pool_does(self, sqlite_url: URL) -> None:
+        env = {**os.environ, **environment(sqlite_url)}
+        done = run_module("--app", APP, "status", env=env)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("desk: no live worker")
+        found = read(run_module("--app", APP, "check", env=env))
+        assert found.state == "CRITICAL"
+        assert found.data == {"workers": 0}
+
+    def test_other_commands_ask_for_an_app(self) -> None:
+        done = run_module("status")
+        assert done.returncode == 2
+        assert "--app" in done.stderr
