@@ -5,7 +5,7 @@ Adding a server is adding a module here and a line to :func:`for_dialect`.
 
 from __future__ import annotations
 
-from .base import ConnectFailure, Database, IdleLimit, ServerView
+from .base import ConnectFailure, Database, IdleLimit, Loss, ServerView
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -15,6 +15,7 @@ __all__ = [
     "ConnectFailure",
     "Database",
     "IdleLimit",
+    "Loss",
     "ServerView",
     "for_dialect",
 ]

@@ -46,6 +46,7 @@ class GuardedRecord(_ConnectionRecord):
     :ivar is_judged: the pool has just found it fit.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar recycle: derived for this connection; None until the server was asked.
+    :ivar limit: what the server said of this connection; None likewise.
     :ivar idle_since: monotonic time of the last return to the pool.
     :ivar proved_at: monotonic time of the last answer that is known to have come
         from the server (a view may take a connection and never use it).
@@ -64,6 +65,7 @@ class GuardedRecord(_ConnectionRecord):
         "idle_since",
         "is_judged",
         "is_open",
+        "limit",
         "pid",
         "proved_at",
         "recycle",
@@ -74,6 +76,7 @@ class GuardedRecord(_ConnectionRecord):
         self.pid = os.getpid()
         self.has_served = self.is_judged = self.is_open = False
         self.recycle: Recycle | None = None
+        self.limit: IdleLimit | None = None
         self._idle_allowed: float | None = None
         self._fileno: Callable[[], int] | None = None
         self._number = -1
@@ -174,6 +177,14 @@ class GuardedRecord(_ConnectionRecord):
         except Exception:  # the driver's way to say that it is closed
             return True
 
+    def is_quiet(self) -> bool | None:
+        """Tell whether nothing has happened to an idle connection; None if its time
+        was up anyway, or that cannot be seen.
+        """
+        if self._poll is None or self.is_over() is not None:
+            return None
+        return not self.has_spoken()
+
     def _answers(self, may_raise: bool) -> bool:
         pool, connection = self._pool, self.dbapi_connection
 
@@ -198,7 +209,7 @@ class GuardedRecord(_ConnectionRecord):
             open then.
         """
         self.info.clear()
-        self.recycle = None
+        self.recycle = self.limit = None
         self._soft_invalidate_time = 0
         try:
             self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
@@ -274,7 +285,8 @@ class GuardedRecord(_ConnectionRecord):
     # Limits ------------------------------------------------------------------------
 
     def _learn_limit(self) -> None:
-        self.recycle = self._pool.limits.ask(self._ask_for_limit)
+        self.limit = limit = self._ask_for_limit()
+        self.recycle = self._pool.limits.ask(limit)
         self._idle_allowed = self.recycle.jittered()
         self.idle_since = self.proved_at = self._pool.clock()
         self._set_bounds()
