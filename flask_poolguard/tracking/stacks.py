@@ -77,22 +77,26 @@ def describe_users(connection: Connection | None, root_path: str) -> list[str]:
         frame = getattr(greenlet, "gr_frame", None)
         if frame is not None and mark is not this_thread.mark:
             stacks.append((mark.name.decode(errors="replace"), frame))
+    found = ((name, _method_of(connection, frame)) for name, frame in stacks)
     return [
-        f"thread {name!r} at {_describe_frame(frame, root_path)}"
-        for name, frame in stacks
-        if _is_within(frame, connection)
+        f"thread {name!r} at {_describe_frame(method, root_path)}"
+        for name, method in found
+        if method is not None
     ]
 
 
-def _is_within(frame: FrameType | None, connection: Connection | None) -> bool:
+def _method_of(
+    connection: Connection | None, frame: FrameType | None
+) -> FrameType | None:
+    """Return the frame of a Connection's method, None if the stack has none."""
     for _ in range(_DEPTH):
         if frame is None:
             break
         is_method = frame.f_code.co_filename == _METHODS
         if is_method and frame.f_locals.get("self") is connection:
-            return True
+            return frame
         frame = frame.f_back
-    return False
+    return None
 
 
 def _describe_frame(frame: FrameType | None, root_path: str) -> str:
