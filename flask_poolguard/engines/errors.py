@@ -18,7 +18,7 @@ from ..errors import DatabaseUnavailable
 from ..explaining import add_note, explain_away, explain_full, explain_loss
 from ..pool import GuardedPool, gave_up
 from ..tracking.ledger import PoolLedger, ledger_of
-from .evidence import Evidence, first_error, room_of
+from .evidence import TAKE_NO_LOCK, Evidence, first_error, room_of
 from .pending import remember
 
 logger = logging.getLogger("flask_poolguard")
@@ -156,19 +156,19 @@ class _Judge:
         error = context.original_exception
         if not isinstance(error, Exception):  # struck from outside
             return None
-        loss, is_of_driver = Loss.OUT_OF_STEP, True
-        if not isinstance(error, context.dialect.loaded_dbapi.Error):
+        if isinstance(error, context.dialect.loaded_dbapi.Error):
+            if not context.is_disconnect or self._database.means_read_only(error, None):
+                return None
+            facts = self._evidence.lost(context, ledger, self._database.why_lost(error))
+        elif context.dialect.name in TAKE_NO_LOCK:
             # PyMySQL meets an AttributeError or the like when another thread uses or
             # closes its connection meanwhile.
-            is_of_driver = False
-        elif not context.is_disconnect or self._database.means_read_only(error, None):
-            return None
+            facts = self._evidence.lost(context, ledger, Loss.OUT_OF_STEP)
+            if facts is None or not facts.users:
+                return None
         else:
-            loss = self._database.why_lost(error)
-        facts = self._evidence.lost(context, ledger, loss)
-        if facts is None or not (is_of_driver or facts.users):
             return None
-        return explain_loss(facts)
+        return None if facts is None else explain_loss(facts)
 
     def _means_demoted(self, context: ExceptionContext, error: BaseException) -> bool:
         """Tell whether all connections lead to a server that may not write any more.

@@ -34,9 +34,9 @@ _PAUSE: t.Final = 0.01
 # Of an error, in characters.
 _LONGEST_TEXT: t.Final = 300
 
-# Servers that limit the size of a packet. Their drivers take no lock, so that two
-# threads can get into each other's way.
-_MYSQL: t.Final = frozenset({"mysql", "mariadb"})
+# Dialects whose drivers take no lock, so that two threads can get into each other's
+# way. Their servers are also those that limit the size of a packet.
+TAKE_NO_LOCK: t.Final = frozenset({"mysql", "mariadb"})
 
 
 class Evidence:
@@ -59,7 +59,8 @@ class Evidence:
             return None
         pid, opener = os.getpid(), getattr(record, "pid", None)
         users: list[str] = []
-        if loss is Loss.OUT_OF_STEP or context.dialect.name in _MYSQL:
+        is_mysql = context.dialect.name in TAKE_NO_LOCK
+        if loss is Loss.OUT_OF_STEP or is_mysql:
             users = describe_users(context.connection, ledger.root_path)
         pool = None if context.engine is None else context.engine.pool
         facts = Lost(
@@ -72,7 +73,7 @@ class Evidence:
             opened_by=opener if opener != pid else None,
             users=tuple(users),
             limit=record.limit if isinstance(record, GuardedRecord) else None,
-            largest=_largest(context) if context.dialect.name in _MYSQL else 0,
+            largest=_largest(context) if is_mysql else 0,
             read_timeout=self.read_timeout,
             trouble=pool.trouble if isinstance(pool, GuardedPool) else None,
         )

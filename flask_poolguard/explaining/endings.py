@@ -1,4 +1,4 @@
-"""The reasons for a loss that are the server's, or somebody's on it, in words."""
+"""Losses that the server, or somebody on it, brought about, in words."""
 
 from __future__ import annotations
 

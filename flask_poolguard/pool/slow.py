@@ -168,7 +168,8 @@ class SlowCheckout:
             add_note(error, explain_away(pool.name, pool.policy.connect_retry))
         else:
             held = pool.observer.held_seconds()
-            add_note(error, explain_timeout(room, pool._timeout, held))
+            if held:
+                add_note(error, explain_timeout(room, pool._timeout, held))
         return error
 
     def _limit_reached(self) -> str:
