@@ -207,7 +207,7 @@ class FullServer:
         settings: dict[str, Any] = {"max_connections": 10}
         if not is_mysql:
             settings["superuser_reserved_connections"] = 5
-        self._server = kind(**settings)
+        self.server = kind(**settings)
         self.text = (
             "(1040, 'Too many connections"
             if is_mysql
@@ -216,13 +216,13 @@ class FullServer:
         self._others = ExitStack()
 
     def __enter__(self) -> FullServer:
-        self._server.start()
-        self.url = self._server.url(database=self._server.create_database())
+        self.server.start()
+        self.url = self.server.url(database=self.server.create_database())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._others.close()
-        self._server.close()
+        self.server.close()
 
     def occupy(self) -> None:
         """Take what is left."""
@@ -446,6 +446,20 @@ class TestNoRoom:
         assert full.text in text
         assert "has 1 connection of at most 15" in text
         assert "Lower POOLGUARD_MAX_OVERFLOW" in text
+
+    def test_a_full_server_is_not_one_that_went_down(self, full: FullServer) -> None:
+        with (
+            guarded_engine(full.url, POOLGUARD_POOL_TIMEOUT=0.3) as engine,
+            engine.connect() as connection,
+        ):
+            number = session_id(connection)
+            full.occupy()
+            with pytest.raises(exc.TimeoutError):
+                engine.connect()
+            full.server.kill_session(number)
+            with pytest.raises(exc.DBAPIError) as caught:
+                connection.execute(ONE)
+        assert "went down" not in note_of(caught.value)
 
     def test_without_a_pool(self, full: FullServer) -> None:
         with guarded_engine(full.url, POOLGUARD_POOL_CLASS="null") as engine:

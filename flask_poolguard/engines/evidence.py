@@ -75,7 +75,7 @@ class Evidence:
             limit=record.limit if isinstance(record, GuardedRecord) else None,
             largest=_largest(context) if is_mysql else 0,
             read_timeout=self.read_timeout,
-            trouble=pool.trouble if isinstance(pool, GuardedPool) else None,
+            trouble=pool.outage if isinstance(pool, GuardedPool) else None,
         )
         if loss not in (Loss.UNKNOWN, Loss.TERMINATED, Loss.SHUT_DOWN):
             return facts

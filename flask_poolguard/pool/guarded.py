@@ -123,9 +123,9 @@ class GuardedPool(QueuePool):
         return len(self._pool.waiting)
 
     @property
-    def trouble(self) -> str | None:
-        """What is wrong with the server, in words; None if it is well."""
-        return self._gate.trouble
+    def outage(self) -> str | None:
+        """What connects meet while nobody answers, in words; None if somebody does."""
+        return self._gate.trouble if self._gate.is_away else None
 
     def neighbours(self) -> tuple[int, int]:
         """Return how many idle connections nothing has happened to, and how many the
