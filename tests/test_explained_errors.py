@@ -369,6 +369,39 @@ class TestEnded:
         assert "1 other connection of this process ended with it" in text
         assert "POOLGUARD_CONNECT_RETRY" in text
 
+    def test_connections_in_use_tell_as_well(self, served_database: Database) -> None:
+        with (
+            guarded_engine(served_database.url) as engine,
+            engine.connect() as one,
+            engine.connect() as other,
+        ):
+            served_database.running_server.kill()
+            notes = []
+            for connection in (one, other):
+                with pytest.raises(exc.DBAPIError) as caught:
+                    connection.execute(ONE)
+                notes.append(note_of(caught.value))
+        assert "restarted or crashed" in notes[0]
+        assert "1 other connection of this process ended with it" in notes[1]
+
+    def test_two_that_idled_too_long_are_no_restart(
+        self, mariadb_url: sa.URL, mariadb: DatabaseServer
+    ) -> None:
+        options = connection_options(init_command="SET SESSION wait_timeout = 1")
+        with (
+            guarded_engine(mariadb_url, **options) as engine,
+            engine.connect() as one,
+            engine.connect() as other,
+        ):
+            numbers = [session_id(connection) for connection in (one, other)]
+            for number in numbers:
+                until_ended(mariadb, number)
+            for connection in (one, other):
+                with pytest.raises(exc.DBAPIError) as caught:
+                    connection.execute(ONE)
+                assert "wait_timeout 1 s" in note_of(caught.value)
+                assert "ended with it" not in note_of(caught.value)
+
     def test_a_read_timeout_of_the_user(
         self, mariadb_url: sa.URL, logged: Logged
     ) -> None:

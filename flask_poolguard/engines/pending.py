@@ -70,7 +70,7 @@ def _raised(sender: Flask, exception: BaseException, **extra: object) -> None:
 
 
 def _ended(sender: Flask, exc: BaseException | None = None, **extra: object) -> None:
-    # click ends the context of a command without telling it why.
+    # click < 8.2 ends the context of a command without telling it why.
     error = exc or sys.exc_info()[1]
     if error is not None:
         explain(error, sender.root_path)
