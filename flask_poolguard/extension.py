@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from flask.globals import _cv_app
 
 from .config import AppConfig, read_config
-from .engines import Found, Guarded, find, guard, plain
+from .engines import Found, Guarded, find, guard, plain, watch
 from .errors import SetupError
 from .pool import Chore, housekeeper
 from .tracking.books import Books
@@ -111,6 +111,7 @@ class PoolGuard:
         app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign] # as Flask wants it replaced
         if config.http_503:
             answer_with_503(app)
+        watch(app)
         app.extensions[EXTENSION] = state
         self._apps.add(app)
         if config.cli_group is not None:

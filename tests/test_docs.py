@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flask_poolguard.databases import Loss
+from flask_poolguard.explaining import (
+    First,
+    Lost,
+    Room,
+    explain_away,
+    explain_full,
+    explain_loss,
+    explain_pending,
+    explain_timeout,
+)
 from flask_poolguard.options import OPTIONS, Option
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
+
+
+def anchor_of(heading: str) -> str:
+    """Return a heading's anchor, as MyST and code hosts make it."""
+    return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def entry_of(option: Option) -> str:
@@ -55,6 +73,54 @@ class TestAllPages:
         """A key that a page tells to set is never refused."""
         known = {option.key for option in OPTIONS}
         assert set(re.findall(r"POOLGUARD_[A-Z]\w*", page.read_text())) <= known
+
+
+class TestErrorsPage:
+    """docs/errors.md against the texts that people search for, and against notes."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "(2006, 'MySQL server has gone away')",
+            "(2013, 'Lost connection to MySQL server during query')",
+            "(1040, 'Too many connections')",
+            "QueuePool limit of size",
+            "remaining connection slots are reserved",
+            "SSL connection has been closed unexpectedly",
+            "Packet sequence number wrong",
+            "Can't reconnect until invalid transaction is rolled back",
+            "idle in transaction",
+            "4031",
+        ],
+    )
+    def test_has_a_section_for_each_text(self, text: str) -> None:
+        """It stands in a heading; under that are cause, the guard's part and remedy."""
+        sections = [each.partition("\n") for each in ERRORS.split("\n## ")[1:]]
+        (body,) = [body for heading, _, body in sections if text in heading]
+        assert re.search(r"^\*\*Causes?[.,]", body, re.M)
+        assert "\n**With the guard.**" in body
+        assert "\n**What to do.**" in body
+
+    def test_has_every_section_that_a_note_points_to(self) -> None:
+        """Each "See docs/errors.md#…" leads somewhere."""
+        facts = Lost("b", Loss.UNKNOWN, "views.py:1", "t", 1)
+        room = Room("b", 1, 1, 5, 10)
+        notes = [
+            *(explain_loss(replace(facts, loss=loss)) for loss in Loss),
+            explain_loss(replace(facts, opened_by=2)),
+            explain_loss(replace(facts, trouble="refused")),
+            explain_full(room),
+            explain_away("b", None),
+            explain_timeout(room, 1.0, [0.5]),
+            explain_timeout(room, 1.0, [2.0]),
+            explain_pending(First("text", None, "views.py:1"), 0.0),
+        ]
+        pointers = {
+            re.findall(r"See docs/errors\.md#(\S+)$", each)[0] for each in notes
+        }
+        anchors = {anchor_of(each) for each in re.findall(r"^## (.*)$", ERRORS, re.M)}
+        assert pointers
+        assert pointers <= anchors
 
 
 class TestReadme:

@@ -18,10 +18,13 @@ class IdleLimit:
 
     :ivar seconds: the limit, or None for no limit (or none that is known).
     :ivar source: the same in words, such as ``wait_timeout 600 s``.
+    :ivar transaction_seconds: the limit of a session that idles within a transaction,
+        None likewise.
     """
 
     seconds: float | None
     source: str
+    transaction_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,21 @@ class ConnectFailure(enum.Enum):
     FULL = "full"  # the server answers, but has no room for one more connection
 
 
+class Loss(enum.Enum):
+    """Why a session ended or is of no use, as far as an error alone tells."""
+
+    IDLE = "it idled for longer than the server allows"
+    IDLE_IN_TRANSACTION = "its transaction idled for longer than the server allows"
+    LONG_TRANSACTION = "its transaction took longer than the server allows"
+    KILLED = "somebody ended this session"
+    TERMINATED = "somebody ended this session, or all by shutting the server down"
+    SHUT_DOWN = "the server shut down or crashed"
+    TOO_BIG = "a packet was bigger than max_allowed_packet"
+    NO_ANSWER = "the driver's own time limit for an answer was up"
+    OUT_OF_STEP = "answers and questions do not fit together"
+    UNKNOWN = "the line was closed without a word"
+
+
 class Database(t.Protocol):
     """A family of servers. All methods take a raw DB-API connection, and an error as
     the driver raised it or as SQLAlchemy wrapped it.
@@ -162,6 +180,9 @@ class Database(t.Protocol):
         """Tell whether an error that SQLAlchemy may take for harmless means that the
         session is gone or out of step.
         """
+
+    def why_lost(self, error: BaseException) -> Loss:
+        """Tell why a session is gone, of an error that means that it is."""
 
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell whether the server refused a write because it is read-only now, as

@@ -11,6 +11,7 @@ from .base import (
     ConnectFailure,
     Connection,
     IdleLimit,
+    Loss,
     ServerView,
     SessionList,
     cursor_of,
@@ -85,6 +86,10 @@ class MySQL:
     def means_lost(self, error: BaseException) -> bool:
         """Tell by the error's number, or by PyMySQL's text where it has none."""
         return mysql_errors.means_lost(error)
+
+    def why_lost(self, error: BaseException) -> Loss:
+        """Tell by the error's number, or by PyMySQL's text where it has none."""
+        return mysql_errors.why_lost(error)
 
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell by the error's number: a session that was made read-only on purpose

@@ -12,7 +12,7 @@ import re
 import socket
 import typing as t
 
-from .base import ConnectFailure, driver_error
+from .base import ConnectFailure, Loss, driver_error
 from .network_errors import network_failure
 
 _UNKNOWN_HOST: t.Final = 2005
@@ -86,6 +86,29 @@ _LOST_TEXTS: t.Final = (
     "Result length not requested length",
     "Already closed",
 )
+# Why, where the number tells; the other numbers say that the line is dead.
+_WHY_LOST: t.Final = {
+    1053: Loss.SHUT_DOWN,
+    1077: Loss.SHUT_DOWN,
+    1079: Loss.SHUT_DOWN,
+    1080: Loss.KILLED,
+    1153: Loss.TOO_BIG,
+    1156: Loss.OUT_OF_STEP,
+    1157: Loss.OUT_OF_STEP,
+    1835: Loss.OUT_OF_STEP,
+    1927: Loss.KILLED,
+    2014: Loss.OUT_OF_STEP,
+    2020: Loss.TOO_BIG,
+    2027: Loss.OUT_OF_STEP,
+    3169: Loss.KILLED,
+    4031: Loss.IDLE,
+}
+# What PyMySQL adds to 2013 when its read_timeout, or to 2006 when its write_timeout is
+# up: the text of the socket's error, over TCP and TLS. The system's own ETIMEDOUT is
+# worded "[Errno 110] Connection timed out".
+_NO_ANSWER: t.Final = re.compile(r"\W(The (read|write) operation )?timed out\W")
+# OpenSSL of a stream that two have written to or read from.
+_BAD_RECORD: t.Final = re.compile("bad[ _]record[ _]mac", re.IGNORECASE)
 _READ_ONLY: t.Final = frozenset(
     {
         1036,  # table is read-only: what MariaDB says of all if innodb_read_only is on
@@ -137,6 +160,19 @@ def means_lost(error: BaseException) -> bool:
     return any(text in str(original) for text in _LOST_TEXTS) and (
         code_of(original) is None
     )
+
+
+def why_lost(error: BaseException) -> Loss:
+    """Tell why a session is gone, by the number and what PyMySQL adds to it."""
+    original = driver_error(error)
+    text, code = str(original), code_of(original)
+    if code in _WHY_LOST:
+        return _WHY_LOST[code]
+    if _BAD_RECORD.search(text) or any(each in text for each in _LOST_TEXTS[:2]):
+        return Loss.OUT_OF_STEP
+    if _NO_ANSWER.search(text) and "Connection timed out" not in text:
+        return Loss.NO_ANSWER
+    return Loss.UNKNOWN
 
 
 def means_read_only(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from .base import (
     ConnectFailure,
     Connection,
     IdleLimit,
+    Loss,
     ServerView,
     SessionList,
     cursor_of,
@@ -27,8 +28,9 @@ _ACTIVE: t.Final = 1
 
 # Milliseconds; no row where the server does not know the setting (before 14), and
 # unlike SHOW it cannot abort a transaction.
-_IDLE_LIMIT: t.Final = (
-    "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
+_IDLE_LIMITS: t.Final = (
+    "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
+    " ('idle_session_timeout', 'idle_in_transaction_session_timeout')"
 )
 # NAMEDATALEN - 1: the server cuts off what is longer (its application_name).
 _LONGEST_LABEL: t.Final = 63
@@ -89,6 +91,10 @@ class PostgreSQL:
     def means_lost(self, error: BaseException) -> bool:
         """Tell by the SQLSTATE, or by libpq's text where there is none."""
         return postgresql_errors.means_lost(error)
+
+    def why_lost(self, error: BaseException) -> Loss:
+        """Tell by the SQLSTATE, or by libpq's text, which psycopg2 alone gives."""
+        return postgresql_errors.why_lost(error)
 
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell by the SQLSTATE, unless the session was made read-only through the
@@ -176,16 +182,16 @@ class PostgreSQL:
 
 
 def _read_idle_limit(cursor: t.Any) -> IdleLimit:
-    cursor.execute(_IDLE_LIMIT)
-    row = cursor.fetchone()
-    if row is None:
-        return IdleLimit(
-            None, "no idle_session_timeout (the server is older than PostgreSQL 14)"
-        )
-    seconds = float(row[0]) / 1000
+    cursor.execute(_IDLE_LIMITS)
+    found = {str(row[0]): float(row[1]) / 1000 for row in cursor.fetchall()}
+    within = found.get("idle_in_transaction_session_timeout", 0.0) or None
+    seconds = found.get("idle_session_timeout")
+    if seconds is None:
+        source = "no idle_session_timeout (the server is older than PostgreSQL 14)"
+        return IdleLimit(None, source, within)
     if seconds <= 0:
-        return IdleLimit(None, "idle_session_timeout is 0: no limit")
-    return IdleLimit(seconds, f"idle_session_timeout {seconds:g} s")
+        return IdleLimit(None, "idle_session_timeout is 0: no limit", within)
+    return IdleLimit(seconds, f"idle_session_timeout {seconds:g} s", within)
 
 
 def _transaction_status(connection: Connection) -> int | None:

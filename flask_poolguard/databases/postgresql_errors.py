@@ -22,7 +22,7 @@ import re
 import socket
 import typing as t
 
-from .base import ConnectFailure, driver_error
+from .base import ConnectFailure, Loss, driver_error
 from .network_errors import network_failure
 
 _READ_ONLY: t.Final = "25006"  # read_only_sql_transaction; also "during recovery"
@@ -92,6 +92,33 @@ _LOST_TEXTS: t.Final = (
     "without prior row description",
     "message contents do not agree with length",
 )
+# Why, where the SQLSTATE or its text tells. psycopg2 passes on neither when the server
+# ends a session: it only says that the line was closed.
+_WHY_LOST: t.Final = {
+    "25P03": Loss.IDLE_IN_TRANSACTION,
+    "25P04": Loss.LONG_TRANSACTION,
+    "57P01": Loss.TERMINATED,
+    "57P02": Loss.SHUT_DOWN,
+    "57P05": Loss.IDLE,
+}
+_WHY_BY_TEXT: t.Final = {
+    "due to idle-in-transaction timeout": Loss.IDLE_IN_TRANSACTION,
+    "due to transaction timeout": Loss.LONG_TRANSACTION,
+    "due to idle-session timeout": Loss.IDLE,
+    "due to administrator command": Loss.TERMINATED,
+    "because of crash of another server process": Loss.SHUT_DOWN,
+    "due to unexpected postmaster exit": Loss.SHUT_DOWN,
+    "bad record mac": Loss.OUT_OF_STEP,
+    "wrong version number": Loss.OUT_OF_STEP,
+    "lost synchronization with server": Loss.OUT_OF_STEP,
+    "another command is already in progress": Loss.OUT_OF_STEP,
+    "insufficient data in ": Loss.OUT_OF_STEP,
+    "unexpected field count in ": Loss.OUT_OF_STEP,
+    "unexpected response from server": Loss.OUT_OF_STEP,
+    "unexpected asyncStatus": Loss.OUT_OF_STEP,
+    "without prior row description": Loss.OUT_OF_STEP,
+    "message contents do not agree with length": Loss.OUT_OF_STEP,
+}
 # Classes of PEP 249 whose texts are about the statement, and may quote it.
 _ABOUT_STATEMENTS: t.Final = frozenset(
     {"DataError", "IntegrityError", "NotSupportedError", "ProgrammingError"}
@@ -131,6 +158,18 @@ def means_lost(error: BaseException) -> bool:
         return False
     text = _QUOTED.sub('""', str(original))
     return any(each in text for each in _LOST_TEXTS)
+
+
+def why_lost(error: BaseException) -> Loss:
+    """Tell why a session is gone. The text comes first: 57P01 is also what the
+    sessions of a server say that crashed.
+    """
+    original = driver_error(error)
+    text = _QUOTED.sub('""', str(original))
+    for words, loss in _WHY_BY_TEXT.items():
+        if words in text:
+            return loss
+    return _WHY_LOST.get(sqlstate_of(original) or "", Loss.UNKNOWN)
 
 
 def means_read_only(error: BaseException) -> bool:

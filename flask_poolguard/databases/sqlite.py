@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable, Collection
 
-from .base import ConnectFailure, Connection, IdleLimit, ServerView, SessionList
+from .base import ConnectFailure, Connection, IdleLimit, Loss, ServerView, SessionList
 
 _NO_LIMIT = IdleLimit(None, "SQLite has no idle limit")
 
@@ -39,6 +39,10 @@ class SQLite:
     def means_lost(self, error: BaseException) -> bool:
         """Return False: there is nobody who could end a session."""
         return False
+
+    def why_lost(self, error: BaseException) -> Loss:
+        """Return that it is unknown: there is nobody who could end a session."""
+        return Loss.UNKNOWN
 
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Return False: a new connection would open the same file."""

@@ -9,6 +9,7 @@ from .base import (
     ConnectFailure,
     Connection,
     IdleLimit,
+    Loss,
     ServerView,
     SessionList,
     driver_error,
@@ -55,6 +56,10 @@ class UnknownDatabase:
     def means_lost(self, error: BaseException) -> bool:
         """Return False: unknown, and SQLAlchemy's dialect decides."""
         return False
+
+    def why_lost(self, error: BaseException) -> Loss:
+        """Return that it is unknown."""
+        return Loss.UNKNOWN
 
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Return False: unknown."""

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .finding import Found, find, plain
 from .guarding import Guarded, guard
+from .pending import watch
 
-__all__ = ["Found", "Guarded", "find", "guard", "plain"]
+__all__ = ["Found", "Guarded", "find", "guard", "plain", "watch"]

@@ -41,13 +41,25 @@ def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> N
     listener.connect_timeout, listener.app = connect_timeout, app
 
 
+def read_timeout_of(dialect: Dialect) -> float | None:
+    """Return the seconds that the user lets PyMySQL wait for an answer, None if he
+    set none, or it is not known yet.
+    """
+    listener = dialect.__dict__.get(_LISTENED)
+    return None if listener is None else t.cast(_Listener, listener).read_timeout
+
+
 class _Listener:
-    """Listens to one engine, through ``engine.dispose()``."""
+    """Listens to one engine, through ``engine.dispose()``.
+
+    :ivar read_timeout: the driver's, if the user set one, in seconds.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._database: Database = for_dialect(engine.dialect.name)
         self.connect_timeout: float | None = None
         self.app: str | None = None
+        self.read_timeout: float | None = None
 
     def do_connect(
         self,
@@ -58,6 +70,9 @@ class _Listener:
     ) -> None:
         """Add what the user did not set himself."""
         driver = dialect.driver
+        limit = keywords.get("read_timeout")
+        if not isinstance(limit, _OurSeconds):
+            self.read_timeout = limit
         if self.app is not None:
             self._database.label_connect(keywords, driver, self.app)
         if self.connect_timeout is None or driver not in _TAKE_CONNECT_TIMEOUT:

@@ -1,16 +1,26 @@
-"""What an engine is to make of its driver's errors."""
+"""What an engine is to make of its driver's errors.
+
+Errors that lose a connection, or find none, get a note that says why.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 import typing as t
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
 
-from ..databases import Database, for_dialect
+from ..databases import ConnectFailure, Database, Loss, for_dialect
 from ..errors import DatabaseUnavailable
+from ..explaining import add_note, explain_away, explain_full, explain_loss
 from ..pool import GuardedPool, gave_up
+from ..tracking.ledger import PoolLedger, ledger_of
+from .evidence import TAKE_NO_LOCK, Evidence, first_error, room_of
+from .pending import remember
+
+logger = logging.getLogger("flask_poolguard")
 
 # So many seconds pass between two retirements of a pool whose server refuses to
 # write: if the new connections cannot write either, nothing is gained by more.
@@ -32,13 +42,22 @@ class _Judge:
 
     def __init__(self, engine: Engine) -> None:
         self._database: Database = for_dialect(engine.dialect.name)
+        self._evidence = Evidence()
         self._retired_at = -_BETWEEN_RETIREMENTS
 
     def handle_error(self, context: ExceptionContext) -> BaseException | None:
-        """Judge an error of the driver's.
+        """Judge an error of the driver's, and say in a note what is known of it.
 
         :returns: an error to raise in its place, None to leave it as it is.
         """
+        returned = self._judge(context)
+        try:
+            self._explain(context, returned)
+        except Exception:  # the error itself is what counts
+            logger.debug("An error could not be explained", exc_info=True)
+        return returned
+
+    def _judge(self, context: ExceptionContext) -> BaseException | None:
         error = context.original_exception
         if gave_up(error) is not None:
             # Set if a listener of the app's, before this one, returned its own error.
@@ -56,6 +75,62 @@ class _Judge:
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = True
         return None
+
+    def _explain(
+        self, context: ExceptionContext, returned: BaseException | None
+    ) -> None:
+        ledger = None if context.engine is None else ledger_of(context.engine)
+        if ledger is None or context.is_pre_ping:
+            return
+        if context.connection is None:
+            note = self._explain_connect(context, ledger)
+        else:
+            note = self._explain_loss(context, ledger)
+        seen = (
+            returned
+            or getattr(context, "chained_exception", None)
+            or context.sqlalchemy_exception
+            or context.original_exception
+        )
+        if note is not None:
+            add_note(seen, note)
+        first = first_error(context, ledger, note)
+        remember(first, context.connection, context.original_exception, seen)
+
+    def _explain_connect(
+        self, context: ExceptionContext, ledger: PoolLedger
+    ) -> str | None:
+        error = context.original_exception
+        failure = self._database.connect_failure(error)
+        if failure is ConnectFailure.FULL:
+            return explain_full(room_of(context, ledger))
+        if failure is ConnectFailure.AWAY:
+            pool = None if context.engine is None else context.engine.pool
+            retry = None
+            if isinstance(pool, GuardedPool):
+                retry = pool.policy.connect_retry
+            return explain_away(ledger.facts.bind, retry)
+        return None
+
+    def _explain_loss(
+        self, context: ExceptionContext, ledger: PoolLedger
+    ) -> str | None:
+        error = context.original_exception
+        if not isinstance(error, Exception):  # struck from outside
+            return None
+        if isinstance(error, context.dialect.loaded_dbapi.Error):
+            if not context.is_disconnect or self._database.means_read_only(error, None):
+                return None
+            facts = self._evidence.lost(context, ledger, self._database.why_lost(error))
+        elif context.dialect.name in TAKE_NO_LOCK:
+            # PyMySQL meets an AttributeError or the like when another thread uses or
+            # closes its connection meanwhile.
+            facts = self._evidence.lost(context, ledger, Loss.OUT_OF_STEP)
+            if facts is None or not facts.users:
+                return None
+        else:
+            return None
+        return None if facts is None else explain_loss(facts)
 
     def _means_demoted(self, context: ExceptionContext, error: BaseException) -> bool:
         """Tell whether all connections lead to a server that may not write any more.

@@ -189,6 +189,12 @@ class Gate:
             and trouble.kind is ConnectFailure.AWAY
         )
 
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the server has no room for one more connection."""
+        trouble = self._trouble
+        return trouble is not None and trouble.is_full()
+
     def _await_turn(
         self, patience: Patience, may_queue: Callable[[], bool], tried: bool
     ) -> _Trouble | None:

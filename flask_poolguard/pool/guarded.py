@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, Qu
 from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 
 from ..databases import Database, for_dialect
+from ..explaining import Room
 from .gate import Gate
 from .handoff import HandOff
 from .housekeeper import housekeeper
@@ -124,6 +125,32 @@ class GuardedPool(QueuePool):
     def waiting(self) -> int:
         """The number of those who wait for a connection."""
         return len(self._pool.waiting)
+
+    @property
+    def outage(self) -> str | None:
+        """What connects meet while nobody answers, in words; None if somebody does."""
+        return self._gate.trouble if self._gate.is_away else None
+
+    def neighbours(self) -> tuple[int, int]:
+        """Return how many idle connections nothing has happened to, and how many the
+        server has ended before their time was up, or spoken to.
+        """
+        found = [each.is_quiet() for each in list(self._pool.idle)]
+        return found.count(True), found.count(False)
+
+    def room(self, waiting: int = 0) -> Room:
+        """Return what this pool has and may have, for an error.
+
+        :param waiting: how many wait besides whoever gets the error.
+        """
+        return Room(
+            bind=self.name,
+            open=self._pool.opened,
+            out=self.checkedout(),
+            size=self._pool.maxsize,
+            max_overflow=self._max_overflow,
+            waiting=waiting,
+        )
 
     @property  # type: ignore[override] # declared int; floats work
     def _recycle(self) -> float:

@@ -53,12 +53,8 @@ class IdleLimits:
         """The seconds of idling after which connections were seen to die."""
         return self._deaths.limit
 
-    def ask(self, tell: t.Callable[[], IdleLimit]) -> Recycle:
-        """Derive the recycle time of a new connection from what its server says.
-
-        :param tell: asks the server.
-        """
-        limit = tell()
+    def ask(self, limit: IdleLimit) -> Recycle:
+        """Derive the recycle time of a new connection from what its server says."""
         recycle = derive(limit, self._policy.idle_limit, self.learned)
         if limit.seconds is not None and self.max_age >= limit.seconds:
             self.warn_once(

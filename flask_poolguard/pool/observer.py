@@ -82,6 +82,9 @@ class Observer(t.Protocol):
     def sessions_out(self) -> Sequence[int]:
         """Return the server's numbers of the sessions that are out."""
 
+    def held_seconds(self) -> Sequence[float]:
+        """Return for how long each connection that is out has been out."""
+
     def describe_holders(self, states: Mapping[int, str]) -> str:
         """Say who has the connections, for the error of one who got none.
 
@@ -146,6 +149,10 @@ class NullObserver:
         return None
 
     def sessions_out(self) -> Sequence[int]:
+        """Return none: they are not known."""
+        return ()
+
+    def held_seconds(self) -> Sequence[float]:
         """Return none: they are not known."""
         return ()
 

@@ -48,6 +48,7 @@ class GuardedRecord(_ConnectionRecord):
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar recycle: derived for this connection; None until the server was asked.
+    :ivar limit: what the server said of this connection; None likewise.
     :ivar idle_since: monotonic time of the last return to the pool.
     :ivar proved_at: monotonic time of the last answer that is known to have come
         from the server (a view may take a connection and never use it).
@@ -67,6 +68,7 @@ class GuardedRecord(_ConnectionRecord):
         "idle_since",
         "is_judged",
         "is_open",
+        "limit",
         "pid",
         "proved_at",
         "recycle",
@@ -78,6 +80,7 @@ class GuardedRecord(_ConnectionRecord):
         self.has_served = self.is_judged = self.is_open = False
         self.generation = pool.generation
         self.recycle: Recycle | None = None
+        self.limit: IdleLimit | None = None
         self._idle_allowed: float | None = None
         self._fileno: Callable[[], int] | None = None
         self._number = -1
@@ -187,6 +190,14 @@ class GuardedRecord(_ConnectionRecord):
         except Exception:  # the driver's way to say that it is closed
             return True
 
+    def is_quiet(self) -> bool | None:
+        """Tell whether nothing has happened to an idle connection; None if its time
+        was up anyway, or that cannot be seen.
+        """
+        if self._poll is None or self.is_over() is not None:
+            return None
+        return not self.has_spoken()
+
     def _answers(self, may_raise: bool) -> bool:
         pool, connection = self._pool, self.dbapi_connection
 
@@ -211,7 +222,7 @@ class GuardedRecord(_ConnectionRecord):
             open then.
         """
         self.info.clear()
-        self.recycle = None
+        self.recycle = self.limit = None
         self._soft_invalidate_time = 0
         # Before it connects: what is asked for meanwhile is not asked of this one.
         self.generation = self._pool.generation
@@ -289,7 +300,8 @@ class GuardedRecord(_ConnectionRecord):
     # Limits ------------------------------------------------------------------------
 
     def _learn_limit(self) -> None:
-        self.recycle = self._pool.limits.ask(self._ask_for_limit)
+        self.limit = limit = self._ask_for_limit()
+        self.recycle = self._pool.limits.ask(limit)
         self._idle_allowed = self.recycle.jittered()
         self.idle_since = self.proved_at = self._pool.clock()
         self._set_bounds()

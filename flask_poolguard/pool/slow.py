@@ -8,6 +8,7 @@ import time
 import typing as t
 
 from ..errors import PoolTimeout, TooManyWaiting
+from ..explaining import add_note, explain_away, explain_full, explain_timeout
 from .gate import Gate, Patience, ServerFullError
 from .handoff import Claim, HandOff, Waiter
 from .inquiry import LEAD, Inquiry
@@ -150,19 +151,36 @@ class SlowCheckout:
                 gc.collect()
 
     def _timed_out(self) -> PoolTimeout:
-        return PoolTimeout(
-            f"{self._limit_reached()}, connection timed out, timeout"
-            f" {self._pool._timeout:.2f}{self._explain()}",
-            code="3o7r",
+        return self._noted(
+            PoolTimeout(
+                f"{self._limit_reached()}, connection timed out, timeout"
+                f" {self._pool._timeout:.2f}{self._explain()}",
+                code="3o7r",
+            )
         )
 
     def _too_many(self) -> PoolTimeout:
         most = self._pool.policy.max_waiting
-        return TooManyWaiting(
-            f"{self._limit_reached()}, and {most} wait already, as many as"
-            f" POOLGUARD_MAX_WAITING allows{self._explain()}",
-            code="3o7r",
+        return self._noted(
+            TooManyWaiting(
+                f"{self._limit_reached()}, and {most} wait already, as many as"
+                f" POOLGUARD_MAX_WAITING allows{self._explain()}",
+                code="3o7r",
+            )
         )
+
+    def _noted(self, error: PoolTimeout) -> PoolTimeout:
+        pool = self._pool
+        room = pool.room(len(self._handoff.waiting))
+        if self._gate.is_full:
+            add_note(error, explain_full(room))
+        elif self._gate.is_away:
+            add_note(error, explain_away(pool.name, pool.policy.connect_retry))
+        else:
+            held = pool.observer.held_seconds()
+            if held:
+                add_note(error, explain_timeout(room, pool._timeout, held))
+        return error
 
     def _limit_reached(self) -> str:
         pool, handoff = self._pool, self._handoff

@@ -6,7 +6,7 @@ import os
 import sys
 import sysconfig
 import typing as t
-from types import FrameType
+from types import FrameType, TracebackType
 
 from sqlalchemy.engine import Engine
 
@@ -87,6 +87,17 @@ def find_app_frame(frame: FrameType | None) -> FrameType | None:
             return frame
         frame = frame.f_back
     return None
+
+
+def find_app_line(traceback: TracebackType | None) -> tuple[str, int] | None:
+    """Return file and line of the last step of a traceback outside the layers."""
+    found = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if find_app_frame(frame) is frame:
+            found = frame.f_code.co_filename, traceback.tb_lineno
+        traceback = traceback.tb_next
+    return found
 
 
 def _classify(filename: str, frame: FrameType) -> bool:

@@ -288,6 +288,11 @@ class PoolLedger:
         ]
         return [each for each in ids if each is not None]
 
+    def held_seconds(self) -> Sequence[float]:
+        """Return for how long each connection that is out has been out."""
+        now = _monotonic()
+        return [now - each.taken_at for each in list(self.out.values())]
+
     def describe_holders(self, states: Mapping[int, str]) -> str:
         """Say who has the connections, and what they do with them."""
         return describe_holders(self, states)

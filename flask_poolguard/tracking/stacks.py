@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
 import typing as t
 from types import FrameType
 
+from sqlalchemy.engine import Connection
+
 from .callsite import describe_callsite, find_app_frame
-from .scope import ThreadMark, this_thread
+from .scope import ThreadMark, live_marks, this_thread
 
 # The innermost frames tell what is going on.
 _FRAMES: t.Final = 30
+
+# How deep a stack is searched.
+_DEPTH: t.Final = 200
+
+# The file whose functions are a Connection's methods.
+_METHODS: t.Final = Connection.execute.__code__.co_filename
 
 
 def frame_of(mark: ThreadMark | None) -> FrameType | None:
@@ -51,3 +60,48 @@ def describe_activity(mark: ThreadMark | None, root_path: str) -> str | None:
         return None
     place = describe_callsite(frame.f_code.co_filename, frame.f_lineno, root_path)
     return f"{place} in {frame.f_code.co_name}"
+
+
+def describe_users(connection: Connection | None, root_path: str) -> list[str]:
+    """Return which other threads, or greenlets, are within a method of a Connection
+    right now, each as ``thread NAME at file:line in function``.
+    """
+    stacks: list[tuple[str, FrameType]] = []
+    running = sys._current_frames()
+    for thread in threading.enumerate():
+        frame = running.get(thread.ident or 0)
+        if frame is not None and thread is not threading.current_thread():
+            stacks.append((thread.name, frame))
+    for mark in list(live_marks):
+        greenlet = None if mark.greenlet is None else mark.greenlet()
+        frame = getattr(greenlet, "gr_frame", None)
+        if frame is not None and mark is not this_thread.mark:
+            stacks.append((mark.name.decode(errors="replace"), frame))
+    found = ((name, _method_of(connection, frame)) for name, frame in stacks)
+    return [
+        f"thread {name!r} at {_describe_frame(method, root_path)}"
+        for name, method in found
+        if method is not None
+    ]
+
+
+def _method_of(
+    connection: Connection | None, frame: FrameType | None
+) -> FrameType | None:
+    """Return the frame of a Connection's method, None if the stack has none."""
+    for _ in range(_DEPTH):
+        if frame is None:
+            break
+        is_method = frame.f_code.co_filename == _METHODS
+        if is_method and frame.f_locals.get("self") is connection:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _describe_frame(frame: FrameType | None, root_path: str) -> str:
+    found = find_app_frame(frame)
+    if found is None:
+        return "an unknown line"
+    place = describe_callsite(found.f_code.co_filename, found.f_lineno, root_path)
+    return f"{place} in {found.f_code.co_name}"

@@ -65,12 +65,16 @@ class MySQLPeer(Listener):
     :ivar timed_out: set whenever a session was ended for its inactivity.
     """
 
-    def __init__(self, *, wait_timeout: float) -> None:
+    def __init__(self, *, wait_timeout: float, goodbye_number: int = 0) -> None:
         """Start to listen.
 
         :param wait_timeout: seconds, as `@@session.wait_timeout` of new sessions.
+        :param goodbye_number: the sequence number of error 4031. A server gives 0, for
+            which PyMySQL says 2013; with 1 it passes the error on, as the clients in
+            C do.
         """
         self.wait_timeout = wait_timeout
+        self.goodbye_number = goodbye_number
         self.timed_out = threading.Event()
         self.statements: list[str] = []
         self._session_ids = itertools.count(1)
@@ -128,7 +132,7 @@ class _Session:
                 command = self._receive()
             except TimeoutError:
                 # Not an answer to anything: its number begins anew.
-                self._sequence = 0
+                self._sequence = self._peer.goodbye_number
                 self._send(error_packet(4031, "HY000", INACTIVITY))
                 shut(self._client)
                 self._peer.timed_out.set()
