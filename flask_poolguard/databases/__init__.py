@@ -5,7 +5,14 @@ Adding a server is adding a module here and a line to :func:`for_dialect`.
 
 from __future__ import annotations
 
-from .base import ConnectFailure, Database, IdleLimit, ServerView
+from .base import (
+    ConnectFailure,
+    ConnectionLimit,
+    Database,
+    IdleLimit,
+    ServerSession,
+    ServerView,
+)
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -13,8 +20,10 @@ from .unknown import UnknownDatabase
 
 __all__ = [
     "ConnectFailure",
+    "ConnectionLimit",
     "Database",
     "IdleLimit",
+    "ServerSession",
     "ServerView",
     "for_dialect",
 ]

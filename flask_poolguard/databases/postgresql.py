@@ -10,13 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from . import postgresql_errors
-from .base import (
-    ConnectFailure,
-    Connection,
-    IdleLimit,
-    ServerView,
-    cursor_of,
-)
+from .base import ConnectFailure, Connection, IdleLimit, ServerView, cursor_of
+from .postgresql_view import STATE_NAMES, server_view
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -27,27 +22,10 @@ _ACTIVE: t.Final = 1
 _IDLE_LIMIT: t.Final = (
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
 )
-# Of other users' sessions a user without pg_read_all_stats sees no backend_type; what
-# has a database and a user is a client's, or a parallel worker for the length of a
-# query.
-_SESSIONS: t.Final = (
-    "SELECT pid FROM pg_catalog.pg_stat_activity"
-    " WHERE pid <> pg_catalog.pg_backend_pid()"
-    " AND CASE WHEN backend_type IS NULL"
-    " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
-    " ELSE backend_type = 'client backend' END"
-)
 # NULL for sessions of other users, unless the user has pg_read_all_stats.
 _STATES: t.Final = (
     "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
 )
-_STATE_NAMES: t.Final[dict[str, str]] = {
-    "active": "running a query",
-    "fastpath function call": "running a query",
-    "idle": "idle",
-    "idle in transaction": "idle in transaction",
-    "idle in transaction (aborted)": "idle in transaction",
-}
 
 # libpq takes 1 for 2 (its documentation of connect_timeout).
 _SHORTEST_TIMEOUT: t.Final = 2
@@ -120,7 +98,7 @@ class PostgreSQL:
             return {}
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             cursor.execute(_STATES)
-            states = {int(row[0]): _STATE_NAMES.get(row[1]) for row in cursor}
+            states = {int(row[0]): STATE_NAMES.get(row[1]) for row in cursor}
         found = ((each, states.get(each)) for each in ids)
         return {each: state for each, state in found if state is not None}
 
@@ -138,23 +116,16 @@ class PostgreSQL:
             arguments["connect_timeout"] = max(_SHORTEST_TIMEOUT, math.ceil(seconds))
 
     def view(self, connection: Connection) -> ServerView:
-        """Ask for version, limits and sessions."""
+        """Ask for version, limits, sessions and counters."""
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             limit = _read_idle_limit(cursor)
-            cursor.execute(
-                "SELECT pg_catalog.current_setting('server_version'),"
-                " pg_catalog.current_setting('max_connections')"
+            return server_view(
+                cursor,
+                limit,
+                self.server_id(connection),
+                in_autocommit=bool(getattr(connection, "autocommit", False)),
+                is_encrypted=_is_encrypted(connection),
             )
-            version, maximum = cursor.fetchone()
-            cursor.execute(_SESSIONS)
-            ids = frozenset(int(row[0]) for row in cursor.fetchall())
-        return ServerView(
-            product=f"PostgreSQL {str(version).partition(' ')[0]}",
-            idle_limit=limit,
-            max_connections=int(maximum),
-            connections=len(ids),
-            session_ids=ids,
-        )
 
 
 def _read_idle_limit(cursor: t.Any) -> IdleLimit:
@@ -168,6 +139,19 @@ def _read_idle_limit(cursor: t.Any) -> IdleLimit:
     if seconds <= 0:
         return IdleLimit(None, "idle_session_timeout is 0: no limit")
     return IdleLimit(seconds, f"idle_session_timeout {seconds:g} s")
+
+
+def _is_encrypted(connection: Connection) -> bool | None:
+    """Ask libpq about TLS; None from an older one, or another driver."""
+    for owner in (
+        getattr(connection, "info", None),
+        getattr(connection, "pgconn", None),
+    ):
+        with suppress(Exception):  # a libpq or driver without it
+            answer = getattr(owner, "ssl_in_use", None)
+            if answer is not None:
+                return bool(answer)
+    return None
 
 
 def _transaction_status(connection: Connection) -> int | None:
