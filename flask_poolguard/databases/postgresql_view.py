@@ -59,7 +59,12 @@ _ENCRYPTED: t.Final = (
     " WHERE pid = pg_catalog.pg_backend_pid()), false)"
 )
 # Of this database, from PostgreSQL 14.
-_COUNTERS: t.Final = ("sessions", "sessions_abandoned", "sessions_fatal")
+_COUNTERS: t.Final = (
+    "sessions",
+    "sessions_abandoned",
+    "sessions_fatal",
+    "sessions_killed",
+)
 _STATISTICS: t.Final = (
     f"SELECT {', '.join(_COUNTERS)} FROM pg_catalog.pg_stat_database"  # noqa: S608 (our own names)
     " WHERE datname = pg_catalog.current_database()"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .collect import make_report
+from .evidence import Plan
 from .model import (
+    LEVELS,
     BindSetting,
     BindSettings,
     Closed,
@@ -18,12 +20,14 @@ from .model import (
 )
 
 __all__ = [
+    "LEVELS",
     "BindSetting",
     "BindSettings",
     "Closed",
     "Finding",
     "Holder",
     "Level",
+    "Plan",
     "PoolStatus",
     "Report",
     "Server",

@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from sqlalchemy.engine import Engine
 
-from ..databases import ServerView
+from ..databases import ConnectFailure, ServerView
 from ..engines import Guarded
 from ..pool import UnpooledEntry
 from ..urls import ServerKey, server_key, without_secrets
@@ -44,11 +44,13 @@ class Answer:
 
     :ivar reachable: None if it was not asked.
     :ivar error: why there is no view, in one line without secrets.
+    :ivar failure: why connecting failed, if that may pass by itself.
     """
 
     reachable: bool | None
     view: ServerView | None = None
     error: str | None = None
+    failure: ConnectFailure | None = None
 
 
 class Question:
@@ -142,7 +144,8 @@ def _ask(guarded: Guarded, connections: list[t.Any], ids: set[int]) -> Answer:
         # everything that applies and yet without the pool.
         connection = engine.pool._invoke_creator(UnpooledEntry())
     except Exception as error:
-        return Answer(False, error=_describe(error, engine))
+        failure = database.connect_failure(error)
+        return Answer(False, error=_describe(error, engine), failure=failure)
     connections.append(connection)
     own_id = database.server_id(connection)
     try:

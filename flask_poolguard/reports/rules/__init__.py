@@ -11,18 +11,28 @@ from collections.abc import Callable, Iterable
 
 from ..evidence import Evidence
 from ..model import Finding
-from . import limits, servers, use
+from . import budget, endings, idling, limits, servers, transport, use, versions
 
 Rule = Callable[[Evidence], Iterable[Finding]]
 
 RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
+    budget.find_full,
     use.find_timeouts,
     use.find_leaks,
-    servers.find_overbooking,
+    budget.find_overbooking,
+    endings.find_refused_connects,
+    endings.find_aborted_clients,
     limits.find_late_recycling,
     limits.find_hidden_limits,
+    limits.find_interactive_limits,
     limits.find_needless_pings,
+    idling.find_sleepers,
+    idling.find_transaction_limits,
+    transport.find_plain_text,
+    transport.find_proxies,
+    versions.find_faulty_drivers,
+    versions.find_faulty_servers,
 )
 
 

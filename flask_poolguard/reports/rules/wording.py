@@ -21,3 +21,8 @@ def key_of(guarded: Guarded, name: str) -> str:
 def connections(count: int) -> str:
     """Return a number of connections in words."""
     return f"{count} connection" if count == 1 else f"{count} connections"
+
+
+def workers(count: int) -> str:
+    """Return a number of workers in words."""
+    return f"{count} worker" if count == 1 else f"{count} workers"
