@@ -115,17 +115,28 @@ def _overbooked(
         for (bind, limit), count in pools.items()
     )
     used = "" if not others else f", of which others use {others} now"
-    share = max(left // max(number, 1), 1)
     return Finding(
         "critical" if room.is_nearly_full else "warning",
         "budget",
         f"{workers(number)} may open {'any number of' if is_unlimited else total}"
         f" connections: {terms}; {room.name} allows {room.terms}{used}",
+        _how_to_fit(room, left, number),
+        "When the workers need them all, the server refuses connections, to this app"
+        " and to everybody else: requests wait for one of their own worker's, or fail.",
+    )
+
+
+def _how_to_fit(room: _Room, left: int, number: int) -> str:
+    share = left // max(number, 1)
+    if share < 1:
+        return (
+            f"Start {max(left, 0)} workers at most, free connections that others use,"
+            f" or raise {room.remedy}: there is not one for each worker."
+        )
+    return (
         f"Lower {key_of(room.guarded, 'pool_size')} or"
         f" {key_of(room.guarded, 'max_overflow')} so that a worker's pools have {share}"
-        f" at most, start fewer workers, or raise {room.remedy}.",
-        "When the workers need them all, the server refuses connections, and requests"
-        " fail that would otherwise only have waited.",
+        f" at most, start fewer workers, or raise {room.remedy}."
     )
 
 
