@@ -221,9 +221,20 @@ class TestConnectionErrors:
             shop = make_shop(default=create_engine(url))
             assert not found(shop.diagnose(seconds=0.1), "connection-errors")
 
-            def fill() -> None:
-                with sessions(url, 10), pytest.raises(DBAPIError, match="Too many"):
+            # The server lets one more in, to see whether it is an administrator.
+            root = server.url(
+                user="root", password=None, unix_socket=str(server.socket_path)
+            )
+
+            def refuse() -> None:
+                with pytest.raises(DBAPIError, match="Too many"):
                     create_engine(url).connect()
+
+            def fill() -> None:
+                with sessions(url, 10):
+                    refuse()
+                    with sessions(root):
+                        refuse()
                 wait_until(lambda: not server.session_ids(), what="their end")
 
             between_looks(fill)
@@ -234,6 +245,19 @@ class TestConnectionErrors:
         assert "refused 1 connects within 3 s" in rising.message
         assert "max_connections (now 10)" in rising.fix
         assert later.level == "info"
+        assert "was full at times and refused 1 of" in later.message
+
+    def test_that_are_not_counted_show_in_the_most_that_were_open(
+        self, make_shop: MakeShop
+    ) -> None:
+        with MariaDBServer(max_connections=10) as server:
+            url = server.url(database=server.create_database())
+            shop = make_shop(default=create_engine(url))
+            with sessions(url, 10), pytest.raises(DBAPIError, match="Too many"):
+                create_engine(url).connect()
+            finding = the_one(shop.report(), "connection-errors")
+        assert finding.level == "info"
+        assert "Max_used_connections is 11, max_connections 10" in finding.message
 
 
 class TestIdleInTransactionTimeout:

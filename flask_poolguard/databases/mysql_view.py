@@ -20,6 +20,7 @@ _COUNTERS: t.Final = (
     "Connections",
     "Aborted_clients",
     "Connection_errors_max_connections",
+    "Max_used_connections",
 )
 _STATUS: t.Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ({})".format(
     ", ".join(f"'{name}'" for name in _COUNTERS)

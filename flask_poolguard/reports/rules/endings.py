@@ -57,9 +57,13 @@ def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
 def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
     """Yield the servers that refuse connects because they are full, or did so."""
     for place in evidence.places():
-        now = place.view.counters or {}
+        now, maximum = place.view.counters or {}, place.view.max_connections
         total = sum(now.get(name, 0) for name in _REFUSED)
-        if not total:
+        # One more than users may have is let in to see whether it is an
+        # administrator's; who then is refused is not counted as refused.
+        most = now.get("Max_used_connections", 0)
+        was_full = maximum is not None and most > maximum
+        if not total and not was_full:
             continue
         risen = sum(_risen(place, _REFUSED).values())
         seen = f"{total}{_of(now.get('Connections', 0), now)}"
@@ -68,15 +72,20 @@ def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
                 f"{place.name} refused {risen} connects within {evidence.seconds:g} s"
                 f" because it was full; in all {seen}"
             )
-        else:
+        elif total:
             what = f"{place.name} was full at times and refused {seen}"
+        else:
+            what = (
+                f"{place.name} was full at times: Max_used_connections is {most},"
+                f" max_connections {maximum}"
+            )
         yield Finding(
             "critical" if risen else "info",
             "connection-errors",
             what,
             "Lower the pools' sizes, of this app or of others (`flask pool doctor"
             " --workers N` says how far), or raise the server's max_connections (now"
-            f" {place.view.max_connections}).",
+            f" {maximum}).",
             "Whoever connects then is refused, whichever app it is; the guard waits"
             " for a connection of its own pool instead, as long as it has any.",
         )
