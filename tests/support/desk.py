@@ -1,4 +1,4 @@
-"""Run `tests.apps.desk` under gunicorn, and ask `flask pool status` about it."""
+"""Run `tests.apps.desk` under gunicorn, and ask `flask pool` about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tests.support.processes import command_of
 from tests.support.waiting import wait_until
 
 APP = "tests.apps.desk:create_app"
-STATUS = [sys.executable, "-m", "flask", "--app", APP, "pool", "status"]
+POOL = [sys.executable, "-m", "flask", "--app", APP, "pool"]
+STATUS = [*POOL, "status"]
 
 Json = dict[str, Any]
 
@@ -35,10 +36,13 @@ def environment(url: URL, **more: str) -> dict[str, str]:
     return {"DATABASE_URL": url.render_as_string(hide_password=False), **more}
 
 
-def run_status(env: Mapping[str, str], *arguments: str) -> str:
-    """Return what `flask pool status` prints; it must succeed and tell no secret."""
+def run_pool(env: Mapping[str, str], *arguments: str, status: int = 0) -> str:
+    """Return what a `flask pool` command prints; it must tell no secret.
+
+    :param status: with which it must end.
+    """
     done = subprocess.run(
-        [*STATUS, *arguments],
+        [*POOL, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
@@ -47,10 +51,15 @@ def run_status(env: Mapping[str, str], *arguments: str) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     assert done.stderr == ""
     assert APP_PASSWORD not in done.stdout
     return done.stdout
+
+
+def run_status(env: Mapping[str, str], *arguments: str) -> str:
+    """Return what `flask pool status` prints."""
+    return run_pool(env, "status", *arguments)
 
 
 def status(env: Mapping[str, str]) -> Json:
