@@ -119,7 +119,7 @@ class TestBudget:
         finally:
             small_postgresql.execute("ALTER ROLE app CONNECTION LIMIT -1")
         assert f"user app at 127.0.0.1:{pg.port} allows 12" in finding.message
-        assert "ALTER ROLE" in finding.fix
+        assert 'ALTER ROLE "app" CONNECTION LIMIT' in finding.fix
 
     def test_goes_by_the_limit_of_a_database(
         self, make_shop: MakeShop, pg: URL, small_postgresql: DatabaseServer
@@ -237,6 +237,7 @@ class TestFull:
         with sessions(url, count - 1):
             finding = the_one(shop.report(), "full")
         assert finding.level == "critical"
+        assert finding.message.startswith(f"The server 127.0.0.1:{url.port} has")
         assert f"has {count} of " in finding.message
         assert "1 of them by this app's workers on this host" in finding.message
 

@@ -152,6 +152,16 @@ class TestProxy:
             assert not found(shop.report(), "budget")
             engine.dispose()
 
+    def test_on_the_way_leaves_tls_unknown_on_mariadb(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        with RenumberingProxy.before(mariadb_url) as proxy:
+            url = mariadb_url.set(port=proxy.port)
+            with driver_connection(url) as connection:
+                assert for_dialect("mysql").view(connection).is_encrypted is None
+        with driver_connection(mariadb_url) as connection:
+            assert for_dialect("mysql").view(connection).is_encrypted is False
+
     @pytest.mark.parametrize("driver", ["postgresql+psycopg2", "postgresql+psycopg"])
     @pytest.mark.parametrize("mode", ["session", "transaction"])
     def test_is_found_in_pgbouncer(

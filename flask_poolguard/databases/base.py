@@ -100,8 +100,15 @@ class ServerView:
         """Tell whether somebody between client and server gave out the number."""
         if self.handshake_id is None or self.session_id is None:
             return False
-        # The handshakes carry 32 bits, which servers that run for long exceed.
-        return (self.handshake_id - self.session_id) % 2**32 != 0
+        return not is_same_session(self.handshake_id, self.session_id)
+
+
+def is_same_session(handshake_id: int, session_id: int) -> bool:
+    """Tell whether a driver's and a server's number mean the same session.
+
+    Handshakes carry 32 bits, which servers that run for long exceed.
+    """
+    return (handshake_id - session_id) % 2**32 == 0
 
 
 def ids_of(sessions: Collection[ServerSession] | None) -> frozenset[int] | None:

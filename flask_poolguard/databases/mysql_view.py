@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .base import ConnectionLimit, IdleLimit, ServerSession, ServerView, ids_of
+from .base import (
+    ConnectionLimit,
+    IdleLimit,
+    ServerSession,
+    ServerView,
+    ids_of,
+    is_same_session,
+)
 
 # In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.
 _SERVER: t.Final = "SELECT VERSION(), @@max_connections, CONNECTION_ID(), USER()"
@@ -73,7 +80,7 @@ def server_view(
         is_interactive=flagged or _looks_interactive(limit, usual, interactive),
         usual_idle_seconds=None if usual is None else float(usual),
         idle_in_transaction_limit=_transaction_limit(cursor),
-        is_encrypted=_is_encrypted(cursor),
+        is_encrypted=_is_encrypted(cursor, handshake_id, int(me)),
         handshake_id=handshake_id,
         session_id=int(me),
     )
@@ -114,7 +121,7 @@ def _user_limit(
     limit, of_all = map(int, rows[0])
     remedy = "the server's max_user_connections"
     if limit != of_all:
-        remedy = "MAX_USER_CONNECTIONS of the account (ALTER USER)"
+        remedy = "the account's limit (ALTER USER … WITH MAX_USER_CONNECTIONS …)"
     used = None
     if sessions is not None:
         used = sum(each.user == user for each in sessions)
@@ -141,7 +148,10 @@ def _transaction_limit(cursor: t.Any) -> IdleLimit | None:
     return IdleLimit(seconds, f"{name} {seconds:g} s")
 
 
-def _is_encrypted(cursor: t.Any) -> bool | None:
+def _is_encrypted(cursor: t.Any, handshake_id: int | None, me: int) -> bool | None:
+    """Ask the server; unknown behind a pooler, whose session it would speak of."""
+    if handshake_id is None or not is_same_session(handshake_id, me):
+        return None
     rows = _ask(cursor, _CIPHER)
     return bool(rows[0][1]) if rows else None
 

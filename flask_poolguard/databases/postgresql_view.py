@@ -179,15 +179,19 @@ def _limits(
         used = None
         if sessions is not None:
             used = sum(each.user == user for each in sessions)
-        remedy = "its limit (ALTER ROLE … CONNECTION LIMIT)"
+        remedy = f"its limit (ALTER ROLE {_quoted(user)} CONNECTION LIMIT …)"
         found.append(ConnectionLimit("user", user, by_user, used, remedy))
     if by_database is not None and by_database >= 0:
         used = None
         if sessions is not None:
             used = sum(each.database == database for each in sessions)
-        remedy = "its limit (ALTER DATABASE … CONNECTION LIMIT)"
+        remedy = f"its limit (ALTER DATABASE {_quoted(database)} CONNECTION LIMIT …)"
         found.append(ConnectionLimit("database", database, by_database, used, remedy))
     return tuple(found)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _transaction_limit(rows: Rows | None) -> IdleLimit | None:

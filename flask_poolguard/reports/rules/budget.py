@@ -4,64 +4,15 @@ from __future__ import annotations
 
 import typing as t
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from sqlalchemy.engine import make_url
-
-from ...databases import ConnectionLimit, ServerView
-from ...engines import Guarded
-from ...urls import server_key
-from ..evidence import Evidence, Place
+from ..evidence import Evidence
 from ..model import Finding
+from .rooms import Counts, Room, rooms
 from .wording import key_of, workers
 
-# From here on a server counts as full: what is left is gone with the next burst.
-NEARLY_FULL: t.Final = 0.9
 # As many users are named at most.
 _MAX_USERS: t.Final = 3
-
-# Tells by bind and URL whether a pool's connections count.
-_Counts = Callable[[str, str], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What limits a number of connections.
-
-    :ivar name: of what has the limit, for a sentence.
-    :ivar limit: how many connections this app's user may have there.
-    :ivar terms: the limit in words.
-    :ivar used: by everybody, now; None is unknown.
-    :ivar ours: of these, in the pools of the live workers; None is unknown.
-    :ivar guarded: one of the binds that lead there.
-    """
-
-    name: str
-    limit: int
-    terms: str
-    used: int | None
-    ours: int | None
-    same_user: int | None
-    remedy: str
-    place: Place
-    guarded: Guarded
-    counts: _Counts
-
-    @property
-    def is_nearly_full(self) -> bool:
-        return self.used is not None and self.used >= self.limit * NEARLY_FULL
-
-    def others(self, is_planned: bool) -> int | None:
-        """Return how many connections others use now; None is unknown.
-
-        In a plan all of this user's count as the app's: there they may be those of
-        workers on other hosts.
-        """
-        own = self.same_user if is_planned else self.ours
-        if self.used is None or own is None:
-            return None
-        return max(self.used - own, 0)
 
 
 def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
@@ -69,7 +20,7 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
 
     Behind a pooler the server's limits do not bound the workers' connections.
     """
-    for room in _rooms(evidence):
+    for room in rooms(evidence):
         pools = Counter(_pools(evidence, room.counts))
         others = room.others(not evidence.plan.is_none)
         left = room.limit - (others or 0)
@@ -81,7 +32,7 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
 
 def find_full(evidence: Evidence) -> Iterator[Finding]:
     """Yield what has hardly any connection left."""
-    for room in _rooms(evidence):
+    for room in rooms(evidence):
         if room.is_nearly_full:
             if room.ours is None:
                 ours = "how many of them this app's workers have is unknown"
@@ -90,7 +41,8 @@ def find_full(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "critical",
                 "full",
-                f"{room.name} has {room.used} of {room.terms} connections in use,"
+                f"{room.name[0].upper()}{room.name[1:]} has {room.used} of"
+                f" {room.terms} connections in use,"
                 f" {ours}{_users(room)}",
                 "End the sessions that nobody needs, lower"
                 f" {key_of(room.guarded, 'pool_size')} and"
@@ -102,7 +54,7 @@ def find_full(evidence: Evidence) -> Iterator[Finding]:
 
 def _overbooked(
     evidence: Evidence,
-    room: _Room,
+    room: Room,
     pools: Counter[tuple[str, int | None]],
     others: int | None,
     left: int,
@@ -126,7 +78,7 @@ def _overbooked(
     )
 
 
-def _how_to_fit(room: _Room, left: int, number: int) -> str:
+def _how_to_fit(room: Room, left: int, number: int) -> str:
     share = left // max(number, 1)
     if share < 1:
         return (
@@ -146,7 +98,7 @@ def _number_of_workers(evidence: Evidence) -> int:
     return of_one_host * plan.hosts
 
 
-def _pools(evidence: Evidence, counts: _Counts) -> Iterator[tuple[str, int | None]]:
+def _pools(evidence: Evidence, counts: Counts) -> Iterator[tuple[str, int | None]]:
     """Yield bind and limit of each pool that counts; None stands for no limit.
 
     Pools of which the limit is unknown are left out.
@@ -168,97 +120,7 @@ def _pools(evidence: Evidence, counts: _Counts) -> Iterator[tuple[str, int | Non
             yield from [(each.bind, limit)] * _number_of_workers(evidence)
 
 
-def _rooms(evidence: Evidence) -> Iterator[_Room]:
-    for place in evidence.places():
-        if place.view.max_connections is not None:
-            yield _of_server(evidence, place, place.view.max_connections)
-        seen = set()
-        for guarded in place.binds:
-            view = evidence.view(guarded)
-            for limit in () if view is None else view.limits:
-                if limit.limit > 0 and (limit.scope, limit.name) not in seen:
-                    seen.add((limit.scope, limit.name))
-                    yield _of_limit(evidence, place, guarded, limit)
-
-
-def _of_server(evidence: Evidence, place: Place, maximum: int) -> _Room:
-    view = place.view
-    usable, terms = maximum, str(maximum)
-    if view.reserved and view.reserved < maximum:
-        usable = maximum - view.reserved
-        terms = f"{usable} ({maximum} less {view.reserved} reserved)"
-    counts = _at(place)
-    return _Room(
-        name=f"the server {place.name}",
-        limit=usable,
-        terms=terms,
-        used=view.connections,
-        ours=_ours(evidence, view, counts),
-        same_user=_same_user(view, lambda database: True),
-        remedy="the server's max_connections",
-        place=place,
-        guarded=place.binds[0],
-        counts=counts,
-    )
-
-
-def _of_limit(
-    evidence: Evidence, place: Place, guarded: Guarded, limit: ConnectionLimit
-) -> _Room:
-    view = t.cast(ServerView, evidence.view(guarded))
-    is_of_user = limit.scope == "user"
-    at_place = _at(place)
-
-    def counts(bind: str, url: str) -> bool:
-        if not at_place(bind, url):
-            return False
-        parsed = make_url(url)
-        return limit.name == (parsed.username if is_of_user else parsed.database)
-
-    return _Room(
-        name=f"{limit.scope} {limit.name} at {place.name}",
-        limit=limit.limit,
-        terms=str(limit.limit),
-        used=limit.used,
-        ours=_ours(evidence, view, counts),
-        same_user=_same_user(
-            view, lambda database: is_of_user or database == limit.name
-        ),
-        remedy=limit.remedy,
-        place=place,
-        guarded=guarded,
-        counts=counts,
-    )
-
-
-def _at(place: Place) -> _Counts:
-    binds = {each.bind for each in place.binds}
-    if place.key is None:
-        return lambda bind, url: bind in binds
-    return lambda bind, url: server_key(url) == place.key
-
-
-def _ours(evidence: Evidence, view: ServerView, counts: _Counts) -> int | None:
-    """Count the workers' sessions; unknown where the server knows none of them."""
-    pools = [each for each in evidence.pool_states() if counts(each.bind, each.url)]
-    ids = evidence.our_ids(pools)
-    if ids is None or view.session_ids is None:
-        return None
-    count = len(ids & view.session_ids)
-    return count if count or not ids else None
-
-
-def _same_user(
-    view: ServerView, is_counted: Callable[[str | None], bool]
-) -> int | None:
-    if view.sessions is None or view.user is None:
-        return None
-    return sum(
-        each.user == view.user and is_counted(each.database) for each in view.sessions
-    )
-
-
-def _users(room: _Room) -> str:
+def _users(room: Room) -> str:
     """Return who has the most; nothing where the server does not show everybody."""
     sessions = room.place.view.sessions or ()
     if room.used is None or len(sessions) < room.used:
