@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_poolguard.databases import Database, IdleLimit, for_dialect
-from flask_poolguard.databases.mysql import _product
+from flask_poolguard.databases.mysql_view import product_of
 from tests.conftest import Database as FreshDatabase
 from tests.support.drivers import (
     MYSQL_AND_MARIADB_DRIVERS,
@@ -247,4 +247,4 @@ class TestProduct:
     def test_a_version_becomes_a_name_and_a_number(
         self, version: str, product: str
     ) -> None:
-        assert _product(version) == product
+        assert product_of(version) == product

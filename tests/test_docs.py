@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -136,3 +137,54 @@ class TestReadme:
         targets = re.findall(r"\]\(((?!http)[^)#]+)", text)
         assert targets
         assert [each for each in targets if not (ROOT / each).exists()] == []
+
+
+def findings_in_source() -> list[tuple[str, ast.Call]]:
+    """Return every call that makes a finding, with the place where it stands."""
+    return [
+        (f"{file.relative_to(ROOT)}:{node.lineno}", node)
+        for file in sorted((ROOT / "flask_poolguard").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "Finding"
+    ]
+
+
+def argument(call: ast.Call, position: int, name: str) -> ast.expr | None:
+    """Return an argument of a call, by its position or name."""
+    if len(call.args) > position:
+        return call.args[position]
+    return next((each.value for each in call.keywords if each.arg == name), None)
+
+
+class TestFindingsPage:
+    """docs/findings.md against what rules find."""
+
+    PAGE = (ROOT / "docs" / "findings.md").read_text()
+
+    def test_has_a_section_for_every_code_and_no_other(self) -> None:
+        """Whoever looks a code up finds it."""
+        codes: set[str] = set()
+        for place, call in findings_in_source():
+            code = argument(call, 1, "code")
+            assert isinstance(code, ast.Constant), f"{place}: the code is no constant"
+            codes.add(str(code.value))
+        assert len(codes) > 20
+        headings = re.findall(r"^## (.*)$", self.PAGE, re.M)
+        assert sorted(headings) == headings
+        assert set(headings) == {f"`{code}`" for code in codes}
+
+    def test_every_section_says_something(self) -> None:
+        """No heading stands alone."""
+        sections = re.split(r"^## .*$", self.PAGE, flags=re.M)[1:]
+        assert [each for each in sections if len(each.split()) < 15] == []
+
+    def test_every_finding_says_what_it_leads_to(self) -> None:
+        """A tired reader need not guess why it matters."""
+        silent = [
+            place
+            for place, call in findings_in_source()
+            if argument(call, 4, "consequence") is None
+        ]
+        assert silent == []

@@ -504,10 +504,10 @@ class TestNoRoom:
         )
 
     def test_a_pool_whose_connections_are_held_for_too_long(
-        self, database_url: sa.URL, logged: Logged
+        self, database: Database, logged: Logged
     ) -> None:
         size = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 0}
-        app = make_app(database_url, POOLGUARD_POOL_TIMEOUT=0.2, **size)
+        app = make_app(database.url, POOLGUARD_POOL_TIMEOUT=0.2, **size)
         with engine_of(app).connect():
             text = logged.of(app, lambda session: session.connection())
         assert "QueuePool limit of size 1 overflow 0 reached" in text
@@ -659,9 +659,9 @@ class TestPending:
         engine_of(app).dispose()
 
     def test_names_the_error_of_a_flush(
-        self, database_url: sa.URL, logged: Logged
+        self, database: Database, logged: Logged
     ) -> None:
-        app = make_app(database_url)
+        app = make_app(database.url)
         item = make_item(app)
 
         def view(session: Session) -> None:
@@ -774,9 +774,9 @@ class TestEveryNote:
         assert called
         assert not hasattr(error, "__notes__")
 
-    def test_errors_of_statements_have_none(self, database_url: sa.URL) -> None:
+    def test_errors_of_statements_have_none(self, database: Database) -> None:
         with (
-            guarded_engine(database_url) as engine,
+            guarded_engine(database.url) as engine,
             engine.connect() as connection,
             pytest.raises(exc.DBAPIError) as caught,
         ):

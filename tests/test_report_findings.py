@@ -35,8 +35,8 @@ class TestBudget:
         (finding,) = found(report, "budget")
         assert finding.level == "warning"
         assert finding.message == (
-            f"1 worker may open 22 connections to 127.0.0.1:{url.port}: 1 × 11"
-            " (default) + 1 × 11 (reports); the server allows 20"
+            "1 worker may open 22 connections: 1 × 11 (default) + 1 × 11 (reports);"
+            f" the server 127.0.0.1:{url.port} allows 20"
         )
         assert "POOLGUARD_POOL_SIZE or POOLGUARD_MAX_OVERFLOW" in finding.fix
         assert "20 at most" in finding.fix

@@ -9,7 +9,16 @@ import click
 
 # In the order in which they are needed at night. Each is the module of that name here,
 # and the command in it.
-COMMANDS: t.Final = ("status", "top", "holders", "config", "check", "advise", "recycle")
+COMMANDS: t.Final = (
+    "status",
+    "top",
+    "holders",
+    "doctor",
+    "config",
+    "check",
+    "advise",
+    "recycle",
+)
 
 
 class _Group(click.Group):

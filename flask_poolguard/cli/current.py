@@ -8,7 +8,7 @@ import click
 from flask import current_app
 from flask.cli import FlaskGroup
 
-from ..reports import Detail, Report, make_report
+from ..reports import Detail, Plan, Report, make_report
 from ..reports.recycling import Recycling
 
 
@@ -17,11 +17,16 @@ def state() -> t.Any:
     return current_app.extensions["poolguard"]
 
 
-def report(detail: Detail = Detail.VIEW) -> Report:
+def report(
+    detail: Detail = Detail.VIEW, plan: Plan | None = None, seconds: float = 0.0
+) -> Report:
     """Report on the current app's workers, without this process.
 
     A process that only runs this command is no worker. What holds other commands (a
     test's runner, an app's own script) may be one.
+
+    :param plan: the deployment to judge, if it is not what is found.
+    :param seconds: after how long to ask the servers a second time, 0 for not at all.
     """
     return make_report(
         current_app,
@@ -29,6 +34,8 @@ def report(detail: Detail = Detail.VIEW) -> Report:
         state().engines,
         with_this_process=_is_worker(),
         detail=detail,
+        plan=plan,
+        seconds=seconds,
     )
 
 

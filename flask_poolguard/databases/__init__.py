@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from .base import (
     ConnectFailure,
+    ConnectionLimit,
     Database,
     IdleLimit,
+    ListedSession,
     Loss,
     ServerSession,
     ServerView,
@@ -24,9 +26,11 @@ from .unknown import UnknownDatabase
 
 __all__ = [
     "ConnectFailure",
+    "ConnectionLimit",
     "Database",
     "IdleLimit",
     "Label",
+    "ListedSession",
     "Loss",
     "ServerSession",
     "ServerView",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import typing as t
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -28,11 +28,56 @@ class IdleLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedSession:
+    """A client's session, as the server lists it; None is unknown to this user.
+
+    :ivar state: "running a query", "idle in transaction" or "idle".
+    :ivar seconds: how long it has been in that state.
+    """
+
+    id: int
+    user: str | None
+    database: str | None
+    state: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimit:
+    """How many connections a user or a database may have, below the server's own limit.
+
+    :ivar scope: whose connections count.
+    :ivar name: of the user or database.
+    :ivar used: how many count now, without the one that asks; None is unknown.
+    :ivar remedy: what raises the limit.
+    """
+
+    scope: t.Literal["user", "database"]
+    name: str
+    limit: int
+    used: int | None
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerView:
     """What a server says of itself when asked; None is unknown.
 
+    :ivar idle_limit: of a session like those of the pool.
     :ivar connections: sessions of all clients, without the one that asked.
     :ivar session_ids: ids of the sessions that this user may see, likewise.
+    :ivar version: as numbers, such as (10, 11, 6).
+    :ivar reserved: how many of ``max_connections`` this user may not have.
+    :ivar user: as whom the server knows us.
+    :ivar limits: of this user and database.
+    :ivar sessions: those of ``session_ids``.
+    :ivar counters: what the server counts since it started, by the server's names.
+    :ivar is_interactive: whether the session's idle limit is ``interactive_timeout``.
+    :ivar usual_idle_seconds: the server's ``wait_timeout`` for other new sessions.
+    :ivar idle_in_transaction_limit: how long a transaction may be left alone.
+    :ivar is_encrypted: whether this session is.
+    :ivar handshake_id: the session's number as the driver was told it.
+    :ivar session_id: its number as the server that runs the statements calls it.
     """
 
     product: str
@@ -40,6 +85,38 @@ class ServerView:
     max_connections: int | None = None
     connections: int | None = None
     session_ids: frozenset[int] | None = field(default=None, repr=False)
+    version: tuple[int, ...] | None = None
+    reserved: int | None = None
+    user: str | None = None
+    limits: tuple[ConnectionLimit, ...] = ()
+    sessions: tuple[ListedSession, ...] | None = field(default=None, repr=False)
+    counters: Mapping[str, int] | None = None
+    is_interactive: bool | None = None
+    usual_idle_seconds: float | None = None
+    idle_in_transaction_limit: IdleLimit | None = None
+    is_encrypted: bool | None = None
+    handshake_id: int | None = None
+    session_id: int | None = None
+
+    @property
+    def is_proxied(self) -> bool:
+        """Tell whether somebody between client and server gave out the number."""
+        if self.handshake_id is None or self.session_id is None:
+            return False
+        return not is_same_session(self.handshake_id, self.session_id)
+
+
+def is_same_session(handshake_id: int, session_id: int) -> bool:
+    """Tell whether a driver's and a server's number mean the same session.
+
+    Handshakes carry 32 bits, which servers that run for long exceed.
+    """
+    return (handshake_id - session_id) % 2**32 == 0
+
+
+def ids_of(sessions: Collection[ListedSession] | None) -> frozenset[int] | None:
+    """Return the ids of sessions; None for unknown ones."""
+    return None if sessions is None else frozenset(each.id for each in sessions)
 
 
 SessionState = t.Literal["active", "idle", "idle in transaction"]

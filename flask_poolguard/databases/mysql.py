@@ -18,6 +18,7 @@ from .base import (
 )
 from .labels import own_label, set_unless_users
 from .mysql_sessions import list_sessions, session_states
+from .mysql_view import server_view
 
 # CLIENT_INTERACTIVE, from the client/server protocol's capability flags.
 _CLIENT_INTERACTIVE: t.Final = 1024
@@ -47,7 +48,7 @@ class MySQL:
             cursor.execute("SELECT @@session.wait_timeout")
             seconds = float(cursor.fetchone()[0])
         name = "wait_timeout"
-        if getattr(connection, "client_flag", 0) & _CLIENT_INTERACTIVE:
+        if _is_flagged_interactive(connection):
             # The server copied interactive_timeout into the session's wait_timeout.
             name = "wait_timeout (from interactive_timeout)"
         return IdleLimit(seconds, f"{name} {seconds:g} s")
@@ -120,28 +121,11 @@ class MySQL:
             set_unless_users(arguments, "program_name", label)
 
     def view(self, connection: Connection) -> ServerView:
-        """Ask for version, limits and sessions.
-
-        Without the PROCESS privilege the server lists the user's own sessions only;
-        ``Threads_connected`` always counts everybody's.
-        """
+        """Ask for version, limits, sessions and counters."""
+        limit = self.idle_limit(connection)
         with cursor_of(connection) as cursor:
-            cursor.execute(
-                "SELECT VERSION(), @@global.wait_timeout, @@max_connections,"
-                " CONNECTION_ID()"
-            )
-            version, seconds, maximum, me = cursor.fetchone()
-            cursor.execute("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
-            connected = int(cursor.fetchone()[1])
-            cursor.execute("SELECT ID FROM information_schema.PROCESSLIST")
-            ids = frozenset(int(row[0]) for row in cursor.fetchall()) - {int(me)}
-        return ServerView(
-            product=_product(str(version)),
-            idle_limit=IdleLimit(float(seconds), f"wait_timeout {float(seconds):g} s"),
-            max_connections=int(maximum),
-            connections=max(connected - 1, 0),
-            session_ids=ids,
-        )
+            flagged = _is_flagged_interactive(connection)
+            return server_view(cursor, limit, flagged, self.server_id(connection))
 
     def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
         """Ask the process list, and InnoDB and performance_schema as far as that is
@@ -154,7 +138,5 @@ class MySQL:
         return f"KILL {session_id:d}"
 
 
-def _product(version: str) -> str:
-    """Turn ``10.11.6-MariaDB-0+deb12u1`` or ``8.0.36`` into a name and a number."""
-    number = version.removeprefix("5.5.5-").partition("-")[0]
-    return f"{'MariaDB' if 'mariadb' in version.lower() else 'MySQL'} {number}"
+def _is_flagged_interactive(connection: Connection) -> bool:
+    return bool(getattr(connection, "client_flag", 0) & _CLIENT_INTERACTIVE)

@@ -20,7 +20,8 @@ from .base import (
     cursor_of,
 )
 from .labels import own_label, set_unless_users
-from .postgresql_sessions import client_ids, list_sessions, session_states
+from .postgresql_sessions import list_sessions, session_states
+from .postgresql_view import server_view
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -154,22 +155,16 @@ class PostgreSQL:
                 arguments["server_settings"] = _OurSettings({**users, **name})
 
     def view(self, connection: Connection) -> ServerView:
-        """Ask for version, limits and sessions."""
+        """Ask for version, limits, sessions and counters."""
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             limit = _read_idle_limit(cursor)
-            cursor.execute(
-                "SELECT pg_catalog.current_setting('server_version'),"
-                " pg_catalog.current_setting('max_connections')"
+            return server_view(
+                cursor,
+                limit,
+                self.server_id(connection),
+                in_autocommit=bool(getattr(connection, "autocommit", False)),
+                is_encrypted=_is_encrypted(connection),
             )
-            version, maximum = cursor.fetchone()
-            ids = client_ids(cursor)
-        return ServerView(
-            product=f"PostgreSQL {str(version).partition(' ')[0]}",
-            idle_limit=limit,
-            max_connections=int(maximum),
-            connections=len(ids),
-            session_ids=ids,
-        )
 
     def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
         """Ask ``pg_stat_activity``."""
@@ -192,6 +187,19 @@ def _read_idle_limit(cursor: t.Any) -> IdleLimit:
     if seconds <= 0:
         return IdleLimit(None, "idle_session_timeout is 0: no limit", within)
     return IdleLimit(seconds, f"idle_session_timeout {seconds:g} s", within)
+
+
+def _is_encrypted(connection: Connection) -> bool | None:
+    """Ask libpq about TLS; None from an older one, or another driver."""
+    for owner in (
+        getattr(connection, "info", None),
+        getattr(connection, "pgconn", None),
+    ):
+        with suppress(Exception):  # a libpq or driver without it
+            answer = getattr(owner, "ssl_in_use", None)
+            if answer is not None:
+                return bool(answer)
+    return None
 
 
 def _transaction_status(connection: Connection) -> int | None:

@@ -22,7 +22,6 @@ _ARE_CLIENTS: t.Final = (
     " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
     " ELSE backend_type = 'client backend' END"
 )
-_IDS: t.Final = f"SELECT pid FROM pg_catalog.pg_stat_activity WHERE{_ARE_CLIENTS}"  # noqa: S608 (no input)
 # NULL for sessions of other users, unless the user has pg_read_all_stats.
 _STATES: t.Final = (
     "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
@@ -44,12 +43,6 @@ _STATEMENT: t.Final = (
 _HIDDEN: t.Final = (
     "what other users' sessions do: this user has no pg_read_all_stats privilege"
 )
-
-
-def client_ids(cursor: t.Any) -> frozenset[int]:
-    """Return the ids of all clients' sessions but the asking one."""
-    cursor.execute(_IDS)
-    return frozenset(int(row[0]) for row in cursor.fetchall())
 
 
 def session_states(cursor: t.Any, ids: Collection[int]) -> dict[int, str]:

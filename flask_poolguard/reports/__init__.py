@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .collect import make_report
+from .evidence import Plan
 from .model import (
+    LEVELS,
     BindSetting,
     BindSettings,
     Closed,
@@ -20,6 +22,7 @@ from .model import (
 from .servers import Detail
 
 __all__ = [
+    "LEVELS",
     "BindSetting",
     "BindSettings",
     "Closed",
@@ -27,6 +30,7 @@ __all__ = [
     "Finding",
     "Holder",
     "Level",
+    "Plan",
     "PoolStatus",
     "Report",
     "Server",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import time
 import typing as t
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,8 +17,9 @@ from ..tracking.decoding import cut
 from ..tracking.reader import Search, WorkerState, read_workers
 from ..urls import public_url
 from . import hidden, servers
-from .evidence import Evidence
+from .evidence import Evidence, Plan
 from .model import (
+    LEVELS,
     SCHEMA_VERSION,
     BindSetting,
     BindSettings,
@@ -33,8 +35,6 @@ from .workers import belong, describe_worker, open_server_ids
 if t.TYPE_CHECKING:
     from flask import Flask
 
-_LEVELS: t.Final = ("critical", "warning", "info")
-
 
 def make_report(
     app: Flask,
@@ -43,18 +43,30 @@ def make_report(
     *,
     with_this_process: bool = True,
     detail: Detail = Detail.VIEW,
+    plan: Plan | None = None,
+    seconds: float = 0.0,
 ) -> Report:
     """Report on the app's live workers on this host, and on their servers.
 
-    Takes two seconds at most, however many servers do not answer.
+    Takes two seconds at most, however many servers do not answer; with a second look
+    twice that and the time between.
 
     :param engines: of this process; they say which servers to ask, and how.
     :param with_this_process: whether this process's own pools count as a worker's.
     :param detail: whether servers are asked for their sessions, and for statements.
+    :param plan: the deployment to judge, if it is not what is found.
+    :param seconds: after how long to ask the servers a second time, to see what they
+        count rise; 0 for not at all.
     """
     # Flask-SQLAlchemy's order varies from process to process.
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
     questions = servers.begin(engines, detail)
+    earlier: Mapping[str, servers.Answer] = {}
+    if seconds > 0:
+        first = servers.finish(questions, engines)
+        if any(each.view and each.view.counters for each in first.values()):
+            time.sleep(seconds)
+            earlier, questions = first, servers.begin(engines, detail)
     search = read_workers(config.state_dir, app.name, app.root_path)
     own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
     states = [
@@ -67,7 +79,18 @@ def make_report(
     workers = tuple(describe_worker(state) for state in ours)
     answers = servers.finish(questions, engines)
     sessions = join(app.name, engines, answers, ours) if detail else {}
-    evidence = Evidence(app.config, engines, ours, workers, answers, sessions)
+    evidence = Evidence(
+        config=app.config,
+        engines=engines,
+        states=ours,
+        workers=workers,
+        answers=answers,
+        sessions=sessions,
+        plan=plan or Plan(),
+        earlier=earlier,
+        seconds=seconds,
+        has_all_workers=not search.problems,
+    )
     found = [
         *judge(evidence),
         *hidden.find_problems(search.problems),
@@ -90,7 +113,7 @@ def make_report(
 
 
 def _rank(finding: Finding) -> int:
-    return _LEVELS.index(finding.level)
+    return LEVELS.index(finding.level)
 
 
 def _server(

@@ -37,6 +37,7 @@ def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Find
             f" ({', '.join(urls)})",
             "If you meant these workers, this shell lacks the service's environment:"
             " set the same variables (such as DATABASE_URL) and try again.",
+            "This report speaks of another deployment than the one that they serve.",
         )
         for urls, numbers in pids.items()
     ]
@@ -52,6 +53,7 @@ def find_nobody(app: str, search: Search, configured: str | None) -> list[Findin
         "Start the app, or send it a request: a worker shows up with its first. If it"
         " runs as another user, run this as that user; if it has a POOLGUARD_STATE_DIR,"
         " set the same here.",
+        "Nothing is known of its pools; only settings and servers were looked at.",
     )
     if configured is not None:
         return [nobody]
@@ -62,6 +64,7 @@ def find_nobody(app: str, search: Search, configured: str | None) -> list[Findin
             f"User {user_name(uid)} has a folder for state files: {folder}",
             f"If {app} runs as that user, run this command as that user, for example"
             f" with sudo -u {shlex.quote(user_name(uid).partition(' ')[0])}.",
+            "Workers of other users are not shown to this one.",
         )
         for folder, uid in folders_of_others(search.folders)
     ]
@@ -103,6 +106,7 @@ def _describe(problem: Problem) -> Finding:
             "Run this command as the user that the app runs as. If you are, make the"
             " folder that user's own with mode 0700, or set POOLGUARD_STATE_DIR to one"
             " that is.",
+            "Workers that keep their files there are missing from this report.",
         )
     if problem.kind == "layout":
         return Finding(
@@ -111,6 +115,7 @@ def _describe(problem: Problem) -> Finding:
             f"{worker.capitalize()} runs another version of Flask-PoolGuard"
             f" ({problem.reason}), so it is not shown: {problem.path}",
             "Restart the app's workers, so that all run the installed version.",
+            "Its connections are not counted.",
         )
     return Finding(
         "warning",
@@ -118,6 +123,7 @@ def _describe(problem: Problem) -> Finding:
         f"The state file of {worker} cannot be read: {problem.path}: {problem.reason}",
         "If that worker runs, restart it; it then begins a new file. Its figures are"
         " missing until then.",
+        "How many connections the workers have is not known.",
     )
 
 

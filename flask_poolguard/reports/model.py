@@ -11,6 +11,9 @@ from ..databases import SessionState
 SCHEMA_VERSION: t.Final = 1
 
 Level = t.Literal["info", "warning", "critical"]
+# Worst first: requests fail now or data is at risk; it will fail under load, or at
+# night; it could be better.
+LEVELS: t.Final[tuple[Level, ...]] = ("critical", "warning", "info")
 
 # Fields that only the table for people shows.
 NOT_IN_JSON: t.Final = {"json": False}
@@ -196,7 +199,7 @@ class Finding:
     :ivar code: also the heading of its section in ``docs/findings.md``.
     :ivar message: what was seen.
     :ivar fix: the line to change, or what to do.
-    :ivar consequence: what it leads to, where that is not plain.
+    :ivar consequence: what it leads to.
     """
 
     level: Level

@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from sqlalchemy.engine import Engine
 
-from ..databases import ServerView, SessionList, merge_sessions
+from ..databases import ConnectFailure, ServerView, SessionList, merge_sessions
 from ..engines import Guarded
 from ..pool import UnpooledEntry
 from ..urls import ServerKey, server_key, without_secrets
@@ -55,12 +55,14 @@ class Answer:
     :ivar reachable: None if it was not asked.
     :ivar error: what was not answered, and why, in one line without secrets.
     :ivar sessions: of the whole server; None if there was no answer, or no question.
+    :ivar failure: why connecting failed, if that may pass by itself.
     """
 
     reachable: bool | None
     view: ServerView | None = None
     error: str | None = None
     sessions: SessionList | None = None
+    failure: ConnectFailure | None = None
 
 
 class Question:
@@ -181,7 +183,8 @@ def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answ
         # everything that applies and yet without the pool.
         connection = engine.pool._invoke_creator(UnpooledEntry())
     except Exception as error:
-        return Answer(False, error=_describe(error, engine))
+        failure = database.connect_failure(error)
+        return Answer(False, error=_describe(error, engine), failure=failure)
     connections[guarded.bind] = connection
     own_id = database.server_id(connection)
     try:

@@ -15,7 +15,7 @@ from .text import NONE, UNKNOWN, Page, columns, duration, visible
 _MAX_HOLDERS: t.Final = 10
 # A worker that wrote nothing for longer is named: it idles, or it is stopped.
 _QUIET_SECONDS: t.Final = 10.0
-_COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
+COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
 
 _HEADINGS: t.Final = (
     "PID",
@@ -34,7 +34,7 @@ _HEADINGS: t.Final = (
 def render(report: Report, page: Page) -> str:
     """Return the whole report."""
     sections = [
-        page.wrap(_headline(report)),
+        page.wrap(headline(report)),
         _workers(report, page),
         _held(report, page),
         _settings(report.binds, page) if not report.workers else [],
@@ -45,7 +45,8 @@ def render(report: Report, page: Page) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _headline(report: Report) -> str:
+def headline(report: Report) -> str:
+    """Return what was looked at, and when."""
     taken = datetime.fromisoformat(report.taken_at).astimezone()
     number = len(report.workers)
     workers = {0: "no live worker", 1: "1 worker"}.get(number, f"{number} workers")
@@ -156,7 +157,7 @@ def _findings(findings: Iterable[Finding], page: Page) -> list[str]:
         level = finding.level.upper()
         text = f"{level} {finding.code}: {finding.message}"
         first, *rest = page.wrap(text, "  ", "    ")
-        styled = click.style(level, fg=_COLOURS[finding.level], bold=True)
+        styled = click.style(level, fg=COLOURS[finding.level], bold=True)
         lines += [first.replace(level, styled, 1), *rest]
         lines += page.wrap(f"fix: {finding.fix}", "    ", "      ")
     return ["Findings", *lines] if lines else []

@@ -90,6 +90,8 @@ class MariaDBServer(DatabaseServer):
             *(install, "--no-defaults", f"--datadir={made}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db"),
             *("--skip-name-resolve", "--innodb-log-file-size=4M"),
+            # Servers that start clear away each other's tables in a shared one.
+            f"--tmpdir={self.folder}",
         ]
         self._copy_template(server, command, made)
 

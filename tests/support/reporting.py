@@ -6,14 +6,21 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.reports import Finding, PoolStatus, Report, Server
+from flask_poolguard.reports import (
+    Finding,
+    Plan,
+    PoolStatus,
+    Report,
+    Server,
+    make_report,
+)
 from tests.support.database_server import APP_PASSWORD
 from tests.support.waiting import wait_until
 
@@ -33,6 +40,16 @@ class Shop:
         """Return the report; what it shows must be JSON and tell no secret."""
         with self.app.app_context():
             report = self.guard.report()
+        assert APP_PASSWORD not in json.dumps(report.to_dict(), allow_nan=False)
+        return report
+
+    def diagnose(self, plan: Plan | None = None, seconds: float = 0.0) -> Report:
+        """Return the report of a plan, or of two looks at the servers."""
+        state = self.app.extensions["poolguard"]
+        self.report()  # finds the engines
+        report = make_report(
+            self.app, state.config, state.engines, plan=plan, seconds=seconds
+        )
         assert APP_PASSWORD not in json.dumps(report.to_dict(), allow_nan=False)
         return report
 
@@ -78,6 +95,24 @@ def server_in(report: Report, bind: str = "default") -> Server:
 def found(report: Report, code: str) -> list[Finding]:
     """Return the findings with this code."""
     return [finding for finding in report.findings if finding.code == code]
+
+
+def the_one(report: Report, code: str) -> Finding:
+    """Return the only finding with this code."""
+    (finding,) = found(report, code)
+    assert finding.consequence
+    return finding
+
+
+@contextmanager
+def sessions(url: URL, count: int = 1, **arguments: Any) -> Iterator[list[Connection]]:
+    """Hold so many sessions on a server that no guard knows of.
+
+    :param arguments: of the driver.
+    """
+    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    with ExitStack() as stack:
+        yield [stack.enter_context(engine.connect()) for _ in range(count)]
 
 
 def wait_for_questions() -> None:

@@ -11,7 +11,20 @@ from collections.abc import Callable, Iterable
 
 from ..evidence import Evidence
 from ..model import Finding
-from . import greenlets, limits, servers, sessions, setup, sizes, use
+from . import (
+    budget,
+    endings,
+    greenlets,
+    idling,
+    limits,
+    servers,
+    sessions,
+    setup,
+    sizes,
+    transport,
+    use,
+    versions,
+)
 
 Rule = Callable[[Evidence], Iterable[Finding]]
 
@@ -27,16 +40,26 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
 )
 RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
+    budget.find_full,
     use.find_timeouts,
     use.find_leaks,
     sessions.find_orphans,
     sessions.find_idle_transactions,
-    servers.find_overbooking,
+    budget.find_overbooking,
+    endings.find_refused_connects,
+    endings.find_aborted_clients,
     limits.find_late_recycling,
     limits.find_hidden_limits,
+    limits.find_interactive_limits,
     limits.find_needless_pings,
+    idling.find_sleepers,
+    idling.find_transaction_limits,
     setup.find_leftovers,
     *OF_ONE_WORKER,
+    transport.find_plain_text,
+    transport.find_proxies,
+    versions.find_faulty_drivers,
+    versions.find_faulty_servers,
 )
 
 

@@ -27,6 +27,8 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
             f"{endpoint} did not give back {connections(count)} taken at {site}",
             "Use the connection in a with block, or close it in a finally clause, at"
             f" {site}.",
+            "The guard gives it back at the end of the request; until then nobody else"
+            " has it, and without the guard the pool would run dry.",
         )
         for (endpoint, site), count in leaks.most_common()
     ]
@@ -37,6 +39,8 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
                 "leak",
                 f"{connections(unnamed)} more not given back, taken at other lines",
                 "See the warnings of flask_poolguard in the app's log for the lines.",
+                "The guard gives them back at the end of their requests; until then"
+                " nobody else has them.",
             )
         )
     return findings
@@ -63,6 +67,8 @@ def find_timeouts(evidence: Evidence) -> list[Finding]:
                     f" {each.bind!r} got no connection in time (by worker:"
                     f" {by_worker})",
                     _how_to_shorten(each, [pool for _, pool in pools]),
+                    "Each of them was a request that failed, after it had waited for"
+                    f" {each.settings.pool_timeout.value:g} s or was refused.",
                 )
             )
     return findings

@@ -23,6 +23,11 @@ def connections(count: int) -> str:
     return f"{count} connection" if count == 1 else f"{count} connections"
 
 
+def workers(count: int) -> str:
+    """Return a number of workers in words."""
+    return f"{count} worker" if count == 1 else f"{count} workers"
+
+
 def size_key(guarded: Guarded, name: str) -> str:
     """Return the key of ``pool_size`` or ``max_overflow``, or where that is set if the
     engine keeps its own pool.

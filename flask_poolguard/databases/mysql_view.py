@@ -1,0 +1,167 @@
+"""What MySQL and MariaDB say of themselves."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from .base import (
+    ConnectionLimit,
+    IdleLimit,
+    ListedSession,
+    ServerView,
+    ids_of,
+    is_same_session,
+)
+
+# In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.
+_SERVER: t.Final = "SELECT VERSION(), @@max_connections, CONNECTION_ID(), USER()"
+_IDLE: t.Final = "SELECT @@global.wait_timeout, @@global.interactive_timeout"
+# Without the PROCESS privilege: the user's own sessions.
+_SESSIONS: t.Final = (
+    "SELECT ID, USER, DB, COMMAND, TIME FROM information_schema.PROCESSLIST"
+)
+_COUNTERS: t.Final = (
+    "Threads_connected",
+    "Uptime",
+    "Connections",
+    "Aborted_clients",
+    "Connection_errors_max_connections",
+    "Max_used_connections",
+)
+_STATUS: t.Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ({})".format(
+    ", ".join(f"'{name}'" for name in _COUNTERS)
+)
+# The session's value is the one in force: the account's own, else the global one.
+_USER_LIMIT: t.Final = (
+    "SELECT @@session.max_user_connections, @@global.max_user_connections"
+)
+_CIPHER: t.Final = "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
+# MariaDB's, in seconds; MySQL has none of them.
+_TRANSACTION_LIMITS: t.Final = (
+    "SHOW SESSION VARIABLES WHERE Variable_name IN ('idle_transaction_timeout',"
+    " 'idle_readonly_transaction_timeout', 'idle_write_transaction_timeout')"
+)
+
+Rows = list[tuple[t.Any, ...]]
+
+
+def server_view(
+    cursor: t.Any, limit: IdleLimit, flagged: bool, handshake_id: int | None
+) -> ServerView:
+    """Ask for everything that the user may know.
+
+    Without the PROCESS privilege the server lists the user's own sessions only;
+    ``Threads_connected`` always counts everybody's. ``max_connections`` is what users
+    have: the server keeps one more for an administrator.
+
+    :param limit: the session's own idle limit.
+    :param flagged: whether the driver said that it is interactive.
+    """
+    cursor.execute(_SERVER)
+    version, maximum, me, account = cursor.fetchone()
+    user = str(account).rpartition("@")[0]
+    status = {name: int(value) for name, value in _ask(cursor, _STATUS) or ()}
+    sessions = _sessions(cursor, int(me))
+    connected = status.pop("Threads_connected", None)
+    usual, interactive = next(iter(_ask(cursor, _IDLE) or ()), (None, None))
+    return ServerView(
+        product=product_of(str(version)),
+        idle_limit=limit,
+        max_connections=int(maximum),
+        connections=None if connected is None else max(connected - 1, 0),
+        session_ids=ids_of(sessions),
+        version=_numbers(str(version)),
+        reserved=0,
+        user=user,
+        limits=_user_limit(cursor, user, sessions),
+        sessions=sessions,
+        counters=status or None,
+        is_interactive=flagged or _looks_interactive(limit, usual, interactive),
+        usual_idle_seconds=None if usual is None else float(usual),
+        idle_in_transaction_limit=_transaction_limit(cursor),
+        is_encrypted=_is_encrypted(cursor, handshake_id, int(me)),
+        handshake_id=handshake_id,
+        session_id=int(me),
+    )
+
+
+def _ask(cursor: t.Any, statement: str) -> Rows | None:
+    """Return the rows, or None if the user may not ask or the server does not know."""
+    try:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+    except Exception:  # what else is known counts
+        return None
+
+
+def _sessions(cursor: t.Any, me: int) -> tuple[ListedSession, ...] | None:
+    rows = _ask(cursor, _SESSIONS)
+    if rows is None:
+        return None
+    return tuple(
+        ListedSession(
+            id=int(number),
+            user=user,
+            database=database,
+            state="idle" if command == "Sleep" else "running a query",
+            seconds=None if seconds is None else float(seconds),
+        )
+        for number, user, database, command, seconds in rows
+        if int(number) != me
+    )
+
+
+def _user_limit(
+    cursor: t.Any, user: str, sessions: tuple[ListedSession, ...] | None
+) -> tuple[ConnectionLimit, ...]:
+    rows = _ask(cursor, _USER_LIMIT)
+    if not rows or int(rows[0][0]) <= 0:  # 0 for none; MariaDB's -1 lets nobody in
+        return ()
+    limit, of_all = map(int, rows[0])
+    remedy = "the server's max_user_connections"
+    if limit != of_all:
+        remedy = "the account's limit (ALTER USER … WITH MAX_USER_CONNECTIONS …)"
+    used = None
+    if sessions is not None:
+        used = sum(each.user == user for each in sessions)
+    return (ConnectionLimit("user", user, limit, used, remedy),)
+
+
+def _looks_interactive(
+    limit: IdleLimit, usual: t.Any, interactive: t.Any
+) -> bool | None:
+    """Tell by the session's value; mysqlclient does not tell its flags."""
+    if usual is None:
+        return None
+    return limit.seconds == float(interactive) != float(usual)
+
+
+def _transaction_limit(cursor: t.Any) -> IdleLimit | None:
+    rows = _ask(cursor, _TRANSACTION_LIMITS)
+    if rows is None:
+        return None
+    limits = [(float(value), str(name)) for name, value in rows if float(value) > 0]
+    if not limits:
+        return IdleLimit(None, "no idle_transaction_timeout")
+    seconds, name = min(limits)
+    return IdleLimit(seconds, f"{name} {seconds:g} s")
+
+
+def _is_encrypted(cursor: t.Any, handshake_id: int | None, me: int) -> bool | None:
+    """Ask the server; unknown behind a pooler, whose session it would speak of."""
+    if handshake_id is None or not is_same_session(handshake_id, me):
+        return None
+    rows = _ask(cursor, _CIPHER)
+    return bool(rows[0][1]) if rows else None
+
+
+def product_of(version: str) -> str:
+    """Turn ``10.11.6-MariaDB-0+deb12u1`` or ``8.0.36`` into a name and a number."""
+    number = version.removeprefix("5.5.5-").partition("-")[0]
+    return f"{'MariaDB' if 'mariadb' in version.lower() else 'MySQL'} {number}"
+
+
+def _numbers(version: str) -> tuple[int, ...] | None:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version.removeprefix("5.5.5-"))
+    return tuple(map(int, found.groups())) if found else None

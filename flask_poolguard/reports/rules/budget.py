@@ -1,0 +1,130 @@
+"""Whether a server, user or database has room for what the workers may open."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+from collections.abc import Iterator
+
+from ..evidence import Evidence
+from ..model import Finding
+from .rooms import Counts, Room, rooms
+from .wording import key_of, workers
+
+# As many users are named at most.
+_MAX_USERS: t.Final = 3
+
+
+def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what allows fewer connections than the workers may open.
+
+    Behind a pooler the server's limits do not bound the workers' connections.
+    """
+    for room in rooms(evidence):
+        pools = Counter(_pools(evidence, room.counts))
+        others = room.others(not evidence.plan.is_none)
+        left = room.limit - (others or 0)
+        is_unlimited = any(limit is None for _, limit in pools)
+        total = sum(count * (limit or 0) for (_, limit), count in pools.items())
+        if not room.place.view.is_proxied and (is_unlimited or total > left):
+            yield _overbooked(evidence, room, pools, others, left)
+
+
+def find_full(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what has hardly any connection left."""
+    for room in rooms(evidence):
+        if room.is_nearly_full:
+            if room.ours is None:
+                ours = "how many of them this app's workers have is unknown"
+            else:
+                ours = f"{room.ours} of them by this app's workers on this host"
+            yield Finding(
+                "critical",
+                "full",
+                f"{room.name[0].upper()}{room.name[1:]} has {room.used} of"
+                f" {room.terms} connections in use,"
+                f" {ours}{_users(room)}",
+                "End the sessions that nobody needs, lower"
+                f" {key_of(room.guarded, 'pool_size')} and"
+                f" {key_of(room.guarded, 'max_overflow')}, or raise {room.remedy}.",
+                "Once the last one is taken, every new connection is refused, and the"
+                " requests that need one fail.",
+            )
+
+
+def _overbooked(
+    evidence: Evidence,
+    room: Room,
+    pools: Counter[tuple[str, int | None]],
+    others: int | None,
+    left: int,
+) -> Finding:
+    number = _number_of_workers(evidence)
+    is_unlimited = any(limit is None for _, limit in pools)
+    total = sum(count * (limit or 0) for (_, limit), count in pools.items())
+    terms = " + ".join(
+        f"{count} × {'unlimited' if limit is None else limit} ({bind})"
+        for (bind, limit), count in pools.items()
+    )
+    used = "" if not others else f", of which others use {others} now"
+    return Finding(
+        "critical" if room.is_nearly_full else "warning",
+        "budget",
+        f"{workers(number)} may open {'any number of' if is_unlimited else total}"
+        f" connections: {terms}; {room.name} allows {room.terms}{used}",
+        _how_to_fit(room, left, number),
+        "When the workers need them all, the server refuses connections, to this app"
+        " and to everybody else: requests wait for one of their own worker's, or fail.",
+    )
+
+
+def _how_to_fit(room: Room, left: int, number: int) -> str:
+    share = left // max(number, 1)
+    if share < 1:
+        return (
+            f"Start {max(left, 0)} workers at most, free connections that others use,"
+            f" or raise {room.remedy}: there is not one for each worker."
+        )
+    return (
+        f"Lower {key_of(room.guarded, 'pool_size')} or"
+        f" {key_of(room.guarded, 'max_overflow')} so that a worker's pools have {share}"
+        f" at most, start fewer workers, or raise {room.remedy}."
+    )
+
+
+def _number_of_workers(evidence: Evidence) -> int:
+    plan = evidence.plan
+    of_one_host = len(evidence.workers) if plan.workers is None else plan.workers
+    return of_one_host * plan.hosts
+
+
+def _pools(evidence: Evidence, counts: Counts) -> Iterator[tuple[str, int | None]]:
+    """Yield bind and limit of each pool that counts; None stands for no limit.
+
+    Pools of which the limit is unknown are left out.
+    """
+    plan = evidence.plan
+    if plan.workers is None:
+        for worker in evidence.workers:
+            for pool in worker.pools:
+                if counts(pool.bind, pool.url) and (pool.limit or pool.is_unlimited):
+                    yield from [(pool.bind, pool.limit)] * plan.hosts
+        return
+    for each in evidence.engines:
+        facts = each.ledger.facts
+        if facts.size is None or facts.max_overflow is None:
+            continue
+        if counts(each.bind, facts.url):
+            is_unlimited = facts.size == 0 or facts.max_overflow < 0
+            limit = None if is_unlimited else facts.size + facts.max_overflow
+            yield from [(each.bind, limit)] * _number_of_workers(evidence)
+
+
+def _users(room: Room) -> str:
+    """Return who has the most; nothing where the server does not show everybody."""
+    sessions = room.place.view.sessions or ()
+    if room.used is None or len(sessions) < room.used:
+        return ""
+    users = Counter(each.user or "unknown" for each in sessions)
+    most = ", ".join(f"{user} {count}" for user, count in users.most_common(_MAX_USERS))
+    return f" (by user, most first: {most})"

@@ -1,0 +1,151 @@
+"""What limits a number of connections: a server, a user, a database."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy.engine import make_url
+
+from ...databases import ConnectionLimit, ServerView
+from ...engines import Guarded
+from ...urls import server_key
+from ..evidence import Evidence, Place
+
+# From here on a server counts as full: what is left is gone with the next burst.
+NEARLY_FULL: t.Final = 0.9
+
+# Tells by bind and URL whether a pool's connections count.
+Counts = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What limits a number of connections.
+
+    :ivar name: of what has the limit, for a sentence.
+    :ivar limit: how many connections this app's user may have there.
+    :ivar terms: the limit in words.
+    :ivar used: by everybody, now; None is unknown.
+    :ivar ours: of these, in the pools of the live workers; None is unknown.
+    :ivar guarded: one of the binds that lead there.
+    """
+
+    name: str
+    limit: int
+    terms: str
+    used: int | None
+    ours: int | None
+    same_user: int | None
+    remedy: str
+    place: Place
+    guarded: Guarded
+    counts: Counts
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Tell whether hardly a connection is left."""
+        return self.used is not None and self.used >= self.limit * NEARLY_FULL
+
+    def others(self, is_planned: bool) -> int | None:
+        """Return how many connections others use now; None is unknown.
+
+        In a plan all of this user's count as the app's: there they may be those of
+        workers on other hosts.
+        """
+        own = self.same_user if is_planned else self.ours
+        if self.used is None or own is None:
+            return None
+        return max(self.used - own, 0)
+
+
+def rooms(evidence: Evidence) -> Iterator[Room]:
+    """Yield all that limits what this app's workers may open."""
+    for place in evidence.places():
+        if place.view.max_connections is not None:
+            yield _of_server(evidence, place, place.view.max_connections)
+        seen = set()
+        for guarded in place.binds:
+            view = evidence.view(guarded)
+            for limit in () if view is None else view.limits:
+                if limit.limit > 0 and (limit.scope, limit.name) not in seen:
+                    seen.add((limit.scope, limit.name))
+                    yield _of_limit(evidence, place, guarded, limit)
+
+
+def _of_server(evidence: Evidence, place: Place, maximum: int) -> Room:
+    view = place.view
+    usable, terms = maximum, str(maximum)
+    if view.reserved and view.reserved < maximum:
+        usable = maximum - view.reserved
+        terms = f"{usable} ({maximum} less {view.reserved} reserved)"
+    counts = _at(place)
+    return Room(
+        name=f"the server {place.name}",
+        limit=usable,
+        terms=terms,
+        used=view.connections,
+        ours=_ours(evidence, view, counts),
+        same_user=_same_user(view, lambda database: True),
+        remedy="the server's max_connections",
+        place=place,
+        guarded=place.binds[0],
+        counts=counts,
+    )
+
+
+def _of_limit(
+    evidence: Evidence, place: Place, guarded: Guarded, limit: ConnectionLimit
+) -> Room:
+    view = t.cast(ServerView, evidence.view(guarded))
+    is_of_user = limit.scope == "user"
+    at_place = _at(place)
+
+    def counts(bind: str, url: str) -> bool:
+        if not at_place(bind, url):
+            return False
+        parsed = make_url(url)
+        return limit.name == (parsed.username if is_of_user else parsed.database)
+
+    return Room(
+        name=f"{limit.scope} {limit.name} at {place.name}",
+        limit=limit.limit,
+        terms=str(limit.limit),
+        used=limit.used,
+        ours=_ours(evidence, view, counts),
+        same_user=_same_user(
+            view, lambda database: is_of_user or database == limit.name
+        ),
+        remedy=limit.remedy,
+        place=place,
+        guarded=guarded,
+        counts=counts,
+    )
+
+
+def _at(place: Place) -> Counts:
+    binds = {each.bind for each in place.binds}
+    if place.key is None:
+        return lambda bind, url: bind in binds
+    return lambda bind, url: server_key(url) == place.key
+
+
+def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
+    """Count the workers' sessions; unknown where the server knows none of them."""
+    pools = [each for each in evidence.pool_states() if counts(each.bind, each.url)]
+    ids = evidence.our_ids(pools)
+    if ids is None or view.session_ids is None:
+        return None
+    count = len(ids & view.session_ids)
+    return count if count or not ids else None
+
+
+def _same_user(
+    view: ServerView, is_counted: Callable[[str | None], bool]
+) -> int | None:
+    if view.sessions is None or view.user is None:
+        return None
+    return sum(
+        each.user == view.user and is_counted(each.database) for each in view.sessions
+    )

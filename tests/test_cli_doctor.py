@@ -1,0 +1,198 @@
+"""`flask pool doctor`, run beside the workers of a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from flask_poolguard.reports import Finding, Report
+from flask_poolguard.reports.diagnosis import is_critical, render_diagnosis
+from flask_poolguard.reports.text import Page
+from tests.conftest import Database, started
+from tests.support.desk import (
+    DeskServer,
+    Json,
+    codes,
+    environment,
+    finding,
+    run_pool,
+)
+from tests.support.reporting import sessions
+from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
+from tests.support.waiting import free_port
+
+MAXIMUM = 40
+LIMIT = {"FLASK_POOLGUARD_POOL_SIZE": "2", "FLASK_POOLGUARD_MAX_OVERFLOW": "2"}
+
+
+@pytest.fixture(scope="module", params=[MariaDBServer, PostgreSQLServer])
+def small_server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    """Run a server of each product that takes few connections."""
+    yield from started(lambda: request.param(max_connections=MAXIMUM))
+
+
+@pytest.fixture
+def url(small_server: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a fresh database on the small server."""
+    name = small_server.create_database()
+    yield small_server.url(database=name)
+    small_server.drop_database(name)
+
+
+def doctor(env: dict[str, str], *arguments: str, status: int = 0) -> Json:
+    """Return what `flask pool doctor --json` prints, after one look."""
+    text = run_pool(env, "doctor", "--json", *arguments, status=status)
+    diagnosis: Json = json.loads(text)
+    return diagnosis
+
+
+class TestBesideWorkers:
+    def test_it_finds_nothing_where_nothing_is_wrong(
+        self, tmp_path: Path, url: URL, small_server: DatabaseServer
+    ) -> None:
+        env = {**environment(url), **LIMIT}
+        with DeskServer(tmp_path, env, workers=2) as desk:
+            desk.wake()
+            diagnosis = doctor(env)
+            text = run_pool(env, "doctor")
+        # The oldest drivers that are supported have faults.
+        assert set(codes(diagnosis)) <= {"driver"}
+        assert diagnosis["looked_at"]["workers"] == 2
+        assert diagnosis["looked_at"]["servers"] == 1
+        assert diagnosis["counts"]["critical"] == 0
+        if not codes(diagnosis):
+            line = " ".join(text.split()).partition("No findings. Looked at ")[2]
+            assert line.startswith("2 workers, their 2 pools and settings, 1 server")
+            assert small_server.product in line
+
+    def test_it_finds_a_budget_that_is_exceeded_and_one_that_would_be(
+        self, tmp_path: Path, url: URL
+    ) -> None:
+        env = environment(url)
+        with DeskServer(tmp_path, env, workers=3) as desk:
+            desk.wake()
+            now = doctor(env, "--seconds", "0")
+            small = {**env, **LIMIT}
+            fits = doctor(small, "--seconds", "0", "--workers", "8")
+            planned = doctor(small, "--seconds", "0", "--workers", "8", "--hosts", "2")
+        assert "3 workers may open 45" in finding(now, "budget")["message"]
+        assert "budget" not in codes(fits)
+        assert "16 workers may open 64" in finding(planned, "budget")["message"]
+
+    def test_a_full_server_is_critical_and_names_what_is_ours(
+        self, tmp_path: Path, url: URL
+    ) -> None:
+        env = {**environment(url), **LIMIT}
+        with DeskServer(tmp_path, env, workers=2, threads=3) as desk:
+            desk.wake()
+            with sessions(url, 34):
+                held = desk.hold(1)
+                assert held
+                # One more for each worker that idles.
+                diagnosis = doctor(env, "--seconds", "0", status=1)
+                text = run_pool(env, "doctor", "--seconds", "0", status=1)
+            desk.let_go()
+        full = finding(diagnosis, "full")
+        assert full["level"] == "critical"
+        assert re.search(r"[23] of them by this app's workers", full["message"])
+        # Worst first, with all that an operator needs.
+        assert text.index("CRITICAL full") < text.index("so: ") < text.index("fix: ")
+        assert "findings.md#full" in text
+        # Nor is there room for what the workers may still open.
+        assert text.splitlines()[-1].startswith("2 critical")
+
+    def test_levels_below_the_one_asked_for_are_counted_but_not_shown(
+        self, tmp_path: Path, url: URL
+    ) -> None:
+        env = environment(url)
+        diagnosis = doctor(env, "--seconds", "0", "--level", "warning")
+        assert "no-workers" not in codes(diagnosis)
+        assert diagnosis["counts"]["info"] == 1
+        text = run_pool(env, "doctor", "--seconds", "0", "--level", "warning")
+        assert "could be better (1 not shown)" in text
+
+
+class TestServerGone:
+    def test_is_critical_and_said_in_time(
+        self, tmp_path: Path, served_database: Database
+    ) -> None:
+        env = environment(served_database.url.set(port=free_port()))
+        began = time.monotonic()
+        diagnosis = doctor(env, "--seconds", "30", status=1)
+        # There is nothing to watch; the bound is generous, the watch would be longer.
+        assert time.monotonic() - began < 25
+        assert codes(diagnosis)[0] == "server-unreachable"
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("--workers", "0"),
+            ("--hosts", "-1"),
+            ("--seconds", "61"),
+            ("--seconds", "nan"),
+            ("--level", "loud"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused(
+        self, sqlite_url: URL, arguments: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(AssertionError, match="Invalid value"):
+            run_pool(environment(sqlite_url), "doctor", *arguments)
+
+    def test_of_sqlite_need_no_server(self, sqlite_url: URL) -> None:
+        diagnosis = doctor(environment(sqlite_url), "--seconds", "60")
+        assert codes(diagnosis) == ["no-workers"]
+
+
+def report_of(*findings: Finding) -> Report:
+    """Return a report of nothing but findings."""
+    return Report(1, "2026-11-23T05:25:38+00:00", "shop", (), (), findings, "vm", ())
+
+
+def made(level: Any, code: str = "budget", message: str = "It is so.") -> Finding:
+    """Return a finding."""
+    return Finding(level, code, message, "Change it.", "It fails.")
+
+
+class TestText:
+    PAGE = Page(80, break_words=False)
+
+    def test_summary_counts_by_level(self) -> None:
+        report = report_of(
+            made("critical"), made("critical"), made("warning"), *[made("info")] * 3
+        )
+        text = render_diagnosis(report, "info", self.PAGE)
+        assert text.splitlines()[-1] == "2 critical, 1 warning, 3 could be better"
+        assert is_critical(report)
+
+    def test_summary_says_what_is_left_out(self) -> None:
+        report = report_of(made("warning"), made("info"))
+        text = render_diagnosis(report, "warning", self.PAGE)
+        assert "INFO" not in text
+        assert text.splitlines()[-1] == "1 warning, 1 could be better (1 not shown)"
+        assert not is_critical(report)
+
+    def test_each_finding_has_all_its_parts(self) -> None:
+        text = render_diagnosis(report_of(made("warning")), "info", self.PAGE)
+        assert (
+            "budget\n  It is so.\n  so: It fails.\n  fix: Change it.\n  see: " in text
+        )
+        assert "findings.md#budget" in text or "findings.html#budget" in text
+
+    def test_control_characters_of_strangers_do_nothing(self) -> None:
+        report = report_of(made("info", message="at \x1b[2J/path"))
+        assert "\x1b[2J" not in render_diagnosis(report, "info", self.PAGE)
+
+    def test_lines_fit_the_page(self) -> None:
+        report = report_of(made("critical", message="word " * 60))
+        lines = render_diagnosis(report, "info", self.PAGE).splitlines()
+        assert max(map(len, lines)) <= 80

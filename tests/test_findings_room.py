@@ -1,0 +1,271 @@
+"""What a report finds about the room that servers, users and databases have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import URL, create_engine
+
+from flask_poolguard.reports import Plan
+from tests.conftest import fresh_database, started
+from tests.support.reporting import MakeShop, found, sessions, shops, the_one
+from tests.support.servers import (
+    APP_PASSWORD,
+    DatabaseServer,
+    MariaDBServer,
+    PostgreSQLServer,
+)
+from tests.support.waiting import wait_until
+
+MAXIMUM = 20
+
+
+@pytest.fixture(scope="module")
+def small_mariadb() -> Iterator[DatabaseServer]:
+    """Run a MariaDB server that takes few connections."""
+    yield from started(lambda: MariaDBServer(max_connections=MAXIMUM))
+
+
+@pytest.fixture(scope="module")
+def small_postgresql() -> Iterator[DatabaseServer]:
+    """Run a PostgreSQL server that takes few connections, and reserves 3 of them."""
+    yield from started(lambda: PostgreSQLServer(max_connections=MAXIMUM))
+
+
+@pytest.fixture
+def my(small_mariadb: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a fresh database on the small MariaDB server."""
+    yield from fresh_database(small_mariadb)
+
+
+@pytest.fixture
+def pg(small_postgresql: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a fresh database on the small PostgreSQL server."""
+    yield from fresh_database(small_postgresql)
+
+
+@pytest.fixture
+def make_shop() -> Iterator[MakeShop]:
+    """Return a function that makes guarded apps."""
+    with shops() as make:
+        yield make
+
+
+@pytest.fixture
+def teller(small_mariadb: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a second account on the small MariaDB server."""
+    small_mariadb.execute("CREATE USER teller IDENTIFIED BY 'x'")
+    yield small_mariadb.url(user="teller", password="x")
+    wait_until(
+        lambda: not small_mariadb.session_ids(user="teller"), what="the teller's end"
+    )
+    small_mariadb.execute("DROP USER teller")
+
+
+class TestBudget:
+    def test_leaves_out_what_is_reserved_on_postgresql(
+        self, make_shop: MakeShop, pg: URL
+    ) -> None:
+        shop = make_shop(
+            {"POOLGUARD_POOL_SIZE": 18, "POOLGUARD_MAX_OVERFLOW": 0},
+            default=create_engine(pg),
+        )
+        shop.use()
+        finding = the_one(shop.report(), "budget")
+        assert "allows 17 (20 less 3 reserved)" in finding.message
+        assert finding.level == "warning"
+
+    def test_counts_no_reserve_for_a_superuser(
+        self, make_shop: MakeShop, pg: URL, small_postgresql: DatabaseServer
+    ) -> None:
+        small_postgresql.execute("ALTER ROLE app SUPERUSER")
+        try:
+            shop = make_shop(
+                {"POOLGUARD_POOL_SIZE": 18, "POOLGUARD_MAX_OVERFLOW": 0},
+                default=create_engine(pg),
+            )
+            shop.use()
+            assert not found(shop.report(), "budget")
+        finally:
+            small_postgresql.execute("ALTER ROLE app NOSUPERUSER")
+
+    def test_leaves_out_what_others_use_now(self, make_shop: MakeShop, my: URL) -> None:
+        shop = make_shop(default=create_engine(my))  # 15
+        shop.use()
+        with sessions(my, 5):
+            assert not found(shop.report(), "budget")
+        with sessions(my, 6):
+            finding = the_one(shop.report(), "budget")
+        assert finding.message.endswith("allows 20, of which others use 6 now")
+        assert "a worker's pools have 14 at most" in finding.fix
+
+    def test_is_critical_when_the_server_is_nearly_full(
+        self, make_shop: MakeShop, my: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(my))
+        shop.use()
+        with sessions(my, 17):
+            assert the_one(shop.report(), "budget").level == "critical"
+
+    def test_goes_by_the_limit_of_a_role(
+        self, make_shop: MakeShop, pg: URL, small_postgresql: DatabaseServer
+    ) -> None:
+        small_postgresql.execute("ALTER ROLE app CONNECTION LIMIT 12")
+        try:
+            shop = make_shop(default=create_engine(pg))
+            shop.use()
+            finding = the_one(shop.report(), "budget")
+        finally:
+            small_postgresql.execute("ALTER ROLE app CONNECTION LIMIT -1")
+        assert f"user app at 127.0.0.1:{pg.port} allows 12" in finding.message
+        assert 'ALTER ROLE "app" CONNECTION LIMIT' in finding.fix
+
+    def test_goes_by_the_limit_of_a_database(
+        self, make_shop: MakeShop, pg: URL, small_postgresql: DatabaseServer
+    ) -> None:
+        name = pg.database
+        small_postgresql.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 12")
+        other = pg.set(database=small_postgresql.create_database())
+        try:
+            # The second bind's database has no such limit.
+            shop = make_shop(
+                {"POOLGUARD_BINDS": {"b": {"pool_size": 1, "max_overflow": 0}}},
+                default=create_engine(pg),
+                b=create_engine(other),
+            )
+            shop.use()
+            shop.use("b")
+            finding = the_one(shop.report(), "budget")
+        finally:
+            small_postgresql.drop_database(str(other.database))
+        assert "open 15 connections: 1 × 15 (default); database" in finding.message
+        assert f"database {name} at 127.0.0.1:{pg.port} allows 12" in finding.message
+
+    def test_goes_by_the_limit_of_an_account_on_mariadb(
+        self,
+        make_shop: MakeShop,
+        my: URL,
+        small_mariadb: DatabaseServer,
+        teller: URL,
+    ) -> None:
+        small_mariadb.execute("ALTER USER app WITH MAX_USER_CONNECTIONS 12")
+        try:
+            with sessions(teller, 3):
+                shop = make_shop(default=create_engine(my))
+                shop.use()
+                finding = the_one(shop.report(), "budget")
+        finally:
+            small_mariadb.execute("ALTER USER app WITH MAX_USER_CONNECTIONS 0")
+        # Other users' sessions do not count.
+        assert finding.message.endswith(f"user app at 127.0.0.1:{my.port} allows 12")
+        assert "ALTER USER" in finding.fix
+
+    def test_goes_by_the_limit_of_all_users_on_mariadb(
+        self, make_shop: MakeShop, my: URL, small_mariadb: DatabaseServer
+    ) -> None:
+        # The server refuses to count users who connected while this was 0.
+        small_mariadb.restart(max_user_connections=12)
+        try:
+            shop = make_shop(default=create_engine(my))
+            shop.use()
+            finding = the_one(shop.report(), "budget")
+        finally:
+            small_mariadb.restart(max_user_connections=0)
+        assert "allows 12" in finding.message
+        assert "the server's max_user_connections" in finding.fix
+
+    def test_of_a_plan_counts_its_workers_and_hosts(
+        self, make_shop: MakeShop, my: URL
+    ) -> None:
+        engine = create_engine(my)
+        shop = make_shop(
+            {"POOLGUARD_POOL_SIZE": 2, "POOLGUARD_MAX_OVERFLOW": 1}, default=engine
+        )
+        fits = shop.diagnose(Plan(workers=3, hosts=2))
+        assert not found(fits, "budget")
+        finding = the_one(shop.diagnose(Plan(workers=7)), "budget")
+        assert finding.message.startswith("7 workers may open 21 connections: 7 × 3")
+        finding = the_one(shop.diagnose(Plan(workers=4, hosts=2)), "budget")
+        assert finding.message.startswith("8 workers may open 24 connections: 8 × 3")
+        assert "2 at most" in finding.fix
+
+    def test_of_a_plan_takes_this_users_sessions_for_the_apps(
+        self, make_shop: MakeShop, my: URL, teller: URL
+    ) -> None:
+        shop = make_shop(
+            {"POOLGUARD_POOL_SIZE": 2, "POOLGUARD_MAX_OVERFLOW": 0},
+            default=create_engine(my),
+        )
+        plan = Plan(workers=9)
+        with sessions(my, 5):
+            assert not found(shop.diagnose(plan), "budget")
+        with sessions(teller, 5):
+            finding = the_one(shop.diagnose(plan), "budget")
+        assert "of which others use 5 now" in finding.message
+
+    def test_of_more_hosts_multiplies_the_workers_that_are_found(
+        self, make_shop: MakeShop, my: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(my))
+        shop.use()
+        finding = the_one(shop.diagnose(Plan(hosts=2)), "budget")
+        assert finding.message.startswith("2 workers may open 30 connections: 2 × 15")
+
+    def test_without_room_for_one_each_asks_for_fewer_workers(
+        self, make_shop: MakeShop, my: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(my))
+        finding = the_one(shop.diagnose(Plan(workers=21)), "budget")
+        assert finding.fix.startswith("Start 20 workers at most")
+
+
+class TestFull:
+    @pytest.mark.parametrize(("name", "count"), [("my", 18), ("pg", 16)])
+    def test_begins_at_nine_tenths(
+        self,
+        make_shop: MakeShop,
+        request: pytest.FixtureRequest,
+        name: str,
+        count: int,
+    ) -> None:
+        url: URL = request.getfixturevalue(name)
+        shop = make_shop({"POOLGUARD_POOL_SIZE": 2}, default=create_engine(url))
+        shop.use()
+        with sessions(url, count - 2):
+            assert not found(shop.report(), "full")
+        with sessions(url, count - 1):
+            finding = the_one(shop.report(), "full")
+        assert finding.level == "critical"
+        assert finding.message.startswith(f"The server 127.0.0.1:{url.port} has")
+        assert f"has {count} of " in finding.message
+        assert "1 of them by this app's workers on this host" in finding.message
+
+    def test_names_who_has_most_where_all_are_shown(
+        self, make_shop: MakeShop, pg: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(pg))
+        with sessions(pg, 16):
+            finding = the_one(shop.report(), "full")
+        assert finding.message.endswith("(by user, most first: app 16)")
+
+    def test_names_nobody_where_others_are_hidden(
+        self, make_shop: MakeShop, my: URL, teller: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(my))
+        with sessions(teller, 17), sessions(my, 1):
+            finding = the_one(shop.report(), "full")
+        assert "by user" not in finding.message
+
+    @pytest.mark.parametrize("name", ["my", "pg"])
+    def test_is_what_a_refusal_says(
+        self, make_shop: MakeShop, request: pytest.FixtureRequest, name: str
+    ) -> None:
+        url: URL = request.getfixturevalue(name)
+        shop = make_shop(default=create_engine(url))
+        with sessions(url, 17 if name == "pg" else MAXIMUM):
+            report = shop.report()
+        finding = the_one(report, "full")
+        assert "refuses connections" in finding.message
+        assert APP_PASSWORD not in finding.message
+        assert not found(report, "server-unreachable")
