@@ -25,6 +25,7 @@ from tests.support.desk import DeskServer, Json, environment
 from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
+from tests.test_cli_status_output import on_terminal
 
 MARK = "of the tests"
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
@@ -351,6 +352,15 @@ class TestTop:
         assert [json.loads(line)["pools"][0]["pid"] for line in lines] == [pid, pid]
         names = "schema_version taken_at app seconds pools holders"
         assert " ".join(json.loads(lines[0])) == names
+
+    def test_clears_a_terminal_until_it_is_interrupted(self, mariadb_url: URL) -> None:
+        env = environment(mariadb_url)
+        text, code = on_terminal(
+            env, "--interval=0.1", until="rates of the last", command="top"
+        )
+        assert code == 0
+        assert text.count("\x1b[2J") >= 2
+        assert "Traceback" not in text
 
     def test_says_that_nobody_lives(self, mariadb_url: URL) -> None:
         text = desk.run_pool(environment(mariadb_url), "top", "--count=1")

@@ -237,7 +237,7 @@ class TestOrphans:
             monkeypatch.setattr(seconds, 0.0)
             (finding,) = found(report_of(shop), "orphan")
         assert finding.level == "warning"
-        assert f"transactions of pid {dead_pid}" in finding.message
+        assert f"keeps transactions open for pid {dead_pid} " in finding.message
         assert f"session {number} for " in finding.message
         assert f"SELECT pg_terminate_backend({number})" in finding.fix
 
