@@ -194,6 +194,23 @@ class TestStatusWithServer:
         assert "idle in transaction for " in " ".join(text.split())
 
 
+class TestLabels:
+    def test_are_the_workers_own_though_the_app_connected_before_the_fork(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        env = environment(postgresql_url, QUERY_AT_START="1")
+        with DeskServer(tmp_path, env, workers=2, preload=True) as server:
+            server.wake()
+            report = desk.status(env, "--server")
+            workers = server.worker_pids()
+        labels = {
+            each["label"].rpartition(":")[2]: each["pid"]
+            for each in sessions(report)
+            if each["owner"] == "worker" and each["pid"] in workers
+        }
+        assert labels == {str(pid): pid for pid in workers}
+
+
 class TestStatements:
     def test_are_shown_with_sql_only(
         self, tmp_path: Path, served_database: Database
