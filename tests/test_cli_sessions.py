@@ -25,6 +25,7 @@ from tests.support.desk import DeskServer, Json, environment
 from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
+from tests.test_cli_status_output import on_terminal
 
 MARK = "of the tests"
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
@@ -193,6 +194,23 @@ class TestStatusWithServer:
         assert "idle in transaction for " in " ".join(text.split())
 
 
+class TestLabels:
+    def test_are_the_workers_own_though_the_app_connected_before_the_fork(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        env = environment(postgresql_url, QUERY_AT_START="1")
+        with DeskServer(tmp_path, env, workers=2, preload=True) as server:
+            server.wake()
+            report = desk.status(env, "--server")
+            workers = server.worker_pids()
+        labels = {
+            each["label"].rpartition(":")[2]: each["pid"]
+            for each in sessions(report)
+            if each["owner"] == "worker" and each["pid"] in workers
+        }
+        assert labels == {str(pid): pid for pid in workers}
+
+
 class TestStatements:
     def test_are_shown_with_sql_only(
         self, tmp_path: Path, served_database: Database
@@ -351,6 +369,15 @@ class TestTop:
         assert [json.loads(line)["pools"][0]["pid"] for line in lines] == [pid, pid]
         names = "schema_version taken_at app seconds pools holders"
         assert " ".join(json.loads(lines[0])) == names
+
+    def test_clears_a_terminal_until_it_is_interrupted(self, mariadb_url: URL) -> None:
+        env = environment(mariadb_url)
+        text, code = on_terminal(
+            env, "--interval=0.1", until="rates of the last", command="top"
+        )
+        assert code == 0
+        assert text.count("\x1b[2J") >= 2
+        assert "Traceback" not in text
 
     def test_says_that_nobody_lives(self, mariadb_url: URL) -> None:
         text = desk.run_pool(environment(mariadb_url), "top", "--count=1")

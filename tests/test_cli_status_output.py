@@ -170,17 +170,22 @@ def watching(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[
 
 
 def on_terminal(
-    env: dict[str, str], *arguments: str, until: str = "", times: int = 1
+    env: dict[str, str],
+    *arguments: str,
+    until: str = "",
+    times: int = 1,
+    command: str = "status",
 ) -> tuple[str, int]:
     """Run the command on a terminal of 80 columns; return its text and exit code.
 
     :param until: send Ctrl-C when this was seen.
     :param times: so many times.
+    :param command: of `flask pool`.
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(
-        [*desk.STATUS, *arguments],
+        [*desk.POOL, command, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "TERM": "xterm", **env},
         stdin=theirs,

@@ -40,14 +40,14 @@ def find_orphans(evidence: Evidence) -> list[Finding]:
         )
         for (pid,), group in orphans.items():
             is_busy = any(each.state == "active" for each in group)
-            what = "statements" if is_busy else "transactions"
+            does = "runs statements" if is_busy else "keeps transactions open"
             ends = (guarded.ledger.database.kill_statement(each.id) for each in group)
             findings.append(
                 Finding(
                     "warning",
                     "orphan",
-                    f"The server of bind {guarded.bind!r} still has {what} of pid {pid}"
-                    f" of this host, which is gone: {_list(group)}",
+                    f"The server of bind {guarded.bind!r} still {does} for pid {pid} of"
+                    f" this host, which is gone: {_list(group)}",
                     "End it with "
                     + "; ".join(filter(None, ends))
                     + " unless a container that shares this host's name has that pid.",
