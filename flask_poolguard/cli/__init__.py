@@ -9,7 +9,7 @@ import click
 
 # In the order in which they are needed at night. Each is the module of that name here,
 # and the command in it.
-COMMANDS: t.Final = ("status",)
+COMMANDS: t.Final = ("status", "tune")
 
 
 class _Group(click.Group):

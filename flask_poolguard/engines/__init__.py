@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .finding import Found, find, plain
-from .guarding import Guarded, guard
+from .guarding import Guarded, guard, resize
 
-__all__ = ["Found", "Guarded", "find", "guard", "plain"]
+__all__ = ["Found", "Guarded", "find", "guard", "plain", "resize"]
