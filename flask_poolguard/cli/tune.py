@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -16,29 +15,23 @@ from flask import current_app
 from flask.cli import ScriptInfo, with_appcontext
 
 from ..engines import Guarded
-from ..reports import servers
-from ..reports.text import Page
 from ..tune import experiment, text
-from ..tune.budget import DEFAULT_LARGEST, budget, sizes_up_to, used
+from ..tune.budget import DEFAULT_LARGEST
 from ..tune.choice import FEWEST_SIZES
-from ..tune.crew import TuneError
+from ..tune.errors import TuneError
 from ..tune.outcome import Outcome, Plan, Step, summarise, to_dict
 from ..tune.page import PageFile
+from ..tune.planning import make_plan
 from ..tune.plot import characters_for
 from ..tune.processor import cores
 from ..tune.work import Kind, Work, parse
-from ..urls import public_url, without_secrets
+from ..urls import without_secrets
 from . import current
 from .output import Seconds, echo, echo_json, json_option, page
 
 _MOST_PROCESSES: t.Final = 64
 _MOST_THREADS: t.Final = 1000
 _MOST_BY_DEFAULT: t.Final = 4
-# A request that has its connection for half of its time keeps a pool full with twice
-# as many threads as connections.
-_THREADS_PER_CONNECTION: t.Final = 2
-_FEWEST_THREADS: t.Final = 8
-
 _EPILOG: t.Final = """
 \b
 Examples:
@@ -169,7 +162,8 @@ def command(
         if html_file is not None:
             file = PageFile(html_file, replace=force)
         engines = current.state().engines
-        plan = _plan(
+        plan = make_plan(
+            current_app.name,
             engines,
             urls or queries,
             bind,
@@ -180,18 +174,26 @@ def command(
             rounds=rounds,
         )
         if not current_app.debug and not is_meant:
-            raise TuneError(text.warning(plan, page()))
+            raise TuneError(text.warning(plan))
         outcome, signum = _run(plan, import_path, _cleaner(engines))
         if file is not None and outcome.choice is not None:
             file.write(outcome, outcome.choice)
     except TuneError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(_wrapped(str(error))) from error
     if as_json:
         echo_json(to_dict(outcome))
     else:
         echo(text.render(outcome, page(), characters_for(sys.stdout.encoding)))
     if signum:
         click.get_current_context().exit(128 + signum)
+
+
+def _wrapped(message: str) -> str:
+    """Return an error's lines, none longer than the page; "Error: " comes before."""
+    first, *rest = message.splitlines()
+    lines = page().wrap(first, "Error: ", "  ")
+    lines += [line for each in rest for line in page().wrap(each.strip(), "  ", "  ")]
+    return "\n".join(lines).removeprefix("Error: ")
 
 
 def _import_path() -> str | None:
@@ -207,69 +209,6 @@ def _import_path() -> str | None:
             " flask --app MODULE pool tune instead."
         )
     return f"{module}:{name}"
-
-
-def _plan(
-    engines: Sequence[Guarded],
-    works: tuple[Work, ...],
-    bind: str,
-    *,
-    processes: int,
-    threads: int | None,
-    max_size: int | None,
-    seconds: float,
-    rounds: int,
-) -> Plan:
-    """Decide on the sizes, within what the servers have free.
-
-    :raises TuneError: they have too little, or do not say.
-    """
-    binds = used(engines, bind, by_requests=works[0].kind == "url")
-    answers = servers.finish(servers.begin(binds), binds)
-    allowed = budget(binds, answers, processes)
-    limit = allowed.why
-    if allowed.largest is None:
-        if max_size is None:
-            raise TuneError(
-                f"Of the server, {limit}: give the largest pool that each of"
-                f" {processes} processes may have, with --max-size."
-            )
-        largest = max_size
-        limit = "--max-size"
-    elif max_size is not None and max_size > allowed.largest:
-        raise TuneError(
-            f"--max-size {max_size} is too large: {limit}. Use fewer --processes, or"
-            " free some connections."
-        )
-    else:
-        wanted = max_size or DEFAULT_LARGEST
-        largest = min(wanted, allowed.largest)
-        if largest == wanted:
-            limit = "--max-size" if max_size else "without --max-size"
-    if threads is not None and threads < largest:
-        largest, limit = threads, f"{threads} threads use no more"
-    if largest < FEWEST_SIZES:
-        raise TuneError(
-            f"No pool larger than {largest} can be measured ({limit}), and a curve"
-            f" takes {FEWEST_SIZES} sizes. Use fewer --processes, more --threads, or"
-            " free some connections."
-        )
-    first = binds[0]
-    view = answers[bind].view
-    return Plan(
-        app=current_app.name,
-        bind=bind,
-        url=public_url(first.engine.url),
-        server=None if view is None else view.product,
-        works=works,
-        processes=processes,
-        threads=threads or max(_THREADS_PER_CONNECTION * largest, _FEWEST_THREADS),
-        cores=os.cpu_count() or 1,
-        sizes=tuple(sizes_up_to(largest)),
-        rounds=rounds,
-        seconds=seconds,
-        limit=limit,
-    )
 
 
 def _cleaner(engines: Sequence[Guarded]) -> Callable[[str], str]:
@@ -290,12 +229,13 @@ def _run(
     """
     steps: list[Step] = []
     signum = 0
-    click.echo(text.announce(plan, Page(80, break_words=False)), err=True)
     with _ended_by_sigterm():
         try:
-            with contextlib.closing(
-                experiment.run(plan, import_path, sys.path, clean)
-            ) as found:
+            with experiment.started(plan, import_path, sys.path, clean) as (
+                plan,
+                found,
+            ):
+                click.echo(text.announce(plan, page()), err=True)
                 for step in _shown(found, plan):
                     steps.append(step)
         except _Terminated:

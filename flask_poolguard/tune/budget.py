@@ -11,7 +11,7 @@ from ..engines import Guarded
 from ..pool import GuardedPool
 from ..reports.servers import Answer
 from ..urls import ServerKey, server_key
-from .crew import TuneError
+from .errors import TuneError
 
 # Of the connections that are free; the other half is for whoever needs one meanwhile.
 SHARE: t.Final = 0.5

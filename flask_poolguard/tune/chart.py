@@ -11,10 +11,10 @@ from markupsafe import Markup
 from .axes import number, place_of, size_at, ticks
 
 _WIDTH: t.Final = 760
-_HEIGHT: t.Final = 330
+_HEIGHT: t.Final = 344
 _LEFT: t.Final = 68
 _RIGHT: t.Final = 20
-_TOP: t.Final = 34
+_TOP: t.Final = 48
 _BOTTOM: t.Final = 52
 _STEPS: t.Final = 160
 # Room for the digits of a label on the axis of sizes.
@@ -164,7 +164,7 @@ class _Frame:
             top=_TOP,
             bottom=bottom,
             text=x - 10 if is_right else x + 10,
-            y=_TOP - 6,
+            y=_TOP - 8,
             anchor="end" if is_right else "start",
             size=chosen.size,
         )

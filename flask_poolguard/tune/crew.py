@@ -14,6 +14,8 @@ import time
 import typing as t
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from .errors import TuneError
+
 # The import of a large app takes its time, with several processes on few cores more.
 _START_SECONDS: t.Final = 120.0
 # How long an orderly end may take before it is made short.
@@ -21,10 +23,6 @@ _END_SECONDS: t.Final = 5.0
 _TAIL_LINES: t.Final = 15
 
 Answer = Mapping[str, t.Any]
-
-
-class TuneError(Exception):
-    """The run cannot go on; the message says why and what to do."""
 
 
 class Crew:

@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from ..engines import Guarded
 from ..urls import without_secrets
+from .errors import WorkFailed
 from .work import Work
 
 if t.TYPE_CHECKING:
@@ -28,13 +29,6 @@ _READ_ONLY: t.Final = {
     "sqlite": "PRAGMA query_only = ON",
 }
 _USER_AGENT: t.Final = "flask-pool-tune"
-
-
-class WorkFailed(Exception):
-    """A piece of work failed in a way that makes measuring it senseless.
-
-    The message is one line and tells no secret.
-    """
 
 
 # Does the work once; returns the HTTP status, 0 for a query.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import random
 import statistics
 import time
 import typing as t
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .crew import Answer, Crew
 from .load import DRAIN_SECONDS
@@ -19,16 +21,14 @@ _LEAD_SECONDS: t.Final = 0.05
 _PREPARE_SECONDS: t.Final = 120.0
 
 
-def run(
+@contextlib.contextmanager
+def started(
     plan: Plan,
     import_path: str | None,
     search_path: Sequence[str],
     clean: Callable[[str], str],
-) -> Generator[Step]:
-    """Measure each size once per round.
-
-    In each round the order is another one, so that whatever changes with time (a cache
-    that fills, a neighbour that wakes up) meets all sizes alike.
+) -> Iterator[tuple[Plan, Iterator[Step]]]:
+    """Start the processes, and give the plan, with what they found, and its steps.
 
     :param import_path: what Flask's ``--app`` was.
     :param search_path: where modules are looked for.
@@ -47,22 +47,32 @@ def run(
         ],
     }
     with Crew(plan.processes, order, clean) as crew:
-        crew.ask(_PREPARE_SECONDS, "rehearse")
-        for _ in range(plan.rounds):
-            sizes = list(plan.sizes)
-            random.shuffle(sizes)
-            for size in sizes:
-                yield _measure(crew, plan, size)
+        answers = crew.ask(_PREPARE_SECONDS, "rehearse")
+        plan = dataclasses.replace(plan, alone_seconds=_mean(answers, "seconds"))
+        yield plan, _steps(crew, plan)
+
+
+def _steps(crew: Crew, plan: Plan) -> Iterator[Step]:
+    """Measure each size once per round.
+
+    In each round the order is another one, so that whatever changes with time (a cache
+    that fills, a neighbour that wakes up) meets all sizes alike.
+    """
+    for _ in range(plan.rounds):
+        sizes = list(plan.sizes)
+        random.shuffle(sizes)
+        for size in sizes:
+            yield _measure(crew, plan, size)
 
 
 def _measure(crew: Crew, plan: Plan, size: int) -> Step:
     crew.ask(_PREPARE_SECONDS, "fill", size=size)
-    lasts = plan.warm_seconds + plan.seconds
+    warm = plan.warm_seconds(size)
     answers = crew.ask(
-        lasts + DRAIN_SECONDS + 10,
+        warm + plan.seconds + DRAIN_SECONDS + 10,
         "measure",
         begin=time.monotonic() + _LEAD_SECONDS,
-        warm=plan.warm_seconds,
+        warm=warm,
         seconds=plan.seconds,
     )
     return _together(size, answers, plan.seconds)

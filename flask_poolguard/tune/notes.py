@@ -62,12 +62,14 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
     full = [s for s in outcome.sizes if (s.machine_share or 0) >= _FULL_MACHINE]
     if full:
         most = max(full, key=lambda each: each.machine_share or 0)
+        own = most.process_cores * plan.processes / plan.cores
         yield Note(
             "machine",
-            f"This machine's processors were the limit: {_sizes(full)} used"
-            f" {most.machine_share:.0%} of its {plan.cores} cores. The curve is flat"
-            " for that reason, and the size is a lower bound. Run this from a machine"
-            " that has more cores, or on which the database does not run.",
+            f"This machine's processors were the limit: {_sizes(full, 'with')}"
+            f" {most.machine_share:.0%} of its {plan.cores} cores were in use,"
+            f" {own:.0%} by the processes of this load. The curve is flat for that"
+            " reason, and the size is a lower bound. Run this from a machine that has"
+            " more cores, and on which neither the database nor anything else runs.",
         )
         return
     full = [s for s in outcome.sizes if s.process_cores >= _FULL_CORE]
@@ -98,7 +100,7 @@ def _too_short(outcome: Outcome) -> Iterator[Note]:
         each
         for each in outcome.sizes
         if each.p95_seconds is None
-        or each.p95_seconds > plan.warm_seconds + plan.seconds / 2
+        or each.p95_seconds > plan.warm_seconds(each.size) + plan.seconds / 2
     ]
     if slow:
         yield Note(

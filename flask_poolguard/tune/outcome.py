@@ -15,6 +15,10 @@ from .work import Kind, Work
 
 SCHEMA_VERSION: t.Final = 1
 
+_LONGEST_WARM: t.Final = 10.0
+# Seconds for making the connections of a step.
+_BETWEEN: t.Final = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -43,6 +47,8 @@ class Plan:
 
     :ivar server: what the database says that it is; None is unknown.
     :ivar limit: why no larger size is measured.
+    :ivar alone_seconds: how long the work takes without any load; 0 if that is not
+        known yet.
     """
 
     app: str
@@ -57,6 +63,7 @@ class Plan:
     rounds: int
     seconds: float
     limit: str
+    alone_seconds: float = 0.0
 
     @property
     def kind(self) -> Kind:
@@ -68,20 +75,29 @@ class Plan:
         """What is counted."""
         return "requests" if self.kind == "url" else "transactions"
 
-    @property
-    def warm_seconds(self) -> float:
-        """How long each step runs before it counts."""
-        return min(max(self.seconds / 4, 0.25), 5.0)
+    def queue_seconds(self, size: int) -> float:
+        """Return how long it takes until all threads have had their turn once.
+
+        As long a queue, at the most, forms when a step begins, and is worked off when
+        it ends.
+        """
+        return self.threads / size * self.alone_seconds
+
+    def warm_seconds(self, size: int) -> float:
+        """Return how long a step of this size runs before it counts.
+
+        Until the queue is as long as it will be, and a while for all that gets faster
+        with use.
+        """
+        return min(max(self.seconds / 4, 0.25, self.queue_seconds(size)), _LONGEST_WARM)
 
     @property
     def total_seconds(self) -> float:
-        """About how long the whole run takes.
-
-        A third of a second for making the connections of each step and ending the
-        last requests of the one before, and two for starting.
-        """
-        steps = len(self.sizes) * self.rounds
-        return 2 + steps * (self.warm_seconds + self.seconds + 0.35)
+        """About how long the whole run takes."""
+        return self.rounds * sum(
+            self.warm_seconds(size) + self.seconds + self.queue_seconds(size) + _BETWEEN
+            for size in self.sizes
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from . import text
 from .axes import latency, number
 from .chart import Chosen, Dot, Line, chart
 from .choice import Choice
-from .crew import TuneError
+from .errors import TuneError
 from .notes import notes
 from .outcome import Outcome, Size
 from .style import STYLE
@@ -40,7 +40,7 @@ _PAGE: t.Final = Markup("""\
 {throughput}
 <p class="key"><span class="rate">●</span> mean of all rounds, with the lowest and the
 highest <span class="law">┄</span> the universal scalability law
-<span class="chosen">┃</span> enough, with its 95&nbsp;% range</p>
+<span class="chosen">┃</span> enough, with its 95% range</p>
 </section>
 <section>
 <h2>Latency</h2>

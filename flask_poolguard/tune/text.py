@@ -39,19 +39,19 @@ def announce(plan: Plan, page: Page) -> str:
     return "\n".join(page.wrap(text))
 
 
-def warning(plan: Plan, page: Page) -> str:
+def warning(plan: Plan) -> str:
     """Return what would happen to a database that is not there for tests."""
     works = "; ".join(str(work) for work in plan.works)
     most = max(plan.sizes) * plan.processes
-    text = (
+    return (
         f"The app {plan.app!r} is not in debug mode, so {plan.url} may be a database"
         f" that others work with. {_count(plan.processes, 'process')} of"
-        f" {_count(plan.threads, 'thread')} would run as fast as they can, for about"
-        f" {duration(plan.total_seconds)}, over up to {_count(most, 'connection')}:"
-        f" {works}. Whoever else uses the database would notice. If that is meant, add"
+        f" {_count(plan.threads, 'thread')} would run as fast as they can, for"
+        f" {duration(plan.total_seconds)} or longer, over up to"
+        f" {_count(most, 'connection')}: {works}. Whoever else uses the"
+        " database would notice. If that is meant, add"
         " --yes-load-this-database; else run it on a copy, with flask --debug."
     )
-    return "\n".join(page.wrap(text))
 
 
 def _headline(plan: Plan, page: Page) -> list[str]:
@@ -166,8 +166,8 @@ def _range(choice: Choice) -> str:
     if choice.low is None or choice.high is None:
         return ""
     if choice.low == choice.high:
-        return f" (95 % range: {choice.low})"
-    return f" (95 % range: {choice.low} to {choice.high})"
+        return f" (95% range: {choice.low})"
+    return f" (95% range: {choice.low} to {choice.high})"
 
 
 def _notes(outcome: Outcome, page: Page) -> list[str]:

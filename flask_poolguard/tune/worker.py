@@ -24,7 +24,8 @@ from flask.cli import ScriptInfo
 from ..engines import Guarded, resize
 from ..pool import GuardedPool
 from ..tracking.books import hide_process
-from .doing import Deed, WorkFailed, keep_errors, only_read, prepare
+from .doing import Deed, keep_errors, only_read, prepare
+from .errors import WorkFailed
 from .load import Load
 from .work import Work
 
@@ -94,18 +95,26 @@ class Worker:
     def rehearse(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
         """Do each work twice, and see what it takes; the first time fills caches.
 
+        :returns: the ``seconds`` of one, on average.
+
         :raises WorkFailed: it takes two connections at once, or none at all.
         """
         for each in self._engines:
             if isinstance(each.engine.pool, GuardedPool):
                 resize(each, self._largest)
         usage = self._tuned.ledger.usage
-        before = 0
+        answers: list[str] = []
+        before, seconds = 0, 0.0
         for again in (False, True):
             before = sum(usage.demand)
             for work, (do, describe) in self._deeds:
-                _do(do, describe)
-                if again and usage.nesting > 1:
+                began_at = time.monotonic()
+                status = _do(do, describe)
+                if not again:
+                    continue
+                seconds += (time.monotonic() - began_at) * work.weight
+                answers += [f"{work} answered {status}"] if status else []
+                if usage.nesting > 1:
                     raise WorkFailed(
                         f"{work} has {usage.nesting} connections of bind"
                         f" {self._tuned.bind!r} at once: with small pools its requests"
@@ -114,11 +123,12 @@ class Worker:
                     )
         if sum(usage.demand) == before:
             raise WorkFailed(
-                f"Nothing of it takes a connection of bind {self._tuned.bind!r}, so no"
-                " size of that pool can make a difference. (A view whose answer is in"
-                " a cache takes none.) Choose another --url, or another --bind."
+                f"Nothing of this takes a connection of bind {self._tuned.bind!r}, so"
+                " no size of that pool can make a difference:"
+                f" {', '.join(answers)}. (A view whose answer is in a cache takes"
+                " none.) Choose another --url, or another --bind."
             )
-        return {}
+        return {"seconds": seconds / sum(work.weight for work, _ in self._deeds)}
 
     def fill(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
         """Make a pool of the size to be measured, with all its connections."""
@@ -190,7 +200,7 @@ def main() -> None:
 
     def start() -> dict[str, t.Any]:
         made.append(Worker(first, orders))
-        return {"pid": os.getpid(), "at": time.monotonic()}
+        return {}
 
     try:
         if not answer(start):
@@ -211,9 +221,9 @@ def _load_app(order: dict[str, t.Any]) -> Flask:
     return info.load_app()
 
 
-def _do(do: Deed, describe: Callable[[BaseException], str]) -> None:
+def _do(do: Deed, describe: Callable[[BaseException], str]) -> int:
     try:
-        do()
+        return do()
     except WorkFailed:
         raise
     except Exception as error:
