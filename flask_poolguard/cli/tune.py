@@ -253,7 +253,7 @@ def _shown(found: Iterator[Step], plan: Plan) -> Iterator[Step]:
         return
     steps = len(plan.sizes) * plan.rounds
     with click.progressbar(
-        found, length=steps, label="Measuring", file=sys.stderr
+        found, length=steps, label="Measuring", show_pos=True, file=sys.stderr
     ) as bar:
         yield from bar
 

@@ -87,8 +87,10 @@ class PageFile:
         if not replace and os.path.lexists(path):
             raise self._is_there()
         folder = os.path.dirname(os.path.abspath(path))
+        # Now, and not after all has been measured.
+        if not os.path.isdir(folder):
+            raise TuneError(f"{path} cannot be written: there is no folder {folder}.")
         if not os.access(folder, os.W_OK | os.X_OK):
-            # Not after all has been measured.
             raise TuneError(f"{path} cannot be written: no permission in {folder}.")
 
     def write(self, outcome: Outcome, choice: Choice) -> None:
@@ -126,7 +128,7 @@ class PageFile:
 def render(outcome: Outcome, choice: Choice) -> str:
     """Return the page of an outcome, and of the choice in it."""
     plan = outcome.plan
-    return _PAGE.format(
+    page = _PAGE.format(
         title=f"Pool size of {plan.app}",
         style=Markup(STYLE),  # noqa: S704 (ours)
         when=f"Measured by flask pool tune, {outcome.taken_at}",
@@ -137,6 +139,7 @@ def render(outcome: Outcome, choice: Choice) -> str:
         table=_table(outcome),
         run=_run(outcome),
     )
+    return str(page)
 
 
 def _result(outcome: Outcome, choice: Choice) -> Markup:

@@ -151,12 +151,15 @@ def setting(plan: Plan, choice: Choice) -> str:
 def in_words(outcome: Outcome, choice: Choice) -> str:
     """Return what the law's parameters say."""
     law, plan = choice.law, outcome.plan
+    begin = "The law" if choice.by_law else "The law, which fits only roughly here"
     text = (
-        f"The law: one connection alone does {number(law.rate)} {plan.unit}/s"
+        f"{begin}: one connection alone does {number(law.rate)} {plan.unit}/s"
         f" (λ); {law.contention:.1%} of the work waits for its turn (σ, contention);"
         f" each pair of connections costs {law.coherency:.2%} (κ, coherency)"
     )
     best = law.best
+    if not choice.by_law:
+        return f"{text}."
     if best is None or best > outcome.largest * plan.processes:
         return f"{text}, which sets no peak within what was measured."
     return f"{text}, so that more than {number(best)} connections do less."
