@@ -44,6 +44,12 @@ class TestSize:
         assert not choice.by_law
         assert choice.law_error > TOLERANCE
 
+    def test_goes_by_the_law_where_only_chance_speaks_against_it(self) -> None:
+        rounds = rounds_of(Law(100.0, 0.05, 0.004).throughput, noise=0.25)
+        choice = choose(rounds, 1)
+        assert choice.law_error > TOLERANCE
+        assert choice.by_law
+
     def test_may_lie_between_two_that_were_measured(self) -> None:
         choice = choose(rounds_of(lambda n: min(n, 10) * 10.0, noise=0), 1)
         # Between 8 and 12 a straight line is drawn: 90 at 10, 95 at 11.

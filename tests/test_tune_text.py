@@ -220,6 +220,15 @@ class TestNotes:
         outcome = an_outcome(lambda n: LAW.throughput(n) / 100)
         assert "short" in codes(outcome)
 
+    def test_rounds_that_differ_widely_are_named(self) -> None:
+        factors = iter([1.0] * 9 + [0.4] * 9 + [1.6] * 9)
+        outcome = an_outcome(
+            steps=lambda step: dataclasses.replace(
+                step, per_second=step.per_second * next(factors)
+            )
+        )
+        assert "unsteady" in codes(outcome)
+
     def test_few_requests_are_named(self) -> None:
         outcome = an_outcome(
             steps=lambda step: dataclasses.replace(step, latencies={-100: 20})

@@ -19,6 +19,11 @@ FEWEST_SIZES: t.Final = 3
 _RANGE: t.Final = 0.95
 _SAMPLES: t.Final = 400
 
+_PARAMETERS: t.Final = 3
+# Of F, at 1 % with as many sizes and rounds as usual (3.4 for 6 and 36 degrees of
+# freedom, 4.7 for 4 and 16); a knee is at a hundred and more.
+_CRITICAL: t.Final = 4.0
+
 # Throughput by pool size, for each round.
 Rounds = Mapping[int, Sequence[float]]
 
@@ -55,7 +60,7 @@ def choose(rounds: Rounds, processes: int) -> Choice:
     The curve evens out the noise of single sizes, but it bends gently: where the
     throughput stops rising all at once, as at a server that runs K queries at a time,
     it would lead too far. So it is only gone by where it meets every measured mean
-    within 5 %.
+    within 5 %, or where it is no further off than the rounds are from each other.
 
     The range is that of a bootstrap: the choice is made again from rounds that are
     drawn, with replacement, from each size's own (B. Efron, *Bootstrap Methods: Another
@@ -66,11 +71,11 @@ def choose(rounds: Rounds, processes: int) -> Choice:
     """
     means = {size: statistics.fmean(each) for size, each in sorted(rounds.items())}
     law = _fit(means, processes)
-    error = max(
-        abs(law.throughput(size * processes) - mean) / mean
+    errors = {
+        size: abs(law.throughput(size * processes) - mean) / mean
         for size, mean in means.items()
-    )
-    by_law = error <= TOLERANCE
+    }
+    by_law = max(errors.values()) <= TOLERANCE or _may_be_chance(rounds, errors)
     curve = _curve(means, law, processes, by_law)
     size = _smallest(curve, max(means))
     drawn = random.Random(1)  # noqa: S311 (no secret, and the same answer each time)
@@ -92,10 +97,29 @@ def choose(rounds: Rounds, processes: int) -> Choice:
         high=max(sizes[-1 - outside], size) if is_known else None,
         throughput=curve(size),
         law=law,
-        law_error=error,
+        law_error=max(errors.values()),
         by_law=by_law,
         still_rising=size > second_largest,
     )
+
+
+def _may_be_chance(rounds: Rounds, errors: Mapping[int, float]) -> bool:
+    """Tell whether a curve misses the means by no more than noise explains.
+
+    The F test for lack of fit (M. H. Kutner et al., *Applied Linear Statistical
+    Models*, 5th edition, 2004), on shares of each mean, because noise grows with it.
+    """
+    lack = pure = 0.0
+    count = 0
+    for size, each in rounds.items():
+        mean = statistics.fmean(each)
+        lack += len(each) * errors[size] ** 2
+        pure += sum((value / mean - 1) ** 2 for value in each)
+        count += len(each)
+    between, within = len(rounds) - _PARAMETERS, count - len(rounds)
+    if between < 1 or within < 1:
+        return False
+    return lack / between <= _CRITICAL * pure / within
 
 
 def _fit(means: Mapping[int, float], processes: int) -> Law:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import typing as t
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .choice import TOLERANCE
+from .axes import number
 from .outcome import Outcome, Size
 
 # Above these shares something is taken for fully used: with other processes about, and
@@ -15,6 +16,8 @@ _FULL_MACHINE: t.Final = 0.9
 _FULL_CORE: t.Final = 0.85
 # Below this share of its size a pool has connections that nobody wants.
 _WANTED: t.Final = 0.7
+# Rounds whose standard deviation is a larger share of their mean say little.
+_UNSTEADY: t.Final = 0.15
 # Fewer than these in all rounds of a size make a poor 95th percentile.
 _FEW: t.Final = 100
 
@@ -38,6 +41,7 @@ def notes(outcome: Outcome) -> list[Note]:
         *_machine(outcome),
         *_rising(outcome),
         *_too_short(outcome),
+        *_unsteady(outcome),
         *_statuses(outcome),
         *_unwanted(outcome),
         *_law(outcome),
@@ -67,8 +71,8 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
             "machine",
             f"This machine's processors were the limit: {_sizes(full, 'with')}"
             f" {most.machine_share:.0%} of its {plan.cores} cores were in use,"
-            f" {own:.0%} by the processes of this load. The curve is flat for that"
-            " reason, and the size is a lower bound. Run this from a machine that has"
+            f" {own:.0%} by the processes of this load. The curve may be flat for"
+            " that reason, and the size is a lower bound. Run this from a machine with"
             " more cores, and on which neither the database nor anything else runs.",
         )
         return
@@ -119,9 +123,31 @@ def _too_short(outcome: Outcome) -> Iterator[Note]:
         )
 
 
+def _unsteady(outcome: Outcome) -> Iterator[Note]:
+    """Tell whether rounds of one size differ too much."""
+    worst = max(
+        (
+            (statistics.stdev(each.rounds) / each.per_second, each)
+            for each in outcome.sizes
+            if len(each.rounds) > 1 and each.per_second
+        ),
+        key=lambda pair: pair[0],
+        default=None,
+    )
+    if worst is not None and worst[0] > _UNSTEADY:
+        rounds = worst[1].rounds
+        yield Note(
+            "unsteady",
+            f"With size {worst[1].size} the rounds measured from"
+            f" {number(min(rounds))} to {number(max(rounds))} {outcome.plan.unit}/s:"
+            " something else uses this machine or the database. More --rounds, or a"
+            " quieter hour, give a narrower range.",
+        )
+
+
 def _statuses(outcome: Outcome) -> Iterator[Note]:
-    for (number, status), count in sorted(outcome.statuses.items()):
-        work = outcome.plan.works[number]
+    for (position, status), count in sorted(outcome.statuses.items()):
+        work = outcome.plan.works[position]
         if 400 <= status < 500:
             yield Note(
                 "client-error",
@@ -156,9 +182,10 @@ def _law(outcome: Outcome) -> Iterator[Note]:
     if choice is not None and not choice.by_law:
         yield Note(
             "law",
-            f"The curve misses a measured point by {choice.law_error:.0%}, more than"
-            f" {TOLERANCE:.0%} (as where a fixed number of queries run at a time)."
-            " The size is chosen by the points.",
+            f"The curve misses a measured point by {choice.law_error:.0%}, which is no"
+            " chance: the throughput stops rising all at once, as where a fixed number"
+            " of queries run at a time, or bends otherwise than the law. The size is"
+            " chosen by the points.",
             is_serious=False,
         )
 

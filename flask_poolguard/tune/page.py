@@ -38,9 +38,9 @@ _PAGE: t.Final = Markup("""\
 <section>
 <h2>Throughput</h2>
 {throughput}
-<p class="key"><span class="rate">●</span> mean of all rounds, with the lowest and the
-highest <span class="law">┄</span> the universal scalability law
-<span class="chosen">┃</span> enough, with its 95% range</p>
+<p class="key"><span class="rate">●</span> mean, lowest and highest of all rounds
+<span class="law">╌╌</span> the universal scalability law
+<span class="chosen">┃</span> enough (95% range)</p>
 </section>
 <section>
 <h2>Latency</h2>
