@@ -183,6 +183,15 @@ class TestNotes:
         assert "with sizes 4 to 24 97% of its 8 cores" in note.message
         assert "lower bound" in note.message
 
+    def test_full_processors_are_found_without_proc_stat_too(self) -> None:
+        outcome = an_outcome(
+            plan=a_plan(cores=2),
+            steps=lambda step: dataclasses.replace(
+                step, machine_share=None, process_cores=0.95
+            ),
+        )
+        assert codes(outcome) == ["machine"]
+
     def test_processes_at_their_core_are_told_from_a_full_machine(self) -> None:
         outcome = an_outcome(
             steps=lambda step: dataclasses.replace(step, process_cores=0.95)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -155,6 +156,11 @@ def command(
         raise click.UsageError(
             "Say what to run: --url /a/path, once or more; or --sql 'SELECT …'. (Not"
             " both: a request and a query are not the same unit.)"
+        )
+    if os.name != "posix":
+        raise click.ClickException(
+            "This command starts processes in a way that only Unix has. Run it on the"
+            " kind of machine that the app will run on."
         )
     import_path = _import_path()
     file = None

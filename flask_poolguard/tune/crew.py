@@ -21,6 +21,9 @@ _START_SECONDS: t.Final = 120.0
 # How long an orderly end may take before it is made short.
 _END_SECONDS: t.Final = 5.0
 _TAIL_LINES: t.Final = 15
+# Bytes of what a process wrote that are kept from one order to the next: an app may log
+# every request.
+_MOST_LOG: t.Final = 1_000_000
 
 Answer = Mapping[str, t.Any]
 
@@ -146,8 +149,12 @@ class _Member:
     """One process, in a session of its own: a Ctrl-C is for whoever started it."""
 
     def __init__(self) -> None:
+        import fcntl  # only Unix has it, and all that needs processes like these
+
         # Has no name, so nothing is left of it.
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the crew)
+        # Written at its end, wherever that is after it was cut.
+        fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)
         self._read = b""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flask_poolguard.tune.worker"],
@@ -161,6 +168,8 @@ class _Member:
 
     def tell(self, order: Mapping[str, t.Any]) -> None:
         """Send an order."""
+        if os.fstat(self.log.fileno()).st_size > _MOST_LOG:
+            os.ftruncate(self.log.fileno(), 0)
         self._input.write(json.dumps(order).encode() + b"\n")
         self._input.flush()
 
@@ -175,7 +184,6 @@ class _Member:
 
     def tail(self) -> list[str]:
         """Return the last lines that the process wrote."""
-        # Only the place is shared with the process, which appends by it.
         size = os.fstat(self.log.fileno()).st_size
         data = os.pread(self.log.fileno(), 65536, max(size - 65536, 0))
         return data.decode(errors="replace").splitlines()[-_TAIL_LINES:]

@@ -63,15 +63,21 @@ def _interrupted(outcome: Outcome) -> Iterator[Note]:
 def _machine(outcome: Outcome) -> Iterator[Note]:
     """Tell whether a processor, and not the pool, set the limit."""
     plan = outcome.plan
-    full = [s for s in outcome.sizes if (s.machine_share or 0) >= _FULL_MACHINE]
+
+    def own(size: Size) -> float:
+        return size.process_cores * plan.processes / plan.cores
+
+    def share(size: Size) -> float:
+        return own(size) if size.machine_share is None else size.machine_share
+
+    full = [size for size in outcome.sizes if share(size) >= _FULL_MACHINE]
     if full:
-        most = max(full, key=lambda each: each.machine_share or 0)
-        own = most.process_cores * plan.processes / plan.cores
+        most = max(full, key=share)
         yield Note(
             "machine",
             f"This machine's processors were the limit: {_sizes(full, 'with')}"
-            f" {most.machine_share:.0%} of its {plan.cores} cores were in use,"
-            f" {own:.0%} by the processes of this load. The curve may be flat for"
+            f" {share(most):.0%} of its {plan.cores} cores were in use,"
+            f" {own(most):.0%} by the processes of this load. The curve may be flat for"
             " that reason, and the size is a lower bound. Run this from a machine with"
             " more cores, and on which neither the database nor anything else runs.",
         )
