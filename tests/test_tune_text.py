@@ -180,7 +180,7 @@ class TestNotes:
         (note,) = notes(outcome)
         assert note.code == "machine"
         assert note.is_serious
-        assert "with sizes 4 to 24 97% of its 8 cores" in note.message
+        assert "with sizes 4 to 24, up to 97% of its 8 cores" in note.message
         assert "lower bound" in note.message
 
     def test_full_processors_are_found_without_proc_stat_too(self) -> None:

@@ -75,10 +75,10 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
         most = max(full, key=share)
         yield Note(
             "machine",
-            f"This machine's processors were the limit: {_sizes(full, 'with')}"
+            f"This machine had no processor left: {_sizes(full, 'with')}, up to"
             f" {share(most):.0%} of its {plan.cores} cores were in use,"
             f" {own(most):.0%} by the processes of this load. The curve may be flat for"
-            " that reason, and the size is a lower bound. Run this from a machine with"
+            " that reason; then the size is a lower bound. Run this from a machine with"
             " more cores, and on which neither the database nor anything else runs.",
         )
         return
