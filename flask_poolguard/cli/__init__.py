@@ -17,6 +17,7 @@ COMMANDS: t.Final = (
     "config",
     "check",
     "advise",
+    "tune",
     "recycle",
 )
 

@@ -18,7 +18,15 @@ _WIDTH: t.Final = 80
 _NARROWEST: t.Final = 40
 
 _PLAIN_CHARACTERS: t.Final = str.maketrans(
-    {"–": "-", "…": "...", "×": "x", "∞": "no limit"}  # noqa: RUF001 (what to replace)
+    {
+        "–": "-",  # noqa: RUF001 (what to replace)
+        "…": "...",
+        "×": "x",
+        "∞": "no limit",
+        "λ": "lambda",
+        "σ": "sigma",
+        "κ": "kappa",
+    }
 )
 
 json_option: t.Final = click.option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .finding import Found, find, plain
-from .guarding import Guarded, guard
+from .guarding import Guarded, guard, resize
 from .pending import watch
 
-__all__ = ["Found", "Guarded", "find", "guard", "plain", "watch"]
+__all__ = ["Found", "Guarded", "find", "guard", "plain", "resize", "watch"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import typing as t
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
-from ..config import AUTO, PREFIX, AppConfig, Settings
+from ..config import AUTO, PREFIX, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
@@ -94,6 +96,31 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         app.name if settings.label.value else None,
     )
     return Guarded(found.bind, engine, settings, ledger)
+
+
+def resize(guarded: Guarded, size: int) -> None:
+    """Give an engine a new pool of so many connections and no overflow.
+
+    Whoever asks there waits until it is his turn: a test of load brings more threads
+    than connections, and is not to be refused for that.
+
+    :raises SetupError: the engine keeps a pool that is not the guard's.
+    """
+    if not isinstance(guarded.engine.pool, GuardedPool):
+        raise SetupError(
+            f"Bind {guarded.bind!r} keeps its own"
+            f" {type(guarded.engine.pool).__name__}, whose size is not the guard's to"
+            " set."
+        )
+    origin = "resize()"
+    settings = dataclasses.replace(
+        guarded.settings,
+        pool_size=Setting(size, origin),
+        max_overflow=Setting(0, origin),
+        pool_timeout=Setting(math.inf, origin),
+        max_waiting=Setting(None, origin),
+    )
+    _replace(guarded.engine, GuardedPool, settings, guarded.ledger)
 
 
 def _pool_class(pool: Pool, settings: Settings) -> type[Pool]:

@@ -23,6 +23,15 @@ logger = logging.getLogger("flask_poolguard")
 
 _all: weakref.WeakSet[Books] = weakref.WeakSet()
 
+# Whether this process is to be seen by nobody.
+_is_hidden = False
+
+
+def hide_process() -> None:
+    """Keep no state file in this process, which is no worker, from now on."""
+    global _is_hidden
+    _is_hidden = True
+
 
 class Books:
     """Opens the state file with the process's first request or connection.
@@ -53,7 +62,9 @@ class Books:
         with self._lock:
             if self._pid != os.getpid():
                 self.forked()
-            if self._file is None:
+            if self._file is None and _is_hidden:
+                self._file = NoStateFile()
+            elif self._file is None:
                 try:
                     self._file = StateFile(self._state_dir, self._about)
                 except StateDirError as error:

@@ -1,0 +1,284 @@
+"""``flask pool tune``: which pool size is enough, measured under load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import typing as t
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import click
+from flask import current_app
+from flask.cli import ScriptInfo, with_appcontext
+
+from ..engines import Guarded
+from ..tune import experiment, text
+from ..tune.budget import DEFAULT_LARGEST
+from ..tune.choice import FEWEST_SIZES
+from ..tune.errors import TuneError
+from ..tune.outcome import Outcome, Plan, Step, summarise, to_dict
+from ..tune.page import PageFile
+from ..tune.planning import make_plan
+from ..tune.plot import characters_for
+from ..tune.processor import cores
+from ..tune.work import Kind, Work, parse
+from ..urls import without_secrets
+from . import current
+from .output import Seconds, echo, echo_json, json_option, page
+
+_MOST_PROCESSES: t.Final = 64
+_MOST_THREADS: t.Final = 1000
+_MOST_BY_DEFAULT: t.Final = 4
+_EPILOG: t.Final = """
+\b
+Examples:
+  flask --debug pool tune --url /
+  flask --debug pool tune --url 3:/search?q=tea --url 1:/basket --html tune.html
+  flask --debug pool tune --sql 'SELECT COUNT(*) FROM orders' --processes 2
+"""
+
+
+class _WorkType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic in new versions of click only
+    """A path or a query, with its weight."""
+
+    def __init__(self, kind: Kind, name: str) -> None:
+        self._kind: Kind = kind
+        self.name = name
+
+    def convert(
+        self,
+        value: t.Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Work:
+        if isinstance(value, Work):
+            return value
+        try:
+            return parse(self._kind, value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command("tune", epilog=_EPILOG)
+@click.option(
+    "--url",
+    "urls",
+    type=_WorkType("url", "path"),
+    metavar="[WEIGHT:]PATH",
+    multiple=True,
+    help="A path of the app, to be asked for with GET. Several are mixed by weight.",
+)
+@click.option(
+    "--sql",
+    "queries",
+    type=_WorkType("sql", "query"),
+    metavar="[WEIGHT:]QUERY",
+    multiple=True,
+    help="Instead: a query, in a transaction of its own that may only read.",
+)
+@click.option("--bind", default="default", show_default=True, help="Whose pool.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, _MOST_PROCESSES),
+    default=lambda: min(cores(), _MOST_BY_DEFAULT),
+    show_default="cores, up to 4",
+    help="How many processes run the app, as it has workers.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, _MOST_THREADS),
+    show_default="twice the largest size",
+    help="How many threads of each process send requests, as a worker has threads.",
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(FEWEST_SIZES, 1000),
+    show_default=str(DEFAULT_LARGEST),
+    help="The largest pool of each process. Never more than half of what the server"
+    " has free is used.",
+)
+@click.option(
+    "--seconds",
+    type=Seconds(0.1, 600),
+    default=2.0,
+    show_default=True,
+    help="How long each step is measured.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="How often each size is measured.",
+)
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write the result, with its diagrams, as one HTML page too.",
+)
+@click.option("--force", is_flag=True, help="Replace that file if it is there.")
+@click.option(
+    "--yes-load-this-database",
+    "is_meant",
+    is_flag=True,
+    help="Run although the app is not in debug mode.",
+)
+@json_option
+@with_appcontext
+def command(
+    urls: tuple[Work, ...],
+    queries: tuple[Work, ...],
+    bind: str,
+    processes: int,
+    threads: int | None,
+    max_size: int | None,
+    seconds: float,
+    rounds: int,
+    html_file: str | None,
+    force: bool,
+    is_meant: bool,
+    as_json: bool,
+) -> None:
+    """Measure which pool size is enough, with requests of your own.
+
+    Starts processes that run the app, loads them with as many requests as they can
+    do, over pools of one size after the other, and tells the smallest that is within
+    5 % of the best. No server is needed; nothing is sent over the network but to the
+    database.
+    """
+    if bool(urls) == bool(queries):
+        raise click.UsageError(
+            "Say what to run: --url /a/path, once or more; or --sql 'SELECT …'. (Not"
+            " both: a request and a query are not the same unit.)"
+        )
+    if os.name != "posix":
+        raise click.ClickException(
+            "This command starts processes in a way that only Unix has. Run it on the"
+            " kind of machine that the app will run on."
+        )
+    import_path = _import_path()
+    file = None
+    try:
+        if html_file is not None:
+            file = PageFile(html_file, replace=force)
+        engines = current.state().engines
+        plan = make_plan(
+            current_app.name,
+            engines,
+            urls or queries,
+            bind,
+            processes=processes,
+            threads=threads,
+            max_size=max_size,
+            seconds=seconds,
+            rounds=rounds,
+        )
+        if not current_app.debug and not is_meant:
+            raise TuneError(text.warning(plan))
+        outcome, signum = _run(plan, import_path, _cleaner(engines))
+        if file is not None and outcome.choice is not None:
+            file.write(outcome, outcome.choice)
+    except TuneError as error:
+        raise click.ClickException(_wrapped(str(error))) from error
+    if as_json:
+        echo_json(to_dict(outcome))
+    else:
+        echo(text.render(outcome, page(), characters_for(sys.stdout.encoding)))
+    if signum:
+        click.get_current_context().exit(128 + signum)
+
+
+def _wrapped(message: str) -> str:
+    """Return an error's lines, none longer than the page; "Error: " comes before."""
+    first, *rest = message.splitlines()
+    lines = page().wrap(first, "Error: ", "  ")
+    lines += [line for each in rest for line in page().wrap(each.strip(), "  ", "  ")]
+    return "\n".join(lines).removeprefix("Error: ")
+
+
+def _import_path() -> str | None:
+    """Return how other processes can import the app."""
+    info = click.get_current_context().ensure_object(ScriptInfo)
+    if info.create_app is None:
+        return info.app_import_path
+    name = getattr(info.create_app, "__qualname__", "<locals>")
+    module = getattr(info.create_app, "__module__", "__main__")
+    if "<" in name or "." in name or module == "__main__":
+        raise click.UsageError(
+            "This script makes its app in a way that no other process can repeat. Run"
+            " flask --app MODULE pool tune instead."
+        )
+    return f"{module}:{name}"
+
+
+def _cleaner(engines: Sequence[Guarded]) -> Callable[[str], str]:
+    def clean(line: str) -> str:
+        for each in engines:
+            line = without_secrets(line, each.engine.url)
+        return line
+
+    return clean
+
+
+def _run(
+    plan: Plan, import_path: str | None, clean: Callable[[str], str]
+) -> tuple[Outcome, int]:
+    """Measure; a Ctrl-C or SIGTERM ends it early.
+
+    :returns: what was found, and the number of the signal, or 0.
+    """
+    steps: list[Step] = []
+    signum = 0
+    with _ended_by_sigterm():
+        try:
+            with experiment.started(plan, import_path, sys.path, clean) as (
+                plan,
+                found,
+            ):
+                click.echo(text.announce(plan, page()), err=True)
+                for step in _shown(found, plan):
+                    steps.append(step)
+        except _Terminated:
+            signum = signal.SIGTERM
+        except KeyboardInterrupt:
+            signum = signal.SIGINT
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return summarise(plan, steps, now), signum
+
+
+def _shown(found: Iterator[Step], plan: Plan) -> Iterator[Step]:
+    """Pass the steps on, and show on a terminal how far it is."""
+    if not sys.stderr.isatty():
+        yield from found
+        return
+    steps = len(plan.sizes) * plan.rounds
+    with click.progressbar(
+        found, length=steps, label="Measuring", show_pos=True, file=sys.stderr
+    ) as bar:
+        yield from bar
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: what was begun is to be ended in order."""
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there may signals be handled
+        return
+
+    def end(signum: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

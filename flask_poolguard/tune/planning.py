@@ -1,0 +1,90 @@
+"""What a run is going to do, decided before it begins."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from collections.abc import Sequence
+
+from ..engines import Guarded
+from ..reports import servers
+from ..urls import public_url
+from .budget import DEFAULT_LARGEST, budget, sizes_up_to, used
+from .choice import FEWEST_SIZES
+from .errors import TuneError
+from .outcome import Plan
+from .work import Work
+
+# A request that has its connection for half of its time keeps a pool full with twice
+# as many threads as connections.
+_THREADS_PER_CONNECTION: t.Final = 2
+_FEWEST_THREADS: t.Final = 8
+
+
+def make_plan(
+    app: str,
+    engines: Sequence[Guarded],
+    works: tuple[Work, ...],
+    bind: str,
+    *,
+    processes: int,
+    threads: int | None,
+    max_size: int | None,
+    seconds: float,
+    rounds: int,
+) -> Plan:
+    """Decide on the sizes, within what the servers have free.
+
+    :param app: its name.
+    :param engines: all that it has.
+    :param threads: of each process; None lets them follow from the sizes.
+    :param max_size: of each process's pool, likewise.
+
+    :raises TuneError: they have too little, or do not say.
+    """
+    binds = used(engines, bind, by_requests=works[0].kind == "url")
+    answers = servers.finish(servers.begin(binds), binds)
+    allowed = budget(binds, answers, processes)
+    limit = allowed.why
+    if allowed.largest is None:
+        if max_size is None:
+            raise TuneError(
+                f"Of the server, {limit}: give the largest pool that each of"
+                f" {processes} processes may have, with --max-size."
+            )
+        largest = max_size
+        limit = "--max-size"
+    elif max_size is not None and max_size > allowed.largest:
+        raise TuneError(
+            f"--max-size {max_size} is too large: {limit}. Use fewer --processes, or"
+            " free some connections."
+        )
+    else:
+        wanted = max_size or DEFAULT_LARGEST
+        largest = min(wanted, allowed.largest)
+        if largest == wanted:
+            limit = "--max-size" if max_size else "without --max-size"
+    if threads is not None and threads < largest:
+        largest, limit = threads, f"{threads} threads use no more"
+    if largest < FEWEST_SIZES:
+        raise TuneError(
+            f"No pool larger than {largest} can be measured ({limit}), and a curve"
+            f" takes {FEWEST_SIZES} sizes. Use fewer --processes, more --threads, or"
+            " free some connections."
+        )
+    first = binds[0]
+    view = answers[bind].view
+    return Plan(
+        app=app,
+        bind=bind,
+        url=public_url(first.engine.url),
+        server=None if view is None else view.product,
+        works=works,
+        processes=processes,
+        threads=threads or max(_THREADS_PER_CONNECTION * largest, _FEWEST_THREADS),
+        cores=os.cpu_count() or 1,
+        sizes=tuple(sizes_up_to(largest)),
+        rounds=rounds,
+        seconds=seconds,
+        limit=limit,
+    )

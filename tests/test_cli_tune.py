@@ -1,0 +1,344 @@
+"""`flask pool tune` on real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import URL
+
+from tests.conftest import Database
+from tests.support import desk, tuning
+from tests.support.app_server import REPOSITORY
+from tests.support.database_server import APP_PASSWORD
+from tests.support.desk import environment
+from tests.support.processes import children_of, command_of
+from tests.support.waiting import wait_until
+
+# As short as a run can be: one process, three sizes.
+SHORT = ("--processes=1", "--max-size=3", "--seconds=0.3", "--rounds=2", "--threads=6")
+
+
+def sessions(database: Database) -> set[int]:
+    """Return the sessions on the test's own database, as its server lists them."""
+    return database.running_server.session_ids(database=database.url.database)
+
+
+class TestRun:
+    def test_finds_how_many_connections_saturate_the_database(
+        self, served_database: Database
+    ) -> None:
+        found = tuning.run_json(
+            environment(served_database.url),
+            *("--url=/knee", "--processes=1", "--threads=10", "--max-size=8"),
+            *("--seconds=1", "--rounds=2"),
+        )
+        assert found["complete"]
+        # One alone does 12.5 a second, four 50, and so do all that are more.
+        assert 3 <= found["recommended"]["pool_size"] <= 6
+        rates = {each["size"]: each["per_second"] for each in found["sizes"]}
+        assert rates[8] <= 52
+        assert 1.5 < rates[2] / rates[1] < 2.6
+        assert rates[8] > 2.2 * rates[1]
+        for each in found["sizes"]:
+            assert each["busy"] == pytest.approx(each["size"], abs=0.7)
+
+    def test_processes_add_up(self, mariadb_url: URL) -> None:
+        found = tuning.run_json(
+            environment(mariadb_url),
+            *("--url=/sleep", *SHORT, "--processes=2"),
+        )
+        assert [each["connections"] for each in found["sizes"]] == [2, 4, 6]
+        # One connection does 50 a second at the most.
+        for each in found["sizes"]:
+            assert 0 < each["per_second"] <= 52 * each["connections"]
+            assert each["p50_seconds"] >= 0.02
+
+    def test_queries_are_run_by_weight(self, served_database: Database) -> None:
+        found = tuning.run_json(
+            environment(served_database.url),
+            *("--sql=3:SELECT 'a%b' LIKE '%\\%b'", "--sql=SELECT 2", *SHORT),
+        )
+        assert found["kind"] == "transactions"
+        assert [each["weight"] for each in found["work"]] == [3, 1]
+        assert found["sizes"][0]["per_second"] > 10
+
+    def test_requests_are_run_by_weight(self, mariadb_url: URL) -> None:
+        found = tuning.run_json(
+            environment(mariadb_url), "--url=9:/query", "--url=1:/moved", *SHORT
+        )
+        often, seldom = (sum(each["statuses"].values()) for each in found["work"])
+        assert often > 3 * seldom > 0
+        assert "redirect" in {note["code"] for note in found["notes"]}
+
+    def test_prints_text_and_writes_a_page(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        page = tmp_path / "tune.html"
+        done = tuning.run(
+            environment(postgresql_url), "--url=/sleep", *SHORT, f"--html={page}"
+        )
+        assert done.returncode == 0, done.stderr
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        assert "\x1b" not in done.stdout
+        assert "PostgreSQL 15" in done.stdout
+        assert re.search(r"^  POOLGUARD_POOL_SIZE = [123]$", done.stdout, re.MULTILINE)
+        assert "3 pool sizes from 1 to 3, 2 rounds of 0.3 s each; about" in done.stderr
+        assert "imported by" not in done.stdout.partition("\n")[2]
+        assert page.read_text().startswith("<!DOCTYPE html>")
+        assert APP_PASSWORD not in page.read_text()
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_an_output_that_cannot_encode_everything_is_no_error(
+        self, sqlite_url: URL, encoding: str
+    ) -> None:
+        env = environment(sqlite_url, PYTHONIOENCODING=encoding)
+        done = subprocess.run(
+            tuning.command("--sql=SELECT 1", *SHORT),
+            cwd=REPOSITORY,
+            env={**os.environ, **env},
+            capture_output=True,
+            encoding=encoding,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "(lambda)" in done.stdout
+        assert "o measured, . the law" in done.stdout
+
+    def test_is_no_worker_for_the_status(
+        self, tmp_path: Path, state_dir: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with running(env, "--url=/sleep", "--rounds=50", *SHORT[:3]) as process:
+            wait_for_load(process)
+            report = desk.status({**env, "APP_NAME": "tuned"})
+            assert list(state_dir.rglob("*.state")) == []
+        assert report["workers"] == []
+        assert report["servers"][0]["connections"] > 0
+
+
+class TestRefusals:
+    def test_without_debug_mode_says_what_would_happen(self, mariadb_url: URL) -> None:
+        done = tuning.run(environment(mariadb_url), "--url=/query", *SHORT, debug=False)
+        message = " ".join(done.stderr.split())
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[1:] == []
+        assert "is not in debug mode" in message
+        assert str(mariadb_url.database) in message
+        assert "over up to 3 connections: GET /query" in message
+        assert "--yes-load-this-database" in message
+
+    def test_without_debug_mode_it_can_be_meant(self, sqlite_url: URL) -> None:
+        done = tuning.run(
+            environment(sqlite_url),
+            *("--sql=SELECT 1", *SHORT, "--yes-load-this-database"),
+            debug=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_more_than_half_of_what_is_free(self, served_database: Database) -> None:
+        done = tuning.run(
+            environment(served_database.url), "--url=/query", "--max-size=900"
+        )
+        assert done.returncode == 1
+        assert re.search(
+            r"--max-size 900 is too large: .* has \d+ of \d+ connections free, half of",
+            " ".join(done.stderr.split()),
+        )
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [(), ("--url=/", "--sql=SELECT 1"), ("--url=x",), ("--sql=DROP TABLE a",)],
+    )
+    def test_of_senseless_work(
+        self, sqlite_url: URL, arguments: tuple[str, ...]
+    ) -> None:
+        done = tuning.run(environment(sqlite_url), *arguments)
+        assert done.returncode == 2
+        assert "Error: " in done.stderr
+
+    def test_of_a_server_that_is_away(self, mariadb_url: URL) -> None:
+        done = tuning.run(environment(mariadb_url.set(port=1)), "--url=/query")
+        assert done.returncode == 1
+        assert "Bind 'default' has no server" in done.stderr
+
+
+class TestFailures:
+    @pytest.mark.parametrize("debug", [True, False])
+    def test_a_view_that_fails_ends_the_run_with_its_error(
+        self, mariadb_url: URL, debug: bool
+    ) -> None:
+        done = tuning.run(
+            environment(mariadb_url),
+            *("--url=/query", "--url=/fail", *SHORT, "--yes-load-this-database"),
+            debug=debug,
+        )
+        assert done.returncode == 1
+        message = " ".join(done.stderr.split())
+        assert message.startswith("Error: GET /fail")
+        assert "LookupError: no such tea" in message
+        assert debug or "answered 500" in message
+
+    def test_a_query_that_fails_ends_the_run_with_its_error(
+        self, postgresql_url: URL
+    ) -> None:
+        done = tuning.run(environment(postgresql_url), "--sql=SELECT nothing", *SHORT)
+        assert done.returncode == 1
+        assert 'column "nothing" does not exist' in " ".join(done.stderr.split())
+
+    def test_a_query_cannot_change_anything(self, served_database: Database) -> None:
+        """A function may try; the server refuses it."""
+        call = {"mysql": "NEXTVAL(tickets)", "postgresql": "nextval('tickets')"}
+        engine = sa.create_engine(served_database.url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SEQUENCE tickets")
+        query = f"SELECT {call[engine.dialect.name]}"
+        done = tuning.run(environment(served_database.url), f"--sql={query}", *SHORT)
+        assert done.returncode == 1
+        assert re.search("read.only", done.stderr, re.IGNORECASE)
+        with engine.begin() as connection:
+            assert connection.exec_driver_sql(query).scalar() == 1
+        engine.dispose()
+
+    def test_a_view_that_uses_no_database_is_told(self, mariadb_url: URL) -> None:
+        done = tuning.run(environment(mariadb_url), "--url=/no-database", *SHORT)
+        assert done.returncode == 1
+        message = " ".join(done.stderr.split())
+        assert "takes a connection of bind 'default'" in message
+        assert "GET /no-database answered 200" in message
+
+    def test_a_view_that_takes_two_is_told(self, mariadb_url: URL) -> None:
+        done = tuning.run(environment(mariadb_url), "--url=/two", *SHORT)
+        assert done.returncode == 1
+        assert "GET /two has 2 connections" in done.stderr
+
+    def test_an_app_that_fails_to_import_again_shows_what_it_wrote(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        folder = tmp_path / "pids"
+        folder.mkdir()
+        env = environment(mariadb_url, PIDS_FOLDER=str(folder), ONLY_ONCE="1")
+        done = tuning.run(env, "--url=/query", *SHORT)
+        assert done.returncode == 1
+        message = " ".join(done.stderr.split())
+        assert "ended by itself, with status 3" in message
+        assert "This app runs already, on mysql+pymysql://app:***@" in message
+
+    def test_an_app_that_fails_to_import_is_flasks_own_error(self) -> None:
+        done = subprocess.run(
+            tuning.command("--url=/query"),
+            cwd=REPOSITORY,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert "KeyError: 'DATABASE_URL'" in done.stderr
+
+
+class TestEarlyEnd:
+    @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+    def test_leaves_nothing_behind(
+        self,
+        tmp_path: Path,
+        state_dir: Path,
+        served_database: Database,
+        signum: signal.Signals,
+    ) -> None:
+        folder = tmp_path / "tmp"
+        folder.mkdir()
+        env = environment(served_database.url, TMPDIR=str(folder))
+        with running(env, "--url=/sleep", "--processes=2", "--rounds=90") as process:
+            children = wait_for_load(process, 2)
+            wait_until(lambda: sessions(served_database), what="connections")
+            process.send_signal(signum)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + signum, errors
+        assert "Traceback" not in errors
+        assert all("tune.worker" not in command_of(pid) for pid in children)
+        wait_until(lambda: not sessions(served_database), what="the end of sessions")
+        assert list(folder.iterdir()) == []
+        assert list(state_dir.rglob("*.state")) == []
+
+    def test_shows_on_a_terminal_how_far_it_is_and_what_it_has_found(
+        self, sqlite_url: URL
+    ) -> None:
+        ours, theirs = pty.openpty()
+        arguments = ("--sql=SELECT 1", *SHORT[:3], "--rounds=90", "--json")
+        with subprocess.Popen(
+            tuning.command(*arguments),
+            cwd=REPOSITORY,
+            env={**os.environ, "TERM": "xterm", **environment(sqlite_url)},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            encoding="utf-8",
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            while b" 4/270" not in shown:
+                shown += os.read(ours, 65536)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+            os.close(ours)
+        found = json.loads(output.partition("\n")[2])
+        assert not found["complete"]
+        assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
+        assert found["recommended"]["pool_size"] in (1, 2, 3)
+        assert found["notes"][0]["code"] == "interrupted"
+
+    def test_a_killed_command_takes_its_processes_along(
+        self, served_database: Database
+    ) -> None:
+        env = environment(served_database.url)
+        with running(env, "--url=/sleep", "--processes=2", "--rounds=90") as process:
+            children = wait_for_load(process, 2)
+            process.kill()
+            process.communicate(timeout=60)
+        wait_until(
+            lambda: all("tune.worker" not in command_of(pid) for pid in children),
+            seconds=30,
+            what="the end of the processes",
+        )
+        wait_until(lambda: not sessions(served_database), what="the end of sessions")
+
+
+@contextmanager
+def running(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command in the background."""
+    with subprocess.Popen(
+        tuning.command(*arguments),
+        cwd=REPOSITORY,
+        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+
+
+def wait_for_load(process: subprocess.Popen[str], processes: int = 1) -> set[int]:
+    """Wait until the load has begun; return its processes."""
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "pool sizes from" in line, line + process.stderr.read()
+    children = children_of(process.pid)
+    assert len(children) == processes
+    assert all("tune.worker" in command_of(pid) for pid in children)
+    return children
