@@ -167,7 +167,8 @@ def _room(
         return None
     # On every host the app is taken to have as many as here.
     others = max(connections - sum(each or 0 for each in ours) * hosts, 0)
-    return sizing.room_per_worker(maximum, others, workers)
+    reserved = _first(servers, "reserved") or 0
+    return sizing.room_per_worker(maximum, others, workers, reserved)
 
 
 def _first(servers: Sequence[Server], name: str) -> int | None:

@@ -134,6 +134,7 @@ def _server(
         max_connections=view.max_connections,
         connections=view.connections,
         ours=_count_ours(guarded, view.session_ids, states, search),
+        reserved=view.reserved,
     )
 
 

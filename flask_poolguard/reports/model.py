@@ -177,6 +177,7 @@ class Server:
 
     :ivar connections: of all clients, without those that asked for this report.
     :ivar ours: how many of them the live workers' pools hold.
+    :ivar reserved: how many of ``max_connections`` are not for this app's user.
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.
     """
@@ -188,6 +189,7 @@ class Server:
     max_connections: int | None
     connections: int | None
     ours: int | None
+    reserved: int | None = None
     sessions: tuple[Session, ...] | None = None
     sessions_hidden: tuple[str, ...] = ()
 

@@ -115,7 +115,8 @@ def sizes_up_to(largest: int) -> list[int]:
 def _free(view: ServerView) -> int | None:
     if view.max_connections is None or view.connections is None:
         return None
-    return max(view.max_connections - view.connections, 0)
+    reserved = view.reserved or 0
+    return max(view.max_connections - reserved - view.connections, 0)
 
 
 def _by_server(binds: Sequence[Guarded]) -> list[list[Guarded]]:
