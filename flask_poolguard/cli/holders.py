@@ -21,7 +21,11 @@ Examples:
 """
 
 
-@click.command("holders", epilog=_EPILOG)
+@click.command(
+    "holders",
+    epilog=_EPILOG,
+    short_help="Show who holds connections now, longest first.",
+)
 @json_option
 @click.option(
     "--min-seconds",

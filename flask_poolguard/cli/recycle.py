@@ -23,7 +23,11 @@ Examples:
 """
 
 
-@click.command("recycle", epilog=_EPILOG)
+@click.command(
+    "recycle",
+    epilog=_EPILOG,
+    short_help="Have all live workers replace their connections.",
+)
 @click.option("--bind", metavar="NAME", help="Only the connections of this bind.")
 @click.option(
     "--timeout",

@@ -25,7 +25,9 @@ Examples:
 """
 
 
-@click.command("top", epilog=_EPILOG)
+@click.command(
+    "top", epilog=_EPILOG, short_help="Show what goes on, refreshed, with rates."
+)
 @json_option
 @click.option(
     "--interval",
