@@ -333,7 +333,7 @@ class TestTop:
         env = environment(mariadb_url)
         with (
             DeskServer(tmp_path, env, threads=2) as server,
-            watching(env, "--json", "--interval=0.5") as process,
+            desk.watching(env, "top", "--json", "--interval=0.5") as process,
         ):
             server.wake()
             assert process.stdout is not None
@@ -382,20 +382,3 @@ class TestTop:
     def test_says_that_nobody_lives(self, mariadb_url: URL) -> None:
         text = desk.run_pool(environment(mariadb_url), "top", "--count=1")
         assert "No live worker" in text
-
-
-@contextmanager
-def watching(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `flask pool top`, its output in pipes."""
-    with subprocess.Popen(
-        [*desk.POOL, "top", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()

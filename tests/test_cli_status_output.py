@@ -9,8 +9,6 @@ import re
 import signal
 import subprocess
 import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -106,7 +104,9 @@ class TestWatch:
     def test_prints_one_json_document_per_line_until_interrupted(
         self, mariadb_url: URL
     ) -> None:
-        with watching(environment(mariadb_url), "--json") as process:
+        with desk.watching(
+            environment(mariadb_url), "status", "--watch=0.1", "--json"
+        ) as process:
             assert process.stdout is not None
             reports = [json.loads(process.stdout.readline()) for _ in range(2)]
             process.send_signal(signal.SIGINT)
@@ -117,7 +117,9 @@ class TestWatch:
 
     def test_appends_reports_where_there_is_no_terminal(self, mariadb_url: URL) -> None:
         headlines = 0
-        with watching(environment(mariadb_url)) as process:
+        with desk.watching(
+            environment(mariadb_url), "status", "--watch=0.1"
+        ) as process:
             assert process.stdout is not None
             while headlines < 2:
                 line = process.stdout.readline()
@@ -150,23 +152,6 @@ class TestWatch:
         assert done.returncode == 2
         assert "--watch" in done.stderr
         assert "Traceback" not in done.stderr
-
-
-@contextmanager
-def watching(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the command with `--watch`, its output in pipes."""
-    with subprocess.Popen(
-        [*desk.STATUS, "--watch=0.1", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def on_terminal(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing as t
 
 import click
@@ -14,7 +13,7 @@ from ..reports.advice_model import Wish
 from ..reports.advice_text import render
 from ..reports.sizing import SHARE
 from . import current
-from .output import echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """
 \b
@@ -27,29 +26,12 @@ Exit status: 1 if there is no advice for any bind.
 """
 
 
-class _Percent(click.FloatRange):
-    """Percent; click's own range lets NaN through."""
-
-    name = "percent"
-
-    def convert(
-        self,
-        value: t.Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> t.Any:
-        percent = super().convert(value, param, ctx)
-        if math.isnan(percent):
-            self.fail(f"{value} is not a percentage.", param, ctx)
-        return percent
-
-
 @click.command("advise", epilog=_EPILOG)
 @json_option
 @click.option(
     "--share",
     "percent",
-    type=_Percent(0.001, 50),
+    type=Number(0.001, 50),
     metavar="PERCENT",
     default=SHARE * 100,
     show_default=True,

@@ -19,7 +19,7 @@ from ..reports.workers import belong
 from ..tracking.decoding import cut
 from ..tracking.reader import Search, WorkerState, read_workers
 from . import current
-from .output import Seconds, echo, echo_json, json_option
+from .output import Number, echo, echo_json, json_option
 
 _EPILOG: t.Final = """
 \b
@@ -42,8 +42,8 @@ _MODULE: t.Final = "python -m flask_poolguard"
 _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], ...]] = (
     ("usage", click.IntRange(0, 100), 80, 95, "percent of the fullest pool used"),
     ("waiting", click.IntRange(0), 0, None, "threads waiting for a connection"),
-    ("wait-seconds", Seconds(0), 1.0, 5.0, "how long the first of them has waited"),
-    ("held-seconds", Seconds(0), 60.0, 300.0, "how long a connection is held"),
+    ("wait-seconds", Number(0), 1.0, 5.0, "how long the first of them has waited"),
+    ("held-seconds", Number(0), 60.0, 300.0, "how long a connection is held"),
 )
 _LEVELS: t.Final = ("warning", "critical")
 

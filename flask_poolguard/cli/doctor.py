@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 from ..reports import LEVELS, Detail, Level, Plan
 from ..reports.diagnosis import diagnosis_dict, is_critical, render_diagnosis
 from . import current
-from .output import Seconds, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """
 \b
@@ -48,7 +48,7 @@ Examples:
 )
 @click.option(
     "--seconds",
-    type=Seconds(0, 60),
+    type=Number(0, 60),
     default=2.0,
     show_default=True,
     help="How long to watch what the servers count; 0 for not at all.",

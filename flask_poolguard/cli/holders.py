@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 from ..reports import Detail
 from ..reports.holders import held_now, render, to_dict
 from . import current
-from .output import Seconds, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """
 \b
@@ -29,7 +29,7 @@ Examples:
 @json_option
 @click.option(
     "--min-seconds",
-    type=Seconds(0),
+    type=Number(0),
     default=0.0,
     metavar="SECONDS",
     help="Leave out who holds a connection for less.",

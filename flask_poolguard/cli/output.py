@@ -34,8 +34,8 @@ json_option: t.Final = click.option(
 )
 
 
-class Seconds(click.FloatRange):
-    """Seconds; click's own range lets NaN through."""
+class Number(click.FloatRange):
+    """A number within bounds; click's own range lets NaN through."""
 
     def convert(
         self,
@@ -43,10 +43,10 @@ class Seconds(click.FloatRange):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> t.Any:
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value} is not a number of seconds.", param, ctx)
-        return seconds
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 def page() -> Page:

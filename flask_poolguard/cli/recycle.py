@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 from ..reports.recycling import Renewal
 from ..reports.recycling_text import render, render_progress
 from . import current
-from .output import Seconds, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """
 \b
@@ -32,7 +32,7 @@ Examples:
 @click.option(
     "--timeout",
     "seconds",
-    type=Seconds(0, 86400),
+    type=Number(0, 86400),
     default=60.0,
     metavar="SECONDS",
     show_default=True,

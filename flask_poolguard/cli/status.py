@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 from ..reports import Detail, Report
 from ..reports.table import render
 from . import current
-from .output import Seconds, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 from .repeating import begin_page, repeat
 
 _EPILOG: t.Final = """
@@ -28,7 +28,7 @@ Examples:
 @click.option(
     "--watch",
     "watch_seconds",
-    type=Seconds(0.1, 3600),
+    type=Number(0.1, 3600),
     metavar="SECONDS",
     help="Report again and again, with such a pause, until Ctrl-C. With --json, one"
     " line per report.",

@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from ..reports import Detail
 from ..reports.top import Top, render
 from . import current
-from .output import Seconds, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 from .repeating import begin_page, repeat
 
 _EPILOG: t.Final = """
@@ -31,7 +31,7 @@ Examples:
 @json_option
 @click.option(
     "--interval",
-    type=Seconds(0.1, 3600),
+    type=Number(0.1, 3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

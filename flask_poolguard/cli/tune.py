@@ -28,7 +28,7 @@ from ..tune.processor import cores
 from ..tune.work import Kind, Work, parse
 from ..urls import without_secrets
 from . import current
-from .output import Seconds, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page
 
 _MOST_PROCESSES: t.Final = 64
 _MOST_THREADS: t.Final = 1000
@@ -103,7 +103,7 @@ class _WorkType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # gene
 )
 @click.option(
     "--seconds",
-    type=Seconds(0.1, 600),
+    type=Number(0.1, 600),
     default=2.0,
     show_default=True,
     help="How long each step is measured.",

@@ -98,6 +98,25 @@ def pool_of(report: Json, pid: int, bind: str = "default") -> Json:
     return dict(found)
 
 
+@contextmanager
+def watching(
+    env: Mapping[str, str], *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a `flask pool` command that goes on until it is stopped, in pipes."""
+    with subprocess.Popen(
+        [*POOL, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 class DeskServer(GunicornApp):
     """The app under gunicorn, with views that hold on to a connection."""
 
