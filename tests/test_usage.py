@@ -162,6 +162,41 @@ class TestThreads:
             thread.join(30)
         assert guarded.read().threads == before + 3
 
+    def test_count_those_that_live_for_less_than_a_round(
+        self, guarded: Guarded
+    ) -> None:
+        with guarded.engine.connect():
+            pass
+        before = guarded.read().threads
+        ready = threading.Barrier(before + 5)
+
+        def live() -> None:
+            with guarded.app.app_context():
+                pass
+            ready.wait(30)
+
+        threads = [threading.Thread(target=live) for _ in range(before + 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        # Nobody looked while they were there, and this thread was there as well.
+        assert guarded.read().threads > before + 5
+
+    def test_of_a_child_begin_anew(self, guarded: Guarded) -> None:
+        with guarded.engine.connect():
+            pass
+        for ledger in guarded.app.extensions["poolguard"].books.ledgers:
+            ledger.usage.saw_threads(1000)
+        assert guarded.read().threads == 1000
+
+        def child() -> int:
+            with guarded.engine.connect():
+                pass
+            return guarded.read().threads
+
+        assert 1 <= in_child(child) < 100
+
 
 class TestInherited:
     @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])

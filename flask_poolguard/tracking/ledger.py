@@ -21,7 +21,7 @@ from ..pool import Claim, CloseReason, Recycle, Renewable, housekeeper
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import live_marks, this_thread
+from .scope import count_threads, live_marks, this_thread
 from .stacks import format_stack
 from .troubles import find_troubles
 from .usage import Usage
@@ -103,6 +103,7 @@ class PoolLedger:
         self._peak = 0
         self._leaks: dict[tuple[str, str], int] = {}
         self.usage = Usage()
+        count_threads(self.usage)
         # In the order in which they asked; the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
         self._queue_shown_at = -math.inf
@@ -419,9 +420,7 @@ class PoolLedger:
 
     def _tend_usage(self) -> None:
         usage = self.usage
-        if len(live_marks) > usage.threads:
-            usage.threads = len(live_marks)
-            usage.is_shown = False
+        usage.saw_threads(len(live_marks))  # those that were there before it, too
         if usage.renewed:
             with self._lock:
                 outdated = self._count_outdated()

@@ -40,6 +40,7 @@ class Usage:
     """
 
     __slots__ = (
+        "__weakref__",
         "demand",
         "inherited",
         "is_shown",
@@ -71,6 +72,12 @@ class Usage:
         if nested > self.nesting:
             self.nesting = nested
         self.is_shown = False
+
+    def saw_threads(self, alive: int) -> None:
+        """Note how many threads live now that could use the pool."""
+        if alive > self.threads:
+            self.threads = alive
+            self.is_shown = False
 
     def began_waiting(self, wanted: int) -> None:
         """Count a checkout that has to wait.

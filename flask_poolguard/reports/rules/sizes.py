@@ -153,13 +153,14 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     mature = [use for use in uses if use.is_mature]
     widest = max(uses, key=lambda use: use.could_use)
     could_use = widest.could_use
-    if not (mature and could_use) or any(
-        use.limit is None or use.limit <= could_use for use in uses
-    ):
+    threads, nesting = widest.usage.threads, max(widest.usage.nesting, 1)
+    # More than the threads could use was wanted: then they do not tell how much it is.
+    if not (mature and threads) or could_use > threads * nesting:
+        return None
+    if any(use.limit is None or use.limit <= could_use for use in uses):
         return None
     use = max(mature, key=lambda each: each.asked)
     size = use.pool.size or 0
-    threads, nesting = widest.usage.threads, max(widest.usage.nesting, 1)
     fitting = min(size, could_use)
     return Finding(
         "info",
