@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
@@ -136,6 +138,30 @@ class TestNesting:
         with guarded.app.app_context(), guarded.engine.connect(), other.connect():
             pass
         assert guarded.read().nesting == 1
+
+    def test_does_not_count_threads_that_share_a_scope(
+        self, database: Database
+    ) -> None:
+        engine = create_engine(database.url, pool_size=4, max_overflow=0)
+        guarded = Guarded(engine)
+        ready = threading.Barrier(4)
+
+        def work() -> None:
+            with engine.connect():
+                ready.wait(30)
+
+        with guarded.app.app_context(), ThreadPoolExecutor(3) as threads:
+            parts = [
+                threads.submit(contextvars.copy_context().run, work) for _ in range(3)
+            ]
+            work()
+            for part in parts:
+                part.result(30)
+            assert guarded.read().nesting == 1
+            with engine.connect(), engine.connect():
+                pass
+        assert guarded.read().nesting == 2
+        engine.dispose()
 
 
 class TestThreads:

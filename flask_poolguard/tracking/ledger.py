@@ -21,7 +21,7 @@ from ..pool import Claim, CloseReason, Recycle, Renewable, housekeeper
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import count_threads, live_marks, this_thread
+from .scope import Scope, ThreadMark, count_threads, live_marks, this_thread
 from .stacks import format_stack
 from .troubles import find_troubles
 from .usage import Usage
@@ -202,7 +202,7 @@ class PoolLedger:
         self.out[record] = holding
         nested = 1
         if holding.scope is not None and len(holding.scope.holdings) > 1:
-            nested = sum(each.ledger is self for each in list(holding.scope.holdings))
+            nested = self._count_nested(holding.scope, mark)
         if mark.is_counted:
             mark.is_counted = False
         else:
@@ -217,6 +217,16 @@ class PoolLedger:
                 self._peak = max(len(self.out), self._peak)
                 self._counts["peak_checked_out"] = self._peak
                 self._show_figures()
+
+    def _count_nested(self, scope: Scope, mark: ThreadMark) -> int:
+        """Return how many of these connections one thread took for a scope.
+
+        Parallel threads may share a scope, and none of them waits for what it has.
+        """
+        return sum(
+            each.ledger is self and each.mark is mark.ref
+            for each in list(scope.holdings)
+        )
 
     def gave(self, record: ConnectionPoolEntry) -> None:
         """Note that it is back."""

@@ -29,7 +29,8 @@ class Usage:
 
     :ivar demand: how often that many connections, by bucket, were out or wanted,
         counted with every checkout.
-    :ivar nesting: the most connections that one request, command or task had at once.
+    :ivar nesting: the most connections that one thread had at once for the same
+        request, command or task.
     :ivar threads: the most threads that lived at once and could have used the pool.
     :ivar inherited: connections that the parent had open when it forked this worker.
     :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
@@ -66,7 +67,8 @@ class Usage:
         """Count a checkout.
 
         :param out: how many connections are out now, with this one.
-        :param nested: how many of them the same request, command or task has.
+        :param nested: how many of them this thread has for the same request, command
+            or task.
         """
         self.demand[out - 1 if 0 < out <= EXACT else bucket_of(out)] += 1
         if nested > self.nesting:
