@@ -110,7 +110,7 @@ class TestNesting:
         needed = pool.usage.threads + 1
         assert finding.level == "warning"
         assert finding.message == (
-            "A request or task had 2 connections of bind 'default' at once:"
+            "A request or task wanted 2 connections of bind 'default' at once:"
             f" {needed - 1} threads that do so need {needed - 1} × (2 - 1) + 1 ="
             f" {needed}, and the pool may have 3 (worker {os.getpid()})"
         )

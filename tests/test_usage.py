@@ -139,6 +139,35 @@ class TestNesting:
             pass
         assert guarded.read().nesting == 1
 
+    def test_counts_one_that_was_waited_for_in_vain(self, database: Database) -> None:
+        engine = create_engine(
+            database.url, pool_size=2, max_overflow=0, pool_timeout=0.01
+        )
+        guarded = Guarded(engine)
+        with engine.connect(), guarded.app.app_context(), engine.connect():
+            assert guarded.read().nesting == 1
+            with pytest.raises(PoolTimeout):
+                engine.connect()
+        assert guarded.read().nesting == 2
+        engine.dispose()
+
+    def test_counts_one_that_was_waited_for(self, database: Database) -> None:
+        engine = create_engine(database.url, pool_size=2, max_overflow=0)
+        guarded = Guarded(engine)
+        other = engine.connect()
+
+        def nest() -> None:
+            with guarded.app.app_context(), engine.connect(), engine.connect():
+                pass
+
+        nesting = threading.Thread(target=nest)
+        nesting.start()
+        wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+        other.close()
+        nesting.join(30)
+        assert guarded.read().nesting == 2
+        engine.dispose()
+
     def test_does_not_count_threads_that_share_a_scope(
         self, database: Database
     ) -> None:

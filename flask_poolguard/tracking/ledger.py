@@ -21,7 +21,14 @@ from ..pool import Claim, CloseReason, Recycle, Renewable, housekeeper
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import Scope, ThreadMark, count_threads, live_marks, this_thread
+from .scope import (
+    Scope,
+    ThreadMark,
+    count_threads,
+    current_scope,
+    live_marks,
+    this_thread,
+)
 from .stacks import format_stack
 from .troubles import find_troubles
 from .usage import Usage
@@ -206,7 +213,9 @@ class PoolLedger:
         if mark.is_counted:
             mark.is_counted = False
         else:
-            self.usage.took(len(self.out), nested)
+            self.usage.took(len(self.out))
+        if nested > self.usage.nesting:
+            self.usage.nested(nested)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
             holding.is_listed = False
@@ -260,12 +269,15 @@ class PoolLedger:
 
     def began_waiting(self) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
-        claim = ScopeClaim()
+        claim, scope, mark = ScopeClaim(), current_scope(), this_thread.mark
+        nested = 1 if scope is None else self._count_nested(scope, mark) + 1
         with self._lock:
             self._waiting[claim] = None
+            if nested > self.usage.nesting:
+                self.usage.nested(nested)
             self.usage.began_waiting(len(self.out) + len(self._waiting))
             self._show_waiting()
-        this_thread.mark.is_counted = True
+        mark.is_counted = True
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:

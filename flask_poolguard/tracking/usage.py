@@ -30,7 +30,7 @@ class Usage:
     :ivar demand: how often that many connections, by bucket, were out or wanted,
         counted with every checkout.
     :ivar nesting: the most connections that one thread had at once for the same
-        request, command or task.
+        request, command or task, or would have had if it had not waited in vain.
     :ivar threads: the most threads that lived at once and could have used the pool.
     :ivar inherited: connections that the parent had open when it forked this worker.
     :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
@@ -63,16 +63,17 @@ class Usage:
         self.troubles = self.renewed = self.outdated = 0
         self.is_shown = False
 
-    def took(self, out: int, nested: int) -> None:
+    def took(self, out: int) -> None:
         """Count a checkout.
 
         :param out: how many connections are out now, with this one.
-        :param nested: how many of them this thread has for the same request, command
-            or task.
         """
         self.demand[out - 1 if 0 < out <= EXACT else bucket_of(out)] += 1
-        if nested > self.nesting:
-            self.nesting = nested
+        self.is_shown = False
+
+    def nested(self, connections: int) -> None:
+        """Note that one request, command or task has or wants so many at once."""
+        self.nesting = max(self.nesting, connections)
         self.is_shown = False
 
     def saw_threads(self, alive: int) -> None:

@@ -70,7 +70,7 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     return Finding(
         "warning",
         "nesting",
-        f"A request or task had {connections(nesting)} of bind {guarded.bind!r} at"
+        f"A request or task wanted {connections(nesting)} of bind {guarded.bind!r} at"
         f" once: {threads} threads that do so need {threads} × ({nesting} - 1) + 1 ="
         f" {needed}, and the pool may have {worst.limit} ({in_worker(worst, such)})",
         f"Let a request use one connection: give the first back before it takes the"
