@@ -42,7 +42,12 @@ class Notebook(NullObserver):
         assert record.dbapi_connection is not None
         self.told.append("connected")
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
         assert fairy.dbapi_connection is record.dbapi_connection
         self.told.append("took")
 

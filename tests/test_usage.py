@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 
 from flask_poolguard import PoolGuard, PoolTimeout
 from flask_poolguard.tracking.decoding import UsageState
@@ -55,18 +55,19 @@ class Guarded:
         with self.app.app_context():
             pass
 
-    def read(self) -> UsageState:
+    def read(self, bind: str = "default") -> UsageState:
         """Return what another process sees, after a round of the housekeeper's."""
         for ledger in self.app.extensions["poolguard"].books.ledgers:
             ledger.tend()
         search = read_workers(None, self.app.name, self.app.root_path)
         assert search.problems == ()
         (worker,) = (each for each in search.workers if each.header.pid == os.getpid())
-        return worker.pools[0].usage
+        (pool,) = (each for each in worker.pools if each.bind == bind)
+        return pool.usage
 
-    def demand(self) -> dict[int, int]:
+    def demand(self, bind: str = "default") -> dict[int, int]:
         """Return how often so many connections were needed, without the zeros."""
-        pairs = zip(BUCKETS, self.read().demand, strict=True)
+        pairs = zip(BUCKETS, self.read(bind).demand, strict=True)
         return {bound: count for bound, count in pairs if count}
 
 
@@ -114,6 +115,59 @@ class TestDemand:
         assert guarded.demand() == {1: 1, 2: 1}
         assert guarded.read().waits == 1
         engine.dispose()
+
+    @pytest.mark.parametrize("moment", ["do_connect", "checkout"])
+    def test_counts_the_next_one_after_one_that_waited_and_failed(
+        self, moment: str, database: Database
+    ) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        other = create_engine(database.url)
+        guarded = Guarded(engine)
+        PoolGuard().register(other, name="other", app=guarded.app)
+
+        def fail(*_: object) -> None:
+            raise OSError("no route")
+
+        def work() -> None:
+            with pytest.raises(OSError, match="no route"):
+                engine.connect()
+            other.connect().close()
+            engine.connect().close()
+
+        first = engine.connect()
+        with ThreadPoolExecutor(1) as threads:
+            worked = threads.submit(work)
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            event.listen(engine, moment, fail, once=True)
+            first.detach()
+            worked.result(30)
+        first.close()
+        assert guarded.demand("other") == {1: 1}
+        assert guarded.demand() == {1: 2, 2: 1}
+        engine.dispose()
+        other.dispose()
+
+    def test_counts_what_is_taken_while_one_that_waited_connects(
+        self, database: Database
+    ) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        other = create_engine(database.url)
+        guarded = Guarded(engine)
+        PoolGuard().register(other, name="other", app=guarded.app)
+        first = engine.connect()
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(engine.connect)
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            event.listen(
+                engine, "do_connect", lambda *_: other.connect().close(), once=True
+            )
+            first.detach()
+            taken.result(30).close()
+        first.close()
+        assert guarded.demand("other") == {1: 1}
+        assert guarded.demand() == {1: 1, 2: 1}
+        engine.dispose()
+        other.dispose()
 
 
 class TestNesting:

@@ -44,8 +44,16 @@ class Observer(t.Protocol):
     def connected(self, record: ConnectionPoolEntry) -> None:
         """A connection was opened for this record."""
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
-        """A connection was handed out."""
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
+        """A connection was handed out.
+
+        :param has_waited: its thread began to wait for it.
+        """
 
     def gave(self, record: ConnectionPoolEntry) -> None:
         """A record comes back; without a connection if that was lost."""
@@ -119,7 +127,12 @@ class NullObserver:
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Do nothing."""
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
         """Do nothing."""
 
     def gave(self, record: ConnectionPoolEntry) -> None:

@@ -62,6 +62,7 @@ class SlowCheckout:
                     self._pool.free(record)
                     raise
                 record.is_judged = True
+                record.has_waited = claim is not None
                 return record
         finally:
             if claim is not None:

@@ -191,7 +191,12 @@ class PoolLedger:
         self._show_connected(record)
         self.count("connects")
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
         """Note who has it."""
         mark = this_thread.mark
         holding = Holding(self, record, fairy, mark.ref)
@@ -210,9 +215,7 @@ class PoolLedger:
         nested = 1
         if holding.scope is not None and len(holding.scope.holdings) > 1:
             nested = self._count_nested(holding.scope, mark)
-        if mark.is_counted:
-            mark.is_counted = False
-        else:
+        if not has_waited:  # else it was counted when the wait began
             self.usage.took(len(self.out))
         if nested > self.usage.nesting:
             self.usage.nested(nested)
@@ -269,15 +272,15 @@ class PoolLedger:
 
     def began_waiting(self) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
-        claim, scope, mark = ScopeClaim(), current_scope(), this_thread.mark
-        nested = 1 if scope is None else self._count_nested(scope, mark) + 1
+        claim, scope, nested = ScopeClaim(), current_scope(), 1
+        if scope is not None:
+            nested += self._count_nested(scope, this_thread.mark)
         with self._lock:
             self._waiting[claim] = None
             if nested > self.usage.nesting:
                 self.usage.nested(nested)
             self.usage.began_waiting(len(self.out) + len(self._waiting))
             self._show_waiting()
-        mark.is_counted = True
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
@@ -289,7 +292,6 @@ class PoolLedger:
 
     def timed_out(self) -> None:
         """Count a waiter that got nothing."""
-        this_thread.mark.is_counted = False
         self.count("timeouts")
 
     def find_deadlock(

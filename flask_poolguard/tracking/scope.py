@@ -256,10 +256,9 @@ class ThreadMark:
     :ivar ident: the thread's number.
     :ivar greenlet: a weak reference, if the mark is a greenlet's.
     :ivar ref: a weak reference; dead once the thread has ended.
-    :ivar is_counted: its next checkout was counted when it began to wait for it.
     """
 
-    __slots__ = ("__weakref__", "greenlet", "ident", "is_counted", "name", "ref")
+    __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
 
     def __init__(self) -> None:
         name = threading.current_thread().name.encode("utf-8", "replace")[:24]
@@ -271,7 +270,6 @@ class ThreadMark:
 
             self.greenlet = weakref.ref(getcurrent())
         self.ref = weakref.ref(self)
-        self.is_counted = False
         live_marks.add(self)
         alive = len(live_marks)
         for each in _counters.valuerefs():
