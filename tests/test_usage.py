@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event
 
 from flask_poolguard import PoolGuard, PoolTimeout
-from flask_poolguard.tracking.decoding import UsageState
+from flask_poolguard.tracking import ledger as ledger_module
+from flask_poolguard.tracking import waiting as waiting_module
+from flask_poolguard.tracking.decoding import PoolState, UsageState
 from flask_poolguard.tracking.reader import read_workers
 from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
 from tests.conftest import Database
@@ -45,6 +48,16 @@ class TestBuckets:
         assert bucket_of(0) == 0
 
 
+class Clock:
+    """Monotonic seconds that go on by hand."""
+
+    def __init__(self) -> None:
+        self.now = float(round(time.monotonic()))
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Guarded:
     """An app with an engine under guard."""
 
@@ -55,7 +68,7 @@ class Guarded:
         with self.app.app_context():
             pass
 
-    def read(self, bind: str = "default") -> UsageState:
+    def pool(self, bind: str = "default") -> PoolState:
         """Return what another process sees, after a round of the housekeeper's."""
         for ledger in self.app.extensions["poolguard"].books.ledgers:
             ledger.tend()
@@ -63,7 +76,11 @@ class Guarded:
         assert search.problems == ()
         (worker,) = (each for each in search.workers if each.header.pid == os.getpid())
         (pool,) = (each for each in worker.pools if each.bind == bind)
-        return pool.usage
+        return pool
+
+    def read(self, bind: str = "default") -> UsageState:
+        """Return the part that says what the pool was asked for."""
+        return self.pool(bind).usage
 
     def demand(self, bind: str = "default") -> dict[int, int]:
         """Return how often so many connections were needed, without the zeros."""
@@ -168,6 +185,85 @@ class TestDemand:
         assert guarded.demand() == {1: 1, 2: 1}
         engine.dispose()
         other.dispose()
+
+    def test_counts_those_that_are_being_opened(self, database: Database) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        guarded = Guarded(engine)
+        connecting, go_on = threading.Event(), threading.Event()
+
+        def pause(*_: object) -> None:
+            connecting.set()
+            go_on.wait(30)
+
+        event.listen(engine, "do_connect", pause, once=True)
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(lambda: engine.connect().close())
+            assert connecting.wait(30)
+            second = threads.submit(lambda: engine.connect().close())
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            go_on.set()
+            first.result(30)
+            second.result(30)
+        assert guarded.demand() == {1: 1, 2: 1}
+        engine.dispose()
+
+
+class TestWaits:
+    """The clock is the ledger's, and goes on by hand."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        clock = Clock()
+        monkeypatch.setattr(ledger_module, "_monotonic", clock)
+        monkeypatch.setattr(waiting_module, "_monotonic", clock)
+        return clock
+
+    def test_end_before_the_connect(self, database: Database, clock: Clock) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        guarded = Guarded(engine)
+        waiting: list[int] = []
+
+        def connect(*_: object) -> None:
+            (ledger,) = guarded.app.extensions["poolguard"].books.ledgers
+            waiting.append(ledger.waiting)
+            clock.now += 100
+
+        first = engine.connect()
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(lambda: engine.connect().close())
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            event.listen(engine, "do_connect", connect, once=True)
+            clock.now += 3
+            first.detach()
+            taken.result(30)
+        first.close()
+        usage = guarded.read()
+        assert waiting == [0]
+        assert (usage.waits, usage.waited, usage.longest_wait) == (1, 3.0, 3.0)
+        engine.dispose()
+
+    def test_go_on_when_the_server_has_no_room(
+        self, guarded: Guarded, clock: Clock
+    ) -> None:
+        with guarded.engine.connect():
+            pass
+        (ledger,) = guarded.app.extensions["poolguard"].books.ledgers
+        claim = ledger.began_waiting(2)
+        clock.now += 3
+        ledger.stopped_waiting(claim)
+        assert ledger.waiting == 0
+        clock.now += 100  # it is refused
+        ledger.waits_again(claim)
+        assert ledger.waiting == 1
+        younger = ledger.began_waiting(2)
+        clock.now += 4
+        queue = guarded.pool()
+        assert (queue.waiting, queue.waiting_since) == (2, clock.now - 7)
+        ledger.stopped_waiting(claim)
+        ledger.stopped_waiting(younger)
+        usage = guarded.read()
+        assert (usage.waits, usage.waited, usage.longest_wait) == (2, 11.0, 7.0)
+        assert ledger.waiting == 0
 
 
 class TestNesting:

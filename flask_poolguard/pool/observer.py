@@ -61,11 +61,17 @@ class Observer(t.Protocol):
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """The record's connection was closed, or taken out of the pool."""
 
-    def began_waiting(self) -> Claim:
-        """A thread begins to wait; says on whose behalf."""
+    def began_waiting(self, out: int) -> Claim:
+        """A thread begins to wait; says on whose behalf.
+
+        :param out: how many connections are out or being opened.
+        """
 
     def stopped_waiting(self, claim: Claim) -> None:
-        """It waits no more."""
+        """It waits no more: it got a slot, which may have to be connected, or none."""
+
+    def waits_again(self, claim: Claim) -> None:
+        """It gave the slot back, because the server is full, and is in line again."""
 
     def timed_out(self) -> None:
         """It waited in vain."""
@@ -141,11 +147,14 @@ class NullObserver:
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """Do nothing."""
 
-    def began_waiting(self) -> Claim:
+    def began_waiting(self, out: int) -> Claim:
         """Return a claim that counts from now."""
         return Asked(time.monotonic())
 
     def stopped_waiting(self, claim: Claim) -> None:
+        """Do nothing."""
+
+    def waits_again(self, claim: Claim) -> None:
         """Do nothing."""
 
     def timed_out(self) -> None:

@@ -111,7 +111,7 @@ class PoolLedger:
         self._leaks: dict[tuple[str, str], int] = {}
         self.usage = Usage()
         count_threads(self.usage)
-        # In the order in which they asked; the values mean nothing.
+        # A set, of which the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
         self._queue_shown_at = -math.inf
         self._is_queue_stale = False
@@ -270,7 +270,7 @@ class PoolLedger:
         if reason is not None:
             self.count(reason)
 
-    def began_waiting(self) -> ScopeClaim:
+    def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
@@ -279,15 +279,27 @@ class PoolLedger:
             self._waiting[claim] = None
             if nested > self.usage.nesting:
                 self.usage.nested(nested)
-            self.usage.began_waiting(len(self.out) + len(self._waiting))
+            # Those of a pool that this one replaced are out as well.
+            self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
             self._show_waiting()
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
+        claim = t.cast(ScopeClaim, claim)
         with self._lock:
-            self._waiting.pop(t.cast(ScopeClaim, claim), None)
-            self.usage.waited_for(_monotonic() - t.cast(ScopeClaim, claim).asked_at)
+            self._waiting.pop(claim, None)
+            in_all = _monotonic() - claim.asked_at
+            self.usage.waited_for(in_all - claim.waited, in_all)
+            claim.waited = in_all
+            self._show_waiting()
+
+    def waits_again(self, claim: Claim) -> None:
+        """Note a waiter that was there before."""
+        claim = t.cast(ScopeClaim, claim)
+        with self._lock:
+            claim.asked_at = _monotonic() - claim.waited  # without the connect
+            self._waiting[claim] = None
             self._show_waiting()
 
     def timed_out(self) -> None:
@@ -431,8 +443,7 @@ class PoolLedger:
             if self._is_queue_stale:
                 return
             self._queue_shown_at = now
-            first = next(iter(self._waiting), None)
-            since = math.nan if first is None else first.asked_at
+            since = min((each.asked_at for each in self._waiting), default=math.nan)
             self._page.show_waiting(len(self._waiting), since)
 
     def _look_for_troubles(self, record: ConnectionPoolEntry) -> None:

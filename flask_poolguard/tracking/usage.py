@@ -34,7 +34,7 @@ class Usage:
     :ivar threads: the most threads that lived at once and could have used the pool.
     :ivar inherited: connections that the parent had open when it forked this worker.
     :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
-        seconds.
+        seconds, without connecting.
     :ivar troubles: a sum of :class:`.troubles.Trouble`.
     :ivar renewed: the number of the last request to replace all connections.
     :ivar outdated: connections that are older than that, and out.
@@ -90,8 +90,11 @@ class Usage:
         self.waits += 1
         self.demand[bucket_of(wanted)] += 1
 
-    def waited_for(self, seconds: float) -> None:
-        """Note how long somebody waited, whatever came of it."""
+    def waited_for(self, seconds: float, in_all: float) -> None:
+        """Note how long somebody waited, whatever came of it.
+
+        :param in_all: with what the same checkout had waited before.
+        """
         self.waited += seconds
-        self.longest_wait = max(self.longest_wait, seconds)
+        self.longest_wait = max(self.longest_wait, in_all)
         self.is_shown = False
