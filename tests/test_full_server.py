@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import exc
 
 from flask_poolguard.databases import ConnectFailure
-from flask_poolguard.pool import GuardedPool, gate
+from flask_poolguard.pool import Claim, GuardedPool, gate
+from flask_poolguard.pool.observer import NullObserver
 
 
 class FullError(Exception):
@@ -72,6 +73,41 @@ class TestFull:
         server.room_after = 3
         pool.connect().close()
         assert server.knocks == 4
+        first.close()
+
+    def test_who_tries_in_vain_waits_again(
+        self, pool: GuardedPool, server: Server
+    ) -> None:
+        told: list[str] = []
+
+        class Told(NullObserver):
+            def began_waiting(self, out: int) -> Claim:
+                told.append("began")
+                return super().began_waiting(out)
+
+            def waits_again(self, claim: Claim) -> None:
+                told.append("again")
+
+            def stopped_waiting(self, claim: Claim) -> None:
+                told.append("stopped")
+
+        connect = server.connect
+
+        def knock() -> sqlite3.Connection:
+            told.append("knocked")
+            return connect()
+
+        pool._creator = knock  # type: ignore[assignment] # declared wider
+        first = pool.connect()
+        pool.observer, server.room_after = Told(), 3
+        told.clear()
+        pool.connect().close()
+        # The first one to try had not waited yet.
+        assert told == [
+            *("knocked", "began", "stopped"),
+            *("knocked", "again", "stopped"),
+            "knocked",
+        ]
         first.close()
 
     def test_once_it_lets_one_in_the_others_follow_at_once(

@@ -42,7 +42,12 @@ class Notebook(NullObserver):
         assert record.dbapi_connection is not None
         self.told.append("connected")
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
         assert fairy.dbapi_connection is record.dbapi_connection
         self.told.append("took")
 
@@ -53,12 +58,17 @@ class Notebook(NullObserver):
         assert record.dbapi_connection is None
         self.told.append(f"closed {reason}")
 
-    def began_waiting(self) -> Claim:
+    def began_waiting(self, out: int) -> Claim:
         self.waiting += 1
         self.told.append("began waiting")
-        claim = super().began_waiting()
+        claim = super().began_waiting(out)
         self.claims.append(claim)
         return claim
+
+    def waits_again(self, claim: Claim) -> None:
+        self.waiting += 1
+        self.told.append("waits again")
+        self.claims.append(claim)
 
     def stopped_waiting(self, claim: Claim) -> None:
         self.claims.remove(claim)

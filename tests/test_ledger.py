@@ -143,8 +143,8 @@ class TestFileAndPoolAgree:
         waiting = threading.Event()
         began = books.ledger.began_waiting
 
-        def began_waiting() -> ScopeClaim:
-            claim = began()
+        def began_waiting(out: int) -> ScopeClaim:
+            claim = began(out)
             waiting.set()
             return claim
 

@@ -110,7 +110,7 @@ class TestNesting:
         needed = pool.usage.threads + 1
         assert finding.level == "warning"
         assert finding.message == (
-            "A request or task had 2 connections of bind 'default' at once:"
+            "A request or task wanted 2 connections of bind 'default' at once:"
             f" {needed - 1} threads that do so need {needed - 1} × (2 - 1) + 1 ="
             f" {needed}, and the pool may have 3 (worker {os.getpid()})"
         )
@@ -385,6 +385,27 @@ class TestIdleThreads:
         mended = changed(both, size=7, max_overflow=8)
         assert "OVERFLOW = 1 (now 8)" in one(found_by_rules(mended, "idle-threads")).fix
         assert not sizes_of(changed(mended, max_overflow=1))
+
+    @pytest.mark.parametrize(
+        "peak",
+        [{"usage": {"demand": {2: 990, 4: 10}}}, {"counts": {"peak_checked_out": 4}}],
+    )
+    def test_are_none_where_more_was_wanted_than_they_can_use(
+        self, evidence: Evidence, peak: dict[str, Any]
+    ) -> None:
+        usage = {"threads": 3, "nesting": 1, "demand": {2: 1000}}
+        few = changed(evidence, age_seconds=HOUR, usage=usage)
+        assert found_by_rules(few, "idle-threads")
+        assert not found_by_rules(changed(few, **peak), "idle-threads")
+
+    def test_of_one_worker_are_none_where_another_wanted_more(
+        self, evidence: Evidence
+    ) -> None:
+        usage = {"threads": 2, "nesting": 1, "demand": {2: 1000}}
+        few = changed(evidence, age_seconds=HOUR, usage=usage)
+        burst = changed(evidence, usage={**usage, "demand": {15: 1}})
+        assert found_by_rules(few, "idle-threads")
+        assert not found_by_rules(with_another(few, burst, 77), "idle-threads")
 
     def test_are_none_where_another_worker_has_more_threads(
         self, evidence: Evidence

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 
 from flask_poolguard import PoolGuard, PoolTimeout
-from flask_poolguard.tracking.decoding import UsageState
+from flask_poolguard.tracking import ledger as ledger_module
+from flask_poolguard.tracking import waiting as waiting_module
+from flask_poolguard.tracking.decoding import PoolState, UsageState
 from flask_poolguard.tracking.reader import read_workers
 from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
 from tests.conftest import Database
@@ -43,6 +48,16 @@ class TestBuckets:
         assert bucket_of(0) == 0
 
 
+class Clock:
+    """Monotonic seconds that go on by hand."""
+
+    def __init__(self) -> None:
+        self.now = float(round(time.monotonic()))
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Guarded:
     """An app with an engine under guard."""
 
@@ -53,18 +68,23 @@ class Guarded:
         with self.app.app_context():
             pass
 
-    def read(self) -> UsageState:
+    def pool(self, bind: str = "default") -> PoolState:
         """Return what another process sees, after a round of the housekeeper's."""
         for ledger in self.app.extensions["poolguard"].books.ledgers:
             ledger.tend()
         search = read_workers(None, self.app.name, self.app.root_path)
         assert search.problems == ()
         (worker,) = (each for each in search.workers if each.header.pid == os.getpid())
-        return worker.pools[0].usage
+        (pool,) = (each for each in worker.pools if each.bind == bind)
+        return pool
 
-    def demand(self) -> dict[int, int]:
+    def read(self, bind: str = "default") -> UsageState:
+        """Return the part that says what the pool was asked for."""
+        return self.pool(bind).usage
+
+    def demand(self, bind: str = "default") -> dict[int, int]:
         """Return how often so many connections were needed, without the zeros."""
-        pairs = zip(BUCKETS, self.read().demand, strict=True)
+        pairs = zip(BUCKETS, self.read(bind).demand, strict=True)
         return {bound: count for bound, count in pairs if count}
 
 
@@ -113,6 +133,138 @@ class TestDemand:
         assert guarded.read().waits == 1
         engine.dispose()
 
+    @pytest.mark.parametrize("moment", ["do_connect", "checkout"])
+    def test_counts_the_next_one_after_one_that_waited_and_failed(
+        self, moment: str, database: Database
+    ) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        other = create_engine(database.url)
+        guarded = Guarded(engine)
+        PoolGuard().register(other, name="other", app=guarded.app)
+
+        def fail(*_: object) -> None:
+            raise OSError("no route")
+
+        def work() -> None:
+            with pytest.raises(OSError, match="no route"):
+                engine.connect()
+            other.connect().close()
+            engine.connect().close()
+
+        first = engine.connect()
+        with ThreadPoolExecutor(1) as threads:
+            worked = threads.submit(work)
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            event.listen(engine, moment, fail, once=True)
+            first.detach()
+            worked.result(30)
+        first.close()
+        assert guarded.demand("other") == {1: 1}
+        assert guarded.demand() == {1: 2, 2: 1}
+        engine.dispose()
+        other.dispose()
+
+    def test_counts_what_is_taken_while_one_that_waited_connects(
+        self, database: Database
+    ) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        other = create_engine(database.url)
+        guarded = Guarded(engine)
+        PoolGuard().register(other, name="other", app=guarded.app)
+        first = engine.connect()
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(engine.connect)
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            event.listen(
+                engine, "do_connect", lambda *_: other.connect().close(), once=True
+            )
+            first.detach()
+            taken.result(30).close()
+        first.close()
+        assert guarded.demand("other") == {1: 1}
+        assert guarded.demand() == {1: 1, 2: 1}
+        engine.dispose()
+        other.dispose()
+
+    def test_counts_those_that_are_being_opened(self, database: Database) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        guarded = Guarded(engine)
+        connecting, go_on = threading.Event(), threading.Event()
+
+        def pause(*_: object) -> None:
+            connecting.set()
+            go_on.wait(30)
+
+        event.listen(engine, "do_connect", pause, once=True)
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(lambda: engine.connect().close())
+            assert connecting.wait(30)
+            second = threads.submit(lambda: engine.connect().close())
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            go_on.set()
+            first.result(30)
+            second.result(30)
+        assert guarded.demand() == {1: 1, 2: 1}
+        engine.dispose()
+
+
+class TestWaits:
+    """The clock is the ledger's, and goes on by hand."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        clock = Clock()
+        monkeypatch.setattr(ledger_module, "_monotonic", clock)
+        monkeypatch.setattr(waiting_module, "_monotonic", clock)
+        return clock
+
+    def test_end_before_the_connect(self, database: Database, clock: Clock) -> None:
+        engine = create_engine(database.url, pool_size=1, max_overflow=0)
+        guarded = Guarded(engine)
+        waiting: list[int] = []
+
+        def connect(*_: object) -> None:
+            (ledger,) = guarded.app.extensions["poolguard"].books.ledgers
+            waiting.append(ledger.waiting)
+            clock.now += 100
+
+        first = engine.connect()
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(lambda: engine.connect().close())
+            wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+            event.listen(engine, "do_connect", connect, once=True)
+            clock.now += 3
+            first.detach()
+            taken.result(30)
+        first.close()
+        usage = guarded.read()
+        assert waiting == [0]
+        assert (usage.waits, usage.waited, usage.longest_wait) == (1, 3.0, 3.0)
+        engine.dispose()
+
+    def test_go_on_when_the_server_has_no_room(
+        self, guarded: Guarded, clock: Clock
+    ) -> None:
+        with guarded.engine.connect():
+            pass
+        (ledger,) = guarded.app.extensions["poolguard"].books.ledgers
+        claim = ledger.began_waiting(2)
+        clock.now += 3
+        ledger.stopped_waiting(claim)
+        assert ledger.waiting == 0
+        clock.now += 100  # it is refused
+        ledger.waits_again(claim)
+        assert ledger.waiting == 1
+        younger = ledger.began_waiting(2)
+        clock.now += 4
+        queue = guarded.pool()
+        assert (queue.waiting, queue.waiting_since) == (2, clock.now - 7)
+        ledger.stopped_waiting(claim)
+        ledger.stopped_waiting(younger)
+        usage = guarded.read()
+        assert (usage.waits, usage.waited, usage.longest_wait) == (2, 11.0, 7.0)
+        assert ledger.waiting == 0
+
 
 class TestNesting:
     def test_is_the_most_that_one_scope_had_at_once(self, guarded: Guarded) -> None:
@@ -136,6 +288,59 @@ class TestNesting:
         with guarded.app.app_context(), guarded.engine.connect(), other.connect():
             pass
         assert guarded.read().nesting == 1
+
+    def test_counts_one_that_was_waited_for_in_vain(self, database: Database) -> None:
+        engine = create_engine(
+            database.url, pool_size=2, max_overflow=0, pool_timeout=0.01
+        )
+        guarded = Guarded(engine)
+        with engine.connect(), guarded.app.app_context(), engine.connect():
+            assert guarded.read().nesting == 1
+            with pytest.raises(PoolTimeout):
+                engine.connect()
+        assert guarded.read().nesting == 2
+        engine.dispose()
+
+    def test_counts_one_that_was_waited_for(self, database: Database) -> None:
+        engine = create_engine(database.url, pool_size=2, max_overflow=0)
+        guarded = Guarded(engine)
+        other = engine.connect()
+
+        def nest() -> None:
+            with guarded.app.app_context(), engine.connect(), engine.connect():
+                pass
+
+        nesting = threading.Thread(target=nest)
+        nesting.start()
+        wait_until(lambda: engine.pool.waiting == 1)  # type: ignore[attr-defined] # a GuardedPool's
+        other.close()
+        nesting.join(30)
+        assert guarded.read().nesting == 2
+        engine.dispose()
+
+    def test_does_not_count_threads_that_share_a_scope(
+        self, database: Database
+    ) -> None:
+        engine = create_engine(database.url, pool_size=4, max_overflow=0)
+        guarded = Guarded(engine)
+        ready = threading.Barrier(4)
+
+        def work() -> None:
+            with engine.connect():
+                ready.wait(30)
+
+        with guarded.app.app_context(), ThreadPoolExecutor(3) as threads:
+            parts = [
+                threads.submit(contextvars.copy_context().run, work) for _ in range(3)
+            ]
+            work()
+            for part in parts:
+                part.result(30)
+            assert guarded.read().nesting == 1
+            with engine.connect(), engine.connect():
+                pass
+        assert guarded.read().nesting == 2
+        engine.dispose()
 
 
 class TestThreads:
@@ -161,6 +366,41 @@ class TestThreads:
         for thread in threads:
             thread.join(30)
         assert guarded.read().threads == before + 3
+
+    def test_count_those_that_live_for_less_than_a_round(
+        self, guarded: Guarded
+    ) -> None:
+        with guarded.engine.connect():
+            pass
+        before = guarded.read().threads
+        ready = threading.Barrier(before + 5)
+
+        def live() -> None:
+            with guarded.app.app_context():
+                pass
+            ready.wait(30)
+
+        threads = [threading.Thread(target=live) for _ in range(before + 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        # Nobody looked while they were there, and this thread was there as well.
+        assert guarded.read().threads > before + 5
+
+    def test_of_a_child_begin_anew(self, guarded: Guarded) -> None:
+        with guarded.engine.connect():
+            pass
+        for ledger in guarded.app.extensions["poolguard"].books.ledgers:
+            ledger.usage.saw_threads(1000)
+        assert guarded.read().threads == 1000
+
+        def child() -> int:
+            with guarded.engine.connect():
+                pass
+            return guarded.read().threads
+
+        assert 1 <= in_child(child) < 100
 
 
 class TestInherited:

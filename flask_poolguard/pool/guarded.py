@@ -187,7 +187,8 @@ class GuardedPool(QueuePool):
             :class:`TooManyWaiting`, at once.
         """
         fairy = _ConnectionFairy._checkout(self)
-        self.observer.took(fairy._connection_record, fairy)  # type: ignore[arg-type] # it is None once closed only
+        record: GuardedRecord = fairy._connection_record  # type: ignore[assignment] # it is None once closed only
+        self.observer.took(record, fairy, record.has_waited)
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -241,7 +242,7 @@ class GuardedPool(QueuePool):
             self._take_back(record)
 
     def _take_back(self, record: GuardedRecord) -> None:
-        record.is_judged = False
+        record.is_judged = record.has_waited = False
         if record.dbapi_connection is None:
             self._pool.free(record)
             return

@@ -44,8 +44,16 @@ class Observer(t.Protocol):
     def connected(self, record: ConnectionPoolEntry) -> None:
         """A connection was opened for this record."""
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
-        """A connection was handed out."""
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
+        """A connection was handed out.
+
+        :param has_waited: its thread began to wait for it.
+        """
 
     def gave(self, record: ConnectionPoolEntry) -> None:
         """A record comes back; without a connection if that was lost."""
@@ -53,11 +61,17 @@ class Observer(t.Protocol):
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """The record's connection was closed, or taken out of the pool."""
 
-    def began_waiting(self) -> Claim:
-        """A thread begins to wait; says on whose behalf."""
+    def began_waiting(self, out: int) -> Claim:
+        """A thread begins to wait; says on whose behalf.
+
+        :param out: how many connections are out or being opened.
+        """
 
     def stopped_waiting(self, claim: Claim) -> None:
-        """It waits no more."""
+        """It waits no more: it got a slot, which may have to be connected, or none."""
+
+    def waits_again(self, claim: Claim) -> None:
+        """It gave the slot back, because the server is full, and is in line again."""
 
     def timed_out(self) -> None:
         """It waited in vain."""
@@ -119,7 +133,12 @@ class NullObserver:
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Do nothing."""
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
         """Do nothing."""
 
     def gave(self, record: ConnectionPoolEntry) -> None:
@@ -128,11 +147,14 @@ class NullObserver:
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """Do nothing."""
 
-    def began_waiting(self) -> Claim:
+    def began_waiting(self, out: int) -> Claim:
         """Return a claim that counts from now."""
         return Asked(time.monotonic())
 
     def stopped_waiting(self, claim: Claim) -> None:
+        """Do nothing."""
+
+    def waits_again(self, claim: Claim) -> None:
         """Do nothing."""
 
     def timed_out(self) -> None:

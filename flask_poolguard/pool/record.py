@@ -43,6 +43,7 @@ class GuardedRecord(_ConnectionRecord):
 
     :ivar pid: the process that opened the connection; no other may use it.
     :ivar has_served: it has had a connection.
+    :ivar has_waited: whoever has it had to wait for it.
     :ivar is_judged: the pool has just found it fit.
     :ivar generation: the pool's, when the connect began; the pool's next one makes
         the connection outdated.
@@ -65,6 +66,7 @@ class GuardedRecord(_ConnectionRecord):
         "_unproved_at",
         "generation",
         "has_served",
+        "has_waited",
         "idle_since",
         "is_judged",
         "is_open",
@@ -77,7 +79,7 @@ class GuardedRecord(_ConnectionRecord):
     def __init__(self, pool: GuardedPool) -> None:
         self._pool = pool
         self.pid = os.getpid()
-        self.has_served = self.is_judged = self.is_open = False
+        self.has_served = self.has_waited = self.is_judged = self.is_open = False
         self.generation = pool.generation
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None

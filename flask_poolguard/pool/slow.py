@@ -43,29 +43,31 @@ class SlowCheckout:
         handoff, begun = self._handoff, _clock()
         until = begun + self._pool._timeout
         patience = Patience(begun, self._pool.policy.connect_retry, until)
-        claim: Claim | None = None
-        try:
-            while True:
-                if record is None:
-                    record = handoff.get_now()
-                if record is None:
-                    if claim is None:
-                        claim = self._pool.observer.began_waiting()
-                    record = self._wait(claim, until)
+        observer, claim = self._pool.observer, None
+        while True:
+            if record is None:
+                record = handoff.get_now()
+            if record is None:
+                if claim is None:
+                    claim = observer.began_waiting(self._pool.checkedout())
+                else:  # what it was handed could not be connected
+                    observer.waits_again(claim)
                 try:
-                    self._make_fit(record, patience, may_queue=True)
-                except ServerFullError:
-                    self._pool.free(record)
-                    record = None
-                    continue
-                except BaseException:
-                    self._pool.free(record)
-                    raise
-                record.is_judged = True
-                return record
-        finally:
-            if claim is not None:
-                self._pool.observer.stopped_waiting(claim)
+                    record = self._wait(claim, until)
+                finally:
+                    observer.stopped_waiting(claim)
+            try:
+                self._make_fit(record, patience, may_queue=True)
+            except ServerFullError:
+                self._pool.free(record)
+                record = None
+                continue
+            except BaseException:
+                self._pool.free(record)
+                raise
+            record.is_judged = True
+            record.has_waited = claim is not None
+            return record
 
     def _make_fit(
         self, record: GuardedRecord, patience: Patience, may_queue: bool

@@ -180,7 +180,11 @@ def _may_open(pools: _Pools) -> int:
     """Return the connections that a worker's pool may have, or could use."""
     return max(
         (
-            pool.usage.threads * pool.usage.nesting
+            sizing.most_usable(
+                pool.usage.threads,
+                pool.usage.nesting,
+                sizing.peak_of(pool.usage.demand),
+            )
             if pool.limit is None
             else pool.limit
             for _, pool in pools

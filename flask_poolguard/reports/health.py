@@ -22,6 +22,7 @@ from .plugin import (
     datum,
     perfdata_of,
 )
+from .sizing import most_usable, peak_of
 from .text import duration
 from .workers import describe_worker
 
@@ -136,8 +137,9 @@ def _can_wait(pool: PoolStatus) -> bool:
     Otherwise all may be out and nobody waits, as in a sync worker with one of each.
     Unknown (0 threads, before a worker's first second is over) counts as yes.
     """
-    most = pool.usage.threads * max(pool.usage.nesting, 1)
-    return most == 0 or pool.limit is None or most > pool.limit
+    usage = pool.usage
+    most = most_usable(usage.threads, usage.nesting, peak_of(usage.demand))
+    return usage.threads == 0 or pool.limit is None or most > pool.limit
 
 
 def _judge(

@@ -59,7 +59,8 @@ class Closed:
 class Usage:
     """What one pool was asked for since its worker started.
 
-    :ivar nesting: the most connections that one request or command had at once.
+    :ivar nesting: the most connections that one thread had or wanted at once for the
+        same request or command.
     :ivar threads: the most threads that lived at once and could have used the pool.
     :ivar inherited: connections that were open when the worker was forked.
     :ivar waits: checkouts that had to wait.

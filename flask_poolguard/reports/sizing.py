@@ -77,6 +77,21 @@ def without_deadlock(threads: int, nesting: int) -> int:
     return threads * (nesting - 1) + 1 if nesting > 1 else 1
 
 
+def peak_of(demand: Demand) -> int:
+    """Return the most connections that were out or wanted at a time, 0 if none was."""
+    return max((bound for bound, count in demand.items() if count), default=0)
+
+
+def most_usable(threads: int, nesting: int, peak: int) -> int:
+    """Return the most connections that so many threads could use at once.
+
+    :param nesting: the most connections that one request held at once.
+    :param peak: the most that were really out or wanted: more, if code outside a
+        request holds several connections.
+    """
+    return max(threads * max(nesting, 1), peak)
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """What one worker's pool needs.
@@ -96,13 +111,11 @@ def need_of(demand: Demand, share: float, threads: int, nesting: int) -> Need:
 
     :param demand: how often so many connections were out or wanted at a time.
     :param share: of checkouts that may find ``pool_size`` connections out.
-    :param threads: the most that lived at once, as far as is known: it is looked at
-        once a second, and code outside a request can hold several connections, so
-        what was really out or wanted counts if it is more.
+    :param threads: the most that lived at once. Code outside a request can hold
+        several connections, so what was really out or wanted counts if it is more.
     :param nesting: the most connections that one request held at once.
     """
-    peak = max((bound for bound, count in demand.items() if count), default=1)
-    most = max(threads * nesting, peak)
+    most = max(most_usable(threads, nesting, peak_of(demand)), 1)
     fewest = min(without_deadlock(threads, nesting), most)
     return Need(min(max(smallest(demand, share), fewest), most), most, fewest)
 

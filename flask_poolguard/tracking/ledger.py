@@ -21,7 +21,14 @@ from ..pool import Claim, CloseReason, Recycle, Renewable, housekeeper
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
-from .scope import live_marks, this_thread
+from .scope import (
+    Scope,
+    ThreadMark,
+    count_threads,
+    current_scope,
+    live_marks,
+    this_thread,
+)
 from .stacks import format_stack
 from .troubles import find_troubles
 from .usage import Usage
@@ -103,7 +110,8 @@ class PoolLedger:
         self._peak = 0
         self._leaks: dict[tuple[str, str], int] = {}
         self.usage = Usage()
-        # In the order in which they asked; the values mean nothing.
+        count_threads(self.usage)
+        # A set, of which the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
         self._queue_shown_at = -math.inf
         self._is_queue_stale = False
@@ -183,7 +191,12 @@ class PoolLedger:
         self._show_connected(record)
         self.count("connects")
 
-    def took(self, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    def took(
+        self,
+        record: ConnectionPoolEntry,
+        fairy: PoolProxiedConnection,
+        has_waited: bool = False,
+    ) -> None:
         """Note who has it."""
         mark = this_thread.mark
         holding = Holding(self, record, fairy, mark.ref)
@@ -201,11 +214,11 @@ class PoolLedger:
         self.out[record] = holding
         nested = 1
         if holding.scope is not None and len(holding.scope.holdings) > 1:
-            nested = sum(each.ledger is self for each in list(holding.scope.holdings))
-        if mark.is_counted:
-            mark.is_counted = False
-        else:
-            self.usage.took(len(self.out), nested)
+            nested = self._count_nested(holding.scope, mark)
+        if not has_waited:  # else it was counted when the wait began
+            self.usage.took(len(self.out))
+        if nested > self.usage.nesting:
+            self.usage.nested(nested)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
             holding.is_listed = False
@@ -216,6 +229,16 @@ class PoolLedger:
                 self._peak = max(len(self.out), self._peak)
                 self._counts["peak_checked_out"] = self._peak
                 self._show_figures()
+
+    def _count_nested(self, scope: Scope, mark: ThreadMark) -> int:
+        """Return how many of these connections one thread took for a scope.
+
+        Parallel threads may share a scope, and none of them waits for what it has.
+        """
+        return sum(
+            each.ledger is self and each.mark is mark.ref
+            for each in list(scope.holdings)
+        )
 
     def gave(self, record: ConnectionPoolEntry) -> None:
         """Note that it is back."""
@@ -247,26 +270,40 @@ class PoolLedger:
         if reason is not None:
             self.count(reason)
 
-    def began_waiting(self) -> ScopeClaim:
+    def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
-        claim = ScopeClaim()
+        claim, scope, nested = ScopeClaim(), current_scope(), 1
+        if scope is not None:
+            nested += self._count_nested(scope, this_thread.mark)
         with self._lock:
             self._waiting[claim] = None
-            self.usage.began_waiting(len(self.out) + len(self._waiting))
+            if nested > self.usage.nesting:
+                self.usage.nested(nested)
+            # Those of a pool that this one replaced are out as well.
+            self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
             self._show_waiting()
-        this_thread.mark.is_counted = True
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
+        claim = t.cast(ScopeClaim, claim)
         with self._lock:
-            self._waiting.pop(t.cast(ScopeClaim, claim), None)
-            self.usage.waited_for(_monotonic() - t.cast(ScopeClaim, claim).asked_at)
+            self._waiting.pop(claim, None)
+            in_all = _monotonic() - claim.asked_at
+            self.usage.waited_for(in_all - claim.waited, in_all)
+            claim.waited = in_all
+            self._show_waiting()
+
+    def waits_again(self, claim: Claim) -> None:
+        """Note a waiter that was there before."""
+        claim = t.cast(ScopeClaim, claim)
+        with self._lock:
+            claim.asked_at = _monotonic() - claim.waited  # without the connect
+            self._waiting[claim] = None
             self._show_waiting()
 
     def timed_out(self) -> None:
         """Count a waiter that got nothing."""
-        this_thread.mark.is_counted = False
         self.count("timeouts")
 
     def find_deadlock(
@@ -406,8 +443,7 @@ class PoolLedger:
             if self._is_queue_stale:
                 return
             self._queue_shown_at = now
-            first = next(iter(self._waiting), None)
-            since = math.nan if first is None else first.asked_at
+            since = min((each.asked_at for each in self._waiting), default=math.nan)
             self._page.show_waiting(len(self._waiting), since)
 
     def _look_for_troubles(self, record: ConnectionPoolEntry) -> None:
@@ -419,9 +455,7 @@ class PoolLedger:
 
     def _tend_usage(self) -> None:
         usage = self.usage
-        if len(live_marks) > usage.threads:
-            usage.threads = len(live_marks)
-            usage.is_shown = False
+        usage.saw_threads(len(live_marks))  # those that were there before it, too
         if usage.renewed:
             with self._lock:
                 outdated = self._count_outdated()

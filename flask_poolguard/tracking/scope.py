@@ -232,6 +232,22 @@ def current_scopes() -> list[Scope]:
 # All there are, of threads that have pushed a context or taken a connection.
 live_marks: weakref.WeakSet[ThreadMark] = weakref.WeakSet()
 
+# Who keeps the most that there were, by identity. This kind of table gives its values
+# as a list in one step, whatever other threads add meanwhile.
+_counters: weakref.WeakValueDictionary[int, _Counter] = weakref.WeakValueDictionary()
+
+
+class _Counter(t.Protocol):
+    def saw_threads(self, alive: int) -> None: ...
+
+
+def count_threads(counter: _Counter) -> None:
+    """Tell a counter, for as long as it lives, of each new mark how many live now.
+
+    A look once a second would miss threads and greenlets that live for less.
+    """
+    _counters[id(counter)] = counter
+
 
 class ThreadMark:
     """A thread (or greenlet, if threading is patched), alive as long as this is.
@@ -240,10 +256,9 @@ class ThreadMark:
     :ivar ident: the thread's number.
     :ivar greenlet: a weak reference, if the mark is a greenlet's.
     :ivar ref: a weak reference; dead once the thread has ended.
-    :ivar is_counted: its next checkout was counted when it began to wait for it.
     """
 
-    __slots__ = ("__weakref__", "greenlet", "ident", "is_counted", "name", "ref")
+    __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
 
     def __init__(self) -> None:
         name = threading.current_thread().name.encode("utf-8", "replace")[:24]
@@ -255,8 +270,12 @@ class ThreadMark:
 
             self.greenlet = weakref.ref(getcurrent())
         self.ref = weakref.ref(self)
-        self.is_counted = False
         live_marks.add(self)
+        alive = len(live_marks)
+        for each in _counters.valuerefs():
+            counter = each()
+            if counter is not None:
+                counter.saw_threads(alive)
 
 
 class _ThisThread(threading.local):

@@ -29,17 +29,19 @@ class Usage:
 
     :ivar demand: how often that many connections, by bucket, were out or wanted,
         counted with every checkout.
-    :ivar nesting: the most connections that one request, command or task had at once.
+    :ivar nesting: the most connections that one thread had at once for the same
+        request, command or task, or would have had if it had not waited in vain.
     :ivar threads: the most threads that lived at once and could have used the pool.
     :ivar inherited: connections that the parent had open when it forked this worker.
     :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
-        seconds.
+        seconds, without connecting.
     :ivar troubles: a sum of :class:`.troubles.Trouble`.
     :ivar renewed: the number of the last request to replace all connections.
     :ivar outdated: connections that are older than that, and out.
     """
 
     __slots__ = (
+        "__weakref__",
         "demand",
         "inherited",
         "is_shown",
@@ -61,16 +63,24 @@ class Usage:
         self.troubles = self.renewed = self.outdated = 0
         self.is_shown = False
 
-    def took(self, out: int, nested: int) -> None:
+    def took(self, out: int) -> None:
         """Count a checkout.
 
         :param out: how many connections are out now, with this one.
-        :param nested: how many of them the same request, command or task has.
         """
         self.demand[out - 1 if 0 < out <= EXACT else bucket_of(out)] += 1
-        if nested > self.nesting:
-            self.nesting = nested
         self.is_shown = False
+
+    def nested(self, connections: int) -> None:
+        """Note that one request, command or task has or wants so many at once."""
+        self.nesting = max(self.nesting, connections)
+        self.is_shown = False
+
+    def saw_threads(self, alive: int) -> None:
+        """Note how many threads live now that could use the pool."""
+        if alive > self.threads:
+            self.threads = alive
+            self.is_shown = False
 
     def began_waiting(self, wanted: int) -> None:
         """Count a checkout that has to wait.
@@ -80,8 +90,11 @@ class Usage:
         self.waits += 1
         self.demand[bucket_of(wanted)] += 1
 
-    def waited_for(self, seconds: float) -> None:
-        """Note how long somebody waited, whatever came of it."""
+    def waited_for(self, seconds: float, in_all: float) -> None:
+        """Note how long somebody waited, whatever came of it.
+
+        :param in_all: with what the same checkout had waited before.
+        """
         self.waited += seconds
-        self.longest_wait = max(self.longest_wait, seconds)
+        self.longest_wait = max(self.longest_wait, in_all)
         self.is_shown = False

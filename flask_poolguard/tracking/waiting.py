@@ -30,11 +30,13 @@ class ScopeClaim:
     """A request, command or task that waits for a connection.
 
     :ivar began_at: monotonic seconds at which it began; outside of all, now.
-    :ivar asked_at: monotonic seconds at which it began to wait.
+    :ivar asked_at: monotonic seconds at which it began to wait; later by as much as it
+        was busy with connecting meanwhile.
     :ivar scopes: within which it runs, the innermost first.
+    :ivar waited: seconds, up to when it last stopped to wait.
     """
 
-    __slots__ = ("asked_at", "began_at", "endpoint", "mark", "scopes")
+    __slots__ = ("asked_at", "began_at", "endpoint", "mark", "scopes", "waited")
 
     def __init__(self) -> None:
         self.asked_at = now = _monotonic()
@@ -43,6 +45,7 @@ class ScopeClaim:
         self.began_at = max(began, now - AGE_COUNTS)
         self.mark = this_thread.mark.ref
         self.endpoint = current_endpoint()
+        self.waited = 0.0
 
     def blocks(self, holding: Holding) -> bool:
         """Tell whether a connection cannot come back while this one waits.

@@ -11,6 +11,7 @@ from ...engines import Guarded
 from ...tracking.decoding import PoolState, UsageState
 from ...tracking.usage import BUCKETS
 from ..evidence import Evidence
+from ..sizing import most_usable
 
 # From here on the hundredth part of all checkouts is ten of them, not an accident.
 ENOUGH_CHECKOUTS: t.Final = 1000
@@ -57,8 +58,12 @@ class Use:
 
     @property
     def could_use(self) -> int:
-        """The most that its threads could use at once; 0 if none was seen."""
-        return self.usage.threads * max(self.usage.nesting, 1)
+        """The most that its threads could use at once; 0 if none was seen.
+
+        Code outside a request can hold several connections, so what was really out or
+        wanted counts if it is more.
+        """
+        return most_usable(self.usage.threads, self.usage.nesting, self.peak)
 
     @property
     def deadlock_free_from(self) -> int:

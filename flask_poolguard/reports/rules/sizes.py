@@ -70,7 +70,7 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     return Finding(
         "warning",
         "nesting",
-        f"A request or task had {connections(nesting)} of bind {guarded.bind!r} at"
+        f"A request or task wanted {connections(nesting)} of bind {guarded.bind!r} at"
         f" once: {threads} threads that do so need {threads} × ({nesting} - 1) + 1 ="
         f" {needed}, and the pool may have {worst.limit} ({in_worker(worst, such)})",
         f"Let a request use one connection: give the first back before it takes the"
@@ -153,13 +153,14 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     mature = [use for use in uses if use.is_mature]
     widest = max(uses, key=lambda use: use.could_use)
     could_use = widest.could_use
-    if not (mature and could_use) or any(
-        use.limit is None or use.limit <= could_use for use in uses
-    ):
+    threads, nesting = widest.usage.threads, max(widest.usage.nesting, 1)
+    # More than the threads could use was wanted: then they do not tell how much it is.
+    if not (mature and threads) or could_use > threads * nesting:
+        return None
+    if any(use.limit is None or use.limit <= could_use for use in uses):
         return None
     use = max(mature, key=lambda each: each.asked)
     size = use.pool.size or 0
-    threads, nesting = widest.usage.threads, max(widest.usage.nesting, 1)
     fitting = min(size, could_use)
     return Finding(
         "info",
