@@ -344,6 +344,29 @@ class TestOtherClasses:
             with engine.connect() as connection:
                 connection.execute(sa.text("SELECT * FROM kept"))
 
+    # SQLAlchemy 2.1 warns whoever asks which class it would choose.
+    @pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")
+    @pytest.mark.parametrize("pool_class", [SingletonThreadPool, QueuePool])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "sqlite:///file:renewed?mode=memory&cache=shared&uri=true",
+            "sqlite:///file::memory:?cache=shared&uri=true",
+        ],
+    )
+    def test_data_in_memory_that_connections_share_is_kept(
+        self, make_shop: MakeShop, pool_class: type[Pool], url: str
+    ) -> None:
+        engine = sa.create_engine(url, poolclass=pool_class)
+        shop = make_shop(default=engine)
+        with shop.app.app_context():
+            with engine.begin() as connection:
+                connection.execute(sa.text("CREATE TABLE kept (id INTEGER)"))
+            assert renewed(shop) == 0
+            assert ledger_for(engine).usage.renewed > 0
+            with engine.connect() as connection:
+                connection.execute(sa.text("SELECT * FROM kept"))
+
 
 class TestFromWithinTheApp:
     def test_all_binds_are_renewed(self, served_database: Database) -> None:
