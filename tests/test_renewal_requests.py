@@ -113,7 +113,10 @@ class TestARequest:
 
     def test_to_a_worker_that_is_gone_is_taken_away(self, shop: Shop) -> None:
         folder = request_of(shop).parent
-        orphans = [folder / "1-aa.recycle", folder / ".1-aa.00.recycle"]
+        orphans = [
+            folder / "1-0123abcd.recycle",
+            folder / ".1-0123abcd.89ef4567.recycle",
+        ]
         for orphan in orphans:
             orphan.touch()
         mine = ask(shop)
@@ -122,6 +125,29 @@ class TestARequest:
             make(default=engine).use()
             assert not any(orphan.exists() for orphan in orphans)
             assert answer(shop) == mine
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "my-notes.recycle",
+            ".my-notes.recycle",
+            "1-notes.recycle",
+            "1-0123abcd.txt.recycle",
+            ".1-0123abcd.notes.recycle",
+            "my-notes.state",
+            "1-notes.state",
+            "1-0123abcd.txt.state",
+        ],
+    )
+    def test_takes_no_file_of_another_name_away(self, shop: Shop, name: str) -> None:
+        other = request_of(shop).with_name(name)
+        dead = request_of(shop).with_name("1-0123abcd.state")
+        for path in (other, dead):
+            path.write_text("precious")
+        with shops() as make:
+            make(default=create_engine(shop.engines["default"].url)).use()
+            assert other.read_text() == "precious"
+            assert not dead.exists()
 
 
 class TestWhatIsNoRequest:
