@@ -262,6 +262,23 @@ class TestWithoutAnybody:
         assert "no worker on host" in text
         assert "No live worker of desk found" in text
 
+    def test_with_other_databases_it_is_not_done(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        with DeskServer(tmp_path, environment(mariadb_url)) as server:
+            server.wake()
+            (pid,) = server.worker_pids()
+            elsewhere = environment(mariadb_url.set(database="elsewhere"))
+            done = desk.run_recycle(elsewhere)
+            text = " ".join(done.stdout.split())
+            assert done.returncode == 1
+            assert "NOT DONE, no worker on host" in text
+            assert "its live workers use other databases" in text
+            assert f"Worker {pid} of desk not shown" in text
+            assert "no worker to tell" not in text
+            found = desk.recycle(elsewhere)
+            assert (found["done"], found["workers"]) == (False, [])
+
     def test_a_folder_that_others_can_write_to_is_refused(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import URL, StaticPool, create_engine
 from flask_poolguard.reports.recycling import Recycling, Renewal
 from flask_poolguard.reports.recycling_text import render
 from flask_poolguard.reports.text import Page
-from flask_poolguard.tracking import renewal
+from flask_poolguard.tracking import reader, renewal
 from flask_poolguard.tracking.books import Books
 from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
 from flask_poolguard.tracking.renewal import ALL, new_number
@@ -304,3 +304,23 @@ class TestTheCommand:
         (pool,) = now.workers[0].pools
         assert pool.outdated is None
         assert "default 0 ?" in text_of(now)
+
+    def test_is_not_done_while_a_folder_cannot_be_looked_at(
+        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hidden = tmp_path / "hidden"
+        hidden.mkdir()
+        hidden.chmod(0o777)
+        folders = [str(request_of(shop).parent), str(hidden)]
+        monkeypatch.setattr(reader, "candidates", lambda _: folders)
+        state = shop.app.extensions["poolguard"]
+        looks = Recycling(shop.app, state.config, state.engines).watch(30)
+        assert "still may use older connections" in text_of(next(looks))
+        assert answer(shop) > 0
+        now = next(looks)
+        assert (now.done, now.is_final) == (False, True)
+        text = text_of(now)
+        assert "NOT DONE, 1 worker on host" in text
+        assert "a folder of state files cannot be looked at" in text
+        assert f"{hidden} is writable by others" in text
+        assert list(looks) == []

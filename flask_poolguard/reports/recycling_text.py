@@ -48,6 +48,11 @@ def _headline(renewal: Renewal) -> str:
             f" be looked for: {renewal.refused}. Run this as the user that the app runs"
             " as."
         )
+    if renewal.left_out is not None and not renewal.workers:
+        return (
+            f"{app}: NOT DONE, no worker on host {host} was told to replace"
+            f" connections: {renewal.left_out}."
+        )
     if not renewal.workers:
         return (
             f"{app}: no worker on host {host} to tell. Whichever starts now makes new"
@@ -57,6 +62,11 @@ def _headline(renewal: Renewal) -> str:
     if renewal.done:
         return f"{app}: {workers} on host {host} replaced all connections in {took}"
     left = sum(not worker.is_done for worker in renewal.workers)
+    if not left:
+        return (
+            f"{app}: NOT DONE, {workers} on host {host} replaced all connections in"
+            f" {took}, but others may not have been told: {renewal.left_out}."
+        )
     return (
         f"{app}: NOT DONE after {took}, {left} of {workers} on host {host} still may"
         " use older connections. They go on with it by themselves."
