@@ -34,17 +34,17 @@ class PoolRenewal:
     """How far a pool is; None is unknown.
 
     :ivar answered: its worker has begun to replace its connections.
-    :ivar replaced: connections that were closed since the request, to make room for new
-        ones.
+    :ivar closed: connections that were closed as unusable since the request, those that
+        the app itself declared unusable meanwhile included.
     :ivar outdated: older connections that are still there, most often because
-        somebody has them.
+        somebody has them; without those that the app has detached.
     :ivar holders: who has those, longest first.
     """
 
     bind: str
     pool_class: str
     answered: bool
-    replaced: int | None
+    closed: int | None
     outdated: int | None
     holders: tuple[Holder, ...]
 
@@ -284,7 +284,7 @@ class Recycling:
             bind=pool.bind,
             pool_class=pool.pool_class,
             answered=answered,
-            replaced=closed if known else None,
+            closed=closed if known else None,
             outdated=outdated,
             holders=tuple(describe_holder(each, now) for each in out[:outdated]),
         )

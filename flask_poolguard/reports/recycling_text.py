@@ -10,7 +10,7 @@ from .recycling import PoolRenewal, Renewal, WorkerRenewal
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
-_HEADINGS: t.Final = ("PID", "BIND", "REPLACED", "STILL OUT")
+_HEADINGS: t.Final = ("PID", "BIND", "CLOSED", "STILL OUT")
 
 
 def render(renewal: Renewal, page: Page) -> str:
@@ -82,8 +82,8 @@ def _table(renewal: Renewal, page: Page) -> list[str]:
         elif not worker.pools:
             rows.append([name, NONE, UNKNOWN, UNKNOWN])
         for pool in worker.pools:
-            replaced = NONE if pool.pool_class == "NullPool" else _figure(pool.replaced)
-            rows.append([name, visible(pool.bind), replaced, _figure(pool.outdated)])
+            closed = NONE if pool.pool_class == "NullPool" else _figure(pool.closed)
+            rows.append([name, visible(pool.bind), closed, _figure(pool.outdated)])
     return list(columns(_HEADINGS, rows, page)) if rows else []
 
 
