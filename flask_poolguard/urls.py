@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import typing as t
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.util import asbool
 
 # Options whose values may be shown. Any other may be a secret: SQLAlchemy passes
 # whatever stands in a URL on to the driver.
@@ -85,3 +86,33 @@ def server_key(url: URL | str) -> ServerKey | None:
     if family == "sqlite" or not isinstance(host, str):
         return None
     return family, host.lower(), url.port or _PORTS.get(family)
+
+
+def is_in_memory(url: URL) -> bool:
+    """Tell whether a database is SQLite's and gone with its last connection.
+
+    Which names SQLite keeps in memory: https://sqlite.org/inmemorydb.html, and
+    https://sqlite.org/uri.html for those of the form ``file:…``, which SQLAlchemy
+    takes for names of files without ``uri=true``.
+    """
+    if url.get_backend_name() != "sqlite":
+        return False
+    name = url.database or ""
+    if name in ("", ":memory:"):
+        return True
+    query = {key: values[-1] for key, values in url.normalized_query.items()}
+    if not name.startswith("file:") or not _is_true(query.get("uri", "")):
+        return False
+    path = unquote(name.removeprefix("file:").partition("#")[0])
+    return (
+        path in ("", ":memory:")
+        or query.get("mode") == "memory"
+        or query.get("vfs") == "memdb"
+    )
+
+
+def _is_true(text: str) -> bool:
+    try:
+        return asbool(text)
+    except ValueError:  # the driver's dialect refuses it as well
+        return False

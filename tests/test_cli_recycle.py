@@ -71,7 +71,7 @@ class TestAllWorkers:
             assert pids == server.worker_pids() | parents
             pools = [pool for each in found["workers"] for pool in each["pools"]]
             assert all(pool["answered"] and pool["outdated"] == 0 for pool in pools)
-            assert sum(pool["replaced"] for pool in pools) == len(before)
+            assert sum(pool["closed"] for pool in pools) == len(before)
             server.wake()
             after = sessions_on(served_database)
             assert after
@@ -138,7 +138,7 @@ class TestAllWorkers:
             found = desk.recycle(env)
             assert found["done"]
             (worker,) = found["workers"]
-            assert worker["pools"][0]["replaced"] == before["idle"] == 1
+            assert worker["pools"][0]["closed"] == before["idle"] == 1
 
 
 class TestOneThatIsHeld:
@@ -179,7 +179,7 @@ class TestOneThatIsHeld:
             server.let_go()
             waiting.join(60)
             assert found[0]["done"]
-            assert found[0]["workers"][0]["pools"][0]["replaced"] == 1
+            assert found[0]["workers"][0]["pools"][0]["closed"] == 1
 
     def test_is_named_for_people(self, tmp_path: Path, mariadb_url: URL) -> None:
         env = environment(mariadb_url)
@@ -251,7 +251,7 @@ class TestOneWorker:
             assert found["done"]
             (pool,) = found["workers"][0]["pools"]
             assert pool["answered"]
-            assert pool["replaced"] == pool["outdated"] == 0
+            assert pool["closed"] == pool["outdated"] == 0
 
 
 class TestWithoutAnybody:
@@ -261,6 +261,23 @@ class TestWithoutAnybody:
         assert done.returncode == 0
         assert "no worker on host" in text
         assert "No live worker of desk found" in text
+
+    def test_with_other_databases_it_is_not_done(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        with DeskServer(tmp_path, environment(mariadb_url)) as server:
+            server.wake()
+            (pid,) = server.worker_pids()
+            elsewhere = environment(mariadb_url.set(database="elsewhere"))
+            done = desk.run_recycle(elsewhere)
+            text = " ".join(done.stdout.split())
+            assert done.returncode == 1
+            assert "NOT DONE, no worker on host" in text
+            assert "its live workers use other databases" in text
+            assert f"Worker {pid} of desk not shown" in text
+            assert "no worker to tell" not in text
+            found = desk.recycle(elsewhere)
+            assert (found["done"], found["workers"]) == (False, [])
 
     def test_a_folder_that_others_can_write_to_is_refused(
         self, tmp_path: Path, mariadb_url: URL
@@ -292,7 +309,7 @@ class TestOneBind:
             found = desk.recycle(env, "--bind", "reports")
             assert found["done"]
             (pool,) = found["workers"][0]["pools"]
-            assert (pool["bind"], pool["replaced"]) == ("reports", 0)
+            assert (pool["bind"], pool["closed"]) == ("reports", 0)
             after = desk.pool_of(desk.status(env), pid)
             assert after["idle"] == before["idle"] == 1
             assert after["closed"]["invalidated"] == 0

@@ -198,6 +198,51 @@ class TestBeingOpened:
                 assert pool.outdated() == 1
             assert pool.outdated() == 0
 
+    def test_one_whose_time_is_up_is_replaced_once_all_the_same(
+        self, served_database: Database
+    ) -> None:
+        with guarded_engine(served_database.url, POOLGUARD_POOL_TIMEOUT=0) as engine:
+            pool, made = guarded_pool(engine), []
+
+            def renew_meanwhile(connection: Any, _: object) -> None:
+                made.append(connection)
+                if len(made) == 1:
+                    pool.renew()
+
+            event.listen(engine, "connect", renew_meanwhile)
+            with engine.connect() as connection:
+                assert pool.outdated() == 0
+                assert connection.connection.dbapi_connection is made[1]
+
+    def test_one_that_began_before_counts_until_it_is_judged(
+        self, engine: sa.Engine
+    ) -> None:
+        pool = guarded_pool(engine)
+        counts: list[int] = []
+
+        def renew_meanwhile(*_: object) -> None:
+            if not counts:
+                pool.renew()
+            counts.append(pool.outdated())
+
+        event.listen(engine, "do_connect", renew_meanwhile)
+        with engine.connect():
+            assert counts == [1, 0]
+            assert pool.outdated() == 0
+
+    def test_one_that_fails_no_longer_counts(self, engine: sa.Engine) -> None:
+        pool = guarded_pool(engine)
+
+        def fail(*_: object) -> None:
+            pool.renew()
+            assert pool.outdated() == 1
+            raise ZeroDivisionError
+
+        event.listen(engine, "do_connect", fail)
+        with pytest.raises(ZeroDivisionError):
+            engine.connect()
+        assert pool.outdated() == 0
+
     def test_one_of_a_listener_at_checkout_counts_as_out(
         self, engine: sa.Engine
     ) -> None:
@@ -335,6 +380,29 @@ class TestOtherClasses:
         self, make_shop: MakeShop, pool_class: type[Pool]
     ) -> None:
         engine = sa.create_engine("sqlite://", poolclass=pool_class)
+        shop = make_shop(default=engine)
+        with shop.app.app_context():
+            with engine.begin() as connection:
+                connection.execute(sa.text("CREATE TABLE kept (id INTEGER)"))
+            assert renewed(shop) == 0
+            assert ledger_for(engine).usage.renewed > 0
+            with engine.connect() as connection:
+                connection.execute(sa.text("SELECT * FROM kept"))
+
+    # SQLAlchemy 2.1 warns whoever asks which class it would choose.
+    @pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")
+    @pytest.mark.parametrize("pool_class", [SingletonThreadPool, QueuePool])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "sqlite:///file:renewed?mode=memory&cache=shared&uri=true",
+            "sqlite:///file::memory:?cache=shared&uri=true",
+        ],
+    )
+    def test_data_in_memory_that_connections_share_is_kept(
+        self, make_shop: MakeShop, pool_class: type[Pool], url: str
+    ) -> None:
+        engine = sa.create_engine(url, poolclass=pool_class)
         shop = make_shop(default=engine)
         with shop.app.app_context():
             with engine.begin() as connection:

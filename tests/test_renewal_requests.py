@@ -14,7 +14,7 @@ from sqlalchemy import URL, StaticPool, create_engine
 from flask_poolguard.reports.recycling import Recycling, Renewal
 from flask_poolguard.reports.recycling_text import render
 from flask_poolguard.reports.text import Page
-from flask_poolguard.tracking import renewal
+from flask_poolguard.tracking import reader, renewal
 from flask_poolguard.tracking.books import Books
 from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
 from flask_poolguard.tracking.renewal import ALL, new_number
@@ -113,7 +113,10 @@ class TestARequest:
 
     def test_to_a_worker_that_is_gone_is_taken_away(self, shop: Shop) -> None:
         folder = request_of(shop).parent
-        orphans = [folder / "1-aa.recycle", folder / ".1-aa.00.recycle"]
+        orphans = [
+            folder / "1-0123abcd.recycle",
+            folder / ".1-0123abcd.89ef4567.recycle",
+        ]
         for orphan in orphans:
             orphan.touch()
         mine = ask(shop)
@@ -122,6 +125,29 @@ class TestARequest:
             make(default=engine).use()
             assert not any(orphan.exists() for orphan in orphans)
             assert answer(shop) == mine
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "my-notes.recycle",
+            ".my-notes.recycle",
+            "1-notes.recycle",
+            "1-0123abcd.txt.recycle",
+            ".1-0123abcd.notes.recycle",
+            "my-notes.state",
+            "1-notes.state",
+            "1-0123abcd.txt.state",
+        ],
+    )
+    def test_takes_no_file_of_another_name_away(self, shop: Shop, name: str) -> None:
+        other = request_of(shop).with_name(name)
+        dead = request_of(shop).with_name("1-0123abcd.state")
+        for path in (other, dead):
+            path.write_text("precious")
+        with shops() as make:
+            make(default=create_engine(shop.engines["default"].url)).use()
+            assert other.read_text() == "precious"
+            assert not dead.exists()
 
 
 class TestWhatIsNoRequest:
@@ -278,3 +304,23 @@ class TestTheCommand:
         (pool,) = now.workers[0].pools
         assert pool.outdated is None
         assert "default 0 ?" in text_of(now)
+
+    def test_is_not_done_while_a_folder_cannot_be_looked_at(
+        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hidden = tmp_path / "hidden"
+        hidden.mkdir()
+        hidden.chmod(0o777)
+        folders = [str(request_of(shop).parent), str(hidden)]
+        monkeypatch.setattr(reader, "candidates", lambda _: folders)
+        state = shop.app.extensions["poolguard"]
+        looks = Recycling(shop.app, state.config, state.engines).watch(30)
+        assert "still may use older connections" in text_of(next(looks))
+        assert answer(shop) > 0
+        now = next(looks)
+        assert (now.done, now.is_final) == (False, True)
+        text = text_of(now)
+        assert "NOT DONE, 1 worker on host" in text
+        assert "a folder of state files cannot be looked at" in text
+        assert f"{hidden} is writable by others" in text
+        assert list(looks) == []

@@ -8,10 +8,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 from flask import Flask
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL, create_engine, make_url
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.urls import public_url, without_secrets
+from flask_poolguard.urls import is_in_memory, public_url, without_secrets
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
 from tests.support.shop import Shop
@@ -143,3 +143,39 @@ class TestStateFile:
             written = bytes_in(folder)
             assert str(shop.url.database).encode() in written
             assert APP_PASSWORD.encode() not in written
+
+
+class TestADatabaseInMemory:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "sqlite://",
+            "sqlite:///:memory:",
+            "sqlite+aiosqlite://",
+            "sqlite:///file:shop?mode=memory&cache=shared&uri=true",
+            "sqlite:///file::memory:?cache=shared&uri=true",
+            "sqlite:///file:%3Amemory%3A?uri=1",
+            "sqlite:///file:/shop?vfs=memdb&uri=true",
+            "sqlite:///file:?uri=true",
+        ],
+    )
+    def test_is_known_by_its_url(self, url: str) -> None:
+        assert is_in_memory(make_url(url))
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "sqlite:///shop.db",
+            "sqlite:////srv/:memory:",
+            "sqlite:///file:shop?cache=shared&uri=true",
+            "sqlite:///file:shop?mode=rwc&uri=true",
+            # Without uri=true they are names of files.
+            "sqlite:///file::memory:?cache=shared",
+            "sqlite:///file:shop?mode=memory&uri=false",
+            "sqlite:///file:shop?mode=memory&uri=perhaps",
+            "postgresql://",
+            "mysql:///?mode=memory&uri=true",
+        ],
+    )
+    def test_is_not_taken_for_one(self, url: str) -> None:
+        assert not is_in_memory(make_url(url))

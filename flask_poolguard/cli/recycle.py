@@ -48,7 +48,8 @@ def command(
 
     Idle ones are closed at once, those in use when they come back; no request fails
     for it. Ends with 0 when no worker uses an older connection any more, with 1 if
-    that is not so in time. The workers go on with it in any case.
+    that is not so in time. The workers go on with it in any case. Connections that
+    the app took out of the pool (detach()) are left alone and do not count.
 
     Run it as the user, and with the environment, of the app.
     """

@@ -23,10 +23,10 @@ from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.books import Books
-from ..tracking.foreign import is_in_memory, observe
+from ..tracking.foreign import observe
 from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
-from ..urls import public_url
+from ..urls import is_in_memory, public_url
 from .connecting import prepare
 from .errors import listen
 from .finding import Found, values_of
@@ -223,7 +223,7 @@ def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFact
         counted=not issubclass(pool_class, StaticPool),
         age_based=settings.pool_recycle.value != AUTO,
         is_async=found.engine.dialect.is_async,
-        in_memory=is_in_memory(found.engine),
+        in_memory=is_in_memory(found.engine.url),
     )
 
 

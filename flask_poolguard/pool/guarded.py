@@ -328,7 +328,9 @@ class GuardedPool(QueuePool):
             self._close_idle(record, "invalidated")
 
     def outdated(self) -> int:
-        """Return how many open connections are older than the last :meth:`renew`."""
+        """Return how many connections are older than the last :meth:`renew`, with
+        those that are still being made.
+        """
         return sum(record.is_outdated() for record in list(self._pool.records))
 
     def dispose(self) -> None:

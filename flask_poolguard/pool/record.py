@@ -48,6 +48,7 @@ class GuardedRecord(_ConnectionRecord):
     :ivar generation: the pool's, when the connect began; the pool's next one makes
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
+    :ivar is_connecting: one is being made right now.
     :ivar recycle: derived for this connection; None until the server was asked.
     :ivar limit: what the server said of this connection; None likewise.
     :ivar idle_since: monotonic time of the last return to the pool.
@@ -68,6 +69,7 @@ class GuardedRecord(_ConnectionRecord):
         "has_served",
         "has_waited",
         "idle_since",
+        "is_connecting",
         "is_judged",
         "is_open",
         "limit",
@@ -80,6 +82,7 @@ class GuardedRecord(_ConnectionRecord):
         self._pool = pool
         self.pid = os.getpid()
         self.has_served = self.has_waited = self.is_judged = self.is_open = False
+        self.is_connecting = False
         self.generation = pool.generation
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None
@@ -177,10 +180,12 @@ class GuardedRecord(_ConnectionRecord):
         return None
 
     def is_outdated(self) -> bool:
-        """Tell whether its connect began before the pool was last renewed."""
-        return (
-            self.dbapi_connection is not None
-            and self.generation is not self._pool.generation
+        """Tell whether its connect began before the pool was last renewed, done or not.
+
+        Where one that is under way leads is not known, so it counts until it is judged.
+        """
+        return self.generation is not self._pool.generation and (
+            self.dbapi_connection is not None or self.is_connecting
         )
 
     def has_spoken(self) -> bool:
@@ -226,6 +231,8 @@ class GuardedRecord(_ConnectionRecord):
         self.info.clear()
         self.recycle = self.limit = None
         self._soft_invalidate_time = 0
+        # In this order: a renewal in between finds one too many, never one too few.
+        self.is_connecting = True
         # Before it connects: what is asked for meanwhile is not asked of this one.
         self.generation = self._pool.generation
         try:
@@ -236,6 +243,8 @@ class GuardedRecord(_ConnectionRecord):
                 # nobody was told that it is there.
                 self._ConnectionRecord__close(terminate=True)  # type: ignore[attr-defined] # private name
             raise
+        finally:
+            self.is_connecting = False
         self.has_served = self.is_open = True
         self._pool.observer.connected(self)
         try:

@@ -90,8 +90,11 @@ class SlowCheckout:
         may_queue: t.Callable[[], bool],
     ) -> None:
         self._gate.connect(record.open, patience, may_queue)
-        while record.is_outdated() and _clock() < patience.deadline:
+        is_first = True
+        while record.is_outdated() and (is_first or _clock() < patience.deadline):
             # The pool was renewed meanwhile: it may lead to where nobody wants to be.
+            # Once more in any case: whoever connects may be late already.
+            is_first = False
             record.close_because("invalidated")
             self._gate.connect(record.open, patience, may_queue)
 

@@ -34,17 +34,17 @@ class PoolRenewal:
     """How far a pool is; None is unknown.
 
     :ivar answered: its worker has begun to replace its connections.
-    :ivar replaced: connections that were closed since the request, to make room for new
-        ones.
+    :ivar closed: connections that were closed as unusable since the request, those that
+        the app itself declared unusable meanwhile included.
     :ivar outdated: older connections that are still there, most often because
-        somebody has them.
+        somebody has them; without those that the app has detached.
     :ivar holders: who has those, longest first.
     """
 
     bind: str
     pool_class: str
     answered: bool
-    replaced: int | None
+    closed: int | None
     outdated: int | None
     holders: tuple[Holder, ...]
 
@@ -93,6 +93,7 @@ class Renewal:
     """How far all workers are.
 
     :ivar refused: why nobody could be looked for; None if that worked.
+    :ivar left_out: why live workers may not have been told; None if all were.
     :ivar elapsed_seconds: since the request.
     """
 
@@ -101,6 +102,7 @@ class Renewal:
     host: str
     done: bool
     refused: str | None
+    left_out: str | None
     elapsed_seconds: float
     workers: tuple[WorkerRenewal, ...]
     findings: tuple[Finding, ...]
@@ -165,6 +167,7 @@ class Recycling:
         if not self._workers and not self._unreadable:
             self._refused = "; ".join(each.reason for each in folders) or None
             nobody = find_nobody(app.name, search, self._state_dir)
+        self._left_out = self._why_left_out(folders, others)
         self._findings = (
             *([] if self._refused else find_problems(folders)),
             *([] if self._refused else nobody),
@@ -184,6 +187,18 @@ class Recycling:
             if now.is_final or left <= 0:
                 return
             time.sleep(min(_PAUSE, left))
+
+    def _why_left_out(
+        self, folders: Sequence[Problem], others: Sequence[WorkerState]
+    ) -> str | None:
+        if self._refused is not None:
+            return None
+        if folders:
+            return "a folder of state files cannot be looked at"
+        # Beside workers of this deployment they are another one: staging.
+        if others and not self._workers and not self._unreadable:
+            return "its live workers use other databases than this command"
+        return None
 
     def _search(self) -> Search:
         return read_workers(self._state_dir, self._app.name, self._app.root_path)
@@ -223,8 +238,11 @@ class Recycling:
             schema_version=SCHEMA_VERSION,
             app=self._app.name,
             host=socket.gethostname(),
-            done=self._refused is None and all(each.is_done for each in workers),
+            done=self._refused is None
+            and self._left_out is None
+            and all(each.is_done for each in workers),
             refused=self._refused,
+            left_out=self._left_out,
             elapsed_seconds=round(time.monotonic() - self._begun, 3),
             workers=tuple(workers),
             findings=self._findings,
@@ -266,7 +284,7 @@ class Recycling:
             bind=pool.bind,
             pool_class=pool.pool_class,
             answered=answered,
-            replaced=closed if known else None,
+            closed=closed if known else None,
             outdated=outdated,
             holders=tuple(describe_holder(each, now) for each in out[:outdated]),
         )

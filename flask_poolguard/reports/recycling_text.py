@@ -10,7 +10,7 @@ from .recycling import PoolRenewal, Renewal, WorkerRenewal
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
-_HEADINGS: t.Final = ("PID", "BIND", "REPLACED", "STILL OUT")
+_HEADINGS: t.Final = ("PID", "BIND", "CLOSED", "STILL OUT")
 
 
 def render(renewal: Renewal, page: Page) -> str:
@@ -48,6 +48,11 @@ def _headline(renewal: Renewal) -> str:
             f" be looked for: {renewal.refused}. Run this as the user that the app runs"
             " as."
         )
+    if renewal.left_out is not None and not renewal.workers:
+        return (
+            f"{app}: NOT DONE, no worker on host {host} was told to replace"
+            f" connections: {renewal.left_out}."
+        )
     if not renewal.workers:
         return (
             f"{app}: no worker on host {host} to tell. Whichever starts now makes new"
@@ -57,6 +62,11 @@ def _headline(renewal: Renewal) -> str:
     if renewal.done:
         return f"{app}: {workers} on host {host} replaced all connections in {took}"
     left = sum(not worker.is_done for worker in renewal.workers)
+    if not left:
+        return (
+            f"{app}: NOT DONE, {workers} on host {host} replaced all connections in"
+            f" {took}, but others may not have been told: {renewal.left_out}."
+        )
     return (
         f"{app}: NOT DONE after {took}, {left} of {workers} on host {host} still may"
         " use older connections. They go on with it by themselves."
@@ -72,8 +82,8 @@ def _table(renewal: Renewal, page: Page) -> list[str]:
         elif not worker.pools:
             rows.append([name, NONE, UNKNOWN, UNKNOWN])
         for pool in worker.pools:
-            replaced = NONE if pool.pool_class == "NullPool" else _figure(pool.replaced)
-            rows.append([name, visible(pool.bind), replaced, _figure(pool.outdated)])
+            closed = NONE if pool.pool_class == "NullPool" else _figure(pool.closed)
+            rows.append([name, visible(pool.bind), closed, _figure(pool.outdated)])
     return list(columns(_HEADINGS, rows, page)) if rows else []
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising
+from ..urls import is_in_memory
 
 if t.TYPE_CHECKING:
     from .ledger import PoolLedger
@@ -23,14 +24,6 @@ _GENERATION: t.Final = "_poolguard_generation"
 _EVENTS: t.Final = ("connect", "checkout", "checkin", "detach", "close", "invalidate")
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def is_in_memory(engine: Engine) -> bool:
-    """Tell whether a database lives within its connection: a child has a copy."""
-    return engine.dialect.name == "sqlite" and engine.url.database in (
-        *("", ":memory:"),
-        None,
-    )
 
 
 def observe(engine: Engine, ledger: PoolLedger) -> None:
@@ -133,7 +126,7 @@ class _Watcher:
 
 def _after_fork_in_child() -> None:
     for engine in list(_engines):
-        if not is_in_memory(engine):
+        if not is_in_memory(engine.url):
             keep_from_finalising(engine.pool)
             engine.dispose(close=False)
 

@@ -43,8 +43,8 @@ class PoolFacts:
 
     :ivar url: without the password.
     :ivar counted: whether checkouts can be told apart (not with a StaticPool).
-    :ivar in_memory: the database lives within the connection, so that a forked child
-        has a copy and shares nothing.
+    :ivar in_memory: the database lives within the process, so that a forked child has a
+        copy and shares nothing, and is gone with its last connection.
     """
 
     bind: str

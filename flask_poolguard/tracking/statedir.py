@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
 import typing as t
@@ -14,6 +15,15 @@ FOLDER: t.Final = "flask-poolguard"
 # Of a worker's state file, and of what others ask of that worker.
 SUFFIX: t.Final = ".state"
 REQUEST_SUFFIX: t.Final = ".recycle"
+
+
+# What is written here, and so may be taken away: ``<pid>-<random>`` and what follows.
+# A request that was being written has a hidden name with a random part of its own.
+_WORKER: t.Final = r"[0-9]+-[0-9a-f]{8}"
+_STATE: t.Final = re.compile(rf"{_WORKER}{re.escape(SUFFIX)}")
+_REQUEST: t.Final = re.compile(
+    rf"(?:({_WORKER})|\.({_WORKER})\.[0-9a-f]{{8}}){re.escape(REQUEST_SUFFIX)}"
+)
 
 
 class StateDirError(Exception):
@@ -27,10 +37,16 @@ def request_path(state_path: str) -> str:
 
 def is_orphan(folder: str, name: str) -> bool:
     """Tell whether a file is a request, finished or not, to a worker that is gone."""
-    if not name.endswith(REQUEST_SUFFIX):
+    found = _REQUEST.fullmatch(name)
+    if found is None:
         return False
-    worker = name.removeprefix(".").partition(".")[0]
+    worker = found[1] or found[2]
     return not os.path.lexists(os.path.join(folder, worker + SUFFIX))
+
+
+def is_state_name(name: str) -> bool:
+    """Tell whether a file has the name of a worker's state file."""
+    return _STATE.fullmatch(name) is not None
 
 
 def user_id() -> int:

@@ -30,7 +30,14 @@ from .layout import (
     STRINGS_SIZE,
     region_size,
 )
-from .statedir import SUFFIX, StateDirError, is_orphan, request_path, usable
+from .statedir import (
+    SUFFIX,
+    StateDirError,
+    is_orphan,
+    is_state_name,
+    request_path,
+    usable,
+)
 
 try:
     import fcntl
@@ -235,13 +242,16 @@ def is_locked(fd: int) -> bool:
 
 
 def remove_dead(folder: str) -> None:
-    """Remove the files of workers that ended without doing so themselves."""
+    """Remove the files of workers that ended without doing so themselves.
+
+    The folder may be one of the user's own: files of other names are not ours.
+    """
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             if is_orphan(folder, entry.name):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
-            if not entry.name.endswith(SUFFIX) or entry.name.startswith("."):
+            if not is_state_name(entry.name):
                 continue
             with contextlib.suppress(OSError):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
