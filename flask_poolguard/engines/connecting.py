@@ -18,9 +18,8 @@ _TAKE_CONNECT_TIMEOUT: t.Final = frozenset(
 # On a dialect, which an engine keeps for life: its engine is listened to already.
 _LISTENED: t.Final = "_poolguard_connecting"
 
-# In a record's info, from the connect to its first listener: the attributes of
-# PyMySQL's connection that hold a time limit of ours.
-_OUR_LIMITS: t.Final = "_poolguard_limits"
+# PyMySQL's arguments, which its connection keeps in private attributes.
+_LIMITS: t.Final = ("read_timeout", "write_timeout")
 
 
 def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> None:
@@ -37,7 +36,7 @@ def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> N
         event.listen(engine, "do_connect", listener.do_connect)
         if engine.dialect.driver == "pymysql":
             # Before the listeners that talk to the server.
-            event.listen(engine, "connect", _lift_limits, insert=True)
+            event.listen(engine, "connect", listener.lift_limits, insert=True)
     listener.connect_timeout, listener.app = connect_timeout, app
 
 
@@ -80,14 +79,24 @@ class _Listener:
         self._database.limit_connect(keywords, self.connect_timeout)
         # Who calls a pool's creator himself gives no record.
         if driver == "pymysql" and hasattr(record, "info"):
-            _limit_handshake(record, keywords)
+            _limit_handshake(keywords)
+
+    def lift_limits(self, connection: t.Any, record: ConnectionPoolEntry) -> None:
+        """Let statements take their time, unless another listener has set a limit.
+
+        The attributes are private, but the same in PyMySQL 1.1 and 1.2.
+        """
+        for name in _LIMITS:
+            if isinstance(getattr(connection, f"_{name}", None), _OurSeconds):
+                setattr(connection, f"_{name}", None)
+        self.read_timeout = getattr(connection, "_read_timeout", None)
 
 
 class _OurSeconds(float):
     """A time limit that is not the user's."""
 
 
-def _limit_handshake(record: ConnectionPoolEntry, keywords: dict[str, t.Any]) -> None:
+def _limit_handshake(keywords: dict[str, t.Any]) -> None:
     """Limit the waiting for what PyMySQL reads and writes while it connects.
 
     Its connect_timeout ends with the TCP connect: a proxy that has lost its server,
@@ -95,17 +104,10 @@ def _limit_handshake(record: ConnectionPoolEntry, keywords: dict[str, t.Any]) ->
     """
     ours = [
         name
-        for name in ("read_timeout", "write_timeout")
+        for name in _LIMITS
         # SQLAlchemy 2.0 gives the same dict again, with what was added the last time.
         if isinstance(keywords.get(name, _OurSeconds()), _OurSeconds)
     ]
     seconds = keywords.get("connect_timeout")
     if seconds:
         keywords.update(dict.fromkeys(ours, _OurSeconds(seconds)))
-        record.info[_OUR_LIMITS] = ours
-
-
-def _lift_limits(connection: t.Any, record: ConnectionPoolEntry) -> None:
-    """Let statements take their time; private, but the same in PyMySQL 1.1 and 1.2."""
-    for name in record.info.pop(_OUR_LIMITS, ()):
-        setattr(connection, f"_{name}", None)
