@@ -6,16 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, Connection, NullPool, create_engine
+from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from flask_poolguard.reports import Detail, Report, Session, make_report
+from flask_poolguard.reports import Detail, Report, Session, make_report, servers
 from flask_poolguard.reports.holders import held_now
 from flask_poolguard.tracking import identity
 from tests.conftest import Database
@@ -311,6 +312,45 @@ class TestUnasked:
         server = server_in(report)
         assert server.sessions is None
         assert "did not answer" in server.sessions_hidden[0]
+
+
+class TestOpenQuestions:
+    @pytest.mark.parametrize("detail", [Detail.SESSIONS, Detail.STATEMENTS])
+    def test_for_less_are_not_taken_for_an_answer(
+        self, make_shop: MakeShop, postgresql_url: URL, detail: Detail
+    ) -> None:
+        engine = create_engine(postgresql_url)
+        shop = make_shop(default=engine)
+        go_on, begun = threading.Event(), []
+        shop.report()
+
+        @event.listens_for(engine, "do_connect")
+        def hold_the_first_up(*_: object) -> None:
+            begun.append(threading.current_thread())
+            if len(begun) == 1:
+                go_on.wait(30)
+
+        state = shop.app.extensions["poolguard"]
+        less = Detail(detail - 1)
+        with shop.app.app_context(), client(postgresql_url) as connection:
+            number = session_id(connection)
+            (question,) = servers.begin(state.engines, less)
+            try:
+                session = owned(report_of(shop, detail), number)
+            finally:
+                go_on.set()
+                question.wait()
+        assert (session.statement is None) == (detail < Detail.STATEMENTS)
+        wait_for_questions()
+
+    def test_for_more_are_joined(self, make_shop: MakeShop, mariadb_url: URL) -> None:
+        with SilentServer() as silent:
+            shop = make_shop(default=create_engine(mariadb_url.set(port=silent.port)))
+            report_of(shop, Detail.STATEMENTS)
+            asked = silent.connections
+            report_of(shop, Detail.SESSIONS)
+            assert silent.connections == asked
+        wait_for_questions()
 
 
 class TestStatements:
