@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..databases import Database, for_dialect
+from ..databases import Database, OurLabel, for_dialect
 
 # Others may not know the argument, or mean something else by it.
 _TAKE_CONNECT_TIMEOUT: t.Final = frozenset(
@@ -48,10 +48,17 @@ def read_timeout_of(dialect: Dialect) -> float | None:
     return None if listener is None else t.cast(_Listener, listener).read_timeout
 
 
+def carries_label(dialect: Dialect) -> bool:
+    """Tell whether this process's last connect carried a label of ours."""
+    listener = dialect.__dict__.get(_LISTENED)
+    return listener is not None and t.cast(_Listener, listener).has_labelled
+
+
 class _Listener:
     """Listens to one engine, through ``engine.dispose()``.
 
     :ivar read_timeout: the driver's, if the user set one, in seconds.
+    :ivar has_labelled: whether the last connect carried a label of ours.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -59,6 +66,7 @@ class _Listener:
         self.connect_timeout: float | None = None
         self.app: str | None = None
         self.read_timeout: float | None = None
+        self.has_labelled = False
 
     def do_connect(
         self,
@@ -74,6 +82,9 @@ class _Listener:
             self.read_timeout = limit
         if self.app is not None:
             self._database.label_connect(keywords, driver, self.app)
+        self.has_labelled = self.app is not None and any(
+            isinstance(each, OurLabel) for each in keywords.values()
+        )
         if self.connect_timeout is None or driver not in _TAKE_CONNECT_TIMEOUT:
             return
         self._database.limit_connect(keywords, self.connect_timeout)
