@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from flask_poolguard.engines.connecting import read_timeout_of
 from flask_poolguard.errors import DatabaseUnavailable
 from tests.support.guarded_app import (
     Clock,
@@ -169,6 +170,28 @@ class TestPyMySQL:
                     }
                     others = dict.fromkeys(limits)
                     assert limits == {**others, name: 7}
+                    connection.invalidate()
+
+    @pytest.mark.parametrize("name", ["read_timeout", "write_timeout"])
+    def test_the_limit_of_a_listener_that_comes_later_stays(
+        self, name: str, mariadb_url: sa.URL
+    ) -> None:
+        with guarded_engine(mariadb_url) as engine:
+
+            @sa.event.listens_for(engine, "do_connect")
+            def limit(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
+                keywords[name] = 7
+
+            for _ in range(2):
+                with engine.connect() as connection:
+                    driver: Any = connection.connection.dbapi_connection
+                    limits = {
+                        "read_timeout": driver._read_timeout,
+                        "write_timeout": driver._write_timeout,
+                    }
+                    others = dict.fromkeys(limits)
+                    assert limits == {**others, name: 7}
+                    assert read_timeout_of(engine.dialect) == limits["read_timeout"]
                     connection.invalidate()
 
     def test_no_connect_timeout_leaves_everything_to_the_driver(

@@ -264,6 +264,18 @@ class TestWhatCannotBeSeen:
         assert (seen.state, seen.statement, seen.age_seconds) == (None, None, None)
         assert "pg_read_all_stats" in hidden
 
+    def test_what_sessions_do_that_postgresql_does_not_track(
+        self, postgresql: DatabaseServer, postgresql_url: sa.URL
+    ) -> None:
+        name = postgresql_url.database
+        postgresql.execute(f'ALTER DATABASE "{name}" SET track_activities = off')
+        with client(postgresql_url) as asking, client(postgresql_url) as other:
+            seen = asking.sees(other, with_sql=True)
+            (hidden,) = asking.list().hidden
+        assert (seen.state, seen.statement) == (None, None)
+        assert "track_activities" in hidden
+        assert "privilege" not in hidden
+
     def test_nothing_of_the_own_users_on_postgresql(
         self, postgresql_url: sa.URL
     ) -> None:

@@ -71,7 +71,24 @@ class TestText:
         assert parse_label(text) is None
 
     def test_has_plain_characters_only(self) -> None:
-        assert str(make_label("läd\n", "hø@st:", 1, 63)) == "l?d?@h??st?:1"
+        label = str(make_label("läd\n", "hø@st:", 1, 63))
+        assert re.fullmatch(r"l\?d\?~[0-9a-f]{4}@h\?\?st\?:1", label)
+
+    def test_of_apps_that_differ_in_other_characters_differs(self) -> None:
+        names = ("größe", "grüße", "gr??e", "gr\udcffße")
+        assert len({make_label(each, "web1", 1, 63) for each in names}) == len(names)
+
+    def test_with_other_characters_is_known_again(self) -> None:
+        label = make_label("größe", "web1", 1, 63)
+        assert label is not None
+        assert parse_label(str(label)) == label
+
+    def test_is_none_where_a_sum_has_no_room(self) -> None:
+        assert make_label("é", "h", 1, 9) is None
+        assert make_label("é", "h", 1, 10) is not None
+
+    def test_is_none_on_a_host_without_a_name(self) -> None:
+        assert make_label("shop", "", 1, 63) is None
 
     def test_is_cut_in_the_apps_name_alone(self) -> None:
         label = make_label("a" * 100, "web1", 4123, 63)

@@ -6,16 +6,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import URL, Connection, NullPool, create_engine
+from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from flask_poolguard.reports import Detail, Report, Session, make_report
+from flask_poolguard.reports import Detail, Report, Session, make_report, servers
 from flask_poolguard.reports.holders import held_now
 from flask_poolguard.tracking import identity
 from tests.conftest import Database
@@ -269,6 +271,154 @@ class TestProxies:
         assert session.owner == "orphan"
 
 
+@contextmanager
+def believing(shop: Shop, number: int, *, out: bool = False) -> Iterator[None]:
+    """Let the pool's one connection be known by another session's number, as after the
+    server has restarted.
+    """
+    with shop.app.app_context(), shop.engines["default"].connect() as connection:
+        (guarded,) = shop.app.extensions["poolguard"].engines
+        (record,) = guarded.ledger.out
+        guarded.ledger.page.show_connected(record, number)
+        if out:
+            yield
+            connection.invalidate()
+            return
+    yield
+
+
+class TestNumbersThatWereGivenAnew:
+    NO_LABEL: ClassVar = {"POOLGUARD_LABEL": False}
+
+    @pytest.mark.parametrize("out", [True, False])
+    def test_are_told_by_the_missing_label(
+        self, make_shop: MakeShop, postgresql_url: URL, out: bool
+    ) -> None:
+        shop = make_shop(default=create_engine(postgresql_url))
+        with client(postgresql_url) as connection:
+            number = session_id(connection)
+            with believing(shop, number, out=out):
+                session = owned(report_of(shop), number)
+        assert (session.owner, session.pid, session.bind) == (None, None, None)
+
+    @pytest.mark.parametrize("out", [True, False])
+    def test_cannot_be_told_where_all_is_the_same(
+        self, make_shop: MakeShop, postgresql_url: URL, out: bool
+    ) -> None:
+        shop = make_shop(self.NO_LABEL, default=create_engine(postgresql_url))
+        with client(postgresql_url) as connection:
+            number = session_id(connection)
+            with believing(shop, number, out=out):
+                assert owned(report_of(shop), number).owner == "worker"
+
+    def test_are_told_by_the_user(
+        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        postgresql.execute("CREATE USER teller PASSWORD 'x'")
+        shop = make_shop(self.NO_LABEL, default=create_engine(postgresql_url))
+        try:
+            with client(postgresql_url.set(username="teller", password="x")) as other:
+                number = session_id(other)
+                with believing(shop, number):
+                    session = owned(report_of(shop), number)
+        finally:
+            wait_until(lambda: not postgresql.session_ids(user="teller"), what="end")
+            postgresql.execute("DROP USER teller")
+        assert (session.owner, session.user) == (None, "teller")
+
+    def test_are_told_by_the_database(
+        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        shop = make_shop(self.NO_LABEL, default=create_engine(postgresql_url))
+        name = postgresql.create_database()
+        try:
+            with client(postgresql_url.set(database=name)) as other:
+                number = session_id(other)
+                with believing(shop, number):
+                    session = owned(report_of(shop), number)
+        finally:
+            postgresql.drop_database(name)
+        assert (session.owner, session.database) == (None, name)
+
+    @pytest.mark.parametrize("out", [True, False])
+    def test_are_told_by_a_session_that_is_younger_than_the_connection(
+        self,
+        make_shop: MakeShop,
+        postgresql_url: URL,
+        out: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        shop = make_shop(self.NO_LABEL, default=create_engine(postgresql_url))
+        with client(postgresql_url) as connection:
+            number = session_id(connection)
+            # As if the session had begun long after the connection was taken.
+            monkeypatch.setattr(
+                "flask_poolguard.reports.sessions._TOLERANCE_SECONDS", -3600.0
+            )
+            with believing(shop, number, out=out):
+                assert owned(report_of(shop), number).owner is None
+
+    def test_are_told_on_mariadb_by_one_that_works_while_the_connection_idles(
+        self, make_shop: MakeShop, mariadb_url: URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shop = make_shop(default=create_engine(mariadb_url))
+        with client(mariadb_url) as connection:
+            number = session_id(connection)
+            monkeypatch.setattr(
+                "flask_poolguard.reports.sessions._TOLERANCE_SECONDS", -3600.0
+            )
+            with believing(shop, number, out=True):
+                assert owned(report_of(shop), number).owner == "worker"
+            with believing(shop, number):
+                assert owned(report_of(shop), number).owner is None
+
+
+class TestConnectionsThatAreMadeOtherwise:
+    """What looks like a stranger's, and is not."""
+
+    def test_by_a_creator_carry_no_label_and_are_known(
+        self, make_shop: MakeShop, postgresql_url: URL
+    ) -> None:
+        plain = create_engine(postgresql_url)
+
+        def connect() -> Any:
+            arguments, keywords = plain.dialect.create_connect_args(plain.url)
+            return plain.dialect.connect(*arguments, **keywords)
+
+        engine = create_engine(postgresql_url, creator=connect)
+        shop = make_shop(default=engine)
+        with shop.app.app_context(), engine.connect() as connection:
+            session = owned(report_of(shop), session_id(connection))
+        assert (session.owner, session.label) == ("worker", "")
+
+    def test_as_a_user_whom_a_listener_names_are_known(
+        self, make_shop: MakeShop, postgresql_url: URL
+    ) -> None:
+        engine = create_engine(postgresql_url.set(username="nobody"))
+
+        @event.listens_for(engine, "do_connect")
+        def log_in(
+            _: object, __: object, ___: object, keywords: dict[str, Any]
+        ) -> None:
+            keywords["user"] = postgresql_url.username
+
+        shop = make_shop({"POOLGUARD_LABEL": False}, default=engine)
+        with shop.app.app_context(), engine.connect() as connection:
+            session = owned(report_of(shop), session_id(connection))
+        assert session.owner == "worker"
+
+    def test_and_went_to_another_database_are_known(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(mariadb_url))
+        engine = shop.engines["default"]
+        with shop.app.app_context(), engine.connect() as connection:
+            connection.exec_driver_sql("USE information_schema")
+            session = owned(report_of(shop), session_id(connection))
+            connection.invalidate()
+        assert (session.owner, session.database) == ("worker", "information_schema")
+
+
 class TestUnasked:
     def test_servers_list_nothing(
         self, make_shop: MakeShop, served_database: Database
@@ -311,6 +461,45 @@ class TestUnasked:
         server = server_in(report)
         assert server.sessions is None
         assert "did not answer" in server.sessions_hidden[0]
+
+
+class TestOpenQuestions:
+    @pytest.mark.parametrize("detail", [Detail.SESSIONS, Detail.STATEMENTS])
+    def test_for_less_are_not_taken_for_an_answer(
+        self, make_shop: MakeShop, postgresql_url: URL, detail: Detail
+    ) -> None:
+        engine = create_engine(postgresql_url)
+        shop = make_shop(default=engine)
+        go_on, begun = threading.Event(), []
+        shop.report()
+
+        @event.listens_for(engine, "do_connect")
+        def hold_the_first_up(*_: object) -> None:
+            begun.append(threading.current_thread())
+            if len(begun) == 1:
+                go_on.wait(30)
+
+        state = shop.app.extensions["poolguard"]
+        less = Detail(detail - 1)
+        with shop.app.app_context(), client(postgresql_url) as connection:
+            number = session_id(connection)
+            (question,) = servers.begin(state.engines, less)
+            try:
+                session = owned(report_of(shop, detail), number)
+            finally:
+                go_on.set()
+                question.wait()
+        assert (session.statement is None) == (detail < Detail.STATEMENTS)
+        wait_for_questions()
+
+    def test_for_more_are_joined(self, make_shop: MakeShop, mariadb_url: URL) -> None:
+        with SilentServer() as silent:
+            shop = make_shop(default=create_engine(mariadb_url.set(port=silent.port)))
+            report_of(shop, Detail.STATEMENTS)
+            asked = silent.connections
+            report_of(shop, Detail.SESSIONS)
+            assert silent.connections == asked
+        wait_for_questions()
 
 
 class TestStatements:

@@ -15,8 +15,8 @@ _PATTERN: t.Final = re.compile(
 _NOT_PLAIN: t.Final = re.compile(r"[^ -~]")
 _NOT_IN_HOST: t.Final = re.compile(r"[^!-~]|[@:]")
 
-# A name that is cut ends with a sum of the whole one, so that two apps whose names
-# begin alike are not taken for one another.
+# A name that is cut, or not plain, ends with a sum of the whole one, so that two apps
+# whose names come out alike are not taken for one another.
 _SUM_LENGTH: t.Final = 5
 
 
@@ -48,17 +48,19 @@ def make_label(app: str, host: str, pid: int, longest: int) -> Label | None:
     would name another process.
 
     :param longest: characters that the server keeps.
-    :returns: None if not even a short name has room.
+    :returns: None if not even a short name has room, or the host has no name.
     """
-    app = _NOT_PLAIN.sub("?", app)
+    plain = _NOT_PLAIN.sub("?", app)
     host = plain_host(host)
     room = longest - len(f"@{host}:{pid}")
-    if len(app) > room:
+    if not host:
+        return None
+    if plain != app or len(plain) > room:
         if room <= _SUM_LENGTH:
             return None
-        total = zlib.crc32(app.encode()) & 0xFFFF
-        app = f"{app[: room - _SUM_LENGTH]}~{total:04x}"
-    return Label(app, host, pid)
+        total = zlib.crc32(app.encode("utf-8", "replace")) & 0xFFFF
+        plain = f"{plain[: room - _SUM_LENGTH]}~{total:04x}"
+    return Label(plain, host, pid)
 
 
 def plain_host(host: str) -> str:

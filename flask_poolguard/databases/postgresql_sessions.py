@@ -43,6 +43,9 @@ _STATEMENT: t.Final = (
 _HIDDEN: t.Final = (
     "what other users' sessions do: this user has no pg_read_all_stats privilege"
 )
+# What a server process shows of itself while its track_activities is off.
+_DISABLED: t.Final = "disabled"
+_UNTRACKED: t.Final = "what some sessions do: their track_activities is off"
 
 
 def session_states(cursor: t.Any, ids: Collection[int]) -> dict[int, str]:
@@ -67,16 +70,21 @@ def list_sessions(cursor: t.Any, *, with_sql: bool) -> SessionList:
         " pg_catalog.host(client_addr), client_port, state,"
         " extract(epoch FROM pg_catalog.clock_timestamp() - state_change)::float8,"
         " extract(epoch FROM pg_catalog.clock_timestamp() - backend_start)::float8,"
+        " backend_type IS NULL,"
         f" {_STATEMENT if with_sql else 'NULL'}"
         f" FROM pg_catalog.pg_stat_activity WHERE{_ARE_CLIENTS}"
     )
-    sessions = tuple(_session(row) for row in cursor.fetchall())
-    is_hidden = any(each.state is None for each in sessions)
-    return SessionList(sessions, (_HIDDEN,) if is_hidden else ())
+    rows = cursor.fetchall()
+    hidden = []
+    if any(row[9] for row in rows):
+        hidden.append(_HIDDEN)
+    if any(row[6] == _DISABLED for row in rows):
+        hidden.append(_UNTRACKED)
+    return SessionList(tuple(map(_session, rows)), tuple(hidden))
 
 
 def _session(row: t.Sequence[t.Any]) -> ServerSession:
-    pid, label, user, database, host, port, state, state_age, age, statement = row
+    pid, label, user, database, host, port, state, state_age, age, _, statement = row
     return ServerSession(
         id=int(pid),
         label=label,

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from .connecting import carries_label
 from .finding import Found, find, plain
 from .guarding import Guarded, guard, resize
 from .pending import watch
 
-__all__ = ["Found", "Guarded", "find", "guard", "plain", "resize", "watch"]
+__all__ = [
+    "Found",
+    "Guarded",
+    "carries_label",
+    "find",
+    "guard",
+    "plain",
+    "resize",
+    "watch",
+]

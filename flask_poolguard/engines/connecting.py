@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..databases import Database, for_dialect
+from ..databases import Database, OurLabel, for_dialect
 
 # Others may not know the argument, or mean something else by it.
 _TAKE_CONNECT_TIMEOUT: t.Final = frozenset(
@@ -18,9 +18,8 @@ _TAKE_CONNECT_TIMEOUT: t.Final = frozenset(
 # On a dialect, which an engine keeps for life: its engine is listened to already.
 _LISTENED: t.Final = "_poolguard_connecting"
 
-# In a record's info, from the connect to its first listener: the attributes of
-# PyMySQL's connection that hold a time limit of ours.
-_OUR_LIMITS: t.Final = "_poolguard_limits"
+# PyMySQL's arguments, which its connection keeps in private attributes.
+_LIMITS: t.Final = ("read_timeout", "write_timeout")
 
 
 def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> None:
@@ -37,7 +36,7 @@ def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> N
         event.listen(engine, "do_connect", listener.do_connect)
         if engine.dialect.driver == "pymysql":
             # Before the listeners that talk to the server.
-            event.listen(engine, "connect", _lift_limits, insert=True)
+            event.listen(engine, "connect", listener.lift_limits, insert=True)
     listener.connect_timeout, listener.app = connect_timeout, app
 
 
@@ -49,10 +48,17 @@ def read_timeout_of(dialect: Dialect) -> float | None:
     return None if listener is None else t.cast(_Listener, listener).read_timeout
 
 
+def carries_label(dialect: Dialect) -> bool:
+    """Tell whether this process's last connect carried a label of ours."""
+    listener = dialect.__dict__.get(_LISTENED)
+    return listener is not None and t.cast(_Listener, listener).has_labelled
+
+
 class _Listener:
     """Listens to one engine, through ``engine.dispose()``.
 
     :ivar read_timeout: the driver's, if the user set one, in seconds.
+    :ivar has_labelled: whether the last connect carried a label of ours.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -60,6 +66,7 @@ class _Listener:
         self.connect_timeout: float | None = None
         self.app: str | None = None
         self.read_timeout: float | None = None
+        self.has_labelled = False
 
     def do_connect(
         self,
@@ -75,19 +82,32 @@ class _Listener:
             self.read_timeout = limit
         if self.app is not None:
             self._database.label_connect(keywords, driver, self.app)
+        self.has_labelled = self.app is not None and any(
+            isinstance(each, OurLabel) for each in keywords.values()
+        )
         if self.connect_timeout is None or driver not in _TAKE_CONNECT_TIMEOUT:
             return
         self._database.limit_connect(keywords, self.connect_timeout)
         # Who calls a pool's creator himself gives no record.
         if driver == "pymysql" and hasattr(record, "info"):
-            _limit_handshake(record, keywords)
+            _limit_handshake(keywords)
+
+    def lift_limits(self, connection: t.Any, record: ConnectionPoolEntry) -> None:
+        """Let statements take their time, unless another listener has set a limit.
+
+        The attributes are private, but the same in PyMySQL 1.1 and 1.2.
+        """
+        for name in _LIMITS:
+            if isinstance(getattr(connection, f"_{name}", None), _OurSeconds):
+                setattr(connection, f"_{name}", None)
+        self.read_timeout = getattr(connection, "_read_timeout", None)
 
 
 class _OurSeconds(float):
     """A time limit that is not the user's."""
 
 
-def _limit_handshake(record: ConnectionPoolEntry, keywords: dict[str, t.Any]) -> None:
+def _limit_handshake(keywords: dict[str, t.Any]) -> None:
     """Limit the waiting for what PyMySQL reads and writes while it connects.
 
     Its connect_timeout ends with the TCP connect: a proxy that has lost its server,
@@ -95,17 +115,10 @@ def _limit_handshake(record: ConnectionPoolEntry, keywords: dict[str, t.Any]) ->
     """
     ours = [
         name
-        for name in ("read_timeout", "write_timeout")
+        for name in _LIMITS
         # SQLAlchemy 2.0 gives the same dict again, with what was added the last time.
         if isinstance(keywords.get(name, _OurSeconds()), _OurSeconds)
     ]
     seconds = keywords.get("connect_timeout")
     if seconds:
         keywords.update(dict.fromkeys(ours, _OurSeconds(seconds)))
-        record.info[_OUR_LIMITS] = ours
-
-
-def _lift_limits(connection: t.Any, record: ConnectionPoolEntry) -> None:
-    """Let statements take their time; private, but the same in PyMySQL 1.1 and 1.2."""
-    for name in record.info.pop(_OUR_LIMITS, ()):
-        setattr(connection, f"_{name}", None)

@@ -2,8 +2,8 @@
 
 A connection of our own is made as the pool would make it, so that ``connect_args``,
 ``do_connect`` listeners and TLS apply, and is closed after a few queries. A server
-that swallows packets can keep a driver busy for minutes; nobody waits for that, and a
-worker never has more than one such question open per server.
+that swallows packets can keep a driver busy for minutes; nobody waits for that, and who
+asks for as much or less joins the question that is open.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Detail(enum.IntEnum):
     STATEMENTS = 2
 
 
-# The questions that this process waits for, by engine.
+# The question that this process waits for, by engine: the one for most.
 _open_questions: weakref.WeakKeyDictionary[Engine, Question]
 _open_questions = weakref.WeakKeyDictionary()
 # Protects that dictionary.
@@ -70,7 +70,7 @@ class Question:
 
     def __init__(self, binds: Sequence[Guarded], detail: Detail) -> None:
         self._binds = binds
-        self._detail = detail
+        self.detail = detail
         self._answers: dict[str, Answer] = {}
         self._answered = threading.Event()
         self._began_at = time.monotonic()
@@ -80,6 +80,12 @@ class Question:
         threading.Thread(
             target=run, args=(self._run,), name="poolguard-report", daemon=True
         ).start()
+
+    def covers(self, detail: Detail) -> bool:
+        """Tell whether so much will be answered, in this process: a child has its
+        parent's questions, but not their threads.
+        """
+        return self.pid == os.getpid() and self.detail >= detail
 
     def wait(self) -> dict[str, Answer]:
         """Return the answer for each bind, when all are there or time is up."""
@@ -95,7 +101,7 @@ class Question:
         try:
             for each in self._binds:
                 self._answers[each.bind] = _ask(each, connections, ids)
-            if self._detail >= Detail.SESSIONS:
+            if self.detail >= Detail.SESSIONS:
                 self._ask_for_sessions(connections, ids)
         finally:
             for connection in connections.values():
@@ -119,7 +125,7 @@ class Question:
             try:
                 lists[user] = each.ledger.database.sessions(
                     connections[each.bind],
-                    with_sql=self._detail >= Detail.STATEMENTS,
+                    with_sql=self.detail >= Detail.STATEMENTS,
                 )
             except Exception as error:
                 told = _describe(error, each.engine)
@@ -131,15 +137,14 @@ class Question:
 
 
 def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Question]:
-    """Begin to ask the servers; joins a question that is open already, which may have
-    been for less.
+    """Begin to ask the servers; joins a question that is open already, unless that is
+    for less.
     """
     questions: list[Question] = []
     with _lock:
         for group in _by_server(engines):
             question = _open_questions.get(group[0].engine)
-            # A child process has the parent's questions, but not their threads.
-            if question is None or question.pid != os.getpid():
+            if question is None or not question.covers(detail):
                 question = Question(group, detail)
                 for each in group:
                     _open_questions[each.engine] = question

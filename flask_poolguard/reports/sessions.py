@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..databases import Label, ServerSession, make_label, parse_label, plain_host
-from ..engines import Guarded
+from ..engines import Guarded, carries_label
 from ..tracking import identity
 from ..tracking.decoding import PoolState, SlotState, cut
 from ..tracking.reader import WorkerState
@@ -80,7 +80,8 @@ def _join_group(
     if slots and not any(each.id in slots for each in found.sessions):
         unjoined = tuple(_describe(each) for each in found.sessions)
         return Joined(unjoined, (*found.hidden, _OTHER_NUMBERS))
-    owners = _Owners(app, database.longest_label, states, slots)
+    expected = {each.bind: _expect(each, answers[each.bind]) for each in binds}
+    owners = _Owners(app, database.longest_label, states, slots, expected)
     return Joined(tuple(map(owners.describe, found.sessions)), found.hidden)
 
 
@@ -108,6 +109,31 @@ def _slots(binds: Sequence[Guarded], states: Sequence[WorkerState]) -> dict[int,
     return {number: slot for number, slot in slots.items() if number not in twice}
 
 
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What the sessions of a bind's pools have in common; None is unknown.
+
+    :ivar is_labelled: whether they carry our label.
+    """
+
+    user: str | None
+    database: str | None
+    is_labelled: bool
+
+
+def _expect(guarded: Guarded, answer: Answer) -> _Expected:
+    """Return what the bind's URL says, as far as connections go by it.
+
+    A ``creator`` or a listener may log in as another user: then so did this report. A
+    session of MySQL may choose another database at any time.
+    """
+    url, dialect = guarded.engine.url, guarded.engine.dialect
+    if answer.view is None or answer.view.user != url.username:
+        return _Expected(None, None, carries_label(dialect))
+    database = url.database if dialect.name == "postgresql" else None
+    return _Expected(url.username, database or None, carries_label(dialect))
+
+
 class _Owners:
     """Knows who lives, and whose a session of one server is."""
 
@@ -117,8 +143,10 @@ class _Owners:
         longest_label: int,
         states: Sequence[WorkerState],
         slots: Mapping[int, _Slot],
+        expected: Mapping[str, _Expected],
     ) -> None:
         self._app, self._longest, self._slots = app, longest_label, slots
+        self._expected = expected
         self._host = plain_host(socket.gethostname())
         self._workers = {_process(state): state.header.host for state in states}
 
@@ -126,7 +154,7 @@ class _Owners:
         """Return a session with all that is known of its owner."""
         label = parse_label(session.label or "")
         slot = self._slots.get(session.id)
-        if slot is not None and self._agrees(label, slot[0]):
+        if slot is not None and self._agrees(session, label, slot):
             return _held(session, *slot)
         if label is None or not self._is_ours(label):
             return _describe(session)
@@ -149,11 +177,36 @@ class _Owners:
     def _is_ours(self, label: Label) -> bool:
         return label == make_label(self._app, label.host, label.pid, self._longest)
 
-    def _agrees(self, label: Label | None, state: WorkerState) -> bool:
-        """Tell whether a label, if there is one, is not another process's."""
-        if label is None or not self._is_ours(label):
-            return True
-        return (label.host, label.pid) == _process(state)
+    def _agrees(self, session: ServerSession, label: Label | None, slot: _Slot) -> bool:
+        """Tell whether a session can be the one that a worker knows by this number.
+
+        A server that restarts gives its numbers anew, while a worker goes on to know
+        its lost connections by theirs until it uses them.
+        """
+        state, pool, connection = slot
+        if label is not None and self._is_ours(label):
+            return (label.host, label.pid) == _process(state)
+        expected = self._expected[pool.bind]
+        if expected.is_labelled and session.label == "":
+            return False
+        for known, seen in (
+            (expected.user, session.user),
+            (expected.database, session.database),
+        ):
+            if known is not None and seen is not None and known != seen:
+                return False
+        return _is_old_enough(session, connection, state.now)
+
+
+def _is_old_enough(session: ServerSession, slot: SlotState, now: float) -> bool:
+    """Tell whether a session may be as old as a worker's connection, which nobody has
+    used while it idles.
+    """
+    least = now - slot.since - _TOLERANCE_SECONDS
+    ages = [session.age_seconds]
+    if not slot.out:
+        ages.append(session.state_seconds)
+    return all(each is None or each >= least for each in ages)
 
 
 def _process(state: WorkerState) -> tuple[str, int]:
