@@ -462,7 +462,7 @@ class PoolLedger:
                 if outdated != usage.outdated:
                     usage.outdated = outdated
                     usage.is_shown = False
-        if not usage.is_shown:
+        if not usage.is_shown or usage.threads != usage.threads_shown:
             with self._lock:
                 self._show_usage()
 
@@ -470,6 +470,7 @@ class PoolLedger:
         """Write the usage, if there is a page. Called under ``_lock``."""
         if self._page is not None:
             self.usage.is_shown = True
+            self.usage.threads_shown = self.usage.threads
             self._page.show_usage(self.usage)
 
     def _show_figures(self) -> None:

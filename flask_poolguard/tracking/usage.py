@@ -50,6 +50,7 @@ class Usage:
         "outdated",
         "renewed",
         "threads",
+        "threads_shown",
         "troubles",
         "waited",
         "waits",
@@ -57,7 +58,7 @@ class Usage:
 
     def __init__(self) -> None:
         self.demand = [0] * len(BUCKETS)
-        self.nesting = self.threads = self.inherited = 0
+        self.nesting = self.threads = self.threads_shown = self.inherited = 0
         self.waits = 0
         self.waited = self.longest_wait = 0.0
         self.troubles = self.renewed = self.outdated = 0
@@ -78,9 +79,9 @@ class Usage:
 
     def saw_threads(self, alive: int) -> None:
         """Note how many threads live now that could use the pool."""
+        # Not ``is_shown``: the checkout for which a mark is made looks at that.
         if alive > self.threads:
             self.threads = alive
-            self.is_shown = False
 
     def began_waiting(self, wanted: int) -> None:
         """Count a checkout that has to wait.
