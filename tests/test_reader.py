@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.tracking import reader
 from flask_poolguard.tracking.decoding import PoolState, decode
 from flask_poolguard.tracking.header import Damaged, OtherLayout
@@ -91,8 +92,10 @@ class Worker:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
-    """Give an app that has used five connections and holds none."""
+def worker(tmp_path: Path, threadless: Housekeeper) -> Iterator[Worker]:
+    """Give an app that has used five connections and holds none, and whose file
+    nobody mends behind the test's back.
+    """
     made = Worker(tmp_path / "shop")
     made.use(5)
     yield made
