@@ -42,13 +42,14 @@ class Crowd:
         )
         self.pool = guarded_pool(self.books.engine)
         self.counts: Counter[str] = Counter()
+        self.no_route = 0.1  # the share of connects that fail
         self._lock = threading.Lock()
         self._chance = threading.local()
         event.listen(self.books.engine, "do_connect", self._connect)
 
     def _connect(self, *_: object) -> None:
         chance = getattr(self._chance, "mine", None)
-        if chance is not None and chance.random() < 0.1:
+        if chance is not None and chance.random() < self.no_route:
             self.count("failed connects")
             raise FaultError("no route")
 
@@ -148,7 +149,18 @@ def assert_adds_up(crowd: Crowd) -> None:
 
 
 def meet_with_misfortune(crowd: Crowd) -> None:
-    """Make sure that there was a deadlock and a timeout, which are chance otherwise."""
+    """Make sure that there was a failed connect, a deadlock and a timeout, which are
+    chance otherwise.
+    """
+    with crowd.books.app.app_context():
+        held = [crowd.take() for _ in range(SIZE + OVERFLOW)]
+        for each in held:
+            each.invalidate()
+            each.close()
+    crowd.no_route = 1.0
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(crowd.run, THREADS).result(110)
+    crowd.no_route = 0.0
     with crowd.books.app.app_context():
         held = [crowd.take() for _ in range(SIZE + OVERFLOW)]
         with pytest.raises(PoolDeadlock):
