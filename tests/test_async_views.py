@@ -149,7 +149,7 @@ class TestAsyncViews:
         assert shop.out() == 0
         Witness(shop).assert_nothing_left()
 
-    @pytest.mark.skipif(
+    @pytest.mark.skipif(  # stream_with_context fails there in async views
         FLASK < (3, 1, 2),
         reason="before Flask 3.1.2 stream_with_context fails in async views",
     )

@@ -53,11 +53,11 @@ class TestWell:
             without = check_without_app("--state-dir", folder, "--app-name", "desk")
         assert with_app.state == without.state == "OK"
         for found in (with_app, without):
-            held = found.data.pop("held")  # type: ignore[attr-defined] # a dict
+            held = found.data.pop("held")  # type: ignore[attr-defined] # of JSON, so a dict
             assert held is not None
             assert held > 0
             # The fullest pool has two or three of 15.
-            usage = found.data.pop("usage")  # type: ignore[attr-defined] # a dict
+            usage = found.data.pop("usage")  # type: ignore[attr-defined] # of JSON, so a dict
             assert usage in (13.3, 20.0)
             assert found.data == {
                 "workers": 2,

@@ -345,7 +345,7 @@ class TestNotFound:
             False,
             pytest.param(
                 True,
-                marks=pytest.mark.xfail(
+                marks=pytest.mark.xfail(  # who uses a connection is not known
                     strict=True, reason="who uses a connection is not known"
                 ),
             ),

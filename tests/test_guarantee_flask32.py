@@ -24,7 +24,7 @@ from tests.support.shop import (
 )
 
 # Flask 3.2 itself needs no imitation of it.
-before_32 = pytest.mark.skipif(
+before_32 = pytest.mark.skipif(  # Flask 3.2 has no such context
     not hasattr(flask.globals, "_cv_request"), reason="this is Flask 3.2 or later"
 )
 

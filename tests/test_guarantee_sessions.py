@@ -102,7 +102,7 @@ class TestInheritance:
         assert len(shop.db.session.registry.registry) == 0
         assert [r for r in caplog.records if r.name == LOGGER] == []
 
-    @pytest.mark.skipif(
+    @pytest.mark.skipif(  # Flask 3.2 closes the session by itself
         not hasattr(flask.globals, "_cv_request"),
         reason="Flask 3.2 runs all teardown functions, so the session is closed",
     )

@@ -70,7 +70,7 @@ def candidates(configured: str | None) -> list[str]:
     if os.path.isdir(logind):
         folders.append(os.path.join(logind, FOLDER))
     if os.path.isdir("/dev/shm"):  # noqa: S108 (a per-user folder, checked by trust)
-        folders.append(f"/dev/shm/{FOLDER}-{user_id()}")  # noqa: S108 (the same)
+        folders.append(f"/dev/shm/{FOLDER}-{user_id()}")  # noqa: S108 (checked by trust)
     with contextlib.suppress(FileNotFoundError):  # none of them is writable
         folders.append(os.path.join(tempfile.gettempdir(), f"{FOLDER}-{user_id()}"))
     return list(dict.fromkeys(folders))

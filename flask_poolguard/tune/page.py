@@ -130,7 +130,7 @@ def render(outcome: Outcome, choice: Choice) -> str:
     plan = outcome.plan
     page = _PAGE.format(
         title=f"Pool size of {plan.app}",
-        style=Markup(STYLE),  # noqa: S704 (ours)
+        style=Markup(STYLE),  # noqa: S704 (a constant of ours)
         when=f"Measured by flask pool tune, {outcome.taken_at}",
         result=_result(outcome, choice),
         notes=_notes(outcome),

@@ -53,7 +53,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.pluginmanager.register(Recorder(options))
     if options.suite_pool == GUARDED:
         for namespace in NAMESPACES:
-            namespace.QueuePool = GuardedPool  # type: ignore[attr-defined] # the point
+            namespace.QueuePool = GuardedPool  # type: ignore[attr-defined] # to be tested
 
 
 class Recorder:
