@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import subprocess
 import threading
 import urllib.error
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from sqlalchemy import URL, NullPool, create_engine
 
 from tests.conftest import Database
 from tests.support import desk
-from tests.support.app_server import REPOSITORY
 from tests.support.desk import DeskServer, Json, environment
 from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
@@ -233,15 +231,7 @@ class TestStatements:
         assert f"{sql} -- secret {MARK}" in with_sql
 
     def test_need_the_servers_list(self, mariadb_url: URL) -> None:
-        done = subprocess.run(
-            [*desk.STATUS, "--sql"],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment(mariadb_url)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = desk.ask(environment(mariadb_url), "status", "--sql")
         assert done.returncode == 2
         assert "add --server" in done.stderr
 
@@ -313,15 +303,7 @@ class TestHolders:
 
     @pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
     def test_refuse_a_senseless_bound(self, mariadb_url: URL, seconds: str) -> None:
-        done = subprocess.run(
-            [*desk.POOL, "holders", f"--min-seconds={seconds}"],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment(mariadb_url)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = desk.ask(environment(mariadb_url), "holders", f"--min-seconds={seconds}")
         assert done.returncode == 2
         assert "--min-seconds" in done.stderr
 

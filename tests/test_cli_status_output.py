@@ -140,15 +140,7 @@ class TestWatch:
 
     @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon", "1e9"])
     def test_a_senseless_pause_is_refused(self, mariadb_url: URL, seconds: str) -> None:
-        done = subprocess.run(
-            [*desk.STATUS, "--watch", seconds],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment(mariadb_url)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = desk.ask(environment(mariadb_url), "status", "--watch", seconds)
         assert done.returncode == 2
         assert "--watch" in done.stderr
         assert "Traceback" not in done.stderr

@@ -38,11 +38,10 @@ def environment(url: URL, **more: str) -> dict[str, str]:
     return {"DATABASE_URL": url.render_as_string(hide_password=False), **more}
 
 
-def run_pool(env: Mapping[str, str], *arguments: str, status: int = 0) -> str:
-    """Return what a `flask pool` command prints; it must tell no secret.
-
-    :param status: with which it must end.
-    """
+def ask(
+    env: Mapping[str, str], *arguments: str, seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a `flask pool` command; it must tell no secret and end in time."""
     done = subprocess.run(
         [*POOL, *arguments],
         cwd=REPOSITORY,
@@ -50,12 +49,22 @@ def run_pool(env: Mapping[str, str], *arguments: str, status: int = 0) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=seconds,
         check=False,
     )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert APP_PASSWORD not in done.stdout + done.stderr
+    return done
+
+
+def run_pool(env: Mapping[str, str], *arguments: str, status: int = 0) -> str:
+    """Return what a `flask pool` command prints.
+
+    :param status: with which it must end.
+    """
+    done = ask(env, *arguments)
     assert done.returncode == status, done.stdout + done.stderr
     assert done.stderr == ""
-    assert APP_PASSWORD not in done.stdout
     return done.stdout
 
 
@@ -208,20 +217,8 @@ def suspend(pid: int) -> None:
 def run_recycle(
     env: Mapping[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `flask pool recycle`; it must tell no secret and end in its own time."""
-    done = subprocess.run(
-        [*RECYCLE, *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=90,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert APP_PASSWORD not in done.stdout + done.stderr
-    return done
+    """Run `flask pool recycle`, whose own time limit is 60 s."""
+    return ask(env, "recycle", *arguments, seconds=90)
 
 
 def recycle(env: Mapping[str, str], *arguments: str) -> Json:
