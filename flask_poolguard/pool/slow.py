@@ -19,12 +19,16 @@ if t.TYPE_CHECKING:
 
 _clock = time.monotonic
 
+# Between two collections of garbage goes as many times what the last one took, so that
+# an app that runs into deadlocks all the time is not busy with collecting.
+_COLLECT_EVERY: t.Final = 100
+
 
 class SlowCheckout:
     """Finds records for those whom the pool could not serve at once.
 
-    It keeps no state of its own: who waits is in the hand-off, who connects at the
-    gate.
+    Who waits is in the hand-off, who connects at the gate. Its only state is when
+    garbage may be collected again; any thread sets it, and the last one is right.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class SlowCheckout:
         self._handoff = handoff
         self._gate = gate
         self._inquiry = inquiry
+        self._collect_from = -math.inf
 
     def get(self, record: GuardedRecord | None) -> GuardedRecord:
         """Return a fit record when it takes a question, a connect, or waiting.
@@ -153,7 +158,17 @@ class SlowCheckout:
                     error.args = (f"{error.args[0]}{self._refused()}",)
                 handoff.fail(victim, error)
             else:  # what only garbage holds comes back by itself
-                gc.collect()
+                self._collect()
+
+    def _collect(self) -> None:
+        """Collect garbage, unless that was done lately: where much lives it takes long,
+        and stops all threads.
+        """
+        begun = _clock()
+        if begun >= self._collect_from:
+            gc.collect()
+            ended = _clock()
+            self._collect_from = ended + _COLLECT_EVERY * (ended - begun)
 
     def _timed_out(self) -> PoolTimeout:
         return self._noted(

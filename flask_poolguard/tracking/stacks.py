@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 import threading
 import traceback
@@ -22,6 +24,37 @@ _DEPTH: t.Final = 200
 # The file whose functions are a Connection's methods.
 _METHODS: t.Final = Connection.execute.__code__.co_filename
 
+# CPython before 3.11.9 lists the threads' frames while it holds a lock of its own, and
+# a garbage collection in there can stop the whole process for good
+# (python/cpython#106883). Since 3.12 nothing is collected at such moments.
+_MUST_NOT_COLLECT: t.Final = sys.version_info[:3] < (3, 11, 9)
+
+# Held while the collector is off, so that each turns it on again who turned it off.
+# Re-entrant because a finaliser that runs just before that may ask for frames itself.
+_collector_lock = threading.RLock()
+
+if _MUST_NOT_COLLECT and hasattr(os, "register_at_fork"):
+    # A child begins with the lock free and its collector on.
+    os.register_at_fork(
+        before=_collector_lock.acquire,
+        after_in_parent=_collector_lock.release,
+        after_in_child=_collector_lock.release,
+    )
+
+
+def current_frames() -> dict[int, FrameType]:
+    """Return the innermost frame of every thread, by the thread's number."""
+    if not _MUST_NOT_COLLECT:
+        return sys._current_frames()
+    with _collector_lock:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if was_on:
+                gc.enable()
+
 
 def frame_of(mark: ThreadMark | None) -> FrameType | None:
     """Return the innermost frame of a thread; None if it is not known."""
@@ -34,7 +67,7 @@ def frame_of(mark: ThreadMark | None) -> FrameType | None:
         frame: FrameType | None = getattr(greenlet, "gr_frame", None)
         if frame is not None:
             return frame
-    return sys._current_frames().get(mark.ident)
+    return current_frames().get(mark.ident)
 
 
 def format_stack(mark: ThreadMark | None) -> str:
@@ -67,7 +100,7 @@ def describe_users(connection: Connection | None, root_path: str) -> list[str]:
     right now, each as ``thread NAME at file:line in function``.
     """
     stacks: list[tuple[str, FrameType]] = []
-    running = sys._current_frames()
+    running = current_frames()
     for thread in threading.enumerate():
         frame = running.get(thread.ident or 0)
         if frame is not None and thread is not threading.current_thread():
