@@ -24,6 +24,7 @@ from . import (
     transport,
     use,
     versions,
+    waits,
 )
 
 Rule = Callable[[Evidence], Iterable[Finding]]
@@ -41,7 +42,9 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
 RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
     budget.find_full,
-    use.find_timeouts,
+    waits.find_saturated,
+    waits.find_timeouts,
+    use.find_held,
     use.find_leaks,
     sessions.find_orphans,
     sessions.find_idle_transactions,

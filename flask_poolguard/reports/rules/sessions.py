@@ -58,19 +58,32 @@ def find_orphans(evidence: Evidence) -> list[Finding]:
     return findings
 
 
+def idle_in_transaction(evidence: Evidence) -> set[tuple[t.Any, ...]]:
+    """Return host, pid, bind and id of sessions that idle in a transaction."""
+    return {
+        (each.host, each.pid, each.bind, each.id)
+        for _, sessions in by_server(evidence.engines, evidence.sessions)
+        for each in filter(_idles, sessions)
+    }
+
+
+def _idles(session: Session) -> bool:
+    """Tell whether a session that somebody holds does nothing in its transaction."""
+    return session.held_seconds is not None and _is_idle(session)
+
+
+def _is_idle(session: Session) -> bool:
+    return (
+        session.state == "idle in transaction"
+        and (session.state_seconds or 0.0) >= _IDLE_SECONDS
+    )
+
+
 def find_idle_transactions(evidence: Evidence) -> list[Finding]:
     """Return the endpoints and lines that do something else within a transaction."""
     findings = []
     for guarded, sessions in by_server(evidence.engines, evidence.sessions):
-        idle = _grouped(
-            sessions,
-            lambda each: (each.endpoint, each.site),
-            lambda each: (
-                each.state == "idle in transaction"
-                and each.held_seconds is not None
-                and (each.state_seconds or 0.0) >= _IDLE_SECONDS
-            ),
-        )
+        idle = _grouped(sessions, lambda each: (each.endpoint, each.site), _idles)
         for (endpoint, site), group in idle.items():
             where = site or "an unknown line"
             findings.append(
