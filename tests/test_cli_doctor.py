@@ -271,6 +271,40 @@ class TestServerGone:
         assert codes(diagnosis)[0] == "server-unreachable"
 
 
+class TestServerWithoutRoom:
+    @pytest.mark.parametrize("kind", [MariaDBServer, PostgreSQLServer])
+    def test_leaves_what_the_app_has_and_may_open(
+        self, tmp_path: Path, kind: type[DatabaseServer]
+    ) -> None:
+        # PostgreSQL keeps three for administrators.
+        usable = 20 - (3 if kind is PostgreSQLServer else 0)
+        with kind(max_connections=20) as server:
+            url = server.url(database=server.create_database())
+            env = {**environment(url), **LIMIT}
+            plan = ("--workers", "8", "--hosts", "3")
+            with DeskServer(tmp_path, env, workers=2) as desk:
+                desk.wake()
+                with sessions(url, usable - 2):
+                    now = finding(doctor(env, "--seconds", "0", status=1), "full")
+                    diagnosis = doctor(env, "--seconds", "0", *plan, status=1)
+                    report = status(env)
+                    text = run_pool(env, "status")
+        planned = finding(diagnosis, "full")
+        assert " refuses connections: " in now["message"]
+        assert now["message"].endswith(
+            "This app has 2 connections open there by 2 workers on this host; 2 workers"
+            " may open 8 connections: 2 × 4 (default)"
+        )
+        assert planned["message"].endswith(
+            "; 24 workers may open 96 connections: 24 × 4 (default)"
+        )
+        assert "lower POOLGUARD_POOL_SIZE and" in planned["fix"]
+        (told,) = report["servers"]
+        assert (told["reachable"], told["full"]) == (False, True)
+        assert "    full, it refuses connections: see the findings\n" in text
+        assert "unreachable" not in text
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         "arguments",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..config import AUTO, AppConfig, Setting
+from ..databases import ConnectFailure
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..tracking.decoding import cut
@@ -164,7 +165,9 @@ def _server(
     answer = answers[guarded.bind]
     view = answer.view
     if view is None:
-        return Server(guarded.bind, None, answer.reachable, None, None, None, None)
+        full = answer.failure is ConnectFailure.FULL
+        reachable = answer.reachable
+        return Server(guarded.bind, None, reachable, None, None, None, None, full=full)
     return Server(
         bind=guarded.bind,
         product=view.product,

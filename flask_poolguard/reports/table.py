@@ -136,6 +136,8 @@ def _servers(report: Report, page: Page) -> list[str]:
 
 
 def _describe(server: Server) -> str:
+    if server.full:
+        return "full, it refuses connections: see the findings"
     if server.reachable is False:
         return "unreachable, see the findings"
     parts = [server.product or "a server that was not asked"]
