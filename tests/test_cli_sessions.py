@@ -260,7 +260,56 @@ class TestWhatCannotBeSeen:
                 (pid,) = server.hold(1)
                 database.stop()
                 text = desk.run_pool(env, *arguments)
+                report = json.loads(desk.run_pool(env, *arguments, "--json"))
         assert f"pid {pid} default: hold at apps/desk.py:" in text
+        assert "CRITICAL server-unreachable: The server of bind 'default'" in text
+        assert "server-unreachable" in desk.codes(report)
+        if arguments[0] != "top":
+            assert "what the sessions of default do: the server did not answer" in text
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("holders",), ("top", "--count=1")],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_workers_that_are_missing_are_said_to_be(
+        self,
+        tmp_path: Path,
+        state_dir: Path,
+        mariadb_url: URL,
+        arguments: tuple[str, ...],
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, threads=2) as server:
+            (pid,) = server.hold(1)
+            complete: Json = json.loads(desk.run_pool(env, *arguments, "--json"))
+            (path,) = state_dir.rglob("*.state")
+            with path.open("r+b") as file:
+                file.seek(7)
+                file.write(b"\xfe")  # the file of a worker of another release
+            text = " ".join(desk.run_pool(env, *arguments).split())
+            report: Json = json.loads(desk.run_pool(env, *arguments, "--json"))
+        assert complete["findings"] == []
+        assert desk.finding(report, "layout")["level"] == "warning"
+        assert f"WARNING layout: Worker {pid} runs another version" in text
+        assert report["holders"] == []
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("holders",), ("top", "--count=1")],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_a_folder_that_is_refused_is_named(
+        self, tmp_path: Path, mariadb_url: URL, arguments: tuple[str, ...]
+    ) -> None:
+        folder = tmp_path / "open-to-all"
+        folder.mkdir()
+        folder.chmod(0o777)
+        env = environment(mariadb_url, FLASK_POOLGUARD_STATE_DIR=str(folder))
+        text = desk.run_pool(env, *arguments)
+        report: Json = json.loads(desk.run_pool(env, *arguments, "--json"))
+        assert "WARNING state-folder: A folder of state files cannot be" in text
+        assert str(folder) in desk.finding(report, "state-folder")["message"]
 
 
 class TestHolders:
@@ -349,7 +398,7 @@ class TestTop:
         assert "rates from the next refresh on" in first
         assert "rates of the last" in second
         assert [json.loads(line)["pools"][0]["pid"] for line in lines] == [pid, pid]
-        names = "schema_version taken_at app seconds pools holders"
+        names = "schema_version taken_at app seconds pools holders findings"
         assert " ".join(json.loads(lines[0])) == names
 
     def test_clears_a_terminal_until_it_is_interrupted(self, mariadb_url: URL) -> None:

@@ -10,8 +10,9 @@ from importlib import metadata
 
 import click
 
+from .findings_text import COLOURS
 from .model import LEVELS, Finding, Level, Report
-from .table import COLOURS, headline
+from .table import headline
 from .text import Page
 
 _DISTRIBUTION: t.Final = "flask-poolguard"

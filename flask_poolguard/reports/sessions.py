@@ -8,7 +8,14 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..databases import Label, ServerSession, make_label, parse_label, plain_host
+from ..databases import (
+    ConnectFailure,
+    Label,
+    ServerSession,
+    make_label,
+    parse_label,
+    plain_host,
+)
 from ..engines import Guarded, carries_label
 from ..tracking import identity
 from ..tracking.decoding import PoolState, SlotState, cut
@@ -25,8 +32,9 @@ _OTHER_NUMBERS: t.Final = (
     "whose they are: the server knows none of the workers' sessions; it has restarted"
     " just now, or a proxy such as PgBouncer stands between and has numbers of its own"
 )
-_UNASKED: t.Final = "any of them: an asynchronous driver cannot be asked"
-_UNANSWERED: t.Final = "any of them: the server did not answer, or not in time"
+_UNASKED: t.Final = "an asynchronous driver cannot be asked"
+_UNANSWERED: t.Final = "the server did not answer, or not in time"
+_FULL: t.Final = "the server refuses connections, because it is full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +82,9 @@ def _join_group(
     if found is None:
         if not database.has_server:
             return Joined(None, ())
-        asked = any(answers[each.bind].reachable is not None for each in binds)
-        return Joined(None, (_UNANSWERED if asked else _UNASKED,))
+        names = ", ".join(each.bind for each in binds)
+        reason = _why_unknown([answers[each.bind] for each in binds])
+        return Joined(None, (f"what the sessions of {names} do: {reason}",))
     slots = _slots(binds, states)
     if slots and not any(each.id in slots for each in found.sessions):
         unjoined = tuple(_describe(each) for each in found.sessions)
@@ -83,6 +92,13 @@ def _join_group(
     expected = {each.bind: _expect(each, answers[each.bind]) for each in binds}
     owners = _Owners(app, database.longest_label, states, slots, expected)
     return Joined(tuple(map(owners.describe, found.sessions)), found.hidden)
+
+
+def _why_unknown(answers: Sequence[Answer]) -> str:
+    if all(each.reachable is None for each in answers):
+        return _UNASKED
+    is_full = any(each.failure is ConnectFailure.FULL for each in answers)
+    return _FULL if is_full else _UNANSWERED
 
 
 _Slot = tuple[WorkerState, PoolState, SlotState]
