@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import urllib.error
 from collections.abc import Iterator
@@ -164,7 +165,10 @@ class TestStatusWithServer:
         assert finding["level"] == "warning"
         assert f"pid {before['pid']}" in finding["message"]
         assert str(after["id"]) in finding["fix"]
-        assert f"ORPHAN of pid {before['pid']}, which is gone" in text
+        host = socket.gethostname()
+        line = f"ORPHAN of {host} pid {before['pid']}, which is gone: session "
+        line += str(after["id"])
+        assert line in " ".join(text.split())
 
     def test_finds_a_view_that_idles_in_a_transaction(
         self, tmp_path: Path, watched: Database
@@ -207,6 +211,16 @@ class TestLabels:
             if each["owner"] == "worker" and each["pid"] in workers
         }
         assert labels == {str(pid): pid for pid in workers}
+
+    def test_of_workers_in_another_folder_are_not_called_strangers(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        env = environment(postgresql_url)
+        elsewhere = {**env, "FLASK_POOLGUARD_STATE_DIR": str(tmp_path / "elsewhere")}
+        with DeskServer(tmp_path, elsewhere) as server:
+            (pid,) = server.wake().worker_pids()
+            text = " ".join(desk.run_status(env, "--server").split())
+        assert f"pid {pid}, not among the workers found here: 1 idle" in text
 
 
 class TestStatements:

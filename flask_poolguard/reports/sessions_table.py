@@ -94,7 +94,9 @@ def _blocks(
     for each in sessions:
         by_kind[_kind(each)].append(each)
     for each in sorted(by_kind["orphan"], key=_in_state, reverse=True):
-        text = f"ORPHAN of pid {each.pid}, which is gone: session {each.id}"
+        text = f"ORPHAN of {each.host} pid {each.pid}, which is gone: session {each.id}"
+        if each.age_seconds is not None:
+            text += f", {duration(each.age_seconds)} old,"
         yield (
             page.wrap(f"{text} {describe_state(each)}", _INDENT, _DEEPER)
             + _sql(each, page),
@@ -107,7 +109,7 @@ def _blocks(
     for kind, name in (
         ("worker", lambda each: f"{who(each)}, not in its pools"),
         ("pool", lambda each: f"{who(each)} {each.bind}, in the pool"),
-        ("process", lambda each: f"{who(each)}, no worker"),
+        ("process", lambda each: f"{who(each)}, not among the workers found here"),
         ("other-host", who),
         ("other", _foreigner),
     ):
