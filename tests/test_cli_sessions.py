@@ -19,8 +19,10 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine
 
 from tests.conftest import Database
-from tests.support import desk
+from tests.support import desk, not_tested
 from tests.support.desk import DeskServer, Json, environment
+from tests.support.pgbouncer import PgBouncer
+from tests.support.private_server import MissingServerError
 from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
@@ -194,6 +196,41 @@ class TestStatusWithServer:
         assert (holder["pid"], holder["endpoint"]) == (pid, "hold")
         assert holder["state"] == "idle in transaction"
         assert "idle in transaction for " in " ".join(text.split())
+
+
+class TestBehindPgBouncer:
+    def test_labels_say_which_worker_idles_in_a_transaction(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        try:
+            pooler = PgBouncer(postgresql_url)
+        except MissingServerError as error:
+            not_tested.stop_test(str(error))
+        with pooler:
+            env = environment(pooler.url)
+            with DeskServer(tmp_path, env, workers=2, threads=2) as server:
+                server.wake()
+                (pid,) = server.hold(1)
+                wait_until(
+                    lambda: "idle-in-transaction" in codes(env),
+                    seconds=30,
+                    what="the finding",
+                )
+                report = desk.status(env, "--server")
+                text = " ".join(desk.run_status(env, "--server").split())
+        (held,) = [
+            each for each in sessions(report) if each["state"] == "idle in transaction"
+        ]
+        assert (held["owner"], held["pid"], held["bind"]) == ("worker", pid, None)
+        found = desk.finding(report, "idle-in-transaction")
+        assert found["message"].startswith(
+            f"Worker {pid} keeps 1 connection of bind 'default' idle in a transaction"
+            " behind a proxy, taken by hold at apps/desk.py:"
+        )
+        assert f"session {held['id']} for " in found["message"]
+        assert "apps/desk.py:" in found["fix"]
+        assert f"pid {pid} by its label alone: 1 idle in transaction for" in text
+        assert "of others" not in text
 
 
 class TestLabels:

@@ -138,7 +138,7 @@ class Worker:
     pools: tuple[PoolStatus, ...]
 
 
-Owner = t.Literal["worker", "process", "orphan", "other-host"]
+Owner = t.Literal["worker", "process", "orphan", "other-host", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ class Session:
 
     :ivar owner: ``"worker"``, one of this report's; ``"process"``, another live one of
         this app on this host; ``"orphan"``, one of this host that is gone;
-        ``"other-host"``; None for everybody else.
+        ``"other-host"``; ``"unknown"`` where a proxy hides whose it is; None for
+        everybody else.
     :ivar host: of the owner, as are ``pid`` and, for a worker's, ``bind``.
     :ivar endpoint: which holds it now, as it took it at ``site``.
     :ivar label: what the client calls itself; "" if it does not.

@@ -19,10 +19,11 @@ _KINDS: t.Final = {
     "orphan": "of workers that are gone",
     "held": "held now (above)",
     "pool": "idle in workers' pools",
-    "worker": "of workers, not in their pools",
+    "worker": "of workers by their labels alone",
     "process": "of other processes of this app on this host",
     "other-host": "of this app on other hosts",
     "other": "of others",
+    "unknown": "of unknown owners",
 }
 
 
@@ -107,11 +108,12 @@ def _blocks(
         return process(session.host, session.pid, host)
 
     for kind, name in (
-        ("worker", lambda each: f"{who(each)}, not in its pools"),
+        ("worker", lambda each: f"{who(each)} by its label alone"),
         ("pool", lambda each: f"{who(each)} {each.bind}, in the pool"),
         ("process", lambda each: f"{who(each)}, not among the workers found here"),
         ("other-host", who),
         ("other", _foreigner),
+        ("unknown", lambda each: f"{_foreigner(each)}, of an unknown owner"),
     ):
         yield from _sums(by_kind[kind], name, page)
 

@@ -48,6 +48,7 @@ RULES: t.Final[tuple[Rule, ...]] = (
     use.find_leaks,
     sessions.find_orphans,
     sessions.find_idle_transactions,
+    sessions.find_idle_transactions_by_label,
     budget.find_overbooking,
     endings.find_refused_connects,
     endings.find_aborted_clients,
