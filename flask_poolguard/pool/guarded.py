@@ -197,11 +197,13 @@ class GuardedPool(QueuePool):
         handoff = self._pool
         record = None
         if not handoff.waiting:
-            with contextlib.suppress(IndexError):
+            try:
                 record = handoff.pop()
                 if record.is_fit():
                     record.is_judged = True
                     return record
+            except IndexError:
+                pass
         return self._slowly.get(record)
 
     def refill(self, record: GuardedRecord) -> None:

@@ -10,7 +10,7 @@ import weakref
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import InheritedConnection, keep_from_finalising
-from .callsite import describe_callsite, find_callsite
+from .callsite import find_place
 from .scope import (
     MERGED,
     ThreadMark,
@@ -45,12 +45,11 @@ class Holding:
     __slots__ = (
         "_fairy",
         "endpoint",
-        "filename",
         "is_listed",
         "is_reported",
         "ledger",
-        "line",
         "mark",
+        "place",
         "record",
         "scope",
         "session",
@@ -72,7 +71,7 @@ class Holding:
         self.is_listed = True  # in the state file, unless that has no slot left
         self.is_reported = False  # as held for too long
         # Past this, took() and the pool's connect().
-        self.filename, self.line = find_callsite(3)
+        self.place = find_place(3)
         self.endpoint = current_endpoint()
         self.session: weakref.ref[Session] | None = None
         self.scope = scope = current_scope()
@@ -102,7 +101,7 @@ class Holding:
 
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
-        return describe_callsite(self.filename, self.line, self.ledger.root_path)
+        return self.place.describe(self.ledger.root_path)
 
     def end_session(self) -> None:
         """Roll back the ORM session that works on this connection, so that nobody

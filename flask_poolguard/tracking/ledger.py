@@ -140,7 +140,7 @@ class PoolLedger:
             file = self._open_file()  # which may log
             with self._lock:
                 if self._page is None:
-                    self._page = PoolPage(file, self.facts)
+                    self._page = PoolPage(file, self.facts, self._lost)
                     self._show_figures()
                     self._show_waiting(soon=False)
                     self._show_usage()
@@ -202,31 +202,34 @@ class PoolLedger:
         holding = Holding(self, record, fairy, mark.ref)
         if holding.taken_at > housekeeper.overdue_at:
             housekeeper.catch_up()
+        usage, out = self.usage, self.out
         # With the first checkout after each time that the usage was written.
-        if self.usage.is_shown and "gevent" in sys.modules:
+        if usage.is_shown and "gevent" in sys.modules:
             self._look_for_troubles(record)
         if not self.facts.counted:
-            before = self.out.get(record)
+            before = out.get(record)
             if before is not None and before.fairy() is None:
                 self.forget(before)  # nobody told of its return
-            self.out[record] = holding
+            out[record] = holding
             return
-        self.out[record] = holding
-        nested = 1
-        if holding.scope is not None and len(holding.scope.holdings) > 1:
-            nested = self._count_nested(holding.scope, mark)
+        out[record] = holding
+        count, scope = len(out), holding.scope
+        if scope is not None and len(scope.holdings) > 1:
+            nested = self._count_nested(scope, mark)
+            if nested > usage.nesting:
+                usage.nested(nested)
+        elif not usage.nesting:
+            usage.nested(1)
         if not has_waited:  # else it was counted when the wait began
-            self.usage.took(len(self.out))
-        if nested > self.usage.nesting:
-            self.usage.nested(nested)
+            usage.took(count)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
             holding.is_listed = False
             self.count("slotless_out")
             self.count("slotless_checkouts")
-        if len(self.out) > self._peak:
+        if count > self._peak:
             with self._lock:
-                self._peak = max(len(self.out), self._peak)
+                self._peak = max(count, self._peak)
                 self._counts["peak_checked_out"] = self._peak
                 self._show_figures()
 
@@ -269,6 +272,10 @@ class PoolLedger:
             self.page.release(record)
         if reason is not None:
             self.count(reason)
+
+    def _lost(self) -> None:
+        """Count a connection that was collected with its record."""
+        self.count("closed")
 
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
