@@ -279,9 +279,22 @@ class ThreadMark:
 
 
 class _ThisThread(threading.local):
-    # The thread's own dictionary holds the mark, so the mark ends with the thread.
-    def __init__(self) -> None:
+    """Holds the thread's mark, so that the mark ends with the thread.
+
+    :ivar mark: made when it is first asked for.
+    """
+
+    mark: ThreadMark
+
+    def __getattr__(self, name: str) -> ThreadMark:
+        if name != "mark":
+            raise AttributeError(name)
         self.mark = ThreadMark()
+        return self.mark
+
+    def is_of(self, mark: ThreadMark) -> bool:
+        """Tell whether a mark is this thread's, without making one."""
+        return self.__dict__.get("mark") is mark
 
 
 this_thread = _ThisThread()

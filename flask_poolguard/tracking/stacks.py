@@ -60,7 +60,7 @@ def frame_of(mark: ThreadMark | None) -> FrameType | None:
     """Return the innermost frame of a thread; None if it is not known."""
     if mark is None:
         return None
-    if mark is this_thread.mark:
+    if this_thread.is_of(mark):
         return sys._getframe(1)
     if mark.greenlet is not None:
         greenlet = mark.greenlet()
@@ -108,7 +108,7 @@ def describe_users(connection: Connection | None, root_path: str) -> list[str]:
     for mark in list(live_marks):
         greenlet = None if mark.greenlet is None else mark.greenlet()
         frame = getattr(greenlet, "gr_frame", None)
-        if frame is not None and mark is not this_thread.mark:
+        if frame is not None and not this_thread.is_of(mark):
             stacks.append((mark.name.decode(errors="replace"), frame))
     found = ((name, _method_of(connection, frame)) for name, frame in stacks)
     return [
