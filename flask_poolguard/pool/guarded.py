@@ -294,7 +294,9 @@ class GuardedPool(QueuePool):
             if reason != FIT:
                 self._close_idle(record, reason)
                 continue
-            handoff.put_first(record)
+            surplus = handoff.put_first(record)
+            if surplus is not None:
+                self._close_idle(surplus, "overflow")
             if self._retired:  # meanwhile
                 self.dispose()
         self.limits.conclude(self._gate.is_away, handoff.idle)

@@ -10,10 +10,18 @@ import time
 import typing as t
 from collections import deque
 
+from ..errors import TooManyWaiting
+
 if t.TYPE_CHECKING:
     from .record import GuardedRecord
 
 _clock = time.monotonic
+
+# For one whose refusal could not be worded.
+_REFUSED: t.Final = (
+    "As many wait for a connection as POOLGUARD_MAX_WAITING allows, and this one was"
+    " the youngest"
+)
 
 
 class Claim(t.Protocol):
@@ -161,14 +169,12 @@ class HandOff:
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:
-            error: BaseException | None = None
+            error = None
             try:
                 error = refuse()
-            except BaseException as struck:  # it is out of the line: tell it anyway
-                error = struck
-                raise
-            finally:
-                youngest.settle(None, error)
+            finally:  # it is out of the line: tell it anyway
+                # What struck here is this thread's own, perhaps not the youngest's.
+                youngest.settle(None, error or TooManyWaiting(_REFUSED, code="3o7r"))
 
     def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
         """Wait for a record until a monotonic time; None if that passed.
@@ -221,18 +227,23 @@ class HandOff:
         self.idle.append(record)
         if self.waiting:
             self.serve()
-        if len(self.idle) > self._keep:
-            try:
-                return self.idle.popleft() if self.use_lifo else self.idle.pop()
-            except IndexError:  # somebody else just took it
-                pass
-        return None
+        return self._surplus() if len(self.idle) > self._keep else None
 
-    def put_first(self, record: GuardedRecord) -> None:
-        """Put an idle record back where the one is that has been idle the longest."""
+    def put_first(self, record: GuardedRecord) -> GuardedRecord | None:
+        """Put an idle record back where the one is that has been idle the longest.
+
+        :returns: a record that is one too many: another may have come back meanwhile.
+        """
         self.idle.appendleft(record)
         if self.waiting:
             self.serve()
+        return self._surplus() if len(self.idle) > self._keep else None
+
+    def _surplus(self) -> GuardedRecord | None:
+        try:
+            return self.idle.popleft() if self.use_lifo else self.idle.pop()
+        except IndexError:  # somebody else just took it
+            return None
 
     def free(self, record: GuardedRecord, keep: bool = True) -> None:
         """Take back a slot whose record has no connection.
