@@ -168,24 +168,14 @@ class Gate:
         :raises Exception: what the last attempt raised. If it could have passed, its
             text says since when and how often it was tried.
         """
-        turn, tried = _Turn(), False
+        turn = _Turn()
         try:
-            self._enter(turn)
-            while True:
-                self._await_turn(turn, patience, may_queue, tried)
-                tried, begun = True, _clock()
-                try:
-                    open_()
-                except Exception as error:
-                    kind = self._judge(error)
-                    self._failed(turn, kind, error, begun)
-                    if kind is None:
-                        raise
-                else:
-                    self._succeeded(turn)
-                    self._leave(turn)
-                    return
-        except BaseException:  # wherever it struck: nobody waits for this turn to end
+            try:
+                self._enter(turn)
+                self._try(turn, open_, patience, may_queue)
+            finally:
+                self._leave(turn)
+        except BaseException:  # it may have struck there
             self._leave(turn)
             raise
 
@@ -218,6 +208,28 @@ class Gate:
             # Nothing is called in between, so nothing can strike.
             self.pending += 1
             turn.is_pending = True
+
+    def _try(
+        self,
+        turn: _Turn,
+        open_: Callable[[], None],
+        patience: Patience,
+        may_queue: Callable[[], bool],
+    ) -> None:
+        tried = False
+        while True:
+            self._await_turn(turn, patience, may_queue, tried)
+            tried, begun = True, _clock()
+            try:
+                open_()
+            except Exception as error:
+                kind = self._judge(error)
+                self._failed(turn, kind, error, begun)
+                if kind is None:
+                    raise
+            else:
+                self._succeeded(turn)
+                return
 
     def _await_turn(
         self,

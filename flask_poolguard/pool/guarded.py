@@ -195,14 +195,20 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         handoff = self._pool
-        record = None
-        if not handoff.waiting:
-            with contextlib.suppress(IndexError):
-                record = handoff.pop()
-                if record.is_fit():
-                    record.is_judged = True
-                    return record
-        return self._slowly.get(record)
+        record = number = None
+        try:
+            if not handoff.waiting:
+                with contextlib.suppress(IndexError):
+                    record = handoff.pop()
+                    if record.is_fit():
+                        record.is_judged = True
+                        return record
+                    number = record.returns
+            return self._slowly.get(record)
+        except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
+            if record is not None and number in (None, record.returns):
+                self.free(record)
+            raise
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
@@ -238,8 +244,19 @@ class GuardedPool(QueuePool):
                 record.close()
             elif record.generation is not self.generation:
                 record.close_because("invalidated")
+        except BaseException:
+            self.observer.gave(record)  # perhaps again: it may have struck there
+            raise
         finally:  # whatever strikes: the slot comes back
-            self._take_back(record)
+            number = record.returns
+            try:
+                self._take_back(record)
+            except BaseException:
+                if record.returns == number:
+                    self._take_back(record)
+                else:
+                    self._pool.serve()
+                raise
 
     def _take_back(self, record: GuardedRecord) -> None:
         record.is_judged = record.has_waited = False

@@ -54,7 +54,12 @@ class Waiter:
     ) -> None:
         """Hand over what it waits for, or why it waits in vain, and wake it."""
         self.grant, self.error = grant, error
-        self._wakeup.release()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let it look; once more does no harm."""
+        if self._wakeup.locked():
+            self._wakeup.release()
 
     def sleep(self, seconds: float) -> bool:
         """Wait to be served; tell whether that happened in time."""
@@ -148,8 +153,16 @@ class HandOff:
 
     def get_now(self) -> GuardedRecord | None:
         """Take a record if there is one, or room for one, and nobody waits for it."""
-        with self._lock:
-            return None if self.waiting else self._grant()
+        record = None
+        try:
+            with self._lock:
+                if not self.waiting:
+                    record = self._grant()
+            return record
+        except BaseException:  # a signal's: nobody else knows of it
+            if record is not None:
+                self._restore(record)
+            raise
 
     def enqueue(
         self, waiter: Waiter, most: float, refuse: t.Callable[[], BaseException]
@@ -169,12 +182,12 @@ class HandOff:
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:
-            error = None
+            # What strikes meanwhile is this thread's own, perhaps not the youngest's.
+            error: BaseException = TooManyWaiting(_REFUSED, code="3o7r")
             try:
                 error = refuse()
             finally:  # it is out of the line: tell it anyway
-                # What struck here is this thread's own, perhaps not the youngest's.
-                youngest.settle(None, error or TooManyWaiting(_REFUSED, code="3o7r"))
+                youngest.settle(None, error)
 
     def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
         """Wait for a record until a monotonic time; None if that passed.
@@ -224,6 +237,8 @@ class HandOff:
 
         :returns: a record that is one too many: close it, then :meth:`free` it.
         """
+        # Nothing is called in between, so nothing can strike.
+        record.returns += 1
         self.idle.append(record)
         if self.waiting:
             self.serve()
@@ -252,6 +267,7 @@ class HandOff:
         """
         with self._lock:
             self.opened -= 1
+            record.returns += 1
             if keep and len(self._hollow) + len(self.idle) < self._keep:
                 self._hollow.append(record)
             else:
@@ -272,11 +288,26 @@ class HandOff:
 
     # Under the lock ----------------------------------------------------------------
 
+    def _pop(self) -> GuardedRecord | None:
+        # Not by self.pop(): what strikes just after it, before the record has a name
+        # here, would lose it.
+        idle = self.idle
+        while idle:
+            try:
+                record = idle[-1 if self.use_lifo else 0]
+                idle.remove(record)
+            except (IndexError, ValueError):  # somebody else just took it
+                continue
+            except BaseException:
+                idle.appendleft(record)
+                raise
+            return record
+        return None
+
     def _grant(self) -> GuardedRecord | None:
-        try:
-            return self.pop()
-        except IndexError:
-            pass
+        record = self._pop()
+        if record is not None:
+            return record
         if self.opened >= self.limit:
             return None
         if self.closed_until and self.opened:
@@ -308,11 +339,29 @@ class HandOff:
                     record = self._grant()
                     if record is None:
                         break
-                    heapq.heappop(self.waiting)[2].settle(record)
+                    waiter = self.waiting[0][2]
+                    try:
+                        # First, and without a call: no signal's exception can come
+                        # between, and who has it gives it back if need be.
+                        waiter.grant = record
+                        heapq.heappop(self.waiting)
+                        waiter.wake()
+                    except BaseException:
+                        self._remove(waiter)
+                        waiter.wake()
+                        raise
                 if not self._again:
                     break
         finally:
             self._serving = False
+
+    def _restore(self, record: GuardedRecord) -> None:
+        """Take back what was granted to nobody."""
+        if record.dbapi_connection is None:
+            self.free(record)
+        else:
+            self.idle.appendleft(record)
+            self.serve()
 
     def _remove(self, waiter: Waiter) -> None:
         # A garbage collection in here must not serve from the list that is replaced.

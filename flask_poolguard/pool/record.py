@@ -49,6 +49,8 @@ class GuardedRecord(_ConnectionRecord):
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar is_connecting: one is being made right now.
+    :ivar returns: how often it came back. While that stays the same, whoever has it
+        still has to give it back.
     :ivar recycle: derived for this connection; None until the server was asked.
     :ivar limit: what the server said of this connection; None likewise.
     :ivar idle_since: monotonic time of the last return to the pool.
@@ -76,6 +78,7 @@ class GuardedRecord(_ConnectionRecord):
         "pid",
         "proved_at",
         "recycle",
+        "returns",
     )
 
     def __init__(self, pool: GuardedPool) -> None:
@@ -83,6 +86,7 @@ class GuardedRecord(_ConnectionRecord):
         self.pid = os.getpid()
         self.has_served = self.has_waited = self.is_judged = self.is_open = False
         self.is_connecting = False
+        self.returns = 0
         self.generation = pool.generation
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None
