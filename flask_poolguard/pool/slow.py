@@ -73,6 +73,9 @@ class SlowCheckout:
                 except ServerFullError:
                     self._pool.free(record)
                     record = number = None  # in this order
+                    # While it tried, nobody could tell how that would end.
+                    for each in handoff.claims():
+                        self._break_deadlock(each)
                     continue
                 record.is_judged = True
                 record.has_waited = claim is not None
