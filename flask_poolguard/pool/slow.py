@@ -109,6 +109,7 @@ class SlowCheckout:
         patience: Patience,
         may_queue: t.Callable[[], bool],
     ) -> None:
+        record.connect_until = patience.deadline
         self._gate.connect(record.open, patience, may_queue)
         is_first = True
         while record.is_outdated() and (is_first or _clock() < patience.deadline):
