@@ -213,6 +213,32 @@ class TestRounds:
             assert len(pings) == 1
             assert checked_out_id(engine) == listening
 
+    def test_one_that_comes_back_while_another_is_asked_may_be_one_too_many(
+        self,
+        postgresql: DatabaseServer,
+        postgresql_url: sa.URL,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        config = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 1}
+        with guarded_engine(postgresql_url, **config) as engine:
+            pool = guarded_pool(engine)
+            connection, another = engine.connect(), engine.connect()
+            connection.execute(sa.text("LISTEN news"))
+            connection.commit()
+            connection.close()
+            postgresql.execute("NOTIFY news", database=postgresql_url.database)
+            wait_until(pool._pool.idle[0].has_spoken, what="the notification")
+            ping = engine.dialect.do_ping
+
+            def come_back(asked: Any) -> bool:
+                another.close()
+                return ping(asked)
+
+            monkeypatch.setattr(engine.dialect, "do_ping", come_back)
+            pool.tend()
+            assert pool.checkedin() == 1
+            assert closed(engine) == {"overflow": 1}
+
     def test_a_pool_that_was_disposed_of_meanwhile_keeps_nothing(
         self, served_database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -195,16 +195,23 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         handoff = self._pool
-        record = None
-        if not handoff.waiting:
-            try:
-                record = handoff.pop()
-                if record.is_fit():
-                    record.is_judged = True
-                    return record
-            except IndexError:
-                pass
-        return self._slowly.get(record)
+        record = number = None
+        try:
+            if not handoff.waiting:
+                try:
+                    record = handoff.pop()
+                except IndexError:
+                    pass
+                else:
+                    if record.is_fit():
+                        record.is_judged = True
+                        return record
+                    number = record.returns
+            return self._slowly.get(record)
+        except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
+            if record is not None and number in (None, record.returns):
+                self.free(record)
+            raise
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
@@ -240,8 +247,19 @@ class GuardedPool(QueuePool):
                 record.close()
             elif record.generation is not self.generation:
                 record.close_because("invalidated")
+        except BaseException:
+            self.observer.gave(record)  # perhaps again: it may have struck there
+            raise
         finally:  # whatever strikes: the slot comes back
-            self._take_back(record)
+            number = record.returns
+            try:
+                self._take_back(record)
+            except BaseException:
+                if record.returns == number:
+                    self._take_back(record)
+                else:
+                    self._pool.serve()
+                raise
 
     def _take_back(self, record: GuardedRecord) -> None:
         record.is_judged = record.has_waited = False
@@ -296,7 +314,9 @@ class GuardedPool(QueuePool):
             if reason != FIT:
                 self._close_idle(record, reason)
                 continue
-            handoff.put_first(record)
+            surplus = handoff.put_first(record)
+            if surplus is not None:
+                self._close_idle(surplus, "overflow")
             if self._retired:  # meanwhile
                 self.dispose()
         self.limits.conclude(self._gate.is_away, handoff.idle)

@@ -282,20 +282,28 @@ class PoolLedger:
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
             nested += self._count_nested(scope, this_thread.mark)
-        with self._lock:
-            self._waiting[claim] = None
-            if nested > self.usage.nesting:
-                self.usage.nested(nested)
-            # Those of a pool that this one replaced are out as well.
-            self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
-            self._show_waiting()
+        try:
+            with self._lock:
+                self._waiting[claim] = None
+                if nested > self.usage.nesting:
+                    self.usage.nested(nested)
+                # Those of a pool that this one replaced are out as well.
+                self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
+                self._show_waiting()
+        except BaseException:  # nobody has the claim to say when that ends
+            self._waiting.pop(claim, None)
+            self._is_queue_stale = True
+            raise
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
         claim = t.cast(ScopeClaim, claim)
         with self._lock:
-            self._waiting.pop(claim, None)
+            if claim not in self._waiting:
+                return
+            self._is_queue_stale = True
+            del self._waiting[claim]
             in_all = _monotonic() - claim.asked_at
             self.usage.waited_for(in_all - claim.waited, in_all)
             claim.waited = in_all
@@ -415,7 +423,8 @@ class PoolLedger:
     def count(self, name: str, by: int = 1) -> None:
         """Change a counter and show it."""
         with self._lock:
-            self._counts[name] += by
+            # Never below 0, which no file can show, if something struck in between.
+            self._counts[name] = max(self._counts[name] + by, 0)
             self._show_figures()
 
     def count_leak(self, holding: Holding) -> None:
