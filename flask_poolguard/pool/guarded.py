@@ -250,6 +250,8 @@ class GuardedPool(QueuePool):
         surplus = self._pool.put(record)
         if surplus is not None:
             self._close_idle(surplus, "overflow")
+        if self._retired:  # meanwhile
+            self._dispose_again()
 
     def free(self, record: GuardedRecord) -> None:
         """Take back a record that was not handed out, without its connection."""
@@ -295,8 +297,7 @@ class GuardedPool(QueuePool):
                 self._close_idle(record, reason)
                 continue
             handoff.put_first(record)
-            if self._retired:  # meanwhile
-                self.dispose()
+            self._dispose_again()
         self.limits.conclude(self._gate.is_away, handoff.idle)
         if handoff.waiting:
             handoff.serve()
@@ -347,6 +348,15 @@ class GuardedPool(QueuePool):
             self._close_idle(record, "closed")
         self.logger.info("Pool disposed. %s", self.status())
 
+    def _dispose_again(self) -> None:
+        """Close what became idle here while the pool was replaced.
+
+        Without a dispose() (``Engine.dispose(close=False)``) what is idle is to stay
+        open.
+        """
+        if self._retired and self._disposed:
+            self.dispose()
+
     def recreate(self) -> GuardedPool:
         """Return the pool that takes this one's place (``Engine.dispose``).
 
@@ -355,10 +365,7 @@ class GuardedPool(QueuePool):
         """
         self.logger.info("Pool recreating")
         self._retired = True
-        # What came back between dispose() and this; without a dispose()
-        # (``Engine.dispose(close=False)``) the idle connections are to stay open.
-        if self._disposed:
-            self.dispose()
+        self._dispose_again()  # of what came back between dispose() and this
         fresh = self.__class__(
             self._creator,
             pool_size=self._pool.maxsize,
