@@ -6,7 +6,7 @@ from .gate import gave_up
 from .guarded import GuardedPool
 from .handoff import Claim
 from .housekeeper import Chore, housekeeper
-from .inherited import InheritedConnection, keep_from_finalising
+from .inherited import keep_from_finalising, orphan
 from .inquiry import UnpooledEntry
 from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer, Renewable
 from .policy import Policy
@@ -20,7 +20,6 @@ __all__ = [
     "CloseReason",
     "GuardedPool",
     "GuardedRecord",
-    "InheritedConnection",
     "NullObserver",
     "Observer",
     "Policy",
@@ -31,4 +30,5 @@ __all__ = [
     "gave_up",
     "housekeeper",
     "keep_from_finalising",
+    "orphan",
 ]

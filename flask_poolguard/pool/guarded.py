@@ -19,7 +19,7 @@ from ..explaining import Room
 from .gate import Gate
 from .handoff import HandOff
 from .housekeeper import housekeeper
-from .inherited import keep_from_finalising
+from .inherited import keep_from_finalising, orphan
 from .inquiry import Inquiry
 from .limits import IdleLimits
 from .observer import NULL_OBSERVER, CloseReason, Observer
@@ -167,12 +167,11 @@ class GuardedPool(QueuePool):
     def _reset_on_return(self) -> ResetStyle:
         """Say how to reset what comes back: not at all what is the parent's.
 
-        SQLAlchemy asks for this just before it sends a rollback.
+        SQLAlchemy asks for this just before it sends a rollback, and once more before
+        a commit, so nothing may change until :meth:`_do_return_conn`.
         """
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
-            self.forget_parent()
-            return reset_none
-        return self._reset
+        # After a fork that ran no hooks (uWSGI); otherwise it is orphaned by now.
+        return self._reset if self._pid == os.getpid() else reset_none
 
     @_reset_on_return.setter
     def _reset_on_return(self, value: ResetStyle) -> None:
@@ -227,8 +226,9 @@ class GuardedPool(QueuePool):
         return record
 
     def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
-        if record.pid != self._pid:
+        if record.pid != os.getpid():
             keep_from_finalising(record)
+            self.forget_parent()
             return
         try:
             if record.was_detached():
@@ -363,6 +363,8 @@ class GuardedPool(QueuePool):
         What is still checked out here is closed when it comes back: nobody would
         ever take it from this pool again.
         """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
         self.logger.info("Pool recreating")
         self._retired = True
         self._dispose_again()  # of what came back between dispose() and this
@@ -375,7 +377,7 @@ class GuardedPool(QueuePool):
             timeout=self._timeout,
             echo=self.echo,
             logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
+            reset_on_return=self._reset,
             _dispatch=self.dispatch,
             dialect=self._dialect,
             policy=self.policy,
@@ -394,6 +396,8 @@ class GuardedPool(QueuePool):
                 return
             if self._pool.opened:
                 keep_from_finalising(self._pool)
+                if self.observer is NULL_OBSERVER:  # otherwise that is its part
+                    self._orphan_all()
             self._start(self._pool.maxsize, self._pool.use_lifo)
             # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
             # set up. Without a dialect there is nobody to set it up.
@@ -403,6 +407,12 @@ class GuardedPool(QueuePool):
                     listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
         self.observer.forked()
+
+    def _orphan_all(self) -> None:
+        for record in list(self._pool.records):
+            if record.dbapi_connection is not None:
+                reference = record.fairy_ref
+                orphan(record, None if reference is None else reference())
 
 
 def _forget_parents() -> None:
