@@ -487,7 +487,7 @@ class TestLocks:
             assert in_child(work) == 1
         engine.dispose()
 
-    @pytest.mark.parametrize("name", ["_lock", "_round"])
+    @pytest.mark.parametrize("name", ["_lock", "_round", "_closing_round"])
     def test_the_housekeepers_does_not_keep_it_from_tending_what_the_child_adds(
         self, name: str, fork: Fork
     ) -> None:
@@ -500,7 +500,7 @@ class TestLocks:
 
         def work() -> bool:
             guest = Guest()
-            housekeeper.add(guest)
+            housekeeper.add(guest, may_hang=name == "_closing_round")
             housekeeper.start()
             return guest.tended.wait(SECONDS)
 

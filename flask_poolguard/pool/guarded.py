@@ -91,7 +91,7 @@ class GuardedPool(QueuePool):
         self._start(pool_size, use_lifo)
         _pools.add(self)
         observer.began(self)
-        housekeeper.add(self)
+        housekeeper.add(self, may_hang=True)
 
     def _start(self, pool_size: int, use_lifo: bool) -> None:
         limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
