@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .gate import gave_up
+from .greenlets import Trouble, are_threads_greenlets, trouble_of
 from .guarded import GuardedPool
 from .handoff import Claim
 from .housekeeper import Chore, housekeeper
@@ -25,10 +26,13 @@ __all__ = [
     "Policy",
     "Recycle",
     "Renewable",
+    "Trouble",
     "UnpooledEntry",
+    "are_threads_greenlets",
     "derive",
     "gave_up",
     "housekeeper",
     "keep_from_finalising",
     "orphan",
+    "trouble_of",
 ]

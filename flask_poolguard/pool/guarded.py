@@ -99,7 +99,8 @@ class GuardedPool(QueuePool):
             pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
         )
         self._gate = Gate(self.database.connect_failure, self._pool.close_until)
-        self._inquiry = Inquiry(self.database, self._invoke_creator)
+        driver = getattr(self._dialect, "driver", "")
+        self._inquiry = Inquiry(self.database, driver, self._invoke_creator)
         self._slowly = SlowCheckout(self, self._pool, self._gate, self._inquiry)
 
     # What a QueuePool tells --------------------------------------------------------
