@@ -21,6 +21,7 @@ from flask_poolguard.pool import (
     Claim,
     CloseReason,
     GuardedPool,
+    GuardedRecord,
     NullObserver,
     Policy,
     Recycle,
@@ -498,6 +499,52 @@ class TestDispose:
         notebook.new()
         connection.close()
         assert notebook.new() == ["gave", "closed closed"]
+
+    @pytest.mark.parametrize("close", [True, False])
+    def test_one_that_comes_back_at_that_very_moment_is_closed_as_well(
+        self,
+        close: bool,
+        make_engine: MakeEngine,
+        notebook: Notebook,
+        sqlite_url: sa.URL,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        engine = make_engine(sqlite_url)
+        old, connection = guarded_pool(engine), engine.connect()
+        put = old._pool.put
+
+        def put_late(record: GuardedRecord) -> GuardedRecord | None:
+            engine.dispose(close=close)  # in another thread, just before
+            return put(record)
+
+        monkeypatch.setattr(old._pool, "put", put_late)
+        notebook.new()
+        connection.close()
+        # Without closing, what is idle stays open, as in a QueuePool.
+        assert notebook.new() == ["gave", "closed closed"][: 1 + close]
+        assert old.checkedin() == 1 - close
+        monkeypatch.undo()
+        old.dispose()
+
+    def test_who_waits_there_is_served_by_what_comes_back_there(
+        self, make_engine: MakeEngine, database: Database
+    ) -> None:
+        """As in a QueuePool, whose waiters do not move to the new pool either."""
+        engine = make_engine(database.url, pool_size=1, max_overflow=0)
+        with people(engine, 2) as (holder, waiter):
+            old = guarded_pool(engine)
+            holder.take()
+            asked = waiter.ask()
+            engine.dispose()
+            assert not asked.done()
+            assert old.waiting == 1
+            engine.connect().close()  # the new pool has room
+            holder.give_back()
+            asked.result(SECONDS)
+            (served,) = waiter.connections
+            assert waiter.do(lambda: served.scalar(sa.text("SELECT 1"))) == 1
+            assert old.checkedout() == 1
+        assert (old.checkedout(), old.checkedin()) == (0, 0)
 
     def test_the_new_pool_is_like_the_old(
         self, make_engine: MakeEngine, notebook: Notebook, sqlite_url: sa.URL

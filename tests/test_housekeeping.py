@@ -30,6 +30,7 @@ from tests.support.guarded_app import (
     session_id,
     warnings_of,
 )
+from tests.support.people import Stop
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
@@ -362,6 +363,45 @@ class TestHeldForTooLong:
         books_of(engine).tend()
         assert warnings_of(caplog) == []
         engine.dispose()
+
+
+class TestHangs:
+    """A line, or a listener of the app's, that holds up who closes a connection."""
+
+    @pytest.mark.usefixtures("busy_housekeeper")
+    def test_a_hanging_close_holds_up_no_warning(
+        self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stop = Stop()
+        hanging = engine_of(make_app(sqlite_url, POOLGUARD_MAX_IDLE=0.01))
+        held = engine_of(make_app(sqlite_url, POOLGUARD_HELD_WARNING=0.01))
+        sa.event.listen(hanging, "close", stop)
+        hanging.connect().close()
+        stop.until_reached()
+        with held.connect():
+            wait_until(lambda: warnings_of(caplog), what="the warning")
+        stop.open()
+        wait_until(lambda: closed(hanging)["idle"] == 1, what="the end of the close")
+        hanging.dispose()
+        held.dispose()
+
+    def test_what_may_hang_comes_last_at_a_checkout(
+        self, threadless: Housekeeper
+    ) -> None:
+        done: list[str] = []
+
+        class Guest:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def tend(self) -> None:
+                done.append(self.name)
+
+        guests = [Guest("closes"), Guest("warns"), Guest("closes")]
+        for guest in guests:
+            threadless.add(guest, may_hang=guest.name == "closes")
+        threadless.catch_up()
+        assert done == ["warns", "closes", "closes"]
 
 
 class TestWithoutThreads:

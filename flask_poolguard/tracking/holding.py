@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 import typing as t
 import weakref
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from ..pool import InheritedConnection, keep_from_finalising
+from ..pool import keep_from_finalising, orphan
 from .callsite import find_place
 from .scope import (
     MERGED,
@@ -121,11 +120,8 @@ class Holding:
         """Make an inherited connection unusable in a child, without a word to the
         server.
         """
-        fairy = self._fairy()
-        keep_from_finalising((self, fairy, self.record.dbapi_connection))
-        self.record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
-        if fairy is not None and fairy.is_valid:
-            fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call
+        keep_from_finalising(self)
+        orphan(self.record, self._fairy())
         if self.scope is not None:
             self.scope.holdings.discard(self)
 

@@ -229,11 +229,12 @@ def current_scopes() -> list[Scope]:
     return [scope for scope in (*scopes, current_response()) if scope is not None]
 
 
-# All there are, of threads that have pushed a context or taken a connection.
-live_marks: weakref.WeakSet[ThreadMark] = weakref.WeakSet()
+# All there are, of threads that have pushed a context or taken a connection, by
+# identity. This kind of table gives its values as a list in one step (valuerefs),
+# whatever other threads add meanwhile.
+live_marks: weakref.WeakValueDictionary[int, ThreadMark] = weakref.WeakValueDictionary()
 
-# Who keeps the most that there were, by identity. This kind of table gives its values
-# as a list in one step, whatever other threads add meanwhile.
+# Who keeps the most that there were, in a table of the same kind.
 _counters: weakref.WeakValueDictionary[int, _Counter] = weakref.WeakValueDictionary()
 
 
@@ -270,7 +271,7 @@ class ThreadMark:
 
             self.greenlet = weakref.ref(getcurrent())
         self.ref = weakref.ref(self)
-        live_marks.add(self)
+        live_marks[id(self)] = self
         alive = len(live_marks)
         for each in _counters.valuerefs():
             counter = each()

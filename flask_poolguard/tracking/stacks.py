@@ -105,10 +105,12 @@ def describe_users(connection: Connection | None, root_path: str) -> list[str]:
         frame = running.get(thread.ident or 0)
         if frame is not None and thread is not threading.current_thread():
             stacks.append((thread.name, frame))
-    for mark in list(live_marks):
-        greenlet = None if mark.greenlet is None else mark.greenlet()
-        frame = getattr(greenlet, "gr_frame", None)
-        if frame is not None and not this_thread.is_of(mark):
+    for reference in live_marks.valuerefs():
+        mark = reference()
+        if mark is None or mark.greenlet is None or this_thread.is_of(mark):
+            continue
+        frame = getattr(mark.greenlet(), "gr_frame", None)
+        if frame is not None:
             stacks.append((mark.name.decode(errors="replace"), frame))
     found = ((name, _method_of(connection, frame)) for name, frame in stacks)
     return [
