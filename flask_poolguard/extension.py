@@ -154,21 +154,35 @@ class PoolGuard:
                 _guard(found, app, state)
             state.registered.append(found)
 
-    def report(self, app: Flask | None = None) -> Report:
+    def report(
+        self, app: Flask | None = None, *, sessions: bool = False, seconds: float = 0.0
+    ) -> Report:
         """Return what ``flask pool status --json`` shows, as data.
 
         Asks the servers, together for at most 2 s.
 
         :param app: the current app if left out.
+        :param sessions: ask the servers for all their sessions, too, as ``--server``
+            does; without it there are no findings about sessions.
+        :param seconds: look again after so long, as ``flask pool doctor`` does, so that
+            what servers and workers count can be seen to rise. Takes that much longer,
+            and 2 s for the second question.
+        :raises SetupError: there is no app, or it has no PoolGuard.
         """
-        from .reports import make_report
+        from .reports import Detail, make_report
 
         app = app or _current_app()
         if app is None:
             raise SetupError("report() needs an app context, or report(app).")
         state = _state_of(app)
         _have_looked(app, state)
-        return make_report(app, state.config, state.engines)
+        return make_report(
+            app,
+            state.config,
+            state.engines,
+            detail=Detail.SESSIONS if sessions else Detail.VIEW,
+            seconds=seconds,
+        )
 
     def recycle(self, app: Flask | None = None) -> None:
         """Replace all connections of this process, each as soon as nobody has it.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import URL
@@ -22,11 +24,13 @@ from tests.support.desk import (
     codes,
     environment,
     finding,
+    pool_of,
     run_pool,
+    status,
 )
 from tests.support.reporting import sessions
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
-from tests.support.waiting import free_port
+from tests.support.waiting import free_port, wait_until
 
 MAXIMUM = 40
 LIMIT = {"FLASK_POOLGUARD_POOL_SIZE": "2", "FLASK_POOLGUARD_MAX_OVERFLOW": "2"}
@@ -51,6 +55,19 @@ def doctor(env: dict[str, str], *arguments: str, status: int = 0) -> Json:
     text = run_pool(env, "doctor", "--json", *arguments, status=status)
     diagnosis: Json = json.loads(text)
     return diagnosis
+
+
+def first_wait(env: dict[str, str]) -> float:
+    """Return for how long somebody has waited for the one worker's connections."""
+    (worker,) = status(env)["workers"]
+    return float(worker["pools"][0]["oldest_wait_seconds"] or 0)
+
+
+def held_for(env: dict[str, str], pid: int) -> float:
+    """Return for how long all of a worker's holders have had their connections."""
+    return min(
+        float(each["held_seconds"]) for each in pool_of(status(env), pid)["holders"]
+    )
 
 
 class TestBesideWorkers:
@@ -119,6 +136,129 @@ class TestBesideWorkers:
         assert "could be better (1 not shown)" in text
 
 
+class TestOutage:
+    """Every connection is held, and others want one."""
+
+    SMALL: ClassVar = {
+        "FLASK_POOLGUARD_POOL_SIZE": "2",
+        "FLASK_POOLGUARD_MAX_OVERFLOW": "1",
+    }
+
+    def test_is_critical_and_names_the_lines_that_hold_and_the_setting(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = {**environment(mariadb_url, FLASK_POOLGUARD_POOL_TIMEOUT="60")}
+        env |= self.SMALL
+        with DeskServer(tmp_path, env, threads=12) as desk:
+            (pid, *_) = desk.hold(3)
+            with desk.in_background("/wait"):
+                wait_until(
+                    lambda: first_wait(env) > 5, seconds=30, what="an alarm of `check`"
+                )
+                diagnosis = doctor(env, "--seconds", "0", status=1)
+                text = run_pool(env, "doctor", "--seconds", "0", status=1)
+        found = finding(diagnosis, "saturated")
+        assert found["level"] == "critical"
+        assert re.match(
+            r"1 waits for a connection of bind 'default', the first for \d+(\.\d)?s"
+            rf" \(worker {pid}: 1 waiting, 3 of 3 out\)\. Those out are held by hold"
+            r" at apps/desk\.py:\d+ \(3, the longest for ",
+            found["message"],
+        )
+        assert "POOLGUARD_POOL_SIZE (now 2)" in found["fix"]
+        assert "waited for 60 s fails" in found["consequence"]
+        assert text.index("CRITICAL saturated") < text.index("1 critical")
+
+    def test_that_is_over_is_no_more_than_worth_a_word(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url, FLASK_POOLGUARD_POOL_TIMEOUT="0.1")
+        env |= self.SMALL
+        with DeskServer(tmp_path, env, threads=4) as desk:
+            (pid, *_) = desk.hold(3)
+            desk.get("/wait")
+            desk.let_go()
+            over = finding(doctor(env, "--seconds", "0.1"), "timeouts")
+            unwatched = finding(status(env), "timeouts")
+        assert over["level"] == "info"
+        assert re.fullmatch(
+            r"1 of 4 checkouts of bind 'default' got no connection in time since its"
+            rf" worker started \S+ ago; none within 0\.1 s \(by worker: {pid}: 1\)",
+            over["message"],
+        )
+        assert unwatched["level"] == "info"
+        assert "`flask pool doctor` says whether" in unwatched["message"]
+
+    def test_that_goes_on_is_critical_by_the_rising_count(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url, FLASK_POOLGUARD_POOL_TIMEOUT="0.1")
+        env |= self.SMALL
+        with DeskServer(tmp_path, env, threads=4) as desk:
+            desk.hold(3)
+            done = threading.Event()
+
+            def want() -> None:
+                while not done.is_set():
+                    desk.get("/wait")
+
+            with ThreadPoolExecutor(1) as executor:
+                wanting = executor.submit(want)
+                try:
+                    diagnosis = doctor(env, "--seconds", "5", status=1)
+                finally:
+                    done.set()
+                    wanting.result(30)
+        found = finding(diagnosis, "timeouts")
+        assert found["level"] == "critical"
+        assert re.search(r"; [1-9]\d* of them within 5 s ", found["message"])
+
+
+class TestHeld:
+    """Connections that are out for longer than POOLGUARD_HELD_WARNING."""
+
+    def test_are_found_where_transactions_cannot_be_seen(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url, FLASK_POOLGUARD_HELD_WARNING="0.5")
+        with DeskServer(tmp_path, env, threads=4) as desk:
+            (pid, _) = desk.hold(2)
+            wait_until(lambda: held_for(env, pid) > 0.5, seconds=30, what="a long time")
+            diagnosis = doctor(env, "--seconds", "0")
+            text = " ".join(run_pool(env, "doctor", "--seconds", "0").split())
+            allowed = {**env, "FLASK_POOLGUARD_HELD_WARNING": "3600"}
+            never = {**env, "FLASK_POOLGUARD_HELD_WARNING": "null"}
+            assert "held" not in codes(doctor(allowed, "--seconds", "0"))
+            assert "held" not in codes(doctor(never, "--seconds", "0"))
+        found = finding(diagnosis, "held")
+        assert found["level"] == "warning"
+        assert re.match(
+            r"2 connections of bind 'default' held by hold at apps/desk\.py:\d+: for",
+            found["message"],
+        )
+        assert f"in worker {pid}" in found["message"]
+        assert "POOLGUARD_HELD_WARNING (now 0.5 s)" in found["fix"]
+        hidden = diagnosis["looked_at"]["sessions_hidden"]
+        assert any("PROCESS privilege" in each for each in hidden)
+        for each in hidden:
+            assert f"Not to be seen: {each}." in text
+
+    def test_are_found_once_where_transactions_are_seen(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        env = environment(postgresql_url, FLASK_POOLGUARD_HELD_WARNING="0.5")
+        with DeskServer(tmp_path, env, threads=4) as desk:
+            desk.hold(1)
+            wait_until(
+                lambda: "idle-in-transaction" in codes(doctor(env, "--seconds", "0")),
+                seconds=30,
+                what="the finding",
+            )
+            diagnosis = doctor(env, "--seconds", "0")
+        assert "held" not in codes(diagnosis)
+        assert diagnosis["looked_at"]["sessions_hidden"] == []
+
+
 class TestServerGone:
     def test_is_critical_and_said_in_time(
         self, tmp_path: Path, served_database: Database
@@ -129,6 +269,40 @@ class TestServerGone:
         # There is nothing to watch; the bound is generous, the watch would be longer.
         assert time.monotonic() - began < 25
         assert codes(diagnosis)[0] == "server-unreachable"
+
+
+class TestServerWithoutRoom:
+    @pytest.mark.parametrize("kind", [MariaDBServer, PostgreSQLServer])
+    def test_leaves_what_the_app_has_and_may_open(
+        self, tmp_path: Path, kind: type[DatabaseServer]
+    ) -> None:
+        # PostgreSQL keeps three for administrators.
+        usable = 20 - (3 if kind is PostgreSQLServer else 0)
+        with kind(max_connections=20) as server:
+            url = server.url(database=server.create_database())
+            env = {**environment(url), **LIMIT}
+            plan = ("--workers", "8", "--hosts", "3")
+            with DeskServer(tmp_path, env, workers=2) as desk:
+                desk.wake()
+                with sessions(url, usable - 2):
+                    now = finding(doctor(env, "--seconds", "0", status=1), "full")
+                    diagnosis = doctor(env, "--seconds", "0", *plan, status=1)
+                    report = status(env)
+                    text = run_pool(env, "status")
+        planned = finding(diagnosis, "full")
+        assert " refuses connections: " in now["message"]
+        assert now["message"].endswith(
+            "This app has 2 connections open there by 2 workers on this host; 2 workers"
+            " may open 8 connections: 2 × 4 (default)"
+        )
+        assert planned["message"].endswith(
+            "; 24 workers may open 96 connections: 24 × 4 (default)"
+        )
+        assert "lower POOLGUARD_POOL_SIZE and" in planned["fix"]
+        (told,) = report["servers"]
+        assert (told["reachable"], told["full"]) == (False, True)
+        assert "    full, it refuses connections: see the findings\n" in text
+        assert "unreachable" not in text
 
 
 class TestOptions:

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import urllib.error
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine
 
 from tests.conftest import Database
-from tests.support import desk
+from tests.support import desk, not_tested
 from tests.support.desk import DeskServer, Json, environment
+from tests.support.pgbouncer import PgBouncer
+from tests.support.private_server import MissingServerError
 from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
@@ -164,7 +167,10 @@ class TestStatusWithServer:
         assert finding["level"] == "warning"
         assert f"pid {before['pid']}" in finding["message"]
         assert str(after["id"]) in finding["fix"]
-        assert f"ORPHAN of pid {before['pid']}, which is gone" in text
+        host = socket.gethostname()
+        line = f"ORPHAN of {host} pid {before['pid']}, which is gone: session "
+        line += str(after["id"])
+        assert line in " ".join(text.split())
 
     def test_finds_a_view_that_idles_in_a_transaction(
         self, tmp_path: Path, watched: Database
@@ -192,6 +198,41 @@ class TestStatusWithServer:
         assert "idle in transaction for " in " ".join(text.split())
 
 
+class TestBehindPgBouncer:
+    def test_labels_say_which_worker_idles_in_a_transaction(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        try:
+            pooler = PgBouncer(postgresql_url)
+        except MissingServerError as error:
+            not_tested.stop_test(str(error))
+        with pooler:
+            env = environment(pooler.url)
+            with DeskServer(tmp_path, env, workers=2, threads=2) as server:
+                server.wake()
+                (pid,) = server.hold(1)
+                wait_until(
+                    lambda: "idle-in-transaction" in codes(env),
+                    seconds=30,
+                    what="the finding",
+                )
+                report = desk.status(env, "--server")
+                text = " ".join(desk.run_status(env, "--server").split())
+        (held,) = [
+            each for each in sessions(report) if each["state"] == "idle in transaction"
+        ]
+        assert (held["owner"], held["pid"], held["bind"]) == ("worker", pid, None)
+        found = desk.finding(report, "idle-in-transaction")
+        assert found["message"].startswith(
+            f"Worker {pid} keeps 1 connection of bind 'default' idle in a transaction"
+            " behind a proxy, taken by hold at apps/desk.py:"
+        )
+        assert f"session {held['id']} for " in found["message"]
+        assert "apps/desk.py:" in found["fix"]
+        assert f"pid {pid} by its label alone: 1 idle in transaction for" in text
+        assert "of others" not in text
+
+
 class TestLabels:
     def test_are_the_workers_own_though_the_app_connected_before_the_fork(
         self, tmp_path: Path, postgresql_url: URL
@@ -207,6 +248,16 @@ class TestLabels:
             if each["owner"] == "worker" and each["pid"] in workers
         }
         assert labels == {str(pid): pid for pid in workers}
+
+    def test_of_workers_in_another_folder_are_not_called_strangers(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        env = environment(postgresql_url)
+        elsewhere = {**env, "FLASK_POOLGUARD_STATE_DIR": str(tmp_path / "elsewhere")}
+        with DeskServer(tmp_path, elsewhere) as server:
+            (pid,) = server.wake().worker_pids()
+            text = " ".join(desk.run_status(env, "--server").split())
+        assert f"pid {pid}, not among the workers found here: 1 idle" in text
 
 
 class TestStatements:
@@ -260,7 +311,56 @@ class TestWhatCannotBeSeen:
                 (pid,) = server.hold(1)
                 database.stop()
                 text = desk.run_pool(env, *arguments)
+                report = json.loads(desk.run_pool(env, *arguments, "--json"))
         assert f"pid {pid} default: hold at apps/desk.py:" in text
+        assert "CRITICAL server-unreachable: The server of bind 'default'" in text
+        assert "server-unreachable" in desk.codes(report)
+        if arguments[0] != "top":
+            assert "what the sessions of default do: the server did not answer" in text
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("holders",), ("top", "--count=1")],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_workers_that_are_missing_are_said_to_be(
+        self,
+        tmp_path: Path,
+        state_dir: Path,
+        mariadb_url: URL,
+        arguments: tuple[str, ...],
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, threads=2) as server:
+            (pid,) = server.hold(1)
+            complete: Json = json.loads(desk.run_pool(env, *arguments, "--json"))
+            (path,) = state_dir.rglob("*.state")
+            with path.open("r+b") as file:
+                file.seek(7)
+                file.write(b"\xfe")  # the file of a worker of another release
+            text = " ".join(desk.run_pool(env, *arguments).split())
+            report: Json = json.loads(desk.run_pool(env, *arguments, "--json"))
+        assert complete["findings"] == []
+        assert desk.finding(report, "layout")["level"] == "warning"
+        assert f"WARNING layout: Worker {pid} runs another version" in text
+        assert report["holders"] == []
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("holders",), ("top", "--count=1")],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_a_folder_that_is_refused_is_named(
+        self, tmp_path: Path, mariadb_url: URL, arguments: tuple[str, ...]
+    ) -> None:
+        folder = tmp_path / "open-to-all"
+        folder.mkdir()
+        folder.chmod(0o777)
+        env = environment(mariadb_url, FLASK_POOLGUARD_STATE_DIR=str(folder))
+        text = desk.run_pool(env, *arguments)
+        report: Json = json.loads(desk.run_pool(env, *arguments, "--json"))
+        assert "WARNING state-folder: A folder of state files cannot be" in text
+        assert str(folder) in desk.finding(report, "state-folder")["message"]
 
 
 class TestHolders:
@@ -349,7 +449,7 @@ class TestTop:
         assert "rates from the next refresh on" in first
         assert "rates of the last" in second
         assert [json.loads(line)["pools"][0]["pid"] for line in lines] == [pid, pid]
-        names = "schema_version taken_at app seconds pools holders"
+        names = "schema_version taken_at app seconds pools holders findings"
         assert " ".join(json.loads(lines[0])) == names
 
     def test_clears_a_terminal_until_it_is_interrupted(self, mariadb_url: URL) -> None:

@@ -88,7 +88,7 @@ class TestFigures:
         assert quiet["checkouts"] == quiet["connects"] == 2
         assert quiet["holders"] == []
         assert quiet["longest_held_seconds"] is None
-        assert desk.finding(report, "timeouts")["level"] == "warning"
+        assert desk.finding(report, "timeouts")["level"] == "info"
 
     def test_waiters_are_counted_with_their_longest_wait(
         self, tmp_path: Path, mariadb_url: URL

@@ -245,18 +245,34 @@ class TestOrphans:
 
 
 class TestProxies:
-    def test_that_number_otherwise_leave_all_unowned_and_say_so(
-        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    def test_that_number_otherwise_leave_labels_to_go_by_and_say_so(
+        self,
+        make_shop: MakeShop,
+        postgresql: DatabaseServer,
+        postgresql_url: URL,
+        dead_pid: int,
     ) -> None:
         shop = make_shop(default=create_engine(postgresql_url))
         # One that is out is not replaced meanwhile.
         with shop.app.app_context(), shop.engines["default"].connect() as mine:
             postgresql.kill_session(session_id(mine))
-            with client(postgresql_url, label(os.getpid())) as connection:
+            with (
+                client(postgresql_url, label(os.getpid())) as labelled,
+                client(postgresql_url, label(dead_pid)) as left_behind,
+                client(postgresql_url, "psql") as named,
+            ):
                 report = report_of(shop)
-                session = owned(report, session_id(connection))
+                session = owned(report, session_id(labelled))
+                others = [owned(report, session_id(c)) for c in (left_behind, named)]
             mine.invalidate()
-        assert (session.owner, session.pid) == (None, None)
+        assert (session.owner, session.pid, session.bind) == (
+            "worker",
+            os.getpid(),
+            None,
+        )
+        # Idle sessions keep the label of whoever had them last.
+        assert [each.owner for each in others] == ["unknown", "unknown"]
+        assert [each.pid for each in others] == [None, None]
         assert any("PgBouncer" in each for each in server_in(report).sessions_hidden)
 
     def test_that_give_anothers_number_do_not_give_its_session(

@@ -78,7 +78,8 @@ class TestSessions:
             "  5 in all: 1 of workers that are gone, 1 held now (above), 2 idle in"
             " workers'",
             "      pools, 1 of others.",
-            "  ORPHAN of pid 99, which is gone: session 77 active for 34s",
+            "  ORPHAN of web1 pid 99, which is gone: session 77, 60s old, active for"
+            " 34s",
             "  pid 4123 default, in the pool: 2 idle for 90s at most",
             "  psql (user ann from 10.0.0.7): 1 idle for 2.0s",
         ]
@@ -89,12 +90,20 @@ class TestSessions:
             replace(IDLE, owner="process", pid=4999, bind=None),
             replace(IDLE, bind=None),
             replace(IDLE, state=None, state_seconds=None, owner=None, label=""),
+            replace(FOREIGN, owner="unknown"),
         )
-        assert section(report_with(*sessions))[3:] == [
-            "  pid 4123, not in its pools: 1 idle for 2.0s",
-            "  pid 4999, no worker: 1 idle for 2.0s",
+        assert section(report_with(*sessions))[4:] == [
+            "  pid 4123 by its label alone: 1 idle for 2.0s",
+            "  pid 4999, not among the workers found here: 1 idle for 2.0s",
             "  web2 pid 7: 1 idle for 2.0s",
             "  user app from 10.0.0.7: 1 in an unknown state",
+            "  psql (user ann from 10.0.0.7), of an unknown owner: 1 idle for 2.0s",
+        ]
+
+    def test_that_are_orphans_have_no_age_where_the_server_does_not_tell(self) -> None:
+        orphan = replace(ORPHAN, age_seconds=None)
+        assert section(report_with(orphan))[2:] == [
+            "  ORPHAN of web1 pid 99, which is gone: session 77 active for 34s"
         ]
 
     def test_stay_within_twenty_lines(self) -> None:

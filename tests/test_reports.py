@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, NullPool, StaticPool, create_engine
 
+from flask_poolguard import PoolTimeout
 from tests.conftest import Database
 from tests.support.reporting import MakeShop, found, pool_in, server_in, shops
-from tests.support.waiting import free_port
+from tests.support.waiting import free_port, wait_until
 
 
 @pytest.fixture
@@ -85,6 +89,56 @@ class TestTheReport:
         report = make_shop(default=create_engine(sqlite_url)).report()
         with pytest.raises(dataclasses.FrozenInstanceError):
             report.app = "till"  # type: ignore[misc] # what is tested
+
+    def test_has_what_sessions_do_if_asked(
+        self,
+        make_shop: MakeShop,
+        postgresql_url: URL,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("flask_poolguard.reports.rules.sessions._IDLE_SECONDS", 0.0)
+        shop = make_shop(default=create_engine(postgresql_url))
+        with shop.app.app_context(), shop.engines["default"].connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            without = shop.guard.report()
+            report = shop.guard.report(sessions=True)
+        assert server_in(without).sessions is None
+        assert not found(without, "idle-in-transaction")
+        assert server_in(report).sessions
+        assert found(report, "idle-in-transaction")
+
+    def test_has_what_rises_if_asked_to_look_twice(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        config: dict[str, float] = {
+            "POOLGUARD_POOL_SIZE": 1,
+            "POOLGUARD_MAX_OVERFLOW": 0,
+            "POOLGUARD_POOL_TIMEOUT": 0.05,
+        }
+        shop = make_shop(config, default=create_engine(mariadb_url))
+        engine, done = shop.engines["default"], threading.Event()
+
+        def want() -> None:
+            while not done.is_set():
+                with suppress(PoolTimeout), engine.connect():
+                    pass
+
+        with (
+            shop.app.app_context(),
+            engine.connect(),
+            ThreadPoolExecutor(1) as executor,
+        ):
+            wanting = executor.submit(want)
+            try:
+                wait_until(
+                    lambda: found(shop.guard.report(), "timeouts"), what="a timeout"
+                )
+                (once,) = found(shop.guard.report(), "timeouts")
+                (twice,) = found(shop.guard.report(seconds=1), "timeouts")
+            finally:
+                done.set()
+                wanting.result(30)
+        assert (once.level, twice.level) == ("info", "critical")
 
     def test_puts_the_worst_finding_first(
         self, make_shop: MakeShop, mariadb_url: URL

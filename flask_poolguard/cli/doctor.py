@@ -51,7 +51,7 @@ Examples:
     type=Number(0, 60),
     default=2.0,
     show_default=True,
-    help="How long to watch what the servers count; 0 for not at all.",
+    help="How long to watch what servers and workers count; 0 for not at all.",
 )
 @with_appcontext
 def command(

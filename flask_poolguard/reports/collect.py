@@ -8,9 +8,11 @@ import socket
 import time
 import typing as t
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..config import AUTO, AppConfig, Setting
+from ..databases import ConnectFailure
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..tracking.decoding import cut
@@ -26,6 +28,7 @@ from .model import (
     Finding,
     Report,
     Server,
+    Worker,
 )
 from .rules import judge
 from .servers import Detail
@@ -55,28 +58,30 @@ def make_report(
     :param with_this_process: whether this process's own pools count as a worker's.
     :param detail: whether servers are asked for their sessions, and for statements.
     :param plan: the deployment to judge, if it is not what is found.
-    :param seconds: after how long to ask the servers a second time, to see what they
-        count rise; 0 for not at all.
+    :param seconds: after how long to look a second time, to see what servers and
+        workers count rise; 0 for not at all.
     """
     # Flask-SQLAlchemy's order varies from process to process.
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
+
+    def read() -> _Found:
+        search = read_workers(config.state_dir, app.name, app.root_path)
+        return _sort(search, engines, with_this_process=with_this_process)
+
     questions = servers.begin(engines, detail)
     earlier: Mapping[str, servers.Answer] = {}
+    earlier_workers: tuple[Worker, ...] = ()
+    watched = 0.0
     if seconds > 0:
-        first = servers.finish(questions, engines)
-        if any(each.view and each.view.counters for each in first.values()):
+        then, first = read().ours, servers.finish(questions, engines)
+        if _can_rise(then, first):
             time.sleep(seconds)
+            watched = seconds
+            earlier_workers = tuple(map(describe_worker, then))
             earlier, questions = first, servers.begin(engines, detail)
-    search = read_workers(config.state_dir, app.name, app.root_path)
-    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
-    states = [
-        state
-        for state in search.workers
-        if with_this_process or state.header.pid != os.getpid()
-    ]
-    ours = [state for state in states if belong(state, own)]
-    others = [state for state in states if not belong(state, own)]
-    workers = tuple(describe_worker(state) for state in ours)
+    found = read()
+    search, ours = found.search, found.ours
+    workers = tuple(map(describe_worker, ours))
     answers = servers.finish(questions, engines)
     sessions = join(app.name, engines, answers, ours) if detail else {}
     evidence = Evidence(
@@ -88,13 +93,14 @@ def make_report(
         sessions=sessions,
         plan=plan or Plan(),
         earlier=earlier,
-        seconds=seconds,
+        earlier_workers=earlier_workers,
+        seconds=watched,
         has_all_workers=not search.problems,
     )
-    found = [
+    findings = [
         *judge(evidence),
         *hidden.find_problems(search.problems),
-        *hidden.find_other_deployments(app.name, others),
+        *hidden.find_other_deployments(app.name, found.others),
         *([] if ours else hidden.find_nobody(app.name, search, config.state_dir)),
     ]
     return Report(
@@ -106,9 +112,43 @@ def make_report(
             _with_sessions(_server(each, answers, ours, search), sessions)
             for each in engines
         ),
-        findings=tuple(sorted(found, key=_rank)),
+        findings=tuple(sorted(findings, key=_rank)),
         host=socket.gethostname(),
         binds=tuple(_settings(each) for each in engines),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The live workers: those of this process's deployment, and of others."""
+
+    search: Search
+    ours: Sequence[WorkerState]
+    others: Sequence[WorkerState]
+
+
+def _sort(
+    search: Search, engines: Sequence[Guarded], *, with_this_process: bool
+) -> _Found:
+    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
+    states = [
+        state
+        for state in search.workers
+        if with_this_process or state.header.pid != os.getpid()
+    ]
+    return _Found(
+        search,
+        [state for state in states if belong(state, own)],
+        [state for state in states if not belong(state, own)],
+    )
+
+
+def _can_rise(
+    states: Sequence[WorkerState], answers: Mapping[str, servers.Answer]
+) -> bool:
+    """Tell whether anything is counted that a second look could see rise."""
+    return any(state.pools for state in states) or any(
+        each.view and each.view.counters for each in answers.values()
     )
 
 
@@ -125,7 +165,9 @@ def _server(
     answer = answers[guarded.bind]
     view = answer.view
     if view is None:
-        return Server(guarded.bind, None, answer.reachable, None, None, None, None)
+        full = answer.failure is ConnectFailure.FULL
+        reachable = answer.reachable
+        return Server(guarded.bind, None, reachable, None, None, None, None, full=full)
     return Server(
         bind=guarded.bind,
         product=view.product,

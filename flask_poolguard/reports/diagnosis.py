@@ -10,8 +10,9 @@ from importlib import metadata
 
 import click
 
+from .findings_text import COLOURS
 from .model import LEVELS, Finding, Level, Report
-from .table import COLOURS, headline
+from .table import headline
 from .text import Page
 
 _DISTRIBUTION: t.Final = "flask-poolguard"
@@ -27,6 +28,7 @@ def render_diagnosis(report: Report, level: Level, page: Page) -> str:
     sections = [page.wrap(headline(report))]
     shown = _from(report, level)
     sections += [list(_describe(finding, page)) for finding in shown]
+    sections += [_unseen(report, page)] if _hidden(report) else []
     sections.append(list(_summary(report, len(shown), page)))
     return "\n\n".join("\n".join(lines) for lines in sections)
 
@@ -43,6 +45,7 @@ def diagnosis_dict(report: Report, level: Level) -> dict[str, t.Any]:
             "workers": len(report.workers),
             "pools": sum(len(worker.pools) for worker in report.workers),
             "servers": len(_servers(report)),
+            "sessions_hidden": _hidden(report),
         },
         "counts": _counts(report),
         "findings": [
@@ -72,6 +75,21 @@ def _describe(finding: Finding, page: Page) -> Iterator[str]:
         yield from page.wrap(f"so: {finding.consequence}", "  ", "    ")
     yield from page.wrap(f"fix: {finding.fix}", "  ", "    ")
     yield from page.wrap(f"see: {_page_of(finding.code)}", "  ", "    ")
+
+
+def _unseen(report: Report, page: Page) -> list[str]:
+    """Say what could not be looked at, and may hide something."""
+    return [
+        line
+        for reason in _hidden(report)
+        for line in page.wrap(f"Not to be seen: {reason}.", rest="  ")
+    ]
+
+
+def _hidden(report: Report) -> list[str]:
+    """Return what cannot be seen of the servers' sessions, and why."""
+    reasons = (each for server in report.servers for each in server.sessions_hidden)
+    return list(dict.fromkeys(reasons))
 
 
 def _summary(report: Report, shown: int, page: Page) -> Iterator[str]:

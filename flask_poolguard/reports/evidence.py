@@ -68,7 +68,8 @@ class Evidence:
     :ivar sessions: of each bind's server; empty if they were not asked for.
     :ivar plan: the deployment to judge.
     :ivar earlier: what the servers said at the first of two looks.
-    :ivar seconds: between the two looks.
+    :ivar earlier_workers: the live workers at that look.
+    :ivar seconds: between the two looks; 0 for only one.
     :ivar has_all_workers: whether every worker's file could be read.
     """
 
@@ -80,6 +81,7 @@ class Evidence:
     sessions: Mapping[str, Joined] = field(default_factory=dict)
     plan: Plan = field(default_factory=Plan)
     earlier: Mapping[str, Answer] = field(default_factory=dict)
+    earlier_workers: Sequence[Worker] = ()
     seconds: float = 0.0
     has_all_workers: bool = True
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..databases import SessionState
+from . import findings_text
 from .model import NOT_IN_JSON, Report, Session, to_plain
 from .text import UNKNOWN, Page, duration
 
@@ -75,6 +76,7 @@ def to_dict(report: Report, held: tuple[Held, ...]) -> dict[str, t.Any]:
         "app": report.app,
         "workers": len(report.workers),
         "holders": to_plain(held),
+        "findings": to_plain(findings_text.gaps(report)),
     }
 
 
@@ -106,6 +108,8 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
         lines.append("")
         for reason in reasons:
             lines += page.wrap(f"Not to be seen: {reason}.", rest="  ")
+    found = findings_text.render(findings_text.gaps(report), page)
+    lines += ["", *found] if found else []
     return "\n".join(lines)
 
 

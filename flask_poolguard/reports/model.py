@@ -138,7 +138,7 @@ class Worker:
     pools: tuple[PoolStatus, ...]
 
 
-Owner = t.Literal["worker", "process", "orphan", "other-host"]
+Owner = t.Literal["worker", "process", "orphan", "other-host", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ class Session:
 
     :ivar owner: ``"worker"``, one of this report's; ``"process"``, another live one of
         this app on this host; ``"orphan"``, one of this host that is gone;
-        ``"other-host"``; None for everybody else.
+        ``"other-host"``; ``"unknown"`` where a proxy hides whose it is; None for
+        everybody else.
     :ivar host: of the owner, as are ``pid`` and, for a worker's, ``bind``.
     :ivar endpoint: which holds it now, as it took it at ``site``.
     :ivar label: what the client calls itself; "" if it does not.
@@ -181,6 +182,7 @@ class Server:
     :ivar reserved: how many of ``max_connections`` are not for this app's user.
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.
+    :ivar full: whether it refused the question because it has no room.
     """
 
     bind: str
@@ -193,6 +195,7 @@ class Server:
     reserved: int | None = None
     sessions: tuple[Session, ...] | None = None
     sessions_hidden: tuple[str, ...] = ()
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,14 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..databases import Label, ServerSession, make_label, parse_label, plain_host
+from ..databases import (
+    ConnectFailure,
+    Label,
+    ServerSession,
+    make_label,
+    parse_label,
+    plain_host,
+)
 from ..engines import Guarded, carries_label
 from ..tracking import identity
 from ..tracking.decoding import PoolState, SlotState, cut
@@ -22,11 +29,13 @@ from .workers import age
 _TOLERANCE_SECONDS: t.Final = 5.0
 
 _OTHER_NUMBERS: t.Final = (
-    "whose they are: the server knows none of the workers' sessions; it has restarted"
-    " just now, or a proxy such as PgBouncer stands between and has numbers of its own"
+    "whose sessions without a label are, and who holds which: the server knows none of"
+    " the workers' sessions; it has restarted just now, or a proxy such as PgBouncer"
+    " stands between and has numbers of its own"
 )
-_UNASKED: t.Final = "any of them: an asynchronous driver cannot be asked"
-_UNANSWERED: t.Final = "any of them: the server did not answer, or not in time"
+_UNASKED: t.Final = "an asynchronous driver cannot be asked"
+_UNANSWERED: t.Final = "the server did not answer, or not in time"
+_FULL: t.Final = "the server refuses connections, because it is full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +43,12 @@ class Joined:
     """The sessions of a bind's server; None if it did not list them.
 
     :ivar hidden: what of them cannot be seen, and why.
+    :ivar by_label: whether nothing but the labels tells whose they are.
     """
 
     sessions: tuple[Session, ...] | None
     hidden: tuple[str, ...]
+    by_label: bool = False
 
 
 def join(
@@ -74,15 +85,26 @@ def _join_group(
     if found is None:
         if not database.has_server:
             return Joined(None, ())
-        asked = any(answers[each.bind].reachable is not None for each in binds)
-        return Joined(None, (_UNANSWERED if asked else _UNASKED,))
+        names = ", ".join(each.bind for each in binds)
+        reason = _why_unknown([answers[each.bind] for each in binds])
+        return Joined(None, (f"what the sessions of {names} do: {reason}",))
     slots = _slots(binds, states)
-    if slots and not any(each.id in slots for each in found.sessions):
-        unjoined = tuple(_describe(each) for each in found.sessions)
-        return Joined(unjoined, (*found.hidden, _OTHER_NUMBERS))
+    by_label = bool(slots) and not any(each.id in slots for each in found.sessions)
     expected = {each.bind: _expect(each, answers[each.bind]) for each in binds}
-    owners = _Owners(app, database.longest_label, states, slots, expected)
+    owners = _Owners(
+        app, database.longest_label, states, {} if by_label else slots, expected
+    )
+    if by_label:
+        described = tuple(map(owners.describe_by_label, found.sessions))
+        return Joined(described, (*found.hidden, _OTHER_NUMBERS), by_label)
     return Joined(tuple(map(owners.describe, found.sessions)), found.hidden)
+
+
+def _why_unknown(answers: Sequence[Answer]) -> str:
+    if all(each.reachable is None for each in answers):
+        return _UNASKED
+    is_full = any(each.failure is ConnectFailure.FULL for each in answers)
+    return _FULL if is_full else _UNANSWERED
 
 
 _Slot = tuple[WorkerState, PoolState, SlotState]
@@ -161,6 +183,17 @@ class _Owners:
         host = self._workers.get((label.host, label.pid), label.host)
         owner = self._owner(label, session)
         return _describe(session, owner=owner, host=host, pid=label.pid)
+
+    def describe_by_label(self, session: ServerSession) -> Session:
+        """Return a session that may be anybody's, unless its label says whose it is.
+
+        A pooler keeps idle sessions, and the label of whoever had them last.
+        """
+        described = self.describe(session)
+        is_kept = described.owner == "orphan" and session.state == "idle"
+        if described.owner is None or is_kept:
+            return _describe(session, owner="unknown")
+        return described
 
     def _owner(self, label: Label, session: ServerSession) -> Owner:
         if (label.host, label.pid) in self._workers:

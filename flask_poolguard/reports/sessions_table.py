@@ -19,10 +19,11 @@ _KINDS: t.Final = {
     "orphan": "of workers that are gone",
     "held": "held now (above)",
     "pool": "idle in workers' pools",
-    "worker": "of workers, not in their pools",
+    "worker": "of workers by their labels alone",
     "process": "of other processes of this app on this host",
     "other-host": "of this app on other hosts",
     "other": "of others",
+    "unknown": "of unknown owners",
 }
 
 
@@ -94,7 +95,9 @@ def _blocks(
     for each in sessions:
         by_kind[_kind(each)].append(each)
     for each in sorted(by_kind["orphan"], key=_in_state, reverse=True):
-        text = f"ORPHAN of pid {each.pid}, which is gone: session {each.id}"
+        text = f"ORPHAN of {each.host} pid {each.pid}, which is gone: session {each.id}"
+        if each.age_seconds is not None:
+            text += f", {duration(each.age_seconds)} old,"
         yield (
             page.wrap(f"{text} {describe_state(each)}", _INDENT, _DEEPER)
             + _sql(each, page),
@@ -105,11 +108,12 @@ def _blocks(
         return process(session.host, session.pid, host)
 
     for kind, name in (
-        ("worker", lambda each: f"{who(each)}, not in its pools"),
+        ("worker", lambda each: f"{who(each)} by its label alone"),
         ("pool", lambda each: f"{who(each)} {each.bind}, in the pool"),
-        ("process", lambda each: f"{who(each)}, no worker"),
+        ("process", lambda each: f"{who(each)}, not among the workers found here"),
         ("other-host", who),
         ("other", _foreigner),
+        ("unknown", lambda each: f"{_foreigner(each)}, of an unknown owner"),
     ):
         yield from _sums(by_kind[kind], name, page)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
-import click
-
-from . import holders, sessions_table
-from .model import BindSettings, Finding, PoolStatus, Report, Server
+from . import findings_text, holders, sessions_table
+from .model import BindSettings, PoolStatus, Report, Server
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
 # A worker that wrote nothing for longer is named: it idles, or it is stopped.
 _QUIET_SECONDS: t.Final = 10.0
-COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
 
 _HEADINGS: t.Final = (
     "PID",
@@ -40,7 +37,7 @@ def render(report: Report, page: Page) -> str:
         _settings(report.binds, page) if not report.workers else [],
         _servers(report, page),
         *sessions_table.render(report, page),
-        _findings(report.findings, page),
+        findings_text.render(report.findings, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -136,6 +133,8 @@ def _servers(report: Report, page: Page) -> list[str]:
 
 
 def _describe(server: Server) -> str:
+    if server.full:
+        return "full, it refuses connections: see the findings"
     if server.reachable is False:
         return "unreachable, see the findings"
     parts = [server.product or "a server that was not asked"]
@@ -149,15 +148,3 @@ def _describe(server: Server) -> str:
     if server.idle_timeout_seconds is not None:
         parts.append(f"closes idle ones after {server.idle_timeout_seconds:g} s")
     return ", ".join(parts)
-
-
-def _findings(findings: Iterable[Finding], page: Page) -> list[str]:
-    lines = []
-    for finding in findings:
-        level = finding.level.upper()
-        text = f"{level} {finding.code}: {finding.message}"
-        first, *rest = page.wrap(text, "  ", "    ")
-        styled = click.style(level, fg=COLOURS[finding.level], bold=True)
-        lines += [first.replace(level, styled, 1), *rest]
-        lines += page.wrap(f"fix: {finding.fix}", "    ", "      ")
-    return ["Findings", *lines] if lines else []

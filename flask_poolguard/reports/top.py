@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from . import findings_text
 from .holders import Held, describe, held_now
-from .model import NOT_IN_JSON, PoolStatus, Report, Worker, to_plain
+from .model import NOT_IN_JSON, Finding, PoolStatus, Report, Worker, to_plain
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _HEADINGS: t.Final = (
@@ -59,6 +60,7 @@ class Refresh:
     :ivar seconds: since the refresh before; None for the first.
     :ivar pools: those where most wait come first, then by who holds one longest.
     :ivar holders: longest first.
+    :ivar findings: those for which something is missing.
     """
 
     schema_version: int
@@ -67,6 +69,7 @@ class Refresh:
     seconds: float | None
     pools: tuple[Activity, ...]
     holders: tuple[Held, ...]
+    findings: tuple[Finding, ...]
     report: Report = field(repr=False, metadata=NOT_IN_JSON)
 
     def to_dict(self) -> dict[str, t.Any]:
@@ -111,6 +114,7 @@ class Top:
             seconds=None if seconds is None else round(seconds, 3),
             pools=tuple(pools),
             holders=held_now(report),
+            findings=findings_text.gaps(report),
             report=report,
         )
 
@@ -134,10 +138,11 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
         lines += page.wrap(
             "No live worker; flask pool status says where they were looked for."
         )
+    gaps = _gaps(refresh.findings, page, is_short=height is not None)
     most_holders = _MAX_HOLDERS
     most_pools = len(refresh.pools)
     if height is not None:
-        room = max(height - _OTHER_LINES, 2 * _FEWEST)
+        room = max(height - _OTHER_LINES - len(gaps), 2 * _FEWEST)
         most_holders = min(_MAX_HOLDERS, max(room // 4, _FEWEST))
         # A holder takes two lines.
         used = 2 * min(most_holders, len(refresh.holders))
@@ -151,7 +156,17 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
         for held in refresh.holders[:most_holders]:
             lines += describe(held, refresh.report, page)
         lines += _more(len(refresh.holders) - most_holders, "holders")
+    lines += gaps
     return "\n".join(lines)
+
+
+def _gaps(findings: Sequence[Finding], page: Page, *, is_short: bool) -> list[str]:
+    """Return why the lists are not complete, on a terminal the worst reason alone."""
+    shown = findings[:1] if is_short else findings
+    lines = findings_text.render(shown, page, with_fix=False)
+    if not lines:
+        return []
+    return ["", *lines, *_more(len(findings) - len(shown), "findings")]
 
 
 def _more(count: int, what: str) -> list[str]:

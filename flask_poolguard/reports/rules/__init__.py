@@ -24,6 +24,7 @@ from . import (
     transport,
     use,
     versions,
+    waits,
 )
 
 Rule = Callable[[Evidence], Iterable[Finding]]
@@ -41,10 +42,13 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
 RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
     budget.find_full,
-    use.find_timeouts,
+    waits.find_saturated,
+    waits.find_timeouts,
+    use.find_held,
     use.find_leaks,
     sessions.find_orphans,
     sessions.find_idle_transactions,
+    sessions.find_idle_transactions_by_label,
     budget.find_overbooking,
     endings.find_refused_connects,
     endings.find_aborted_clients,

@@ -52,6 +52,24 @@ def find_full(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def describe_plan(evidence: Evidence, bind: str) -> str:
+    """Return how many connections of a bind the workers, or those planned, may open."""
+    pools = Counter(_pools(evidence, lambda name, _: name == bind))
+    return f"{workers(_number_of_workers(evidence))} may open {_terms(pools)}"
+
+
+def _terms(pools: Counter[tuple[str, int | None]]) -> str:
+    """Return a sum of connections, and what it is made of."""
+    total = sum(count * (limit or 0) for (_, limit), count in pools.items())
+    is_unlimited = any(limit is None for _, limit in pools)
+    terms = " + ".join(
+        f"{count} × {'unlimited' if limit is None else limit} ({bind})"
+        for (bind, limit), count in pools.items()
+    )
+    number = "any number of" if is_unlimited else total
+    return f"{number} connections{f': {terms}' if terms else ''}"
+
+
 def _overbooked(
     evidence: Evidence,
     room: Room,
@@ -60,18 +78,12 @@ def _overbooked(
     left: int,
 ) -> Finding:
     number = _number_of_workers(evidence)
-    is_unlimited = any(limit is None for _, limit in pools)
-    total = sum(count * (limit or 0) for (_, limit), count in pools.items())
-    terms = " + ".join(
-        f"{count} × {'unlimited' if limit is None else limit} ({bind})"
-        for (bind, limit), count in pools.items()
-    )
     used = "" if not others else f", of which others use {others} now"
     return Finding(
         "critical" if room.is_nearly_full else "warning",
         "budget",
-        f"{workers(number)} may open {'any number of' if is_unlimited else total}"
-        f" connections: {terms}; {room.name} allows {room.terms}{used}",
+        f"{workers(number)} may open {_terms(pools)}; {room.name} allows"
+        f" {room.terms}{used}",
         _how_to_fit(room, left, number),
         "When the workers need them all, the server refuses connections, to this app"
         " and to everybody else: requests wait for one of their own worker's, or fail.",

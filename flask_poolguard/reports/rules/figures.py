@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import typing as t
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...engines import Guarded
 from ...tracking.decoding import PoolState, UsageState
 from ...tracking.usage import BUCKETS
 from ..evidence import Evidence
+from ..model import PoolStatus, Worker
 from ..sizing import most_usable
 
 # From here on the hundredth part of all checkouts is ten of them, not an accident.
@@ -100,6 +101,16 @@ def uses_of(evidence: Evidence, guarded: Guarded) -> list[Use]:
         for pool in state.pools
         if pool.bind == guarded.bind
     ]
+
+
+def pools_of(
+    workers: Iterable[Worker], bind: str
+) -> Iterator[tuple[Worker, PoolStatus]]:
+    """Yield the pools of a bind, each with its worker."""
+    for worker in workers:
+        for pool in worker.pools:
+            if pool.bind == bind:
+                yield worker, pool
 
 
 def in_worker(use: Use, all_such: Sequence[Use]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from ...engines import Guarded
+from ...urls import server_key
 from ..evidence import Evidence
 from ..model import Finding, Session
 from ..sessions import by_server
 from ..text import duration
-from .wording import connections
+from .wording import connections, line_of
 
 # What is in its state for less may be over by the time that somebody looks.
 _ORPHANED_SECONDS: t.Final = 2.0
 _IDLE_SECONDS: t.Final = 5.0
+# The server is asked a little before the files are read, or after.
+_TOLERANCE_SECONDS: t.Final = 3.0
 # As many are named one by one.
 _MAX_NAMED: t.Final = 5
 
@@ -58,19 +62,32 @@ def find_orphans(evidence: Evidence) -> list[Finding]:
     return findings
 
 
+def idle_in_transaction(evidence: Evidence) -> set[tuple[t.Any, ...]]:
+    """Return host, pid, bind and id of sessions that idle in a transaction."""
+    return {
+        (each.host, each.pid, each.bind, each.id)
+        for _, sessions in by_server(evidence.engines, evidence.sessions)
+        for each in filter(_idles, sessions)
+    }
+
+
+def _idles(session: Session) -> bool:
+    """Tell whether a session that somebody holds does nothing in its transaction."""
+    return session.held_seconds is not None and _is_idle(session)
+
+
+def _is_idle(session: Session) -> bool:
+    return (
+        session.state == "idle in transaction"
+        and (session.state_seconds or 0.0) >= _IDLE_SECONDS
+    )
+
+
 def find_idle_transactions(evidence: Evidence) -> list[Finding]:
     """Return the endpoints and lines that do something else within a transaction."""
     findings = []
     for guarded, sessions in by_server(evidence.engines, evidence.sessions):
-        idle = _grouped(
-            sessions,
-            lambda each: (each.endpoint, each.site),
-            lambda each: (
-                each.state == "idle in transaction"
-                and each.held_seconds is not None
-                and (each.state_seconds or 0.0) >= _IDLE_SECONDS
-            ),
-        )
+        idle = _grouped(sessions, lambda each: (each.endpoint, each.site), _idles)
         for (endpoint, site), group in idle.items():
             where = site or "an unknown line"
             findings.append(
@@ -87,6 +104,57 @@ def find_idle_transactions(evidence: Evidence) -> list[Finding]:
                 )
             )
     return findings
+
+
+def find_idle_transactions_by_label(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the workers that do something else within a transaction.
+
+    A proxy hides which of the worker's connections that is, so all that have been out
+    for so long are named.
+    """
+    for guarded, sessions in by_server(evidence.engines, evidence.sessions):
+        if not evidence.sessions[guarded.bind].by_label:
+            continue
+        idle = _grouped(
+            sessions,
+            lambda each: (each.host, each.pid),
+            lambda each: each.owner == "worker" and _is_idle(each),
+        )
+        for (host, pid), group in idle.items():
+            least = group[-1].state_seconds or 0.0
+            lines = _lines_there(evidence, guarded, (host, pid), least)
+            where = " or ".join(lines[:_MAX_NAMED]) or "a line that is not known"
+            yield Finding(
+                "warning",
+                "idle-in-transaction",
+                f"Worker {pid} keeps {connections(len(group))} of bind"
+                f" {guarded.bind!r} idle in a transaction behind a proxy, taken by"
+                f" {where}: {_list(group)}",
+                "Commit, roll back or close before slow work (an HTTP call, a report, a"
+                f" sleep) that follows {where}.",
+                "Others wait for its locks, the server cannot clear away old rows, and"
+                " the proxy cannot lend the session to others.",
+            )
+
+
+def _lines_there(
+    evidence: Evidence, guarded: Guarded, process: tuple[str, int], least: float
+) -> list[str]:
+    """Return the lines of a worker that have had connections to a server for so long.
+
+    :param process: the worker's host and pid.
+    """
+    key = server_key(guarded.engine.url)
+    lines = [
+        line_of(holder)
+        for worker in evidence.workers
+        if (worker.host, worker.pid) == process
+        for pool in worker.pools
+        if pool.bind == guarded.bind or (key and server_key(pool.url) == key)
+        for holder in pool.holders
+        if holder.held_seconds >= least - _TOLERANCE_SECONDS
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def _grouped(

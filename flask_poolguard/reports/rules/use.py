@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
+import typing as t
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ...engines import Guarded
 from ..evidence import Evidence
-from ..model import Finding, PoolStatus
-from .wording import connections, key_of
+from ..model import Finding
+from ..text import duration
+from .figures import pools_of
+from .sessions import idle_in_transaction
+from .wording import connections, key_of, line_of
+
+# As many are named one by one.
+_MAX_NAMED: t.Final = 5
+
+
+def find_held(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the lines that have held connections for longer than is usual.
+
+    What the server shows to idle in a transaction is a finding of its own, and what is
+    still being opened has no holder yet.
+    """
+    known = idle_in_transaction(evidence)
+    for each in evidence.engines:
+        longest = each.settings.held_warning.value
+        if longest is None:
+            continue
+        lines: dict[str, list[tuple[float, int]]] = {}
+        for worker, pool in pools_of(evidence.workers, each.bind):
+            for holder in pool.holders:
+                session = (worker.host, worker.pid, pool.bind, holder.server_id)
+                if holder.held_seconds < longest or session in known:
+                    continue
+                if holder.site is not None or holder.endpoint is not None:
+                    found = lines.setdefault(line_of(holder), [])
+                    found.append((holder.held_seconds, worker.pid))
+        for line, held in lines.items():
+            yield _held(each, line, sorted(held, reverse=True), longest)
+
+
+def _held(
+    guarded: Guarded, line: str, held: Sequence[tuple[float, int]], longest: float
+) -> Finding:
+    where = ", ".join(
+        f"for {duration(seconds)} in worker {pid}" for seconds, pid in held[:_MAX_NAMED]
+    )
+    more = len(held) - _MAX_NAMED
+    return Finding(
+        "warning",
+        "held",
+        f"{connections(len(held))} of bind {guarded.bind!r} held by {line}: {where}"
+        + (f" and {more} more" if more > 0 else ""),
+        "Give it back before slow work (an HTTP call, a report, a sleep); the app's"
+        " log has the stack of its holder. If it has to take so long, raise"
+        f" {key_of(guarded, 'held_warning')} (now {longest:g} s).",
+        "The pool is short of it meanwhile, and if its transaction is open, others"
+        " wait for its locks.",
+    )
 
 
 def find_leaks(evidence: Evidence) -> list[Finding]:
@@ -44,48 +95,3 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
             )
         )
     return findings
-
-
-def find_timeouts(evidence: Evidence) -> list[Finding]:
-    """Return the binds of which somebody waited for a connection in vain."""
-    findings = []
-    for each in evidence.engines:
-        pools = [
-            (worker.pid, pool)
-            for worker in evidence.workers
-            for pool in worker.pools
-            if pool.bind == each.bind and pool.timeouts
-        ]
-        if pools:
-            count = sum(pool.timeouts or 0 for _, pool in pools)
-            by_worker = ", ".join(f"{pid}: {pool.timeouts}" for pid, pool in pools)
-            findings.append(
-                Finding(
-                    "warning",
-                    "timeouts",
-                    f"{count} {'checkout' if count == 1 else 'checkouts'} of bind"
-                    f" {each.bind!r} got no connection in time (by worker:"
-                    f" {by_worker})",
-                    _how_to_shorten(each, [pool for _, pool in pools]),
-                    "Each of them was a request that failed, after it had waited for"
-                    f" {each.settings.pool_timeout.value:g} s or was refused.",
-                )
-            )
-    return findings
-
-
-def _how_to_shorten(guarded: Guarded, pools: Sequence[PoolStatus]) -> str:
-    fix = "Give connections back sooner"
-    holders = [holder for pool in pools for holder in pool.holders if holder.endpoint]
-    if holders:
-        longest = max(holders, key=lambda holder: holder.held_seconds)
-        fix += (
-            f" (the longest is out for {longest.held_seconds:.1f} s now:"
-            f" {longest.endpoint} at {longest.site or 'an unknown line'})"
-        )
-    if pools[0].limit is None:
-        return fix + "."
-    return (
-        f"{fix}, or raise {key_of(guarded, 'pool_size')} (now {pools[0].size}) or"
-        f" {key_of(guarded, 'max_overflow')} (now {pools[0].max_overflow})."
-    )

@@ -6,6 +6,7 @@ import typing as t
 
 if t.TYPE_CHECKING:
     from ...engines import Guarded
+    from ..model import Holder
 
 
 def key_of(guarded: Guarded, name: str) -> str:
@@ -26,6 +27,13 @@ def connections(count: int) -> str:
 def workers(count: int) -> str:
     """Return a number of workers in words."""
     return f"{count} worker" if count == 1 else f"{count} workers"
+
+
+def line_of(holder: Holder) -> str:
+    """Return who holds a connection, taken where."""
+    if holder.endpoint is None and holder.site is None:
+        return "a connect that has not ended"
+    return f"{holder.endpoint or '(unknown)'} at {holder.site or 'an unknown line'}"
 
 
 def size_key(guarded: Guarded, name: str) -> str:
