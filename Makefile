@@ -42,6 +42,7 @@ $(LOWEST_STAMP): pyproject.toml
 
 test: $(STAMP) ## Run the tests on real servers
 	tools/ensure-servers
+	tools/add-mysqlclient $(BIN)/python
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 # Half as slow again: every command that a test runs is looked into as well.

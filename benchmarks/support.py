@@ -23,6 +23,10 @@ STOCK, PRE_PING, GUARDED = "stock", "pre_ping", "guarded"
 SERVERS: tuple[type[DatabaseServer], ...] = (PostgreSQLServer, MariaDBServer)
 T = TypeVar("T")
 
+# Where state files are by default, if there is such a folder.
+_SHM = "/dev/shm"  # noqa: S108 (each use makes a folder of its own in it)
+IN_MEMORY = _SHM if os.access(_SHM, os.W_OK) else None
+
 PACKAGES = ("Flask", "SQLAlchemy", "psycopg2-binary", "PyMySQL")
 
 
@@ -56,7 +60,7 @@ def engines(
 
     :param options: arguments of `create_engine` for all of them.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
         app = Flask("benchmark")
         app.config["POOLGUARD_STATE_DIR"] = folder
         made = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from sqlalchemy import URL
 
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
+from flask_poolguard.tracking import mapping
 from tests.support import leftovers, not_tested, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.postgresql13 import fetch_bin_dir
@@ -24,6 +27,8 @@ from tests.support.servers import (
     MissingServerError,
     PostgreSQLServer,
 )
+
+IN_MEMORY = Path("/dev/shm")
 
 pytest_plugins = ["pytester"]
 
@@ -61,10 +66,12 @@ class Database:
 
 
 @pytest.fixture(autouse=True)
-def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the state files of this test's processes in a folder of its own."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Keep the state files of this test's processes in a folder of its own, which is in
+    memory as the default one is, if that can be.
+    """
+    place = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else tmp_path
+    folder = Path(tempfile.mkdtemp(prefix="poolguard-test-", dir=place))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     for name in list(os.environ):
         if name == templates.FOLDER_VARIABLE:
@@ -74,7 +81,14 @@ def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith(("PG", "FLASK_", "POOLGUARD_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PGPASSFILE", os.devnull)
-    return folder
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def state_files_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every folder for one on a disk, so that this process maps no state file."""
+    monkeypatch.setattr(mapping, "_is_in_memory", lambda _: False)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from tests.support.guarded_app import (
     checked_out_id,
     engine_of,
     guarded_engine,
+    guarded_pool,
     make_app,
 )
 from tests.support.proxy import HOST, SilentServer, TCPProxy
@@ -105,6 +106,65 @@ class TestConnects:
 
             assert seconds_of(fail) < BOUND
             assert server.connections == 1
+
+    def test_it_is_given_up_when_the_checkouts_own_time_is_up(
+        self, driver_url: sa.URL
+    ) -> None:
+        with (
+            SilentServer() as server,
+            guarded_engine(
+                driver_url.set(host=HOST, port=server.port),
+                POOLGUARD_CONNECT_TIMEOUT=60,
+                POOLGUARD_POOL_TIMEOUT=1,
+            ) as engine,
+        ):
+
+            def fail() -> None:
+                with pytest.raises(DatabaseUnavailable, match="tried once"):
+                    engine.connect()
+
+            assert seconds_of(fail) < BOUND
+
+    def test_a_replacement_as_well(self, driver_url: sa.URL) -> None:
+        """The pool hands a connection over, and a listener finds it unusable."""
+        with (
+            TCPProxy.before(driver_url) as proxy,
+            guarded_engine(
+                driver_url.set(port=proxy.port),
+                POOLGUARD_CONNECT_TIMEOUT=60,
+                POOLGUARD_POOL_TIMEOUT=1,
+            ) as engine,
+        ):
+            checked_out_id(engine)
+
+            @sa.event.listens_for(engine, "checkout")
+            def refuse(*_: object) -> None:
+                proxy.drop()
+                raise sa.exc.DisconnectionError
+
+            def fail() -> None:
+                with pytest.raises(DatabaseUnavailable):
+                    engine.connect()
+
+            assert seconds_of(fail) < BOUND
+            proxy.resume()
+
+    def test_the_next_one_that_has_more_time_gets_it(self, driver_url: sa.URL) -> None:
+        """SQLAlchemy 2.0 shares the arguments between connects."""
+        given: list[float] = []
+        with guarded_engine(driver_url, POOLGUARD_CONNECT_TIMEOUT=30) as engine:
+
+            @sa.event.listens_for(engine, "do_connect")
+            def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
+                given.append(keywords["connect_timeout"])
+
+            for timeout in (60.0, 3.0, 60.0):
+                guarded_pool(engine)._timeout = timeout
+                with engine.connect() as connection:
+                    connection.invalidate()
+        first, second, third = given
+        assert first == third == 30
+        assert second <= 3
 
     def test_without_pooling_as_well(self, driver_url: sa.URL) -> None:
         with SilentServer() as server:

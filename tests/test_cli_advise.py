@@ -208,6 +208,7 @@ class TestOneServer:
         assert found.is_short
         text = " ".join(render(advice, Page(80, False)).split())
         assert "too little room" in text
+        assert "NOT ENOUGH" in text
         assert "10 of 40 checkouts (25 %" in text
 
     def test_leaves_room_for_pools_that_keep_their_size(

@@ -259,6 +259,11 @@ class TestUnknown:
             ("raise SystemExit(1)", "ended this process"),
             ("raise RuntimeError('first\\nlast|')", "last"),
             ("raise ValueError('mysql://app:geheim@db/shop')", "mysql://app:***@db"),
+            (
+                "raise ValueError('postgresql://app@db/shop?sslmode=no&password=geheim')",
+                "app@db/shop?sslmode=no&password=***",
+            ),
+            ("import flask; app = flask.Flask('bare')", "'bare' has no PoolGuard"),
             ("", "Failed to find Flask application"),
             ("print('hello'); 1 / 0", "ZeroDivisionError"),
         ],
@@ -272,6 +277,18 @@ class TestUnknown:
         assert found.state == "UNKNOWN"
         assert reason in found.text
         assert "geheim" not in found.line
+
+    @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
+    @pytest.mark.parametrize("form", ["", "--json"])
+    def test_is_what_an_output_that_cannot_be_written_leads_to(
+        self, way: str, form: str
+    ) -> None:
+        if way == ">/dev/full" and not Path("/dev/full").exists():
+            pytest.skip("this platform has no /dev/full")
+        line = f"'{sys.executable}' -m flask_poolguard check {form} {way}"
+        done = run(["/bin/sh", "-c", line], BARE)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "Traceback" not in done.stderr
 
     def test_a_folder_that_others_can_write_to_is_not_believed(
         self, tmp_path: Path
@@ -290,6 +307,7 @@ class TestUnknown:
         with DeskServer(tmp_path, env) as server:
             server.wake()
             (file,) = Path(folder).iterdir()
+            file.chmod(0o600)  # else nobody but its worker may write to it
             with file.open("r+b") as opened:
                 opened.seek(7)
                 opened.write(b"\xfe")

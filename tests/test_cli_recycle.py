@@ -167,14 +167,16 @@ class TestOneThatIsHeld:
             wait_until(lambda: held not in sessions_on(served_database))
             assert desk.recycle(env)["done"]
 
-    def test_is_waited_for(self, tmp_path: Path, mariadb_url: URL) -> None:
+    def test_is_waited_for(
+        self, tmp_path: Path, state_dir: Path, mariadb_url: URL
+    ) -> None:
         env = environment(mariadb_url)
         with DeskServer(tmp_path, env, threads=4) as server:
             server.hold(1)
             found: list[desk.Json] = []
             waiting = threading.Thread(target=lambda: found.append(desk.recycle(env)))
             waiting.start()
-            requests = tmp_path / "state" / "flask-poolguard"
+            requests = state_dir / "flask-poolguard"
             wait_until(lambda: list(requests.glob("*.recycle")), seconds=30)
             server.let_go()
             waiting.join(60)
@@ -220,7 +222,7 @@ class TestOneWorker:
             wait_until(lambda: not sessions_on(served_database) & before)
 
     def test_that_ends_meanwhile_is_done(
-        self, tmp_path: Path, mariadb_url: URL
+        self, tmp_path: Path, state_dir: Path, mariadb_url: URL
     ) -> None:
         env = environment(mariadb_url)
         with DeskServer(tmp_path, env) as server:
@@ -230,7 +232,7 @@ class TestOneWorker:
             found: list[desk.Json] = []
             waiting = threading.Thread(target=lambda: found.append(desk.recycle(env)))
             waiting.start()
-            requests = tmp_path / "state" / "flask-poolguard"
+            requests = state_dir / "flask-poolguard"
             wait_until(lambda: list(requests.glob(f"{pid}-*.recycle")), seconds=30)
             os.kill(pid, signal.SIGKILL)
             waiting.join(60)
@@ -255,12 +257,22 @@ class TestOneWorker:
 
 
 class TestWithoutAnybody:
-    def test_there_is_nothing_to_do(self, mariadb_url: URL) -> None:
-        done = desk.run_recycle(environment(mariadb_url))
+    def test_it_is_not_done(self, mariadb_url: URL) -> None:
+        env = environment(mariadb_url)
+        done = desk.run_recycle(env)
         text = " ".join(done.stdout.split())
-        assert done.returncode == 0
-        assert "no worker on host" in text
+        assert done.returncode == 1
+        assert "NOT DONE, no worker on host" in text
         assert "No live worker of desk found" in text
+        found = desk.recycle(env)
+        assert (found["done"], found["workers"]) == (False, [])
+        assert found["left_out"] == "no live worker was found"
+
+    def test_there_is_nothing_to_do_if_that_is_allowed(self, mariadb_url: URL) -> None:
+        done = desk.run_recycle(environment(mariadb_url), "--allow-none")
+        assert done.returncode == 0
+        assert "no worker on host" in done.stdout
+        assert "NOT DONE" not in done.stdout
 
     def test_with_other_databases_it_is_not_done(
         self, tmp_path: Path, mariadb_url: URL

@@ -174,7 +174,7 @@ class TestRefusals:
     def test_of_a_server_that_is_away(self, mariadb_url: URL) -> None:
         done = tuning.run(environment(mariadb_url.set(port=1)), "--url=/query")
         assert done.returncode == 1
-        assert "Bind 'default' has no server" in done.stderr
+        assert "The server of bind 'default' cannot be asked" in done.stderr
 
 
 class TestFailures:

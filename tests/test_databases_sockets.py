@@ -121,7 +121,44 @@ class TestTimeLimitOfConnects:
     ) -> None:
         limited = self.limited(dialect, seconds)
         assert limited["connect_timeout"] == expected
-        assert type(limited["connect_timeout"]) is int
+        assert isinstance(limited["connect_timeout"], int)
+
+    @pytest.mark.parametrize(
+        ("dialect", "driver", "left", "expected"),
+        [
+            ("mysql", "pymysql", 60, 5),
+            ("mysql", "pymysql", 2.7, 2.7),
+            ("mysql", "pymysql", 0.6, 0.6),
+            ("mysql", "pymysql", -1, 0.5),
+            ("mysql", "mysqldb", 2.7, 2),
+            ("mysql", "mysqldb", 2.97, 3),
+            ("mysql", "mysqldb", 0.3, 1),
+            ("postgresql", "psycopg2", 60, 5),
+            ("postgresql", "psycopg2", 3.7, 3),
+            ("postgresql", "psycopg", 3.97, 4),
+            ("postgresql", "psycopg", 0.3, 2),
+        ],
+    )
+    def test_it_is_not_longer_than_what_is_left_as_far_as_the_driver_can(
+        self, dialect: str, driver: str, left: float, expected: float
+    ) -> None:
+        arguments: dict[str, Any] = {}
+        for_dialect(dialect).limit_connect(arguments, driver, 5, left)
+        assert arguments == {"connect_timeout": expected}
+
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb", "psycopg2"])
+    def test_the_one_of_an_earlier_connect_gives_way(self, driver: str) -> None:
+        family = for_dialect("postgresql" if driver == "psycopg2" else "mysql")
+        arguments: dict[str, Any] = {}
+        for left, expected in ((60, 5), (3, 3), (60, 5)):
+            family.limit_connect(arguments, driver, 5, left)
+            assert arguments == {"connect_timeout": expected}
+
+    @pytest.mark.parametrize("seconds", [0.7, 60])
+    def test_the_users_own_stays_however_much_is_left(self, seconds: float) -> None:
+        arguments = {"connect_timeout": seconds}
+        for_dialect("mysql").limit_connect(arguments, "pymysql", 5, 1)
+        assert arguments == {"connect_timeout": seconds}
 
     @pytest.mark.parametrize(
         ("dialect", "arguments"),
@@ -166,5 +203,6 @@ class TestTimeLimitOfConnects:
         self, dialect: str, seconds: float = 5, **arguments: Any
     ) -> dict[str, Any]:
         """Return a driver's arguments after they were limited."""
-        for_dialect(dialect).limit_connect(arguments, seconds)
+        driver = {"mysql": "pymysql", "postgresql": "psycopg2"}.get(dialect, dialect)
+        for_dialect(dialect).limit_connect(arguments, driver, seconds)
         return arguments

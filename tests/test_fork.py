@@ -22,7 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 
 from flask_poolguard import SetupError
-from flask_poolguard.pool import housekeeper
+from flask_poolguard.pool import GuardedPool, housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.tracking.statefile import is_locked
 from tests.conftest import Database
@@ -121,6 +121,24 @@ class TestIdleConnections:
 
             assert in_child(work, fork=fork) != first
             assert checked_out_id(engine) == first
+
+    def test_a_pool_that_the_child_replaces_goes_on_to_roll_back(
+        self, forked_database: Database, fork: Fork
+    ) -> None:
+        # As SQLAlchemy's documentation says.
+        with guarded_engine(forked_database.url, POOLGUARD_POOL_SIZE=1) as engine:
+            checked_out_id(engine)
+
+            def work() -> int:
+                engine.dispose(close=False)
+                fairy = engine.raw_connection()
+                fairy.cursor().execute("INSERT INTO books VALUES ('forgotten')")
+                fairy.close()
+                with engine.connect() as connection:
+                    query = sa.text("SELECT COUNT(*) FROM books")
+                    return int(connection.scalar(query) or 0)
+
+            assert in_child(work, fork=fork) == 0
 
     def test_the_childs_pool_counts_from_zero(
         self, forked_database: Database, fork: Fork
@@ -273,6 +291,30 @@ class TestConnectionsInUse:
             held[0].commit()
             held.pop().close()
         assert titles(forked_database) == ["before"]
+
+    @pytest.mark.parametrize("reset", ["commit", "rollback"])
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_a_plain_pool_class_leaves_the_parents_transaction_alone(
+        self, reset: Any, is_late: bool, forked_database: Database, fork: Fork
+    ) -> None:
+        engine = sa.create_engine(
+            forked_database.url, poolclass=GuardedPool, pool_reset_on_return=reset
+        )
+        fairy = engine.raw_connection()
+        fairy.cursor().execute("INSERT INTO books VALUES ('before')")
+
+        def work() -> int:
+            found = checked_out_id(engine) if is_late else 0
+            fairy.close()
+            return found or checked_out_id(engine)
+
+        theirs = in_child(work, fork=fork)
+        assert titles(forked_database) == []
+        fairy.commit()
+        assert titles(forked_database) == ["before"]
+        fairy.close()
+        assert checked_out_id(engine) != theirs
+        engine.dispose()
 
     def test_an_inherited_context_may_be_left_in_the_child(
         self, forked_database: Database
@@ -445,7 +487,7 @@ class TestLocks:
             assert in_child(work) == 1
         engine.dispose()
 
-    @pytest.mark.parametrize("name", ["_lock", "_round"])
+    @pytest.mark.parametrize("name", ["_lock", "_round", "_closing_round"])
     def test_the_housekeepers_does_not_keep_it_from_tending_what_the_child_adds(
         self, name: str, fork: Fork
     ) -> None:
@@ -458,7 +500,7 @@ class TestLocks:
 
         def work() -> bool:
             guest = Guest()
-            housekeeper.add(guest)
+            housekeeper.add(guest, may_hang=name == "_closing_round")
             housekeeper.start()
             return guest.tended.wait(SECONDS)
 

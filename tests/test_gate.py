@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,9 @@ import pytest
 from flask_poolguard.databases import ConnectFailure
 from flask_poolguard.pool import gate as gate_module
 from flask_poolguard.pool.gate import Gate, Patience
+from tests.support.guarded_app import Clock
 from tests.support.people import SECONDS, Stop
+from tests.support.strikes import struck_at
 
 
 class AwayError(Exception):
@@ -98,6 +102,71 @@ class TestHanging:
             stop.open()
             hung.result(SECONDS)
         assert gate.pending == 0
+
+
+class TestLate:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """Return the clock that the gate goes by."""
+        clock = Clock()
+        monkeypatch.setattr(gate_module, "_clock", clock)
+        return clock
+
+    def test_who_has_tried_gets_no_turn_once_his_time_is_up(self, clock: Clock) -> None:
+        tries: list[str] = []
+
+        def attempt() -> None:
+            tries.append("tried")
+            raise FullError
+
+        def may_queue() -> bool:
+            if tries:  # while he waits for the next turn
+                clock.now += 31
+            return False
+
+        gate = make_gate()
+        patience = Patience(clock.now, 30, clock.now + 30)
+        with pytest.raises(FullError, match="tried once"):
+            gate.connect(attempt, patience, may_queue)
+        assert tries == ["tried"]
+        assert gate.pending == 0
+
+    def test_the_first_turn_comes_late_rather_than_never(self, clock: Clock) -> None:
+        gate, tries = make_gate(), list[str]()
+        patience = Patience(clock.now, 0, clock.now)
+        with pytest.raises(AwayError):
+            gate.connect(failing_once(AwayError(), Stop()), patience, lambda: False)
+        clock.now += 30
+        gate.connect(lambda: tries.append("tried"), patience, lambda: False)
+        assert tries == ["tried"]
+
+
+class TestStruck:
+    @pytest.mark.parametrize("errors", [[], [AwayError()]], ids=["well", "away"])
+    def test_wherever_it_is_nobody_waits_for_the_end_of_that_turn(
+        self, errors: list[AwayError], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Nobody may help himself to a turn beside one that hangs.
+        monkeypatch.setattr(gate_module, "_HANGS_AFTER", 600.0)
+
+        def connect_with(gate: Gate, errors: list[AwayError]) -> None:
+            def attempt() -> None:
+                if errors:
+                    raise errors.pop()
+
+            with contextlib.suppress(AwayError):
+                connect(gate, attempt)
+
+        for number in itertools.count(1):
+            gate, left = make_gate(), list(errors)
+            with pytest.raises(AwayError):
+                connect(gate, failing_once(AwayError(), lambda: None), seconds=0)
+            where = struck_at(number, lambda g=gate, e=left: connect_with(g, e))  # type: ignore[misc] # mypy knows no defaults of lambdas
+            if where is None:
+                break
+            assert gate.pending == 0, where
+            connect(gate, lambda: None)
+        assert number > 8
 
 
 def by_a_signal(work: Callable[[], None]) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
+from tests.conftest import database_by
 from tests.support.programs import run_program
 
 
-def run(url: URL, scenario: str) -> dict[str, Any]:
+def run(url: URL, scenario: str, *more: str) -> dict[str, Any]:
     """Return what the program found; nothing may be out or waiting in the end."""
-    found = run_program("waiting_greenlets", str(url), scenario)
+    address = url.render_as_string(hide_password=False)
+    found = run_program("waiting_greenlets", address, scenario, *more)
     assert (found["out"], found["holdings"], found["waiting"]) == (0, 0, [0, 0])
     return found
 
@@ -47,3 +49,30 @@ class TestDeadlocks:
         found = run(sqlite_url, "bystander")
         assert found["order"] == [1]
         assert found["timeouts"] == 0
+
+
+class TestInquiry:
+    """The server is asked what its sessions do, on a line where nobody answers."""
+
+    # And whether psycopg2 lets other greenlets run while it waits.
+    @pytest.mark.parametrize(
+        ("driver", "more", "asked"),
+        [
+            ("mysql+pymysql", (), 1),
+            ("postgresql+psycopg", (), 1),
+            ("postgresql+psycopg2", ("COOPERATES",), 1),
+            ("postgresql+psycopg2", (), 0),
+        ],
+    )
+    def test_a_driver_that_stops_all_greenlets_is_not_asked(
+        self,
+        driver: str,
+        more: tuple[str, ...],
+        asked: int,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        found = run(database_by(driver, request).url, "silence", *more)
+        assert "are held by" in found["told"]
+        # The connect that nobody answers would take 25 s.
+        assert found["seconds"] < 15
+        assert found["asked"] == asked

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import QueuePool
 
+from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool, Policy
 from flask_poolguard.pool.handoff import HandOff, Waiter
 from flask_poolguard.pool.observer import Asked
@@ -127,7 +128,7 @@ class TestOrder:
         assert handoff.waiting == []
 
     @pytest.mark.parametrize("ages", [(1.0, 2.0), (2.0, 1.0)])
-    def test_a_refusal_that_cannot_be_worded_leaves_nobody_waiting(
+    def test_a_refusal_that_cannot_be_worded_is_told_without_words(
         self, ages: tuple[float, float]
     ) -> None:
         def refuse() -> BaseException:
@@ -142,7 +143,7 @@ class TestOrder:
             handoff.enqueue(second, 1, refuse)
         older, younger = (first, second) if ages[0] < ages[1] else (second, first)
         assert younger.sleep(0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(TooManyWaiting, match="POOLGUARD_MAX_WAITING"):
             handoff.wait(younger, FOR_EVER)
         assert not older.is_settled()
         assert handoff.put(record) is None

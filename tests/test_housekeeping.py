@@ -30,6 +30,7 @@ from tests.support.guarded_app import (
     session_id,
     warnings_of,
 )
+from tests.support.people import Stop
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
@@ -213,6 +214,32 @@ class TestRounds:
             assert len(pings) == 1
             assert checked_out_id(engine) == listening
 
+    def test_one_that_comes_back_while_another_is_asked_may_be_one_too_many(
+        self,
+        postgresql: DatabaseServer,
+        postgresql_url: sa.URL,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        config = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 1}
+        with guarded_engine(postgresql_url, **config) as engine:
+            pool = guarded_pool(engine)
+            connection, another = engine.connect(), engine.connect()
+            connection.execute(sa.text("LISTEN news"))
+            connection.commit()
+            connection.close()
+            postgresql.execute("NOTIFY news", database=postgresql_url.database)
+            wait_until(pool._pool.idle[0].has_spoken, what="the notification")
+            ping = engine.dialect.do_ping
+
+            def come_back(asked: Any) -> bool:
+                another.close()
+                return ping(asked)
+
+            monkeypatch.setattr(engine.dialect, "do_ping", come_back)
+            pool.tend()
+            assert pool.checkedin() == 1
+            assert closed(engine) == {"overflow": 1}
+
     def test_a_pool_that_was_disposed_of_meanwhile_keeps_nothing(
         self, served_database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -336,6 +363,45 @@ class TestHeldForTooLong:
         books_of(engine).tend()
         assert warnings_of(caplog) == []
         engine.dispose()
+
+
+class TestHangs:
+    """A line, or a listener of the app's, that holds up who closes a connection."""
+
+    @pytest.mark.usefixtures("busy_housekeeper")
+    def test_a_hanging_close_holds_up_no_warning(
+        self, sqlite_url: sa.URL, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stop = Stop()
+        hanging = engine_of(make_app(sqlite_url, POOLGUARD_MAX_IDLE=0.01))
+        held = engine_of(make_app(sqlite_url, POOLGUARD_HELD_WARNING=0.01))
+        sa.event.listen(hanging, "close", stop)
+        hanging.connect().close()
+        stop.until_reached()
+        with held.connect():
+            wait_until(lambda: warnings_of(caplog), what="the warning")
+        stop.open()
+        wait_until(lambda: closed(hanging)["idle"] == 1, what="the end of the close")
+        hanging.dispose()
+        held.dispose()
+
+    def test_what_may_hang_comes_last_at_a_checkout(
+        self, threadless: Housekeeper
+    ) -> None:
+        done: list[str] = []
+
+        class Guest:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def tend(self) -> None:
+                done.append(self.name)
+
+        guests = [Guest("closes"), Guest("warns"), Guest("closes")]
+        for guest in guests:
+            threadless.add(guest, may_hang=guest.name == "closes")
+        threadless.catch_up()
+        assert done == ["warns", "closes", "closes"]
 
 
 class TestWithoutThreads:

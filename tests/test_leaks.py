@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 import pymysql
@@ -21,6 +22,7 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 import flask_poolguard
 from flask_poolguard import Leak, LeakError, connection_leaked
+from flask_poolguard.tracking.callsite import Place
 from tests.conftest import Database
 from tests.support.shop import (
     WAYS,
@@ -565,8 +567,10 @@ class TestHotPath:
             values = [getattr(holding, name) for name in type(holding).__slots__]
             kinds = {type(value).__name__ for value in values}
             assert not kinds & {"frame", "traceback", "StackSummary", "FrameSummary"}
-            assert type(holding.filename) is str
-            assert type(holding.line) is int
+            assert type(holding.place.filename) is str
+            assert type(holding.place.line) is int
+            kept = {type(getattr(holding.place, name)) for name in Place.__slots__}
+            assert kept == {CodeType, str, int}
 
 
 class TestInterruptions:

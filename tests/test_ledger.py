@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import random
+import stat
 import subprocess
 import sys
 import textwrap
@@ -27,6 +29,7 @@ from flask_poolguard.pool import CloseReason
 from flask_poolguard.pool.gate import FIRST_PAUSE
 from flask_poolguard.tracking.decoding import PoolState
 from flask_poolguard.tracking.ledger import PoolLedger
+from flask_poolguard.tracking.mapping import Map, View
 from flask_poolguard.tracking.reader import read_workers
 from flask_poolguard.tracking.statefile import StateFile
 from flask_poolguard.tracking.waiting import ScopeClaim
@@ -495,18 +498,26 @@ class TestCollections:
     @pytest.fixture
     def collecting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         """Collect garbage whenever the state file is written, under all locks."""
-        write, intern = StateFile.write, StateFile.intern
+        add_region, intern = StateFile.add_region, StateFile.intern
         collected: list[int] = []
 
-        def collecting_write(self: StateFile, offset: int, data: bytes) -> None:
-            collected.append(gc.collect())
-            write(self, offset, data)
+        class CollectingView:
+            def __init__(self, view: View) -> None:
+                self.view = view
+
+            def __setitem__(self, place: slice, data: bytes) -> None:
+                collected.append(gc.collect())
+                self.view[place] = data
+
+        def collecting_region(self: StateFile, slots: int) -> tuple[int, View]:
+            offset, view = add_region(self, slots)
+            return offset, CollectingView(view)
 
         def collecting_intern(self: StateFile, string: str) -> int:
             collected.append(gc.collect())
             return intern(self, string)
 
-        monkeypatch.setattr(StateFile, "write", collecting_write)
+        monkeypatch.setattr(StateFile, "add_region", collecting_region)
         monkeypatch.setattr(StateFile, "intern", collecting_intern)
         gc.collect()
         gc.freeze()  # what is there already need not be looked at each time
@@ -559,6 +570,69 @@ def leave_garbage(engine: Engine) -> None:
     """Leave a connection in a cycle, for the collector to find."""
     cycle: list[Any] = [engine.connect()]
     cycle.append(cycle)
+
+
+class TestAbandonedConnections:
+    """`Engine.dispose(close=False)` forgets a pool that may have idle connections."""
+
+    def test_they_end_with_their_pool_and_are_counted(self, database: Database) -> None:
+        books = Books(database.url)
+        for _ in range(3):
+            with books.engine.connect(), books.engine.connect():
+                pass
+            books.engine.dispose(close=False)
+            gc.collect()  # the pool and its records form rings
+        with books.engine.connect():
+            pass
+        state = books.agree(out=0, idle=1)
+        books.agrees_with_server(database)
+        assert (state.counts["connects"], state.counts["closed"]) == (7, 6)
+        books.engine.dispose()
+
+
+class TestMapping:
+    @pytest.fixture
+    def mapped(self, books: Books) -> Books:
+        """Return books whose file lies in memory."""
+        if not isinstance(books.ledger.page._view, Map):
+            pytest.skip("this machine keeps no state files in memory")
+        return books
+
+    @pytest.mark.usefixtures("state_files_on_disk")
+    def test_a_file_on_a_disk_is_not_mapped(self, books: Books) -> None:
+        assert not isinstance(books.ledger.page._view, Map)
+        with books.engine.connect():
+            books.agree(out=1, idle=0)
+
+    def test_a_file_in_memory_is_written_without_a_system_call(
+        self, mapped: Books, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for is_known in (False, True):  # the line, of which the file has the name
+            if is_known:
+                monkeypatch.delattr(os, "pwrite")
+            with mapped.engine.connect():
+                mapped.agree(out=1, idle=0)
+            mapped.agree(out=0, idle=1)
+
+    def test_it_is_read_only_to_everybody_else(self, books: Books) -> None:
+        assert books.ledger.page is not None  # made with the first event
+        path = books.app.extensions["poolguard"].books.path
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o400
+
+    def test_a_child_does_not_keep_the_lock(self, mapped: Books) -> None:
+        path = mapped.app.extensions["poolguard"].books.path
+        inode = os.stat(path).st_ino
+        child = os.fork()
+        if child == 0:
+            code = 99
+            with contextlib.suppress(BaseException):
+                links = [
+                    f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")
+                ]
+                there = [os.stat(each) for each in links if os.path.exists(each)]
+                code = sum(each.st_ino == inode for each in there)
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 class TestMemory:
@@ -622,6 +696,7 @@ class TestMemory:
         books.engine.dispose()
 
 
+@pytest.mark.usefixtures("state_files_on_disk")
 class TestTroubleWithTheFile:
     """Nothing of it may reach the app: at most one warning."""
 
@@ -682,10 +757,11 @@ class TestTroubleWithTheFile:
             assert folder in warning
 
     FULL = """
-        import logging, os, resource, sys
+        import logging, resource, sys
         import flask, sqlalchemy, flask_poolguard
-        from flask_poolguard.tracking.statefile import StateFile
+        from flask_poolguard.tracking import mapping
 
+        mapping._is_in_memory = lambda fd: False
         logging.basicConfig(format="LOGGED %(message)s")
         app = flask.Flask("full")
         engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool)

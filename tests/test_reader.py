@@ -75,6 +75,7 @@ class Worker:
 
     def overwrite(self, offset: int, data: bytes) -> None:
         """Damage the file, without replacing it: it stays locked."""
+        self.file.chmod(0o600)  # else nobody but its worker may write to it
         with self.file.open("r+b") as file:
             file.seek(offset)
             file.write(data)
@@ -198,6 +199,7 @@ class TestOneThatIsNotAlive:
         assert len(worker.read().workers) == 1
 
 
+@pytest.mark.usefixtures("state_files_on_disk")
 class TestADamagedFile:
     @pytest.mark.parametrize(
         "size",

@@ -166,6 +166,7 @@ class TestTheReport:
         assert str(folder) in finding.message
         assert "0700" in finding.fix
 
+    @pytest.mark.usefixtures("state_files_on_disk")
     def test_names_a_live_workers_file_that_cannot_be_read(
         self, make_shop: MakeShop, sqlite_url: URL
     ) -> None:

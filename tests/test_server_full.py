@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from flask_poolguard.errors import DatabaseUnavailable, PoolDeadlock
+from flask_poolguard.pool import GuardedPool
 from flask_poolguard.pool.gate import Gate
 from flask_poolguard.pool.handoff import Waiter
 from tests.conftest import Database
@@ -23,6 +25,7 @@ from tests.support.guarded_app import (
     guarded_pool,
     make_app,
 )
+from tests.support.people import SECONDS, Stop, people
 from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import wait_until
 
@@ -189,6 +192,33 @@ class TestInUse:
             assert "The server refuses more: " in str(caught.value)
             assert guarded_pool(engine).checkedout() == 1
         checked_out_id(engine)
+        engine.dispose()
+
+    def test_who_asked_while_another_was_trying_is_told_when_that_failed(
+        self,
+        served_database: Database,
+        room: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """One that is being connected might have been the way out."""
+        monkeypatch.setattr(GuardedPool, "tend", lambda _: None)
+        set_room(served_database, 1)
+        app = make_app(served_database.url, POOLGUARD_POOL_TIMEOUT=600)
+        engine = engine_of(app)
+        stop = Stop()
+        with people(engine, 2) as (older, nested):
+            older.begin(app)
+            nested.begin(app).take()
+            waiting = older.ask()  # and tries now and then, before anybody else
+            event.listen(engine, "do_connect", stop, once=True)
+            stop.until_reached()
+            asked = nested.ask()
+            stop.open()
+            with pytest.raises(PoolDeadlock, match="all 1 connections"):
+                asked.result(SECONDS)
+            nested.give_back()
+            waiting.result(SECONDS)
+        assert guarded_pool(engine).checkedout() == 0
         engine.dispose()
 
 

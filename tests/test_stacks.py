@@ -11,13 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_poolguard.tracking.stacks import current_frames
+from flask_poolguard.tracking.scope import ThreadMark
+from flask_poolguard.tracking.stacks import current_frames, describe_users
 
 # Two threads look, two leave cycles behind, whose finaliser lets others run. A look
 # makes objects, and with so low a threshold that starts a collection in its middle.
 COLLECT_WHILE_LOOKING = """
 import gc, threading, time
-from flask_poolguard.tracking.stacks import current_frames
+from flask_poolguard.tracking.scope import ThreadMark
+from flask_poolguard.tracking.stacks import current_frames, describe_users
 
 class Cycle:
     def __init__(self):
@@ -89,4 +91,34 @@ class TestCurrentFrames:
                 assert os.waitpid(child, 0)[1] == 0
         finally:
             stop.set()
+            thread.join()
+
+
+@pytest.fixture
+def hasty_switches() -> Iterator[None]:
+    """Let threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class TestDescribeUsers:
+    @pytest.mark.usefixtures("hasty_switches")
+    def test_threads_may_begin_meanwhile(self) -> None:
+        looked = threading.Event()
+        marks = [ThreadMark() for _ in range(1000)]
+
+        def begin() -> None:
+            while not looked.is_set():
+                marks.append(ThreadMark())
+                del marks[1000:]
+
+        thread = threading.Thread(target=begin)
+        thread.start()
+        try:
+            for _ in range(200):
+                assert describe_users(None, "") == []
+        finally:
+            looked.set()
             thread.join()

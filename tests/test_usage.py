@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -419,3 +422,24 @@ class TestInherited:
 
         assert in_child(child, fork=fork) == 2
         assert guarded.read().inherited == 0
+
+
+def test_a_thread_counts_from_its_first_use_of_the_guard() -> None:
+    """Not because it imported the package, or looked at what others do."""
+    program = textwrap.dedent("""
+        import threading
+        from flask_poolguard.tracking import scope, stacks
+        print(len(scope.live_marks))
+        other = []
+        thread = threading.Thread(target=lambda: other.append(scope.this_thread.mark))
+        thread.start()
+        thread.join()
+        stacks.format_stack(other[0])
+        print(len(scope.live_marks))
+        assert scope.this_thread.mark is scope.this_thread.mark
+        print(len(scope.live_marks))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.split(), done.stderr) == (["0", "1", "2"], "")

@@ -22,7 +22,7 @@ Examples:
   flask pool advise --share 1        rather open a connection now and then
   flask pool advise --workers 8 --hosts 3
 
-Exit status: 1 if there is no advice for any bind.
+Exit status: 1 if there is no advice for any bind, or a server has too little room.
 """
 
 
@@ -81,5 +81,7 @@ def command(
         echo_json(advice.to_dict())
     else:
         echo(render(advice, page()))
-    if all(each.refusal is not None for each in advice.binds):
+    if any(each.is_short for each in advice.binds) or all(
+        each.refusal is not None for each in advice.binds
+    ):
         ctx.exit(1)

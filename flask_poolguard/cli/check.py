@@ -47,8 +47,11 @@ _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], .
 )
 _LEVELS: t.Final = ("warning", "critical")
 
-# In a URL that an app's own error quotes.
-_PASSWORD: t.Final = re.compile(r"(://[^\s/:@]*:)\S*@")
+# In a URL that an app's own error quotes: before the host, and among the options.
+_PASSWORDS: t.Final = (
+    (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
+    (re.compile(r"(?i)([?&;](?:[a-z_]*pass[a-z_]*|pwd|secret)=)[^\s&;'\"]*"), r"\1***"),
+)
 
 
 class _Check(click.Command):
@@ -76,7 +79,12 @@ class _Check(click.Command):
 
 def fail(error: BaseException, *, as_json: bool = False) -> t.NoReturn:
     """Say in one line that nothing is known, and why, and exit with 3."""
-    _tell(Verdict(State.UNKNOWN, _describe(error)), as_json=as_json)
+    try:
+        _tell(Verdict(State.UNKNOWN, _describe(error)), as_json=as_json)
+        sys.stdout.flush()
+    except Exception:
+        # The output is what fails. At its end Python would try again, and say so.
+        sys.stdout = None
     raise click.exceptions.Exit(State.UNKNOWN)
 
 
@@ -170,6 +178,9 @@ def _finish(
 ) -> t.NoReturn:
     verdict = examine(search, workers, thresholds, label_apps=label_apps)
     _tell(verdict, as_json=as_json)
+    if sys.stdout is None:
+        raise OSError("there is no output to write to")
+    sys.stdout.flush()  # what cannot be written is to be known before the end
     ctx.exit(verdict.state)
 
 
@@ -214,4 +225,7 @@ def _describe(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     first_and_last = dict.fromkeys((*lines[:1], *lines[-1:]))
-    return _PASSWORD.sub(r"\1***@", " ".join(first_and_last))
+    line = " ".join(first_and_last)
+    for pattern, masked in _PASSWORDS:
+        line = pattern.sub(masked, line)
+    return line

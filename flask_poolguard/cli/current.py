@@ -13,7 +13,15 @@ from ..reports.recycling import Recycling
 
 
 def state() -> t.Any:
-    """Return what the guard keeps of the current app: the extension's ``AppState``."""
+    """Return what the guard keeps of the current app: the extension's ``AppState``.
+
+    :raises click.ClickException: it has no guard.
+    """
+    if "poolguard" not in current_app.extensions:
+        raise click.ClickException(
+            f"The app {current_app.name!r} has no PoolGuard: call"
+            " PoolGuard(app), or guard.init_app(app), where it is made."
+        )
     return current_app.extensions["poolguard"]
 
 
@@ -39,10 +47,11 @@ def report(
     )
 
 
-def recycling(bind: str | None) -> Recycling:
+def recycling(bind: str | None, *, may_be_nobody: bool) -> Recycling:
     """Ask the current app's workers, without this process, for new connections.
 
     :param bind: only this one, None for all.
+    :param may_be_nobody: whether it is done if there is no worker at all.
     :raises click.BadParameter: there is none of that name.
     """
     names = sorted(each.bind for each in state().engines)
@@ -57,6 +66,7 @@ def recycling(bind: str | None) -> Recycling:
         state().engines,
         bind,
         with_this_process=_is_worker(),
+        may_be_nobody=may_be_nobody,
     )
 
 

@@ -73,7 +73,7 @@ def _is_plain() -> bool:
 
 def _encodable(text: str) -> str:
     """Replace what the output cannot encode: no report fails over a dash."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -38,22 +38,32 @@ Examples:
     show_default=True,
     help="How long to wait for connections that are in use.",
 )
+@click.option(
+    "--allow-none",
+    is_flag=True,
+    help="End with 0 if no live worker is found, as before the first start.",
+)
 @json_option
 @click.pass_context
 @with_appcontext
 def command(
-    context: click.Context, bind: str | None, seconds: float, as_json: bool
+    context: click.Context,
+    bind: str | None,
+    seconds: float,
+    allow_none: bool,
+    as_json: bool,
 ) -> None:
     """Have all live workers of this app on this host replace their connections.
 
     Idle ones are closed at once, those in use when they come back; no request fails
     for it. Ends with 0 when no worker uses an older connection any more, with 1 if
-    that is not so in time. The workers go on with it in any case. Connections that
-    the app took out of the pool (detach()) are left alone and do not count.
+    that is not so in time, or if none was found to tell. The workers go on with it in
+    any case. Connections that the app took out of the pool (detach()) are left alone
+    and do not count.
 
     Run it as the user, and with the environment, of the app.
     """
-    recycling = current.recycling(bind)
+    recycling = current.recycling(bind, may_be_nobody=allow_none)
     last: Renewal | None = None
     shows_progress = _shows_progress() and not as_json
     try:

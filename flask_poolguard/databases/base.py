@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import typing as t
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -275,9 +276,20 @@ class Database(t.Protocol):
         Sessions that it does not show (gone, or another user's) are left out.
         """
 
-    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
-        """Give the arguments of a driver's ``connect()`` a time limit, unless they
-        have one.
+    def limit_connect(
+        self,
+        arguments: dict[str, t.Any],
+        driver: str,
+        seconds: float,
+        left: float = math.inf,
+    ) -> None:
+        """Give the arguments of a driver's ``connect()`` a time limit, unless the user
+        has set one.
+
+        :param arguments: may hold an earlier limit, which gives way.
+        :param driver: SQLAlchemy's name of it.
+        :param left: seconds until nobody waits for the connection any more. The limit
+            is not longer, as far as the driver can keep to that.
         """
 
     def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:

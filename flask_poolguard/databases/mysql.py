@@ -19,6 +19,7 @@ from .base import (
 from .labels import own_label, set_unless_users
 from .mysql_sessions import list_sessions, session_states
 from .mysql_view import server_view
+from .time_limits import SHORTEST, OurSeconds, forget_ours, whole_seconds
 
 # CLIENT_INTERACTIVE, from the client/server protocol's capability flags.
 _CLIENT_INTERACTIVE: t.Final = 1024
@@ -104,13 +105,25 @@ class MySQL:
         """Ask the process list, and InnoDB if the user has the PROCESS privilege."""
         return session_states(connection, ids)
 
-    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
-        """Set ``connect_timeout``, in whole seconds as mysqlclient wants them.
+    def limit_connect(
+        self,
+        arguments: dict[str, t.Any],
+        driver: str,
+        seconds: float,
+        left: float = math.inf,
+    ) -> None:
+        """Set ``connect_timeout``, in whole seconds as mysqlclient wants them; PyMySQL
+        keeps to fractions of what is left.
 
         PyMySQL applies it to the connect only, not to the handshake that follows.
         """
-        if _TIMEOUT_ARGUMENTS.isdisjoint(arguments):
-            arguments["connect_timeout"] = max(1, math.ceil(seconds))
+        forget_ours(arguments)
+        if not _TIMEOUT_ARGUMENTS.isdisjoint(arguments):
+            return
+        if driver == "pymysql" and left < math.ceil(seconds):
+            arguments["connect_timeout"] = OurSeconds(max(left, SHORTEST))
+        else:
+            arguments["connect_timeout"] = whole_seconds(seconds, left, 1)
 
     def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
         """Set the connection attribute ``program_name``; mysqlclient has no argument

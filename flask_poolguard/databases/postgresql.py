@@ -22,6 +22,7 @@ from .base import (
 from .labels import own_label, set_unless_users
 from .postgresql_sessions import list_sessions, session_states
 from .postgresql_view import server_view
+from .time_limits import forget_ours, whole_seconds
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -121,18 +122,27 @@ class PostgreSQL:
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             return session_states(cursor, ids)
 
-    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+    def limit_connect(
+        self,
+        arguments: dict[str, t.Any],
+        driver: str,
+        seconds: float,
+        left: float = math.inf,
+    ) -> None:
         """Set ``connect_timeout``, in whole seconds and at least 2, as libpq wants.
 
         libpq counts it for each of several hosts anew.
         """
+        forget_ours(arguments)
         conninfo = arguments.get("dsn") or arguments.get("conninfo") or ""
         if (
             _TIMEOUT_ARGUMENTS.isdisjoint(arguments)
             and not any(os.environ.get(each) for each in _TIMEOUT_VARIABLES)
             and not _IN_CONNINFO.search(str(conninfo))
         ):
-            arguments["connect_timeout"] = max(_SHORTEST_TIMEOUT, math.ceil(seconds))
+            arguments["connect_timeout"] = whole_seconds(
+                seconds, left, _SHORTEST_TIMEOUT
+            )
 
     def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
         """Set what libpq takes for ``application_name`` where nobody names one: not an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 from collections.abc import Callable, Collection
 
@@ -54,7 +55,13 @@ class SQLite:
         """Return nothing: there are no sessions."""
         return {}
 
-    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+    def limit_connect(
+        self,
+        arguments: dict[str, t.Any],
+        driver: str,
+        seconds: float,
+        left: float = math.inf,
+    ) -> None:
         """Change nothing: opening a file does not wait."""
 
     def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:

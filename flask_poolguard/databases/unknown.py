@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 from collections.abc import Callable, Collection
 
@@ -71,7 +72,13 @@ class UnknownDatabase:
         """Return nothing: unknown."""
         return {}
 
-    def limit_connect(self, arguments: dict[str, t.Any], seconds: float) -> None:
+    def limit_connect(
+        self,
+        arguments: dict[str, t.Any],
+        driver: str,
+        seconds: float,
+        left: float = math.inf,
+    ) -> None:
         """Change nothing: an argument that a driver does not know is an error."""
 
     def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:

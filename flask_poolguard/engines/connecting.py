@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import typing as t
 
 from sqlalchemy import event
@@ -9,6 +11,8 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database, OurLabel, for_dialect
+
+_clock = time.monotonic
 
 # Others may not know the argument, or mean something else by it.
 _TAKE_CONNECT_TIMEOUT: t.Final = frozenset(
@@ -87,7 +91,9 @@ class _Listener:
         )
         if self.connect_timeout is None or driver not in _TAKE_CONNECT_TIMEOUT:
             return
-        self._database.limit_connect(keywords, self.connect_timeout)
+        # A record of the guard's own pool knows when its checkout gives up.
+        left = getattr(record, "connect_until", math.inf) - _clock()
+        self._database.limit_connect(keywords, driver, self.connect_timeout, left)
         # Who calls a pool's creator himself gives no record.
         if driver == "pymysql" and hasattr(record, "info"):
             _limit_handshake(keywords)

@@ -157,6 +157,8 @@ def _replace(
     they come back.
     """
     old = t.cast(QueuePool, engine.pool)
+    if isinstance(old, GuardedPool):
+        old.forget_parent()  # so that it tells how a pool of this process resets
     arguments: dict[str, t.Any] = {
         "echo": old.echo,
         "logging_name": old._orig_logging_name,

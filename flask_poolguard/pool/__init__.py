@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .gate import gave_up
+from .greenlets import Trouble, are_threads_greenlets, trouble_of
 from .guarded import GuardedPool
 from .handoff import Claim
 from .housekeeper import Chore, housekeeper
-from .inherited import InheritedConnection, keep_from_finalising
+from .inherited import keep_from_finalising, orphan
 from .inquiry import UnpooledEntry
 from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer, Renewable
 from .policy import Policy
@@ -20,15 +21,18 @@ __all__ = [
     "CloseReason",
     "GuardedPool",
     "GuardedRecord",
-    "InheritedConnection",
     "NullObserver",
     "Observer",
     "Policy",
     "Recycle",
     "Renewable",
+    "Trouble",
     "UnpooledEntry",
+    "are_threads_greenlets",
     "derive",
     "gave_up",
     "housekeeper",
     "keep_from_finalising",
+    "orphan",
+    "trouble_of",
 ]

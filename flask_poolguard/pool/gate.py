@@ -110,6 +110,27 @@ class _Trouble:
         return self.kind is ConnectFailure.FULL and not self.recovering
 
 
+class _Turn:
+    """What is counted of one caller; changed under the gate's lock.
+
+    :ivar trouble: in which his attempt is counted, None if it is not.
+    :ivar is_pending: whether he is counted among those who connect or wait to.
+    """
+
+    __slots__ = ("is_pending", "trouble")
+
+    def __init__(self) -> None:
+        self.trouble: _Trouble | None = None
+        self.is_pending = False
+
+    def end(self) -> None:
+        """Count the attempt no more."""
+        trouble = self.trouble
+        if trouble is not None:
+            trouble.busy -= 1
+            self.trouble = None
+
+
 class Gate:
     """Lets connects through, all while the server is well, one at a time otherwise.
 
@@ -147,29 +168,16 @@ class Gate:
         :raises Exception: what the last attempt raised. If it could have passed, its
             text says since when and how often it was tried.
         """
-        with self._turns:
-            self.pending += 1
-        tried = False
+        turn = _Turn()
         try:
-            while True:
-                turn = self._await_turn(patience, may_queue, tried)
-                tried, begun = True, _clock()
-                try:
-                    open_()
-                except Exception as error:
-                    kind = self._judge(error)
-                    self._failed(turn, kind, error, begun)
-                    if kind is None:
-                        raise
-                except BaseException:
-                    self._left(turn)
-                    raise
-                else:
-                    self._succeeded(turn)
-                    return
-        finally:
-            with self._turns:
-                self.pending -= 1
+            try:
+                self._enter(turn)
+                self._try(turn, open_, patience, may_queue)
+            finally:
+                self._leave(turn)
+        except BaseException:  # it may have struck there
+            self._leave(turn)
+            raise
 
     @property
     def trouble(self) -> str | None:
@@ -195,36 +203,72 @@ class Gate:
         trouble = self._trouble
         return trouble is not None and trouble.is_full()
 
+    def _enter(self, turn: _Turn) -> None:
+        with self._turns:
+            # Nothing is called in between, so nothing can strike.
+            self.pending += 1
+            turn.is_pending = True
+
+    def _try(
+        self,
+        turn: _Turn,
+        open_: Callable[[], None],
+        patience: Patience,
+        may_queue: Callable[[], bool],
+    ) -> None:
+        tried = False
+        while True:
+            self._await_turn(turn, patience, may_queue, tried)
+            tried, begun = True, _clock()
+            try:
+                open_()
+            except Exception as error:
+                kind = self._judge(error)
+                self._failed(turn, kind, error, begun)
+                if kind is None:
+                    raise
+            else:
+                self._succeeded(turn)
+                return
+
     def _await_turn(
-        self, patience: Patience, may_queue: Callable[[], bool], tried: bool
-    ) -> _Trouble | None:
-        """Return the trouble in which this turn is counted, None if there is none.
+        self,
+        turn: _Turn,
+        patience: Patience,
+        may_queue: Callable[[], bool],
+        tried: bool,
+    ) -> None:
+        """Wait for a turn, which is counted while there is trouble.
 
         :param tried: whether this caller had a turn already. One whose time is too
-            short to wait for one gets it at once, unless somebody else is trying.
+            short to wait for one gets it at once, unless somebody else is trying; who
+            has tried gets none once his time is up.
         """
         with self._turns:
             while True:
                 trouble, now = self._trouble, _clock()
                 if trouble is None:
-                    return None
+                    return
                 if now - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
                     self._end()
-                    return None
+                    return
                 until = patience.until(trouble.began_at)
                 wait = trouble.next_try_at - now
                 may_wait_in_pool = trouble.is_full() and may_queue()
                 impatient = not tried and trouble.may_be_hurried(now, until)
-                is_time = wait <= 0 or (impatient and not may_wait_in_pool)
-                hangs_at = trouble.turn_at + _HANGS_AFTER
-                if is_time and (trouble.busy < trouble.room or now >= hangs_at):
-                    trouble.busy += 1
-                    trouble.turn_at = now
-                    return trouble
-                if may_wait_in_pool:
-                    raise ServerFullError from trouble.error
                 if trouble.recovering:  # it is well: others are just connecting
                     until = max(until, trouble.tried_at + _GRACE)
+                is_time = wait <= 0 or (impatient and not may_wait_in_pool)
+                is_late = tried and now >= until
+                hangs_at = trouble.turn_at + _HANGS_AFTER
+                has_room = trouble.busy < trouble.room or now >= hangs_at
+                if is_time and has_room and not is_late:
+                    trouble.busy += 1
+                    turn.trouble = trouble
+                    trouble.turn_at = now
+                    return
+                if may_wait_in_pool:
+                    raise ServerFullError from trouble.error
                 if now >= until or (wait > 0 and trouble.next_try_at > until):
                     raise _explained(trouble)
                 pause = wait if wait > 0 else max(hangs_at - now, 0.01)
@@ -232,13 +276,13 @@ class Gate:
 
     def _failed(
         self,
-        turn: _Trouble | None,
+        turn: _Turn,
         kind: ConnectFailure | None,
         error: Exception,
         begun: float,
     ) -> None:
         with self._turns:
-            _leave(turn)
+            turn.end()
             trouble = self._trouble
             if kind is None:
                 # It answers, and says no for good: nothing to wait for.
@@ -263,11 +307,11 @@ class Gate:
                 self._close_until(trouble.next_try_at)
             self._turns.notify_all()
 
-    def _succeeded(self, turn: _Trouble | None) -> None:
-        if turn is None and self._trouble is None:
+    def _succeeded(self, turn: _Turn) -> None:
+        if turn.trouble is None and self._trouble is None:
             return
         with self._turns:
-            _leave(turn)
+            turn.end()
             trouble = self._trouble
             if trouble is not None:
                 trouble.tried_at = _clock()
@@ -279,10 +323,15 @@ class Gate:
             self._turns.notify_all()
             self._close_until(0)
 
-    def _left(self, turn: _Trouble | None) -> None:
+    def _leave(self, turn: _Turn) -> None:
+        """Count somebody no more, however far he came."""
         with self._turns:
-            _leave(turn)
-            self._turns.notify_all()
+            if turn.trouble is not None:
+                turn.end()
+                self._turns.notify_all()
+            if turn.is_pending:
+                self.pending -= 1
+                turn.is_pending = False
 
     def _end(self) -> None:
         self._trouble = None
@@ -302,11 +351,6 @@ def _kept(error: Exception) -> Exception:
     except Exception:  # a driver's exception that cannot be copied
         return error
     return kept
-
-
-def _leave(turn: _Trouble | None) -> None:
-    if turn is not None:
-        turn.busy -= 1
 
 
 def _gave(trouble: _Trouble) -> Gave:

@@ -19,7 +19,7 @@ from ..explaining import Room
 from .gate import Gate
 from .handoff import HandOff
 from .housekeeper import housekeeper
-from .inherited import keep_from_finalising
+from .inherited import keep_from_finalising, orphan
 from .inquiry import Inquiry
 from .limits import IdleLimits
 from .observer import NULL_OBSERVER, CloseReason, Observer
@@ -91,7 +91,7 @@ class GuardedPool(QueuePool):
         self._start(pool_size, use_lifo)
         _pools.add(self)
         observer.began(self)
-        housekeeper.add(self)
+        housekeeper.add(self, may_hang=True)
 
     def _start(self, pool_size: int, use_lifo: bool) -> None:
         limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
@@ -99,7 +99,8 @@ class GuardedPool(QueuePool):
             pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
         )
         self._gate = Gate(self.database.connect_failure, self._pool.close_until)
-        self._inquiry = Inquiry(self.database, self._invoke_creator)
+        driver = getattr(self._dialect, "driver", "")
+        self._inquiry = Inquiry(self.database, driver, self._invoke_creator)
         self._slowly = SlowCheckout(self, self._pool, self._gate, self._inquiry)
 
     # What a QueuePool tells --------------------------------------------------------
@@ -167,12 +168,11 @@ class GuardedPool(QueuePool):
     def _reset_on_return(self) -> ResetStyle:
         """Say how to reset what comes back: not at all what is the parent's.
 
-        SQLAlchemy asks for this just before it sends a rollback.
+        SQLAlchemy asks for this just before it sends a rollback, and once more before
+        a commit, so nothing may change until :meth:`_do_return_conn`.
         """
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
-            self.forget_parent()
-            return reset_none
-        return self._reset
+        # After a fork that ran no hooks (uWSGI); otherwise it is orphaned by now.
+        return self._reset if self._pid == os.getpid() else reset_none
 
     @_reset_on_return.setter
     def _reset_on_return(self, value: ResetStyle) -> None:
@@ -195,14 +195,23 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         handoff = self._pool
-        record = None
-        if not handoff.waiting:
-            with contextlib.suppress(IndexError):
-                record = handoff.pop()
-                if record.is_fit():
-                    record.is_judged = True
-                    return record
-        return self._slowly.get(record)
+        record = number = None
+        try:
+            if not handoff.waiting:
+                try:
+                    record = handoff.pop()
+                except IndexError:
+                    pass
+                else:
+                    if record.is_fit():
+                        record.is_judged = True
+                        return record
+                    number = record.returns
+            return self._slowly.get(record)
+        except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
+            if record is not None and number in (None, record.returns):
+                self.free(record)
+            raise
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
@@ -227,8 +236,9 @@ class GuardedPool(QueuePool):
         return record
 
     def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
-        if record.pid != self._pid:
+        if record.pid != os.getpid():
             keep_from_finalising(record)
+            self.forget_parent()
             return
         try:
             if record.was_detached():
@@ -238,8 +248,19 @@ class GuardedPool(QueuePool):
                 record.close()
             elif record.generation is not self.generation:
                 record.close_because("invalidated")
+        except BaseException:
+            self.observer.gave(record)  # perhaps again: it may have struck there
+            raise
         finally:  # whatever strikes: the slot comes back
-            self._take_back(record)
+            number = record.returns
+            try:
+                self._take_back(record)
+            except BaseException:
+                if record.returns == number:
+                    self._take_back(record)
+                else:
+                    self._pool.serve()
+                raise
 
     def _take_back(self, record: GuardedRecord) -> None:
         record.is_judged = record.has_waited = False
@@ -250,6 +271,8 @@ class GuardedPool(QueuePool):
         surplus = self._pool.put(record)
         if surplus is not None:
             self._close_idle(surplus, "overflow")
+        if self._retired:  # meanwhile
+            self._dispose_again()
 
     def free(self, record: GuardedRecord) -> None:
         """Take back a record that was not handed out, without its connection."""
@@ -294,9 +317,10 @@ class GuardedPool(QueuePool):
             if reason != FIT:
                 self._close_idle(record, reason)
                 continue
-            handoff.put_first(record)
-            if self._retired:  # meanwhile
-                self.dispose()
+            surplus = handoff.put_first(record)
+            if surplus is not None:
+                self._close_idle(surplus, "overflow")
+            self._dispose_again()
         self.limits.conclude(self._gate.is_away, handoff.idle)
         if handoff.waiting:
             handoff.serve()
@@ -347,18 +371,26 @@ class GuardedPool(QueuePool):
             self._close_idle(record, "closed")
         self.logger.info("Pool disposed. %s", self.status())
 
+    def _dispose_again(self) -> None:
+        """Close what became idle here while the pool was replaced.
+
+        Without a dispose() (``Engine.dispose(close=False)``) what is idle is to stay
+        open.
+        """
+        if self._retired and self._disposed:
+            self.dispose()
+
     def recreate(self) -> GuardedPool:
         """Return the pool that takes this one's place (``Engine.dispose``).
 
         What is still checked out here is closed when it comes back: nobody would
         ever take it from this pool again.
         """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
         self.logger.info("Pool recreating")
         self._retired = True
-        # What came back between dispose() and this; without a dispose()
-        # (``Engine.dispose(close=False)``) the idle connections are to stay open.
-        if self._disposed:
-            self.dispose()
+        self._dispose_again()  # of what came back between dispose() and this
         fresh = self.__class__(
             self._creator,
             pool_size=self._pool.maxsize,
@@ -368,7 +400,7 @@ class GuardedPool(QueuePool):
             timeout=self._timeout,
             echo=self.echo,
             logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
+            reset_on_return=self._reset,
             _dispatch=self.dispatch,
             dialect=self._dialect,
             policy=self.policy,
@@ -387,6 +419,8 @@ class GuardedPool(QueuePool):
                 return
             if self._pool.opened:
                 keep_from_finalising(self._pool)
+                if self.observer is NULL_OBSERVER:  # otherwise that is its part
+                    self._orphan_all()
             self._start(self._pool.maxsize, self._pool.use_lifo)
             # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
             # set up. Without a dialect there is nobody to set it up.
@@ -396,6 +430,12 @@ class GuardedPool(QueuePool):
                     listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
         self.observer.forked()
+
+    def _orphan_all(self) -> None:
+        for record in list(self._pool.records):
+            if record.dbapi_connection is not None:
+                reference = record.fairy_ref
+                orphan(record, None if reference is None else reference())
 
 
 def _forget_parents() -> None:

@@ -10,10 +10,18 @@ import time
 import typing as t
 from collections import deque
 
+from ..errors import TooManyWaiting
+
 if t.TYPE_CHECKING:
     from .record import GuardedRecord
 
 _clock = time.monotonic
+
+# For one whose refusal could not be worded.
+_REFUSED: t.Final = (
+    "As many wait for a connection as POOLGUARD_MAX_WAITING allows, and this one was"
+    " the youngest"
+)
 
 
 class Claim(t.Protocol):
@@ -46,7 +54,12 @@ class Waiter:
     ) -> None:
         """Hand over what it waits for, or why it waits in vain, and wake it."""
         self.grant, self.error = grant, error
-        self._wakeup.release()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let it look; once more does no harm."""
+        if self._wakeup.locked():
+            self._wakeup.release()
 
     def sleep(self, seconds: float) -> bool:
         """Wait to be served; tell whether that happened in time."""
@@ -140,8 +153,16 @@ class HandOff:
 
     def get_now(self) -> GuardedRecord | None:
         """Take a record if there is one, or room for one, and nobody waits for it."""
-        with self._lock:
-            return None if self.waiting else self._grant()
+        record = None
+        try:
+            with self._lock:
+                if not self.waiting:
+                    record = self._grant()
+            return record
+        except BaseException:  # a signal's: nobody else knows of it
+            if record is not None:
+                self._restore(record)
+            raise
 
     def enqueue(
         self, waiter: Waiter, most: float, refuse: t.Callable[[], BaseException]
@@ -161,13 +182,11 @@ class HandOff:
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:
-            error: BaseException | None = None
+            # What strikes meanwhile is this thread's own, perhaps not the youngest's.
+            error: BaseException = TooManyWaiting(_REFUSED, code="3o7r")
             try:
                 error = refuse()
-            except BaseException as struck:  # it is out of the line: tell it anyway
-                error = struck
-                raise
-            finally:
+            finally:  # it is out of the line: tell it anyway
                 youngest.settle(None, error)
 
     def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
@@ -218,21 +237,28 @@ class HandOff:
 
         :returns: a record that is one too many: close it, then :meth:`free` it.
         """
+        # Nothing is called in between, so nothing can strike.
+        record.returns += 1
         self.idle.append(record)
         if self.waiting:
             self.serve()
-        if len(self.idle) > self._keep:
-            try:
-                return self.idle.popleft() if self.use_lifo else self.idle.pop()
-            except IndexError:  # somebody else just took it
-                pass
-        return None
+        return self._surplus() if len(self.idle) > self._keep else None
 
-    def put_first(self, record: GuardedRecord) -> None:
-        """Put an idle record back where the one is that has been idle the longest."""
+    def put_first(self, record: GuardedRecord) -> GuardedRecord | None:
+        """Put an idle record back where the one is that has been idle the longest.
+
+        :returns: a record that is one too many: another may have come back meanwhile.
+        """
         self.idle.appendleft(record)
         if self.waiting:
             self.serve()
+        return self._surplus() if len(self.idle) > self._keep else None
+
+    def _surplus(self) -> GuardedRecord | None:
+        try:
+            return self.idle.popleft() if self.use_lifo else self.idle.pop()
+        except IndexError:  # somebody else just took it
+            return None
 
     def free(self, record: GuardedRecord, keep: bool = True) -> None:
         """Take back a slot whose record has no connection.
@@ -241,6 +267,7 @@ class HandOff:
         """
         with self._lock:
             self.opened -= 1
+            record.returns += 1
             if keep and len(self._hollow) + len(self.idle) < self._keep:
                 self._hollow.append(record)
             else:
@@ -261,11 +288,26 @@ class HandOff:
 
     # Under the lock ----------------------------------------------------------------
 
+    def _pop(self) -> GuardedRecord | None:
+        # Not by self.pop(): what strikes just after it, before the record has a name
+        # here, would lose it.
+        idle = self.idle
+        while idle:
+            try:
+                record = idle[-1 if self.use_lifo else 0]
+                idle.remove(record)
+            except (IndexError, ValueError):  # somebody else just took it
+                continue
+            except BaseException:
+                idle.appendleft(record)
+                raise
+            return record
+        return None
+
     def _grant(self) -> GuardedRecord | None:
-        try:
-            return self.pop()
-        except IndexError:
-            pass
+        record = self._pop()
+        if record is not None:
+            return record
         if self.opened >= self.limit:
             return None
         if self.closed_until and self.opened:
@@ -297,11 +339,29 @@ class HandOff:
                     record = self._grant()
                     if record is None:
                         break
-                    heapq.heappop(self.waiting)[2].settle(record)
+                    waiter = self.waiting[0][2]
+                    try:
+                        # First, and without a call: no signal's exception can come
+                        # between, and who has it gives it back if need be.
+                        waiter.grant = record
+                        heapq.heappop(self.waiting)
+                        waiter.wake()
+                    except BaseException:
+                        self._remove(waiter)
+                        waiter.wake()
+                        raise
                 if not self._again:
                     break
         finally:
             self._serving = False
+
+    def _restore(self, record: GuardedRecord) -> None:
+        """Take back what was granted to nobody."""
+        if record.dbapi_connection is None:
+            self.free(record)
+        else:
+            self.idle.appendleft(record)
+            self.serve()
 
     def _remove(self, waiter: Waiter) -> None:
         # A garbage collection in here must not serve from the list that is replaced.

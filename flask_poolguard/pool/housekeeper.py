@@ -1,4 +1,4 @@
-"""Does what must be done without traffic, in one daemon thread per process."""
+"""Does what must be done without traffic, in two daemon threads per process."""
 
 from __future__ import annotations
 
@@ -57,44 +57,59 @@ class Housekeeper:
     """Tends what is added to it, for as long as that lives.
 
     Started by the process's first request or connection, so neither importing nor
-    setting up an app starts a thread. ``_lock`` protects the start and the set,
-    ``_round`` keeps two rounds from overlapping; who finds it taken has nothing to do.
+    setting up an app starts a thread. One thread does what never waits for anybody,
+    such as warnings, and one what closes connections: a line, or a listener of the
+    app's, may hold that up for ever.
+
+    ``_lock`` protects the start and what is tended, ``_round`` and ``_closing_round``
+    keep two rounds of a kind from overlapping; who finds his taken has nothing to do.
 
     :ivar overdue_at: monotonic seconds at which a checkout is to do the work.
     """
 
     def __init__(self) -> None:
-        self._tended: weakref.WeakSet[Tended] = weakref.WeakSet()
+        # And whether it may hang.
+        self._tended: weakref.WeakKeyDictionary[Tended, bool] = (
+            weakref.WeakKeyDictionary()
+        )
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._round = threading.Lock()
+        self._round, self._closing_round = threading.Lock(), threading.Lock()
         self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self.overdue_at = math.inf
 
-    def add(self, tended: Tended) -> None:
-        """Tend this from now on."""
+    def add(self, tended: Tended, may_hang: bool = False) -> None:
+        """Tend this from now on.
+
+        :param may_hang: it closes connections.
+        """
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self._reset()
         with self._lock:
-            self._tended.add(tended)
+            self._tended[tended] = may_hang
 
     def start(self) -> None:
-        """Start the thread unless it runs."""
+        """Start the threads unless they run."""
         if self._pid != os.getpid():
             self._reset()
-        if self._thread is not None:
+        if self._threads:
             return
         with self._lock:
-            if self._thread is None:
+            if not self._threads:
                 self.overdue_at = _clock() + OVERDUE
-                self._thread = threading.Thread(
-                    target=self._run, name="poolguard-housekeeper", daemon=True
-                )
+                self._threads = [
+                    threading.Thread(target=run, name=name, daemon=True)
+                    for run, name in (
+                        (self._run, "poolguard-housekeeper"),
+                        (self._run_closing, "poolguard-closer"),
+                    )
+                ]
                 try:
-                    self._thread.start()
+                    for thread in self._threads:
+                        thread.start()
                 except RuntimeError:  # no thread can be started: checkouts do the work
                     logger.debug("No housekeeper thread", exc_info=True)
 
@@ -102,26 +117,41 @@ class Housekeeper:
         """Do a round that is overdue."""
         if self._pid == os.getpid():
             self._go_round()
+            self._go_closing_round()
 
     def _run(self) -> None:
         while True:
             time.sleep(PERIOD)
             self._go_round()
 
+    def _run_closing(self) -> None:
+        while True:
+            time.sleep(PERIOD)
+            self._go_closing_round()
+
     def _go_round(self) -> None:
-        if not self._round.acquire(blocking=False):
-            return
-        try:
-            self.overdue_at = _clock() + OVERDUE
-            with self._lock:
-                all_tended = list(self._tended)
-            for tended in all_tended:
-                try:
-                    tended.tend()
-                except Exception:
-                    logger.warning("Housekeeping of %r failed", tended, exc_info=True)
-        finally:
-            self._round.release()
+        if self._round.acquire(blocking=False):
+            try:
+                self.overdue_at = _clock() + OVERDUE
+                self._tend(may_hang=False)
+            finally:
+                self._round.release()
+
+    def _go_closing_round(self) -> None:
+        if self._closing_round.acquire(blocking=False):
+            try:
+                self._tend(may_hang=True)
+            finally:
+                self._closing_round.release()
+
+    def _tend(self, may_hang: bool) -> None:
+        with self._lock:
+            chosen = [key for key, value in self._tended.items() if value == may_hang]
+        for tended in chosen:
+            try:
+                tended.tend()
+            except Exception:
+                logger.warning("Housekeeping of %r failed", tended, exc_info=True)
 
 
 housekeeper: t.Final = Housekeeper()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import typing as t
+
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import SetupError
 
@@ -62,3 +65,14 @@ class InheritedConnection:
             " it; this process was forked from it later. Take a connection of its"
             " own from the engine here, or roll the session back first."
         )
+
+
+def orphan(record: ConnectionPoolEntry, fairy: PoolProxiedConnection | None) -> None:
+    """Make an inherited connection unusable in a child, without a word to the server.
+
+    :param fairy: through which it is used; None if nobody does any more.
+    """
+    keep_from_finalising((record, fairy, record.dbapi_connection))
+    record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
+    if fairy is not None and fairy.is_valid:
+        fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call

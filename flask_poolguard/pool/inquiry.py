@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database
+from .greenlets import are_threads_greenlets, trouble_of
 
 _clock = time.monotonic
 
@@ -33,13 +34,18 @@ class Inquiry:
 
     One question is open at a time; ``_lock`` protects the decision to begin one.
 
+    :param driver: SQLAlchemy's name of it.
     :param connect: makes a connection as the pool would.
     """
 
     def __init__(
-        self, database: Database, connect: t.Callable[[ConnectionPoolEntry], t.Any]
+        self,
+        database: Database,
+        driver: str,
+        connect: t.Callable[[ConnectionPoolEntry], t.Any],
     ) -> None:
         self._database = database
+        self._driver = driver
         self._connect = connect
         self._lock = threading.Lock()
         self._asked_at = -LEAD
@@ -52,6 +58,8 @@ class Inquiry:
         with self._lock:
             if self._is_open or now - self._asked_at < LEAD or not ids:
                 return
+            if are_threads_greenlets() and trouble_of(self._driver):
+                return  # everybody would wait for the answer
             self._is_open, self._asked_at, self._states = True, now, {}
         thread = threading.Thread(
             target=self._ask, args=(ids,), name="poolguard-inquiry", daemon=True

@@ -56,7 +56,10 @@ class Observer(t.Protocol):
         """
 
     def gave(self, record: ConnectionPoolEntry) -> None:
-        """A record comes back; without a connection if that was lost."""
+        """A record comes back; without a connection if that was lost.
+
+        Told twice if something struck while it was told.
+        """
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """The record's connection was closed, or taken out of the pool."""
@@ -68,7 +71,10 @@ class Observer(t.Protocol):
         """
 
     def stopped_waiting(self, claim: Claim) -> None:
-        """It waits no more: it got a slot, which may have to be connected, or none."""
+        """It waits no more: it got a slot, which may have to be connected, or none.
+
+        Told twice if something struck while it was told.
+        """
 
     def waits_again(self, claim: Claim) -> None:
         """It gave the slot back, because the server is full, and is in line again."""

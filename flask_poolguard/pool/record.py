@@ -49,6 +49,9 @@ class GuardedRecord(_ConnectionRecord):
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar is_connecting: one is being made right now.
+    :ivar connect_until: monotonic time at which nobody will wait for that any more.
+    :ivar returns: how often it came back. While that stays the same, whoever has it
+        still has to give it back.
     :ivar recycle: derived for this connection; None until the server was asked.
     :ivar limit: what the server said of this connection; None likewise.
     :ivar idle_since: monotonic time of the last return to the pool.
@@ -65,6 +68,7 @@ class GuardedRecord(_ConnectionRecord):
         "_quiet_for",
         "_silence",
         "_unproved_at",
+        "connect_until",
         "generation",
         "has_served",
         "has_waited",
@@ -76,6 +80,7 @@ class GuardedRecord(_ConnectionRecord):
         "pid",
         "proved_at",
         "recycle",
+        "returns",
     )
 
     def __init__(self, pool: GuardedPool) -> None:
@@ -83,6 +88,8 @@ class GuardedRecord(_ConnectionRecord):
         self.pid = os.getpid()
         self.has_served = self.has_waited = self.is_judged = self.is_open = False
         self.is_connecting = False
+        self.connect_until = math.inf
+        self.returns = 0
         self.generation = pool.generation
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None

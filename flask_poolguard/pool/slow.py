@@ -45,34 +45,49 @@ class SlowCheckout:
 
         :param record: one that may not be fit.
         """
-        handoff, begun = self._handoff, _clock()
-        until = begun + self._pool._timeout
-        patience = Patience(begun, self._pool.policy.connect_retry, until)
-        observer, claim = self._pool.observer, None
-        while True:
-            if record is None:
-                record = handoff.get_now()
-            if record is None:
-                if claim is None:
-                    claim = observer.began_waiting(self._pool.checkedout())
-                else:  # what it was handed could not be connected
-                    observer.waits_again(claim)
+        handoff, observer = self._handoff, self._pool.observer
+        claim, is_waiting = None, False
+        number = None if record is None else record.returns
+        try:
+            begun = _clock()
+            until = begun + self._pool._timeout
+            patience = Patience(begun, self._pool.policy.connect_retry, until)
+            while True:
+                if record is None:
+                    record = handoff.get_now()
+                if record is None:
+                    if claim is None:
+                        claim = observer.began_waiting(self._pool.checkedout())
+                        is_waiting = True
+                    else:  # what it was handed could not be connected
+                        is_waiting = True
+                        observer.waits_again(claim)
+                    try:
+                        record = self._wait(claim, until)
+                    finally:
+                        observer.stopped_waiting(claim)
+                        is_waiting = False
+                number = record.returns
                 try:
-                    record = self._wait(claim, until)
-                finally:
-                    observer.stopped_waiting(claim)
+                    self._make_fit(record, patience, may_queue=True)
+                except ServerFullError:
+                    self._pool.free(record)
+                    record = number = None  # in this order
+                    # While it tried, nobody could tell how that would end.
+                    for each in handoff.claims():
+                        self._break_deadlock(each)
+                    continue
+                record.is_judged = True
+                record.has_waited = claim is not None
+                return record
+        except BaseException:  # wherever it struck: nothing of this is left behind
             try:
-                self._make_fit(record, patience, may_queue=True)
-            except ServerFullError:
-                self._pool.free(record)
-                record = None
-                continue
-            except BaseException:
-                self._pool.free(record)
-                raise
-            record.is_judged = True
-            record.has_waited = claim is not None
-            return record
+                if record is not None and number in (None, record.returns):
+                    self._pool.free(record)
+            finally:
+                if claim is not None and is_waiting:
+                    observer.stopped_waiting(claim)
+            raise
 
     def _make_fit(
         self, record: GuardedRecord, patience: Patience, may_queue: bool
@@ -94,6 +109,7 @@ class SlowCheckout:
         patience: Patience,
         may_queue: t.Callable[[], bool],
     ) -> None:
+        record.connect_until = patience.deadline
         self._gate.connect(record.open, patience, may_queue)
         is_first = True
         while record.is_outdated() and (is_first or _clock() < patience.deadline):

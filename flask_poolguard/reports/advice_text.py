@@ -128,7 +128,16 @@ def _server(each: BindAdvice, advice: Advice) -> str:
 def _what_to_write(advice: Advice, page: Page) -> list[str]:
     if advice.lines:
         # Not wrapped: they are copied.
-        return ["Write", *(f"  {line}" for line in advice.lines)]
+        lines = [f"  {line}" for line in advice.lines]
+        if any(each.is_short for each in advice.binds):
+            return [
+                *page.wrap(
+                    "NOT ENOUGH: the server has too little room. What fits into it, and"
+                    " makes requests wait:"
+                ),
+                *lines,
+            ]
+        return ["Write", *lines]
     if any(each.refusal is None for each in advice.binds):
         return page.wrap("Nothing to change.")
     return []

@@ -130,6 +130,7 @@ class Recycling:
     :param engines: of this process; they say which workers are of the same deployment.
     :param bind: only this one, None for all.
     :param with_this_process: whether this process counts as a worker.
+    :param may_be_nobody: whether it is done if there is no worker at all.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class Recycling:
         bind: str | None = None,
         *,
         with_this_process: bool = True,
+        may_be_nobody: bool = False,
     ) -> None:
         self._app = app
+        self._may_be_nobody = may_be_nobody
         self._state_dir = config.state_dir
         self._bind = bind
         facts = [each.ledger.facts for each in engines]
@@ -196,9 +199,11 @@ class Recycling:
         if folders:
             return "a folder of state files cannot be looked at"
         # Beside workers of this deployment they are another one: staging.
-        if others and not self._workers and not self._unreadable:
+        if self._workers or self._unreadable:
+            return None
+        if others:
             return "its live workers use other databases than this command"
-        return None
+        return None if self._may_be_nobody else "no live worker was found"
 
     def _search(self) -> Search:
         return read_workers(self._state_dir, self._app.name, self._app.root_path)

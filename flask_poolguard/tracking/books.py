@@ -49,7 +49,7 @@ class Books:
         self._inbox = Inbox()
         self.ledgers: list[PoolLedger] = []
         _all.add(self)
-        housekeeper.add(self)
+        housekeeper.add(self, may_hang=True)
 
     @property
     def path(self) -> str | None:

@@ -42,8 +42,42 @@ _MAX_DEPTH: t.Final = 100
 _is_layer: dict[str, bool] = {}
 
 
-def find_callsite(depth: int) -> tuple[str, int]:
-    """Return file and line of the first frame outside the layers, or ``("", 0)``.
+class Place:
+    """A step of the app's code: its file and line.
+
+    :param frame: one that is at that step, None if there is none.
+    """
+
+    __slots__ = ("_code", "filename", "line")
+
+    def __init__(self, frame: FrameType | None = None) -> None:
+        self.filename, self.line = "", 0
+        if frame is None:
+            return
+        # Kept, so that its number is given to no other while it is a key.
+        self._code = frame.f_code
+        self.filename, self.line = frame.f_code.co_filename, frame.f_lineno
+        template = frame.f_globals.get("__jinja_template__")
+        if template is not None:
+            # Its code is generated, under the name of the template's file.
+            self.line = template.get_corresponding_lineno(self.line)
+
+    def describe(self, root_path: str) -> str:
+        """Return ``shop/views.py:88``, relative to the folder that the app lies in."""
+        return describe_callsite(self.filename, self.line, root_path)
+
+
+_NO_PLACE: t.Final = Place()
+
+# By the numbers of the code object and of the instruction: to find a line takes longer
+# than to look that up. Emptied when there are too many, because an app may compile code
+# at run time.
+_places: dict[tuple[int, int], Place] = {}
+MOST_PLACES: t.Final = 4096
+
+
+def find_place(depth: int) -> Place:
+    """Return where the first frame outside the layers is; one without name if none is.
 
     To look at a frame makes Python build an object for it, some 0.3 µs each, so
     frames that are known are jumped over.
@@ -54,26 +88,31 @@ def find_callsite(depth: int) -> tuple[str, int]:
     try:
         # The pool's caller is Engine.raw_connection, that one's Connection.__init__.
         frame = sys._getframe(depth + 3)
-        if frame.f_code is not _ENGINE_CONNECT:
+        if frame.f_code is _ENGINE_CONNECT:
+            frame = frame.f_back
+        else:
             frame = sys._getframe(depth + 1)
     except ValueError:  # the stack is not that deep
         frame = sys._getframe(0)
-    for _ in range(_MAX_DEPTH):
-        if frame is None:
-            break
-        filename = frame.f_code.co_filename
-        layer = _is_layer.get(filename)
+    left = _MAX_DEPTH
+    while frame is not None and left:
+        code = frame.f_code
+        layer = _is_layer.get(code.co_filename)
         if layer is None:
-            layer = _classify(filename, frame)
+            layer = _classify(code.co_filename, frame)
         if not layer:
-            template = frame.f_globals.get("__jinja_template__")
-            if template is not None:
-                # Its code is generated, under the name of the template's file.
-                line: int = template.get_corresponding_lineno(frame.f_lineno)
-                return filename, line
-            return filename, frame.f_lineno
+            place = _places.get((id(code), frame.f_lasti))
+            return _new_place(frame) if place is None else place
         frame = frame.f_back
-    return "", 0
+        left -= 1
+    return _NO_PLACE
+
+
+def _new_place(frame: FrameType) -> Place:
+    if len(_places) >= MOST_PLACES:
+        _places.clear()
+    place = _places[id(frame.f_code), frame.f_lasti] = Place(frame)
+    return place
 
 
 def find_app_frame(frame: FrameType | None) -> FrameType | None:

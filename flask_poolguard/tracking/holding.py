@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 import typing as t
 import weakref
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from ..pool import InheritedConnection, keep_from_finalising
-from .callsite import describe_callsite, find_callsite
+from ..pool import keep_from_finalising, orphan
+from .callsite import find_place
 from .scope import (
     MERGED,
     ThreadMark,
@@ -45,12 +44,11 @@ class Holding:
     __slots__ = (
         "_fairy",
         "endpoint",
-        "filename",
         "is_listed",
         "is_reported",
         "ledger",
-        "line",
         "mark",
+        "place",
         "record",
         "scope",
         "session",
@@ -72,7 +70,7 @@ class Holding:
         self.is_listed = True  # in the state file, unless that has no slot left
         self.is_reported = False  # as held for too long
         # Past this, took() and the pool's connect().
-        self.filename, self.line = find_callsite(3)
+        self.place = find_place(3)
         self.endpoint = current_endpoint()
         self.session: weakref.ref[Session] | None = None
         self.scope = scope = current_scope()
@@ -102,7 +100,7 @@ class Holding:
 
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
-        return describe_callsite(self.filename, self.line, self.ledger.root_path)
+        return self.place.describe(self.ledger.root_path)
 
     def end_session(self) -> None:
         """Roll back the ORM session that works on this connection, so that nobody
@@ -122,11 +120,8 @@ class Holding:
         """Make an inherited connection unusable in a child, without a word to the
         server.
         """
-        fairy = self._fairy()
-        keep_from_finalising((self, fairy, self.record.dbapi_connection))
-        self.record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
-        if fairy is not None and fairy.is_valid:
-            fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call
+        keep_from_finalising(self)
+        orphan(self.record, self._fairy())
         if self.scope is not None:
             self.scope.holdings.discard(self)
 

@@ -140,7 +140,7 @@ class PoolLedger:
             file = self._open_file()  # which may log
             with self._lock:
                 if self._page is None:
-                    self._page = PoolPage(file, self.facts)
+                    self._page = PoolPage(file, self.facts, self._lost)
                     self._show_figures()
                     self._show_waiting(soon=False)
                     self._show_usage()
@@ -202,31 +202,34 @@ class PoolLedger:
         holding = Holding(self, record, fairy, mark.ref)
         if holding.taken_at > housekeeper.overdue_at:
             housekeeper.catch_up()
+        usage, out = self.usage, self.out
         # With the first checkout after each time that the usage was written.
-        if self.usage.is_shown and "gevent" in sys.modules:
+        if usage.is_shown and "gevent" in sys.modules:
             self._look_for_troubles(record)
         if not self.facts.counted:
-            before = self.out.get(record)
+            before = out.get(record)
             if before is not None and before.fairy() is None:
                 self.forget(before)  # nobody told of its return
-            self.out[record] = holding
+            out[record] = holding
             return
-        self.out[record] = holding
-        nested = 1
-        if holding.scope is not None and len(holding.scope.holdings) > 1:
-            nested = self._count_nested(holding.scope, mark)
+        out[record] = holding
+        count, scope = len(out), holding.scope
+        if scope is not None and len(scope.holdings) > 1:
+            nested = self._count_nested(scope, mark)
+            if nested > usage.nesting:
+                usage.nested(nested)
+        elif not usage.nesting:
+            usage.nested(1)
         if not has_waited:  # else it was counted when the wait began
-            self.usage.took(len(self.out))
-        if nested > self.usage.nesting:
-            self.usage.nested(nested)
+            usage.took(count)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
             holding.is_listed = False
             self.count("slotless_out")
             self.count("slotless_checkouts")
-        if len(self.out) > self._peak:
+        if count > self._peak:
             with self._lock:
-                self._peak = max(len(self.out), self._peak)
+                self._peak = max(count, self._peak)
                 self._counts["peak_checked_out"] = self._peak
                 self._show_figures()
 
@@ -270,25 +273,37 @@ class PoolLedger:
         if reason is not None:
             self.count(reason)
 
+    def _lost(self) -> None:
+        """Count a connection that was collected with its record."""
+        self.count("closed")
+
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
             nested += self._count_nested(scope, this_thread.mark)
-        with self._lock:
-            self._waiting[claim] = None
-            if nested > self.usage.nesting:
-                self.usage.nested(nested)
-            # Those of a pool that this one replaced are out as well.
-            self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
-            self._show_waiting()
+        try:
+            with self._lock:
+                self._waiting[claim] = None
+                if nested > self.usage.nesting:
+                    self.usage.nested(nested)
+                # Those of a pool that this one replaced are out as well.
+                self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
+                self._show_waiting()
+        except BaseException:  # nobody has the claim to say when that ends
+            self._waiting.pop(claim, None)
+            self._is_queue_stale = True
+            raise
         return claim
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
         claim = t.cast(ScopeClaim, claim)
         with self._lock:
-            self._waiting.pop(claim, None)
+            if claim not in self._waiting:
+                return
+            self._is_queue_stale = True
+            del self._waiting[claim]
             in_all = _monotonic() - claim.asked_at
             self.usage.waited_for(in_all - claim.waited, in_all)
             claim.waited = in_all
@@ -408,7 +423,8 @@ class PoolLedger:
     def count(self, name: str, by: int = 1) -> None:
         """Change a counter and show it."""
         with self._lock:
-            self._counts[name] += by
+            # Never below 0, which no file can show, if something struck in between.
+            self._counts[name] = max(self._counts[name] + by, 0)
             self._show_figures()
 
     def count_leak(self, holding: Holding) -> None:

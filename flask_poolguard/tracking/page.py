@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 import typing as t
+import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from .callsite import MOST_PLACES, Place
 from .layout import (
     BLOCK,
     FREE,
@@ -69,14 +72,18 @@ class PoolFacts:
 
 
 class _Slot:
-    """Where a connection is shown, and how often its slot was handed out."""
+    """Where a connection is shown, and how often its slot was handed out.
 
-    __slots__ = ("checkouts", "offset", "server_id")
+    :ivar record: a weak reference to the connection's record, None for a free slot.
+    """
+
+    __slots__ = ("checkouts", "place", "record", "server_id")
 
     def __init__(self, offset: int) -> None:
-        self.offset = offset
+        self.place = slice(offset, offset + SLOT.size)
         self.checkouts = 0
         self.server_id = -1
+        self.record: weakref.ref[ConnectionPoolEntry] | None = None
 
 
 class PoolPage:
@@ -85,25 +92,32 @@ class PoolPage:
     A slot needs no lock: only the thread that has its record writes it, and finding
     a free one is a single operation on a deque. ``show_out`` and ``show_idle`` run
     with every checkout and checkin.
+
+    :param lost: called when a record was collected with its connection, as those of a
+        pool that nobody disposed of properly (``Engine.dispose(close=False)``).
     """
 
-    def __init__(self, file: NoStateFile, facts: PoolFacts) -> None:
+    def __init__(
+        self, file: NoStateFile, facts: PoolFacts, lost: Callable[[], None]
+    ) -> None:
         self._file = file
-        self._write = file.write
         self._facts = facts
+        self._lost = lost
         slots = facts.slots()
-        self._region = region = file.add_region(slots)
-        self._queue = region and region + BLOCK.size
-        self._usage = region and self._queue + QUEUE.size
-        first = region and region + SLOTS_OFFSET
-        self._free = deque(
-            _Slot(first and first + number * SLOT.size) for number in range(slots)
-        )
+        region, self._view = file.add_region(slots)
+        queue = region + BLOCK.size
+        usage = queue + QUEUE.size
+        first = region + SLOTS_OFFSET
+        self._block = slice(region, queue)
+        self._queue = slice(queue, usage)
+        self._usage = slice(usage, first)
+        self._free = deque(_Slot(first + each * SLOT.size) for each in range(slots))
         blank = _pack_slot(FREE, FREE, 0, 0.0, -1, 0, 0, b"", FREE)
-        self._write(first, blank * slots)
-        self._slots: dict[ConnectionPoolEntry, _Slot] = {}
+        self._view[first : first + SLOT.size * slots] = blank * slots
+        # By the record's id: a record that was abandoned is not to live on in here.
+        self._slots: dict[int, _Slot] = {}
         # Ids of strings that are looked up with every checkout.
-        self._sites: dict[tuple[str, int], int] = {}
+        self._sites: dict[Place, int] = {}
         self._endpoints: dict[str, int] = {}
         self._sequence = self._queue_sequence = self._usage_sequence = 0
         self.show_waiting(0, math.nan)
@@ -115,12 +129,14 @@ class PoolPage:
 
     def show_connected(self, record: ConnectionPoolEntry, server_id: int) -> None:
         """Give the record a slot, if there is one left, on its way to its holder."""
-        slot = self._slots.get(record)
+        key = id(record)
+        slot = self._slots.get(key)
         if slot is None:
             try:
-                slot = self._slots[record] = self._free.popleft()
+                slot = self._slots[key] = self._free.popleft()
             except IndexError:
                 return
+            slot.record = weakref.ref(record, lambda _: self._lose(key))
         slot.server_id = server_id
         self._show(slot, OUT)
 
@@ -128,75 +144,64 @@ class PoolPage:
         self, record: ConnectionPoolEntry, holding: Holding, thread_name: bytes
     ) -> bool:
         """Show who has the record's connection; False if it has no slot."""
-        slot = self._slots.get(record)
+        slot = self._slots.get(id(record))
         if slot is None:
             return False
-        place = (holding.filename, holding.line)
-        endpoint = holding.endpoint
+        place, endpoint = holding.place, holding.endpoint
         site_id = self._sites.get(place)
         if site_id is None:
+            if len(self._sites) >= MOST_PLACES:
+                self._sites.clear()
             site_id = self._sites[place] = self._file.intern(holding.site())
         endpoint_id = self._endpoints.get(endpoint)
         if endpoint_id is None:
             endpoint_id = self._endpoints[endpoint] = self._file.intern(endpoint)
         slot.checkouts = checkouts = slot.checkouts + 1
         sequence = checkouts * 4 + OUT
-        self._write(
-            slot.offset,
-            _pack_slot(
-                sequence,
-                OUT,
-                checkouts,
-                holding.taken_at,
-                slot.server_id,
-                endpoint_id,
-                site_id,
-                thread_name,
-                sequence,
-            ),
+        self._view[slot.place] = _pack_slot(
+            sequence,
+            OUT,
+            checkouts,
+            holding.taken_at,
+            slot.server_id,
+            endpoint_id,
+            site_id,
+            thread_name,
+            sequence,
         )
         return True
 
     def show_idle(self, record: ConnectionPoolEntry) -> bool:
         """Show that the connection is in the pool; False if it has no slot."""
-        slot = self._slots.get(record)
+        slot = self._slots.get(id(record))
         if slot is None:
             return False
-        checkouts = slot.checkouts
-        sequence = checkouts * 4 + IDLE
-        now = _monotonic()
-        self._write(
-            slot.offset,
-            _pack_slot(
-                sequence, IDLE, checkouts, now, slot.server_id, 0, 0, b"", sequence
-            ),
-        )
+        self._show(slot, IDLE)
         return True
 
     def release(self, record: ConnectionPoolEntry) -> None:
         """Free the slot, if there is one, of a record without a connection."""
-        slot = self._slots.pop(record, None)
-        if slot is not None:
-            slot.server_id = -1
-            self._show(slot, FREE)
-            self._free.append(slot)
+        self._release(id(record))
+
+    def _lose(self, key: int) -> None:
+        if self._release(key):
+            self._lost()
+
+    def _release(self, key: int) -> bool:
+        slot = self._slots.pop(key, None)
+        if slot is None:
+            return False
+        slot.record, slot.server_id = None, -1
+        self._show(slot, FREE)
+        self._free.append(slot)
+        return True
 
     def _show(self, slot: _Slot, state: int) -> None:
         checkouts = slot.checkouts
         sequence = checkouts * 4 + state
-        self._write(
-            slot.offset,
-            _pack_slot(
-                sequence,
-                state,
-                checkouts,
-                _monotonic(),
-                slot.server_id,
-                0,
-                0,
-                b"",
-                sequence,
-            ),
+        now = _monotonic()
+        self._view[slot.place] = _pack_slot(
+            sequence, state, checkouts, now, slot.server_id, 0, 0, b"", sequence
         )
 
     def show_waiting(self, number: int, since: float) -> None:
@@ -205,23 +210,20 @@ class PoolPage:
         :param since: of the first, in monotonic seconds; NaN for nobody.
         """
         self._queue_sequence = sequence = self._queue_sequence + 1
-        self._write(self._queue, QUEUE.pack(sequence, number, since, sequence))
+        self._view[self._queue] = QUEUE.pack(sequence, number, since, sequence)
 
     def show_usage(self, usage: Usage) -> None:
         """Write what the pool was asked for; the caller sees to it that calls do not
         overlap.
         """
         self._usage_sequence = sequence = self._usage_sequence + 1
-        self._write(
-            self._usage,
-            USAGE.pack(
-                sequence,
-                *(getattr(usage, name) for name in USE),
-                usage.waited,
-                usage.longest_wait,
-                *usage.demand,
-                sequence,
-            ),
+        self._view[self._usage] = USAGE.pack(
+            sequence,
+            *(getattr(usage, name) for name in USE),
+            usage.waited,
+            usage.longest_wait,
+            *usage.demand,
+            sequence,
         )
 
     def show_figures(
@@ -240,25 +242,22 @@ class PoolPage:
         named: list[int] = []
         for (endpoint, site), count in leaks.items():
             named += (intern(endpoint), intern(site), count)
-        self._file.write(
-            self._region,
-            BLOCK.pack(
-                sequence,
-                intern(facts.bind),
-                intern(facts.url),
-                intern(facts.pool_class),
-                intern(recycle_source),
-                UNKNOWN if facts.size is None else facts.size,
-                UNKNOWN if facts.max_overflow is None else facts.max_overflow,
-                math.nan if recycle_seconds is None else recycle_seconds,
-                math.nan if server_limit is None else server_limit,
-                math.nan if learned_limit is None else learned_limit,
-                facts.counted,
-                facts.age_based,
-                *counts,
-                _monotonic(),
-                *named,
-                *(0,) * (3 * LEAKS - len(named)),
-                sequence,
-            ),
+        self._view[self._block] = BLOCK.pack(
+            sequence,
+            intern(facts.bind),
+            intern(facts.url),
+            intern(facts.pool_class),
+            intern(recycle_source),
+            UNKNOWN if facts.size is None else facts.size,
+            UNKNOWN if facts.max_overflow is None else facts.max_overflow,
+            math.nan if recycle_seconds is None else recycle_seconds,
+            math.nan if server_limit is None else server_limit,
+            math.nan if learned_limit is None else learned_limit,
+            facts.counted,
+            facts.age_based,
+            *counts,
+            _monotonic(),
+            *named,
+            *(0,) * (3 * LEAKS - len(named)),
+            sequence,
         )

@@ -229,11 +229,12 @@ def current_scopes() -> list[Scope]:
     return [scope for scope in (*scopes, current_response()) if scope is not None]
 
 
-# All there are, of threads that have pushed a context or taken a connection.
-live_marks: weakref.WeakSet[ThreadMark] = weakref.WeakSet()
+# All there are, of threads that have pushed a context or taken a connection, by
+# identity. This kind of table gives its values as a list in one step (valuerefs),
+# whatever other threads add meanwhile.
+live_marks: weakref.WeakValueDictionary[int, ThreadMark] = weakref.WeakValueDictionary()
 
-# Who keeps the most that there were, by identity. This kind of table gives its values
-# as a list in one step, whatever other threads add meanwhile.
+# Who keeps the most that there were, in a table of the same kind.
 _counters: weakref.WeakValueDictionary[int, _Counter] = weakref.WeakValueDictionary()
 
 
@@ -270,7 +271,7 @@ class ThreadMark:
 
             self.greenlet = weakref.ref(getcurrent())
         self.ref = weakref.ref(self)
-        live_marks.add(self)
+        live_marks[id(self)] = self
         alive = len(live_marks)
         for each in _counters.valuerefs():
             counter = each()
@@ -279,9 +280,22 @@ class ThreadMark:
 
 
 class _ThisThread(threading.local):
-    # The thread's own dictionary holds the mark, so the mark ends with the thread.
-    def __init__(self) -> None:
+    """Holds the thread's mark, so that the mark ends with the thread.
+
+    :ivar mark: made when it is first asked for.
+    """
+
+    mark: ThreadMark
+
+    def __getattr__(self, name: str) -> ThreadMark:
+        if name != "mark":
+            raise AttributeError(name)
         self.mark = ThreadMark()
+        return self.mark
+
+    def is_of(self, mark: ThreadMark) -> bool:
+        """Tell whether a mark is this thread's, without making one."""
+        return self.__dict__.get("mark") is mark
 
 
 this_thread = _ThisThread()

@@ -60,7 +60,7 @@ def frame_of(mark: ThreadMark | None) -> FrameType | None:
     """Return the innermost frame of a thread; None if it is not known."""
     if mark is None:
         return None
-    if mark is this_thread.mark:
+    if this_thread.is_of(mark):
         return sys._getframe(1)
     if mark.greenlet is not None:
         greenlet = mark.greenlet()
@@ -105,10 +105,12 @@ def describe_users(connection: Connection | None, root_path: str) -> list[str]:
         frame = running.get(thread.ident or 0)
         if frame is not None and thread is not threading.current_thread():
             stacks.append((thread.name, frame))
-    for mark in list(live_marks):
-        greenlet = None if mark.greenlet is None else mark.greenlet()
-        frame = getattr(greenlet, "gr_frame", None)
-        if frame is not None and mark is not this_thread.mark:
+    for reference in live_marks.valuerefs():
+        mark = reference()
+        if mark is None or mark.greenlet is None or this_thread.is_of(mark):
+            continue
+        frame = getattr(mark.greenlet(), "gr_frame", None)
+        if frame is not None:
             stacks.append((mark.name.decode(errors="replace"), frame))
     found = ((name, _method_of(connection, frame)) for name, frame in stacks)
     return [

@@ -1,8 +1,7 @@
 """The file through which other processes see this worker's pools.
 
-Written with ``pwrite`` rather than through a memory map: one call of about half a
-microsecond on a tmpfs, and a file that somebody truncates, or a full disk, is an
-error that can be handled, where a mapped page would kill the worker with SIGBUS.
+What changes with every checkout is written through a :class:`.mapping.View`, the rest
+with ``pwrite``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import threading
 import typing as t
 import weakref
 
-from . import identity
+from . import identity, mapping
 from .layout import (
     DIRECTORY,
     DIRECTORY_OFFSET,
@@ -52,12 +51,9 @@ class NoStateFile:
 
     path: str = ""
 
-    def add_region(self, slots: int) -> int:
+    def add_region(self, slots: int) -> tuple[int, mapping.View]:
         """Return a place that nothing is written to."""
-        return 0
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Do nothing."""
+        return 0, mapping.NOWHERE
 
     def intern(self, text: str) -> int:
         """Return the id of no string."""
@@ -95,6 +91,7 @@ class StateFile(NoStateFile):
         self._fd, self.path = _create_in_first(folder, header)
         self._is_open = True
         self._is_full = False
+        self._maps: list[mapping.Map] = []
         # For an app that is collected before its process ends. The descriptor is
         # closed nowhere else in its own process: a thread may be about to write, and
         # the number might by then be another file's.
@@ -103,35 +100,42 @@ class StateFile(NoStateFile):
         )
         self._finalizer.atexit = False
 
-    def add_region(self, slots: int) -> int:
-        """Make room for one more pool; return its offset, 0 if there is none."""
+    def add_region(self, slots: int) -> tuple[int, mapping.View]:
+        """Make room for one more pool.
+
+        :returns: the offset of its region, and what to write it through; where there
+            is no room, what is written is lost.
+        """
         with self._lock:
             if not self._is_open:
-                return 0
+                return 0, mapping.NOWHERE
             if self._pools == MAX_POOLS:
                 if self._is_full:
-                    return 0
+                    return 0, mapping.NOWHERE
                 self._is_full = True
                 logger.warning(
                     "Other processes see the first %d pools of this app only.",
                     MAX_POOLS,
                 )
-                return 0
+                return 0, mapping.NOWHERE
             offset = self._size
             try:
                 _reserve(self._fd, offset, region_size(slots))
             except OSError as error:
                 self._give_up(error)
-                return 0
+                return 0, mapping.NOWHERE
             self._size += region_size(slots)
             place = DIRECTORY_OFFSET + self._pools * DIRECTORY.size
             self._pools += 1
-            self.write(place, DIRECTORY.pack(offset, slots))
-            return offset
+            self._write(place, DIRECTORY.pack(offset, slots))
+            found = mapping.map_file(self._fd, self._size)
+            if found is None:
+                return offset, mapping.Written(self._write)
+            self._maps.append(found)
+            return offset, found
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Write bytes at an offset; offset 0 is nowhere."""
-        if offset and self._is_open:
+    def _write(self, offset: int, data: bytes) -> None:
+        if self._is_open:
             try:
                 os.pwrite(self._fd, data, offset)
             except OSError as error:
@@ -151,7 +155,7 @@ class StateFile(NoStateFile):
             if end > STRINGS_SIZE:
                 return 0
             start = self._strings_end
-            self.write(STRINGS_OFFSET + start, STRING_LENGTH.pack(len(data)) + data)
+            self._write(STRINGS_OFFSET + start, STRING_LENGTH.pack(len(data)) + data)
             self._strings_end = end
             self._strings[text] = start
             return start
@@ -161,6 +165,8 @@ class StateFile(NoStateFile):
         self._is_open = False
         if self._finalizer.detach():
             os.close(self._fd)
+            for each in self._maps:  # they keep the lock as well
+                each.close()
 
     def remove(self) -> None:
         """Take the file away when its worker ends."""
@@ -194,7 +200,9 @@ def _create_in_first(configured: str | None, header: bytes) -> tuple[int, str]:
 def _create(folder: str, name: str, header: bytes) -> int:
     hidden = os.path.join(folder, f".{name}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(hidden, flags, 0o600)
+    # Nobody but this descriptor may write to it, so that no slip of a user's cuts it
+    # off while it is mapped.
+    fd = os.open(hidden, flags, 0o400)
     try:
         # Space is reserved at once: a later write cannot find it missing.
         _reserve(fd, 0, REGIONS_OFFSET)

@@ -1,28 +1,12 @@
-"""Drivers and locks that hold up a whole worker which serves requests in greenlets.
-
-A greenlet gives way only where it waits in gevent's own functions. What waits elsewhere
-stops all greenlets of the process.
-"""
+"""Drivers and locks that hold up the worker of the greenlet that uses a connection."""
 
 from __future__ import annotations
 
-import enum
 import sys
-import typing as t
 
+from ..pool import Trouble, are_threads_greenlets, trouble_of
 
-class Trouble(enum.IntFlag):
-    """What was seen, as bits in a state file: a value never changes its meaning."""
-
-    THREADS = 1  # gevent has not patched threading: locks stop the worker
-    SOCKETS = 2  # it has not patched what the driver waits in
-    PSYCOPG2 = 4  # waits in C unless it is given a callback
-    MYSQLCLIENT = 8  # waits in C
-
-
-# What drivers that are written in Python wait in. psycopg 3 looks at gevent's patch of
-# select itself, and then leaves its C code aside (psycopg/waiting.py, since 3.1.14).
-_WAITS_IN: t.Final = {"pymysql": "socket", "pg8000": "socket", "psycopg": "select"}
+__all__ = ["Trouble", "find_troubles"]
 
 
 def find_troubles(connection: object) -> int:
@@ -39,28 +23,9 @@ def find_troubles(connection: object) -> int:
     )
     if kind is None or getcurrent is None or not isinstance(getcurrent(), kind):
         return 0
-    found = 0
-    if not _is_patched("threading"):
-        found |= Trouble.THREADS
+    found = Trouble(0) if are_threads_greenlets() else Trouble.THREADS
     for driver in {
         each.__module__.partition(".")[0] for each in type(connection).mro()
     }:
-        if driver in _WAITS_IN and not _is_patched(_WAITS_IN[driver]):
-            found |= Trouble.SOCKETS
-        elif driver == "psycopg2" and not _has_wait_callback():
-            found |= Trouble.PSYCOPG2
-        elif driver == "MySQLdb":
-            found |= Trouble.MYSQLCLIENT
+        found |= trouble_of(driver)
     return int(found)
-
-
-def _is_patched(module: str) -> bool:
-    # Where it was never imported nothing was patched.
-    monkey = sys.modules.get("gevent.monkey")
-    ask = getattr(monkey, "is_module_patched", None)
-    return ask is not None and bool(ask(module))
-
-
-def _has_wait_callback() -> bool:
-    extensions = sys.modules.get("psycopg2.extensions")
-    return extensions is None or extensions.get_wait_callback() is not None

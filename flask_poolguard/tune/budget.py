@@ -79,7 +79,10 @@ def budget(
         first = each[0]
         answer = answers[first.bind]
         if answer.reachable is False:
-            raise TuneError(f"Bind {first.bind!r} has no server: {answer.error}.")
+            raise TuneError(
+                f"The server of bind {first.bind!r} cannot be asked how many"
+                f" connections it has free: {answer.error}."
+            )
         if not first.ledger.database.has_server:
             continue
         view = answer.view

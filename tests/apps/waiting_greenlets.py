@@ -1,6 +1,6 @@
 """Greenlets that wait for a connection, in order, until they are struck.
 
-    python -m tests.apps.waiting_greenlets URL SCENARIO
+    python -m tests.apps.waiting_greenlets URL SCENARIO [COOPERATES]
 
 Prints what it found as JSON. It must be a program of its own, because gevent changes
 the standard library for the whole process.
@@ -15,25 +15,31 @@ monkey.patch_all()
 
 import json
 import random
+import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 import gevent.event
 from flask import Flask
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.errors import PoolDeadlock
+from flask_poolguard.errors import PoolDeadlock, PoolTimeout
 from flask_poolguard.pool import GuardedPool
+from tests.apps.greenlets import make_psycopg2_cooperate
 
 
 class Program:
     """A guarded pool, and greenlets that take from it."""
 
-    def __init__(self, url: str, slots: int, timeout: float | None = 600) -> None:
+    def __init__(
+        self, url: str, slots: int, timeout: float | None = 600, **config: Any
+    ) -> None:
         self.app = Flask("greenlets")
+        self.app.config.update(config)
         self.engine = create_engine(
             url, pool_size=slots, max_overflow=0, pool_timeout=timeout
         )
@@ -180,14 +186,44 @@ def bystander(url: str) -> dict[str, Any]:
     return program.figures()
 
 
+def silence(url: str) -> dict[str, Any]:
+    """Wait in vain, while new connections lead to where nobody answers."""
+    program = Program(url, 1, 1, POOLGUARD_CONNECT_TIMEOUT=25)
+    silent = socket.create_server(("127.0.0.1", 0))
+    asked: list[object] = []
+
+    def lead_astray(dialect: object, record: object, _: Any, where: Any) -> None:
+        asked.append(record)
+        where.update(host="127.0.0.1", port=silent.getsockname()[1])
+
+    def ask() -> str:
+        try:
+            program.engine.connect()
+        except PoolTimeout as error:
+            return str(error)
+        return "got one"
+
+    with program.engine.connect():
+        event.listen(program.engine, "do_connect", lead_astray)
+        began = time.monotonic()
+        told = gevent.spawn(ask).get(timeout=60)
+        seconds = time.monotonic() - began
+        event.remove(program.engine, "do_connect", lead_astray)
+    figures = program.figures()
+    return {"asked": len(asked), "told": told, "seconds": seconds, **figures}
+
+
 SCENARIOS: dict[str, Callable[[str], dict[str, Any]]] = {
-    each.__name__: each for each in (order, timeout, kill, storm, deadlock, bystander)
+    each.__name__: each
+    for each in (order, timeout, kill, storm, deadlock, bystander, silence)
 }
 
 
 def main() -> None:
     """Run a scenario."""
-    _, url, scenario = sys.argv
+    _, url, scenario, *more = sys.argv
+    if more == ["COOPERATES"]:
+        make_psycopg2_cooperate()
     print(json.dumps(SCENARIOS[scenario](url)))
 
 

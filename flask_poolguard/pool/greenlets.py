@@ -1,0 +1,57 @@
+"""Drivers that hold up a whole worker which serves requests in greenlets.
+
+A greenlet gives way only where it waits in gevent's own functions. What waits elsewhere
+stops all greenlets of the process.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import typing as t
+
+
+class Trouble(enum.IntFlag):
+    """What was seen, as bits in a state file: a value never changes its meaning."""
+
+    THREADS = 1  # gevent has not patched threading: locks stop the worker
+    SOCKETS = 2  # it has not patched what the driver waits in
+    PSYCOPG2 = 4  # waits in C unless it is given a callback
+    MYSQLCLIENT = 8  # waits in C
+
+
+# What drivers that are written in Python wait in. psycopg 3 looks at gevent's patch of
+# select itself, and then leaves its C code aside (psycopg/waiting.py, since 3.1.14).
+_WAITS_IN: t.Final = {"pymysql": "socket", "pg8000": "socket", "psycopg": "select"}
+
+
+def are_threads_greenlets() -> bool:
+    """Tell whether a thread that is started now is a greenlet of gevent's."""
+    return _is_patched("threading")
+
+
+def trouble_of(driver: str) -> Trouble:
+    """Return why a driver stops all greenlets while it waits; no flag if it does not.
+
+    :param driver: the name of its package, in whatever case.
+    """
+    driver = driver.lower()
+    if driver in _WAITS_IN and not _is_patched(_WAITS_IN[driver]):
+        return Trouble.SOCKETS
+    if driver == "psycopg2" and not _has_wait_callback():
+        return Trouble.PSYCOPG2
+    if driver == "mysqldb":
+        return Trouble.MYSQLCLIENT
+    return Trouble(0)
+
+
+def _is_patched(module: str) -> bool:
+    # Where it was never imported nothing was patched.
+    monkey = sys.modules.get("gevent.monkey")
+    ask = getattr(monkey, "is_module_patched", None)
+    return ask is not None and bool(ask(module))
+
+
+def _has_wait_callback() -> bool:
+    extensions = sys.modules.get("psycopg2.extensions")
+    return extensions is None or extensions.get_wait_callback() is not None
