@@ -61,6 +61,7 @@ class Settings:
     connect_retry: Setting[float]
     connect_timeout: Setting[float | None]
     ping_timeout: Setting[float]
+    tcp_user_timeout: Setting[float]
     held_warning: Setting[float | None]
     on_leak: Setting[t.Literal["return", "discard", "raise"]]
     label: Setting[bool]

@@ -31,7 +31,8 @@ class Option:
 # what lies beyond overflows counters and locks.
 _MOST: t.Final = 1_000_000
 _LONGEST: t.Final = 1_000_000_000
-# poll() takes no more than 24 days, PyMySQL no more than a year for its connect.
+# poll() and TCP_USER_TIMEOUT take no more than 24 days, PyMySQL no more than a year for
+# its connect.
 _LONGEST_ANSWER: t.Final = 1_000_000
 
 
@@ -122,6 +123,12 @@ OPTIONS: t.Final = (
     Option(
         "ping_timeout",
         2.0,
+        "seconds above 0 (to 1e6)",
+        lambda v: _is_seconds(v, _LONGEST_ANSWER),
+    ),
+    Option(
+        "tcp_user_timeout",
+        90.0,
         "seconds above 0 (to 1e6)",
         lambda v: _is_seconds(v, _LONGEST_ANSWER),
     ),

@@ -19,6 +19,7 @@ from tests.support.guarded_app import (
     guarded_pool,
     make_app,
 )
+from tests.support.namespaces import DeadLine, FarProxy
 from tests.support.proxy import HOST, SilentServer, TCPProxy
 
 # Far above what the limits of these tests allow, far below what the kernel would wait.
@@ -87,6 +88,40 @@ class TestIdleConnections:
             assert checked_out_id(engine) != first
             assert len(resumed) == 1
             assert resumed[0] - began < BOUND
+
+
+@pytest.fixture
+def dead_line() -> Iterator[DeadLine]:
+    """Give a line whose packets can be lost, both ways, without a word."""
+    with DeadLine() as line:
+        yield line
+
+
+class TestUnacknowledged:
+    """What is sent gets lost, too soon after the last use for a ping to be due."""
+
+    def test_a_statement_fails_after_a_time_that_can_be_set(
+        self, driver_url: sa.URL, dead_line: DeadLine
+    ) -> None:
+        config = {"POOLGUARD_TCP_USER_TIMEOUT": 2}
+        with (
+            FarProxy(dead_line, driver_url) as proxy,
+            guarded_engine(
+                driver_url.set(host=proxy.host, port=proxy.port), **config
+            ) as engine,
+        ):
+            sa.event.listen(engine, "do_connect", dead_line.connect)
+            first = checked_out_id(engine)
+            dead_line.cut()
+
+            def fail() -> None:
+                with pytest.raises(sa.exc.OperationalError) as raised:
+                    checked_out_id(engine)
+                assert raised.value.connection_invalidated
+
+            assert seconds_of(fail) < BOUND
+            dead_line.mend()
+            assert checked_out_id(engine) != first
 
 
 class TestConnects:

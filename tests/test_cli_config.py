@@ -69,6 +69,7 @@ class TestOrigins:
         shop = make_shop(
             {
                 "POOLGUARD_MAX_IDLE": 60,
+                "POOLGUARD_TCP_USER_TIMEOUT": 20,
                 "POOLGUARD_BINDS": {"reports": {"pool_size": 2}},
                 "POOLGUARD_HTTP_503": False,
             },
@@ -78,6 +79,7 @@ class TestOrigins:
         config = effective(shop)
         first, second = values(config), values(config, "reports")
         assert first["max_idle"] == (60, "POOLGUARD_MAX_IDLE")
+        assert first["tcp_user_timeout"] == (20, "POOLGUARD_TCP_USER_TIMEOUT")
         assert first["max_overflow"] == (
             3,
             "create_engine(max_overflow=…) of 'default'",
@@ -161,7 +163,7 @@ class TestBesideWorkers:
     def test_needs_neither_worker_nor_server(self, mariadb_url: URL) -> None:
         with SilentServer() as silent:
             text = run_config(environment(mariadb_url.set(port=silent.port)))
-        assert "pool_timeout     30 s    default" in text
+        assert "pool_timeout      30 s    default" in text
 
 
 def test_a_pipe_gets_no_colours(sqlite_url: URL) -> None:

@@ -46,6 +46,7 @@ class TestDefaults:
         assert settings.connect_retry.value == 5
         assert settings.connect_timeout.value == 10
         assert settings.ping_timeout.value == 2
+        assert settings.tcp_user_timeout.value == 90
         assert settings.held_warning.value == 60
 
     def test_without_any_key_a_database_that_is_away_is_http_503(self) -> None:

@@ -324,6 +324,27 @@ class TestSockets:
         assert (found["TCP_KEEPIDLE"], found["TCP_KEEPINTVL"]) == (20, 5)
         assert (found["TCP_KEEPCNT"], found["TCP_USER_TIMEOUT"]) == (2, 30_000)
 
+    @pytest.mark.parametrize("tcp", POSTGRESQL_DRIVERS, indirect=True)
+    @pytest.mark.parametrize(
+        ("ours", "theirs", "found"),
+        [(2, 0, 2_000), (0.0001, 0, 1), (1e6, 0, 10**9), (2, 3_000, 2_000)],
+    )
+    def test_how_long_nothing_may_be_acknowledged_can_be_set(
+        self, tcp: Line, ours: float, theirs: int, found: int
+    ) -> None:
+        config = {
+            "POOLGUARD_TCP_USER_TIMEOUT": ours,
+            "SQLALCHEMY_ENGINE_OPTIONS": {"connect_args": {"tcp_user_timeout": theirs}},
+        }
+        with guarded_engine(tcp.url, **config) as engine:
+            fairy = engine.raw_connection()
+            fileno = guarded_pool(engine).database.fileno_of(fairy.dbapi_connection)
+            assert fileno is not None
+            with copy_of(fileno()) as copy:
+                number = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            fairy.close()
+        assert number == found
+
     def test_a_default_timeout_of_sockets_changes_no_mode(self, line: Line) -> None:
         with guarded_engine(line.url) as engine, engine.connect() as connection:
             before = self.options_of(connection)["blocking"]

@@ -186,6 +186,7 @@ def _replace(
                 max_waiting=settings.max_waiting.value,
                 connect_retry=settings.connect_retry.value,
                 ping_timeout=settings.ping_timeout.value,
+                tcp_user_timeout=settings.tcp_user_timeout.value,
             ),
             observer=ledger,
             **arguments,

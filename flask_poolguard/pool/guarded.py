@@ -236,11 +236,13 @@ class GuardedPool(QueuePool):
         return record
 
     def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
-        if record.pid != os.getpid():
-            keep_from_finalising(record)
-            self.forget_parent()
-            return
+        is_inherited = False
         try:
+            is_inherited = record.pid != os.getpid()
+            if is_inherited:
+                keep_from_finalising(record)
+                self.forget_parent()
+                return
             if record.was_detached():
                 self.observer.closed(record, "detached")
             self.observer.gave(record)
@@ -249,18 +251,20 @@ class GuardedPool(QueuePool):
             elif record.generation is not self.generation:
                 record.close_because("invalidated")
         except BaseException:
-            self.observer.gave(record)  # perhaps again: it may have struck there
+            if not is_inherited:
+                self.observer.gave(record)  # perhaps again: it may have struck there
             raise
-        finally:  # whatever strikes: the slot comes back
-            number = record.returns
-            try:
-                self._take_back(record)
-            except BaseException:
-                if record.returns == number:
+        finally:
+            if not is_inherited:  # whatever strikes: the slot comes back
+                number = record.returns
+                try:
                     self._take_back(record)
-                else:
-                    self._pool.serve()
-                raise
+                except BaseException:
+                    if record.returns == number:
+                        self._take_back(record)
+                    else:
+                        self._pool.serve()
+                    raise
 
     def _take_back(self, record: GuardedRecord) -> None:
         record.is_judged = record.has_waited = False

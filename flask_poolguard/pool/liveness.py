@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import math
 import os
 import select
 import socket
@@ -23,9 +24,6 @@ from .unpatched import unpatched
 KEEPALIVE_IDLE: t.Final = 60
 KEEPALIVE_INTERVAL: t.Final = 10
 KEEPALIVE_COUNT: t.Final = 3
-# How long what was sent may stay unacknowledged, in milliseconds. Without it a
-# statement into a black hole fails after some 15 minutes (tcp_retries2 in tcp(7)).
-USER_TIMEOUT: t.Final = 90_000
 
 # Seconds of silence after which even a quiet line is asked.
 PING_AFTER: t.Final = 60.0
@@ -70,10 +68,14 @@ def _socket_of(number: int) -> socket.socket:
     return line
 
 
-def keep_alive(number: int) -> None:
+def keep_alive(number: int, user_timeout: float) -> None:
     """Let the kernel probe a silent connection, sooner than it would by itself.
 
     What the driver or its user set shorter stays.
+
+    :param user_timeout: seconds for which what was sent may stay unacknowledged. By
+        itself the kernel gives a statement into a black hole some 15 minutes
+        (tcp_retries2 in tcp(7)).
     """
     if number < 0:  # not found, or no poll() on this platform
         return
@@ -85,7 +87,8 @@ def keep_alive(number: int) -> None:
             ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
             ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
             ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-            ("TCP_USER_TIMEOUT", USER_TIMEOUT),
+            # In milliseconds; 0 would leave it to the kernel.
+            ("TCP_USER_TIMEOUT", math.ceil(user_timeout * 1000)),
         ):
             option = getattr(socket, name, None)
             if option is None:  # not on this platform
@@ -102,7 +105,7 @@ def answers_within(
 
     A driver that waits for an answer cannot be told to stop, but its socket can be
     shut down, which ends the waiting of every driver. Where no thread can run (uWSGI
-    without ``--enable-threads``) the kernel's USER_TIMEOUT is the limit.
+    without ``--enable-threads``) the kernel's TCP_USER_TIMEOUT is the limit.
     """
     limit = None
     with contextlib.suppress(Exception):  # no socket: only the driver's own limits

@@ -25,3 +25,4 @@ class Policy:
     max_waiting: int | None = None
     connect_retry: float = 5.0
     ping_timeout: float = 2.0
+    tcp_user_timeout: float = 90.0

@@ -261,7 +261,7 @@ class GuardedRecord(_ConnectionRecord):
             self.close_because("dead")
             raise
         if self._fileno is not None:
-            keep_alive(self._number)
+            keep_alive(self._number, self._pool.policy.tcp_user_timeout)
 
     def _watch(self) -> None:
         self._fileno = self._pool.database.fileno_of(self.dbapi_connection)

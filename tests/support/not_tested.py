@@ -17,6 +17,14 @@ def stop_test(reason: str) -> NoReturn:
     """
     if os.environ.get("CI"):
         pytest.fail(f"{reason} (CI is set, so this is a failure.)", pytrace=False)
+    skip_test(reason)
+
+
+def skip_test(reason: str) -> NoReturn:
+    """Skip the running test loudly, in CI too: nobody there can help it.
+
+    :param reason: what is not possible here.
+    """
     pytest.skip(MARK + reason)
 
 

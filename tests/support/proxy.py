@@ -30,11 +30,12 @@ class Listener(ABC):
     """Accept connections on a free loopback port, in a thread."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server((HOST, 0), backlog=256)
+        self._listener = self._listen()
         # Where closing a socket does not wake up `accept`, this does.
         self._listener.settimeout(0.2)
-        self.host = HOST
-        self.port: int = self._listener.getsockname()[1]
+        self.host: str
+        self.port: int
+        self.host, self.port = self._listener.getsockname()
         self.connections = 0
         self._closed = threading.Event()
         self._ends: list[socket.socket] = []
@@ -75,6 +76,9 @@ class Listener(ABC):
             threads = list(self._threads)
         for thread in threads:
             thread.join(JOIN_SECONDS)
+
+    def _listen(self) -> socket.socket:
+        return socket.create_server((HOST, 0), backlog=256)
 
     def _accept(self) -> None:
         while not self._closed.is_set():
