@@ -24,9 +24,6 @@ _HEADINGS: t.Final = (
     "TIMEOUTS/S",
 )
 _MAX_HOLDERS: t.Final = 10
-# Lines of a terminal that are neither pools nor holders, with the cursor's.
-_OTHER_LINES: t.Final = 9
-_FEWEST: t.Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +121,34 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
 
     :param height: lines of the terminal, which the text is cut to; None for no limit.
     """
+    most_pools = len(refresh.pools)
+    most_holders = min(_MAX_HOLDERS, len(refresh.holders))
+    if height is None:
+        return "\n".join(_lines(refresh, page, most_pools, most_holders))
+    room = height - 1  # the last line is the cursor's
+    while True:
+        # How many lines one takes depends on the width.
+        lines = _lines(refresh, page, most_pools, most_holders, is_short=True)
+        excess = len(lines) - room
+        if excess <= 0:
+            return "\n".join(lines)
+        if max(most_pools, most_holders) <= 1:
+            return "\n".join([*lines[: max(room - 1, 1)], "…"])
+        # A holder takes two or three lines. One of the two gets less each time.
+        if most_holders > 1 and (most_holders * 3 > most_pools or most_pools <= 1):
+            most_holders -= 1
+        else:
+            most_pools = max(most_pools - max(excess // 3, 1), 1)
+
+
+def _lines(
+    refresh: Refresh,
+    page: Page,
+    most_pools: int,
+    most_holders: int,
+    *,
+    is_short: bool = False,
+) -> list[str]:
     taken = datetime.fromisoformat(refresh.taken_at).astimezone()
     since = (
         "rates from the next refresh on"
@@ -138,15 +163,6 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
         lines += page.wrap(
             "No live worker; flask pool status says where they were looked for."
         )
-    gaps = _gaps(refresh.findings, page, is_short=height is not None)
-    most_holders = _MAX_HOLDERS
-    most_pools = len(refresh.pools)
-    if height is not None:
-        room = max(height - _OTHER_LINES - len(gaps), 2 * _FEWEST)
-        most_holders = min(_MAX_HOLDERS, max(room // 4, _FEWEST))
-        # A holder takes two lines.
-        used = 2 * min(most_holders, len(refresh.holders))
-        most_pools = max(room - used, _FEWEST)
     if refresh.pools:
         rows = [_row(each, host) for each in refresh.pools[:most_pools]]
         lines += ["", *columns(_HEADINGS, rows, page)]
@@ -156,8 +172,7 @@ def render(refresh: Refresh, page: Page, height: int | None = None) -> str:
         for held in refresh.holders[:most_holders]:
             lines += describe(held, refresh.report, page)
         lines += _more(len(refresh.holders) - most_holders, "holders")
-    lines += gaps
-    return "\n".join(lines)
+    return [*lines, *_gaps(refresh.findings, page, is_short=is_short)]
 
 
 def _gaps(findings: Sequence[Finding], page: Page, *, is_short: bool) -> list[str]:
