@@ -87,6 +87,6 @@ class DatabaseUnavailable(PoolGuardError, exc.OperationalError):
     """The database could not be connected to for as long as it was tried.
 
     A :class:`sqlalchemy.exc.OperationalError`, so whatever handles that handles this;
-    ``orig`` is the driver's last error. Its text says since when, and how often it
-    was tried.
+    ``orig`` is the driver's last error. If the pool is the guard's, its text says since
+    when, and how often it was tried; others try once.
     """

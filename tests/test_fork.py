@@ -21,7 +21,7 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 
-from flask_poolguard import SetupError
+from flask_poolguard import PoolGuard, SetupError
 from flask_poolguard.pool import GuardedPool, housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.tracking.statefile import is_locked
@@ -139,6 +139,27 @@ class TestIdleConnections:
                     return int(connection.scalar(query) or 0)
 
             assert in_child(work, fork=fork) == 0
+
+    def test_a_pool_that_is_guarded_in_the_child_only_rolls_back_too(
+        self, forked_database: Database, fork: Fork
+    ) -> None:
+        engine = sa.create_engine(forked_database.url, poolclass=GuardedPool)
+        ours = checked_out_id(engine)
+
+        def work() -> int:
+            app = Flask("child")
+            PoolGuard(app).register(engine, app=app)
+            with app.app_context():
+                fairy = engine.raw_connection()
+                fairy.cursor().execute("INSERT INTO books VALUES ('forgotten')")
+                fairy.close()
+                with engine.connect() as connection:
+                    query = sa.text("SELECT COUNT(*) FROM books")
+                    return int(connection.scalar(query) or 0)
+
+        assert in_child(work, fork=fork) == 0
+        assert checked_out_id(engine) == ours
+        engine.dispose()
 
     def test_the_childs_pool_counts_from_zero(
         self, forked_database: Database, fork: Fork

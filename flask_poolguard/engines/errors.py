@@ -11,11 +11,12 @@ import typing as t
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import ConnectFailure, Database, Loss, for_dialect
 from ..errors import DatabaseUnavailable
 from ..explaining import add_note, explain_away, explain_full, explain_loss
-from ..pool import GuardedPool, gave_up
+from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.ledger import PoolLedger, ledger_of
 from .evidence import TAKE_NO_LOCK, Evidence, first_error, room_of
 from .pending import remember
@@ -35,6 +36,39 @@ def listen(engine: Engine) -> None:
     if _LISTENED not in engine.dialect.__dict__:
         judge = engine.dialect.__dict__[_LISTENED] = _Judge(engine)
         event.listen(engine, "handle_error", judge.handle_error, retval=True)
+
+
+def note_failures(engine: Engine) -> None:
+    """Let a connect that failed in a way that may pass be known by its error, also
+    where the pool is not the guard's, which does so itself.
+
+    SQLAlchemy has no event for that, and raises the error of ``raw_connection()``
+    without asking anybody. The pools that take this one's place (``Engine.dispose``)
+    are given the same creator.
+    """
+    pool = engine.pool
+    if isinstance(pool, GuardedPool) or isinstance(pool._creator, _NotingCreator):
+        return
+    database = for_dialect(engine.dialect.name)
+    pool._creator = _NotingCreator(pool._invoke_creator, database)
+
+
+class _NotingCreator:
+    """Connects as a pool's own creator."""
+
+    def __init__(
+        self, connect: t.Callable[[ConnectionPoolEntry], t.Any], database: Database
+    ) -> None:
+        self._connect, self._database = connect, database
+
+    # With just this signature SQLAlchemy passes the record.
+    def __call__(self, connection_record: t.Any = None) -> t.Any:
+        try:
+            return self._connect(connection_record)
+        except Exception as error:
+            if self._database.connect_failure(error) is not None:
+                give_up(error)
+            raise
 
 
 class _Judge:

@@ -28,7 +28,7 @@ from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
 from ..urls import is_in_memory, public_url
 from .connecting import prepare
-from .errors import listen
+from .errors import listen, note_failures
 from .finding import Found, values_of
 
 if t.TYPE_CHECKING:
@@ -90,6 +90,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     ledger.options = found.options
     keep_ledger(engine, ledger)
     listen(engine)
+    note_failures(engine)
     prepare(
         engine,
         settings.connect_timeout.value,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .gate import gave_up
+from .gate import gave_up, give_up
 from .greenlets import Trouble, are_threads_greenlets, trouble_of
 from .guarded import GuardedPool
 from .handoff import Claim
@@ -31,6 +31,7 @@ __all__ = [
     "are_threads_greenlets",
     "derive",
     "gave_up",
+    "give_up",
     "housekeeper",
     "keep_from_finalising",
     "orphan",

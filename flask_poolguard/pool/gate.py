@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import random
@@ -361,6 +362,13 @@ def gave_up(error: BaseException) -> Gave | None:
     """Return what was tried before a connect was given up; None for other errors."""
     found = getattr(error, "poolguard_gave_up", None)
     return found if isinstance(found, Gave) else None
+
+
+def give_up(error: BaseException) -> None:
+    """Note on a connect's error that nobody tries again, if it could have passed."""
+    now = datetime.now()
+    with contextlib.suppress(Exception):  # an exception that takes no attribute
+        error.poolguard_gave_up = Gave(now, 1, now)  # type: ignore[attr-defined] # read by gave_up()
 
 
 def _explained(trouble: _Trouble) -> Exception:

@@ -9,6 +9,7 @@ from flask import got_request_exception
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..errors import DatabaseUnavailable, PoolTimeout
+from ..pool import gave_up
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -33,12 +34,18 @@ def answer_with_503(app: Flask) -> None:
     def handle_user_exception(*args: t.Any) -> t.Any:
         try:
             return original(*args)
-        except (PoolTimeout, DatabaseUnavailable) as error:
-            if error is not args[-1] or _is_to_propagate(app):
+        except Exception as error:
+            if not _is_ours(error) or error is not args[-1] or _is_to_propagate(app):
                 raise
             return _answer(app, args[:-1], error)
 
     app.handle_user_exception = handle_user_exception  # type: ignore[method-assign,assignment] # of this app only, with any signature
+
+
+def _is_ours(error: Exception) -> bool:
+    # Nobody but the pool sees the driver's own error that raw_connection() raises.
+    is_named = isinstance(error, (PoolTimeout, DatabaseUnavailable))
+    return is_named or gave_up(error) is not None
 
 
 def _is_to_propagate(app: Flask) -> bool:
@@ -53,7 +60,7 @@ def _answer(app: t.Any, context: tuple[t.Any, ...], error: BaseException) -> t.A
 
 
 def _unavailable(error: BaseException) -> ServiceUnavailable:
-    outage = isinstance(error, DatabaseUnavailable)
+    outage = not isinstance(error, PoolTimeout)
     unavailable = ServiceUnavailable(
         retry_after=RETRY_AFTER_OUTAGE if outage else RETRY_AFTER_TIMEOUT
     )
