@@ -8,7 +8,7 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import environment
 from tests.support.processes import children_of, command_of
+from tests.support.proxy import TCPProxy
 from tests.support.waiting import wait_until
 
 # As short as a run can be: one process, three sizes.
@@ -278,27 +279,32 @@ class TestEarlyEnd:
     def test_shows_on_a_terminal_how_far_it_is_and_what_it_has_found(
         self, sqlite_url: URL
     ) -> None:
-        ours, theirs = pty.openpty()
-        arguments = ("--sql=SELECT 1", *SHORT[:3], "--rounds=90", "--json")
-        with subprocess.Popen(
-            tuning.command(*arguments),
-            cwd=REPOSITORY,
-            env={**os.environ, "TERM": "xterm", **environment(sqlite_url)},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            encoding="utf-8",
-        ) as process:
-            os.close(theirs)
-            shown = b""
-            while b" 4/270" not in shown:
-                shown += os.read(ours, 65536)
+        env = environment(sqlite_url)
+        with on_terminal(env, "--sql=SELECT 1") as (process, until):
+            until(b" 4/270")
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=60)
-            os.close(ours)
         found = json.loads(output.partition("\n")[2])
         assert not found["complete"]
         assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
         assert found["recommended"]["pool_size"] in (1, 2, 3)
+        assert found["notes"][0]["code"] == "interrupted"
+
+    def test_by_a_server_that_ends_shows_what_was_measured_and_why(
+        self, served_database: Database
+    ) -> None:
+        with TCPProxy.before(served_database.url) as server:
+            url = served_database.url.set(host=server.host, port=server.port)
+            env = environment(url, FLASK_POOLGUARD_CONNECT_RETRY="0.1")
+            with on_terminal(env, "--url=/query") as (process, until):
+                until(b" 4/270")
+                server.close()
+                until(b"Error: ")
+                output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        found = json.loads(output.partition("\n")[2])
+        assert not found["complete"]
+        assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
         assert found["notes"][0]["code"] == "interrupted"
 
     def test_a_killed_command_takes_its_processes_along(
@@ -315,6 +321,42 @@ class TestEarlyEnd:
             what="the end of the processes",
         )
         wait_until(lambda: not sessions(served_database), what="the end of sessions")
+
+
+@contextmanager
+def on_terminal(
+    env: dict[str, str], work: str
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[bytes], None]]]:
+    """Run the command for long, its errors on a terminal and JSON in a pipe.
+
+    Gives the process too, and what waits until the terminal shows something.
+    """
+    ours, theirs = pty.openpty()
+    arguments = (work, *SHORT[:3], "--rounds=90", "--json")
+    with subprocess.Popen(
+        tuning.command(*arguments),
+        cwd=REPOSITORY,
+        env={**os.environ, "TERM": "xterm", **env},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        encoding="utf-8",
+    ) as process:
+        os.close(theirs)
+        shown = b""
+
+        def until(text: bytes) -> None:
+            nonlocal shown
+            while text not in shown:
+                try:
+                    shown += os.read(ours, 65536)
+                except OSError:
+                    raise AssertionError(shown[-2000:].decode()) from None
+
+        try:
+            yield process, until
+        finally:
+            process.kill()
+            os.close(ours)
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def command(
         )
         if not current_app.debug and not is_meant:
             raise TuneError(text.warning(plan))
-        outcome, signum = _run(plan, import_path, _cleaner(engines))
+        outcome, signum, failure = _run(plan, import_path, _cleaner(engines))
         if file is not None and outcome.choice is not None:
             file.write(outcome, outcome.choice)
     except TuneError as error:
@@ -190,6 +190,8 @@ def command(
         echo_json(to_dict(outcome))
     else:
         echo(text.render(outcome, page(), characters_for(sys.stdout.encoding)))
+    if failure is not None:
+        raise click.ClickException(_wrapped(str(failure))) from failure
     if signum:
         click.get_current_context().exit(128 + signum)
 
@@ -228,13 +230,15 @@ def _cleaner(engines: Sequence[Guarded]) -> Callable[[str], str]:
 
 def _run(
     plan: Plan, import_path: str | None, clean: Callable[[str], str]
-) -> tuple[Outcome, int]:
-    """Measure; a Ctrl-C or SIGTERM ends it early.
+) -> tuple[Outcome, int, TuneError | None]:
+    """Measure; a Ctrl-C or SIGTERM ends it early, and so does what fails.
 
-    :returns: what was found, and the number of the signal, or 0.
+    :returns: what was found, the number of the signal, or 0, and what failed.
+    :raises TuneError: it failed before anything was measured.
     """
     steps: list[Step] = []
     signum = 0
+    failure = None
     with _ended_by_sigterm():
         try:
             with experiment.started(plan, import_path, sys.path, clean) as (
@@ -248,8 +252,12 @@ def _run(
             signum = signal.SIGTERM
         except KeyboardInterrupt:
             signum = signal.SIGINT
+        except TuneError as error:
+            if not steps:
+                raise
+            failure = error
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return summarise(plan, steps, now), signum
+    return summarise(plan, steps, now), signum, failure
 
 
 def _shown(found: Iterator[Step], plan: Plan) -> Iterator[Step]:
