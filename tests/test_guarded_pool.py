@@ -599,7 +599,7 @@ class FullError(Exception):
 
 # Whose result is still without a name when a signal is looked for, and what SQLAlchemy
 # has not called yet; told in docs/pool.md.
-SPARED = (
+SPARED: tuple[str, ...] = (
     "c_return in guarded.py, _do_get, popleft",
     "call in guarded.py, _do_return_conn",
 )
