@@ -17,7 +17,14 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.figures import Table, difference, ratio, spread
-from benchmarks.support import GUARDED, SERVERS, STOCK, database, in_turns
+from benchmarks.support import (
+    GUARDED,
+    IN_MEMORY,
+    SERVERS,
+    STOCK,
+    database,
+    in_turns,
+)
 
 ROUNDS = 9
 REPOSITORY = Path(__file__).parents[1]
@@ -40,7 +47,7 @@ def run() -> Iterator[Table]:
     for server_class in SERVERS:
         with (
             database(server_class) as (name, url),
-            tempfile.TemporaryDirectory() as folder,
+            tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder,
         ):
             found = in_turns(
                 {kind: partial(sizes, url, kind, folder) for kind in (STOCK, GUARDED)},

@@ -20,7 +20,14 @@ import sqlalchemy as sa
 
 from benchmarks.figures import Table, percentile, ratio, spread
 from benchmarks.load import Seen, load_from_outside
-from benchmarks.support import GUARDED, SERVERS, STOCK, database, in_turns
+from benchmarks.support import (
+    GUARDED,
+    IN_MEMORY,
+    SERVERS,
+    STOCK,
+    database,
+    in_turns,
+)
 from tests.support.app_server import AppServer
 from tests.support.database_server import DatabaseServer
 from tests.support.gunicorn import GunicornApp
@@ -93,7 +100,7 @@ def measure(make_server: MakeServer, url: sa.URL, case: Case) -> dict[str, list[
     with contextlib.ExitStack() as stack:
         turns = {}
         for kind in (STOCK, GUARDED):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY)))
             env = {
                 "DATABASE_URL": url.render_as_string(hide_password=False),
                 "GUARDED": "yes" if kind == GUARDED else "no",

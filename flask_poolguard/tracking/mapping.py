@@ -1,6 +1,6 @@
 """How a pool's part of the state file is written: into its memory where that is safe.
 
-A write to a mapped page costs a fifth of a ``pwrite`` and does not let go of Python's
+A write to a mapped page takes a tenth of a ``pwrite`` and does not let go of Python's
 lock, which in a crowded process means waiting for it again, with a connection in hand.
 But a mapped page that is not there any more kills the process with SIGBUS. So a file is
 mapped only on a tmpfs, where the space that was reserved for it stays its own. What is
