@@ -100,7 +100,9 @@ def measure(make_server: MakeServer, url: sa.URL, case: Case) -> dict[str, list[
     with contextlib.ExitStack() as stack:
         turns = {}
         for kind in (STOCK, GUARDED):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY)))
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY))
+            )
             env = {
                 "DATABASE_URL": url.render_as_string(hide_password=False),
                 "GUARDED": "yes" if kind == GUARDED else "no",
