@@ -175,6 +175,13 @@ class TestUnwell:
         assert check(env, "--min-workers=0").state == "OK"
         assert check_without_app("--state-dir", folder).state == "CRITICAL"
 
+    def test_its_own_process_is_no_worker(self, mariadb_url: URL) -> None:
+        """Though its app uses the database while it is made."""
+        found = check(environment(mariadb_url, QUERY_AT_START="1"))
+        assert found.state == "CRITICAL"
+        assert found.data == {"workers": 0}
+        assert "no live worker found" in found.text
+
     def test_counts_what_it_does_not_judge(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:

@@ -62,7 +62,7 @@ class TestAllWorkers:
             server.hold(4)
             server.let_go()
             parents = set()
-            if preload:  # the parent is a worker as well, as far as anybody can tell
+            if preload:  # the parent keeps connections as well
                 parents = {server.pid}
             before = sessions_on(served_database)
             found = desk.recycle(env)

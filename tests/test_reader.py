@@ -186,7 +186,7 @@ class TestOneThatIsNotAlive:
     ) -> None:
         (state,) = worker.read().workers
         was = getattr(state.header, name)
-        worker.replace(f'"{was}"', '"' + "9" * len(was) + '"')
+        worker.replace(f'"{name}": "{was}"', f'"{name}": "{"9" * len(was)}"')
         assert worker.read() == Search(worker.read().folders, (), ())
 
     def test_is_alive_in_another_container_by_its_lock_alone(
@@ -195,7 +195,9 @@ class TestOneThatIsNotAlive:
         (state,) = worker.read().workers
         namespace = state.header.pid_namespace
         worker.replace(f'"{namespace}"', '"' + "9" * len(namespace) + '"')
-        worker.replace(f'"{state.header.start_ticks}"', '"1"')
+        worker.replace(
+            f'"start_ticks": "{state.header.start_ticks}"', '"start_ticks": "1"'
+        )
         assert len(worker.read().workers) == 1
 
 

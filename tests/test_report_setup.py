@@ -11,9 +11,17 @@ from sqlalchemy import URL, NullPool, SingletonThreadPool, StaticPool, create_en
 
 from flask_poolguard import PoolGuard
 from tests.conftest import Database
-from tests.support.desk import DeskServer, environment, finding, status
+from tests.support.desk import (
+    DeskServer,
+    environment,
+    finding,
+    pids,
+    run_pool,
+    status,
+)
 from tests.support.evidence import changed, codes_of, evidence_of, found_by_rules
-from tests.support.reporting import MakeShop, found, shops
+from tests.support.forking import MAY_DEADLOCK, in_child
+from tests.support.reporting import MakeShop, Shop, found, shops
 
 
 @pytest.fixture
@@ -197,6 +205,67 @@ class TestInherited:
             server.wake()
             codes = [each["code"] for each in status(env)["findings"]]
         assert "inherited" not in codes
+
+
+class TestParent:
+    """Whoever started the workers, of an app that asks its database before that."""
+
+    def test_of_a_preloaded_app_is_told_of_but_not_counted(
+        self, tmp_path: Path, served_database: Database
+    ) -> None:
+        env = environment(
+            served_database.url, QUERY_AT_START="1", FLASK_POOLGUARD_POOL_SIZE="190"
+        )
+        with DeskServer(tmp_path, env, workers=2, preload=True) as server:
+            server.wake()
+            report = status(env, "--server")
+            check = run_pool(env, "check", "--min-workers", "2")
+            run_pool(env, "check", "--min-workers", "3", status=2)
+            assert pids(report) == server.worker_pids()
+            assert finding(report, "parent") == {
+                "level": "info",
+                "code": "parent",
+                "message": f"Process {server.pid} started the workers and serves no"
+                " requests, so it is not counted; it keeps 1 connection open",
+                "fix": "Use no database before the workers are forked, or call"
+                " dispose() on the engine at the end of that.",
+                "consequence": "What it keeps open is used by nobody, and the server"
+                " has it less for others.",
+            }
+        owners = [each["owner"] for each in report["servers"][0]["sessions"]]
+        assert "orphan" not in owners
+        assert "2 live workers" in check
+        budget = finding(report, "budget")["message"]
+        assert budget.startswith(
+            "2 workers may open 400 connections: 2 × 200 (default)"
+        )
+
+    @pytest.mark.filterwarnings(MAY_DEADLOCK)
+    def test_that_serves_is_a_worker(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        """As under uWSGI without a master."""
+        shop = make_shop(default=create_engine(mariadb_url))
+        shop.app.test_client().get("/")
+        assert _workers_seen_by_a_child(shop) == 2
+
+    @pytest.mark.filterwarnings(MAY_DEADLOCK)
+    def test_that_uses_a_connection_is_a_worker(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(mariadb_url))
+        shop.use()
+        with shop.engines["default"].connect():
+            assert _workers_seen_by_a_child(shop) == 2
+        assert _workers_seen_by_a_child(shop) == 1
+
+
+def _workers_seen_by_a_child(shop: Shop) -> int:
+    def look() -> int:
+        shop.use()
+        return len(shop.report().workers)
+
+    return in_child(look)
 
 
 def test_an_app_as_it_should_be_has_none(

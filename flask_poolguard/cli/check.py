@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import re
 import sys
 import typing as t
@@ -15,7 +17,7 @@ from flask.cli import ScriptInfo
 
 from ..reports.health import examine
 from ..reports.plugin import Range, State, Thresholds, Verdict, render
-from ..reports.workers import belong
+from ..reports.workers import belong, parents_among
 from ..tracking.decoding import cut
 from ..tracking.reader import Search, WorkerState, read_workers
 from . import current
@@ -131,6 +133,9 @@ def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
     own = {
         (each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in state.engines
     }
+    if not current.is_worker():
+        others = (each for each in search.workers if each.header.pid != os.getpid())
+        search = dataclasses.replace(search, workers=tuple(others))
     workers = [each for each in search.workers if belong(each, own)]
     _finish(ctx, search, workers, thresholds, as_json=as_json, label_apps=False)
 
@@ -176,6 +181,8 @@ def _finish(
     as_json: bool,
     label_apps: bool,
 ) -> t.NoReturn:
+    parents = parents_among(workers)
+    workers = [each for each in workers if each not in parents]
     verdict = examine(search, workers, thresholds, label_apps=label_apps)
     _tell(verdict, as_json=as_json)
     if sys.stdout is None:

@@ -40,7 +40,7 @@ def report(
         current_app,
         state().config,
         state().engines,
-        with_this_process=_is_worker(),
+        with_this_process=is_worker(),
         detail=detail,
         plan=plan,
         seconds=seconds,
@@ -65,11 +65,12 @@ def recycling(bind: str | None, *, may_be_nobody: bool) -> Recycling:
         state().config,
         state().engines,
         bind,
-        with_this_process=_is_worker(),
+        with_this_process=is_worker(),
         may_be_nobody=may_be_nobody,
     )
 
 
-def _is_worker() -> bool:
+def is_worker() -> bool:
+    """Tell whether this process may be one, because it does more than this command."""
     root = click.get_current_context().find_root().command
     return not isinstance(root, FlaskGroup)

@@ -197,10 +197,10 @@ def _replace(
     old.dispose()
     if out > 0:
         logger.warning(
-            "%d connections of bind %r were out when the guard took over; they are"
+            "Connections of bind %r were out when the guard took over (%d); they are"
             " closed when they come back, and not shown until then.",
-            out,
             ledger.facts.bind,
+            out,
         )
 
 

@@ -33,7 +33,7 @@ from .model import (
 from .rules import judge
 from .servers import Detail
 from .sessions import Joined, join
-from .workers import belong, describe_worker, open_server_ids
+from .workers import belong, describe_worker, open_server_ids, parents_among
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -81,13 +81,16 @@ def make_report(
             earlier, questions = first, servers.begin(engines, detail)
     found = read()
     search, ours = found.search, found.ours
-    workers = tuple(map(describe_worker, ours))
+    parents = parents_among(ours)
+    serving = [each for each in ours if each not in parents]
+    workers = tuple(map(describe_worker, serving))
     answers = servers.finish(questions, engines)
     sessions = join(app.name, engines, answers, ours) if detail else {}
     evidence = Evidence(
         config=app.config,
         engines=engines,
-        states=ours,
+        states=serving,
+        parents=parents,
         workers=workers,
         answers=answers,
         sessions=sessions,
@@ -101,6 +104,7 @@ def make_report(
         *judge(evidence),
         *hidden.find_problems(search.problems),
         *hidden.find_other_deployments(app.name, found.others),
+        *hidden.find_parents(parents),
         *([] if ours else hidden.find_nobody(app.name, search, config.state_dir)),
     ]
     return Report(

@@ -63,6 +63,7 @@ class Evidence:
     :ivar config: ``app.config``.
     :ivar engines: of this process, under guard.
     :ivar states: the files of the app's live workers.
+    :ivar parents: of the processes that only started these.
     :ivar workers: the same, as a report shows them.
     :ivar answers: what each bind's server said.
     :ivar sessions: of each bind's server; empty if they were not asked for.
@@ -84,10 +85,11 @@ class Evidence:
     earlier_workers: Sequence[Worker] = ()
     seconds: float = 0.0
     has_all_workers: bool = True
+    parents: Sequence[WorkerState] = ()
 
     def pool_states(self) -> Iterator[PoolState]:
-        """Yield the pools of all workers, as their files have them."""
-        for state in self.states:
+        """Yield the pools of workers and parents, as their files have them."""
+        for state in (*self.states, *self.parents):
             yield from state.pools
 
     def view(self, guarded: Guarded) -> ServerView | None:

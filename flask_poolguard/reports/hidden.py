@@ -13,6 +13,7 @@ from ..tracking.reader import Problem, Search, WorkerState
 from ..tracking.statedir import FOLDER, user_id
 from ..urls import public_url
 from .model import Finding
+from .rules.wording import connections
 
 # As many other users' folders are named at most.
 _MAX_HINTS: t.Final = 5
@@ -40,6 +41,24 @@ def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Find
             "This report speaks of another deployment than the one that they serve.",
         )
         for urls, numbers in pids.items()
+    ]
+
+
+def find_parents(parents: Sequence[WorkerState]) -> list[Finding]:
+    """Return the processes that started the workers, and are none."""
+    return [
+        Finding(
+            "info",
+            "parent",
+            f"Process {state.header.pid} started the workers and serves no requests,"
+            " so it is not counted; it keeps"
+            f" {connections(sum(len(pool.slots) for pool in state.pools))} open",
+            "Use no database before the workers are forked, or call dispose() on the"
+            " engine at the end of that.",
+            "What it keeps open is used by nobody, and the server has it less for"
+            " others.",
+        )
+        for state in parents
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
 from ..tracking.decoding import PoolState, SlotState
@@ -26,6 +26,29 @@ def belong(worker: WorkerState, own: Collection[tuple[str, str]]) -> bool:
     """
     pairs = [(pool.bind, pool.url) for pool in worker.pools]
     return not pairs or any(pair in own for pair in pairs)
+
+
+def parents_among(states: Sequence[WorkerState]) -> list[WorkerState]:
+    """Return those that are no workers: they only started the others.
+
+    gunicorn's master with ``--preload`` is one, if the app asks the database while it
+    is made. What has answered a request is none, nor what uses a connection now.
+    """
+    return [
+        each
+        for each in states
+        if not each.header.has_served
+        and not any(_is_used(pool) for pool in each.pools)
+        and any(other.header.is_child_of(each.header) for other in states)
+    ]
+
+
+def _is_used(pool: PoolState) -> bool:
+    return bool(
+        pool.waiting
+        or pool.counts["slotless_out"]
+        or any(slot.out for slot in pool.slots)
+    )
 
 
 def describe_worker(state: WorkerState) -> Worker:

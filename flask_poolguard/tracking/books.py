@@ -45,6 +45,7 @@ class Books:
         self._state_dir = state_dir
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
+        self._has_served = False
         self._pid = os.getpid()
         self._inbox = Inbox()
         self.ledgers: list[PoolLedger] = []
@@ -69,6 +70,8 @@ class Books:
                     self._file = StateFile(self._state_dir, self._about)
                 except StateDirError as error:
                     trouble, self._file = error, NoStateFile()
+                if self._has_served:
+                    self._file.show_served()
             file = self._file
         housekeeper.start()  # who can be seen can be asked for something
         if trouble is not None:  # a log handler may use the database
@@ -81,9 +84,16 @@ class Books:
         return file
 
     def show_worker(self) -> None:
-        """Make this process visible, with all its pools, before it uses any."""
+        """Make this process visible as one that serves, with all its pools.
+
+        Called with each request, before that uses any.
+        """
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forked()
+        if not self._has_served:
+            self._has_served = True
+            if self._file is not None:
+                self._file.show_served()
         if self._file is None:
             for ledger in self.ledgers:
                 _ = ledger.page
@@ -104,6 +114,7 @@ class Books:
     def forked(self) -> None:
         """Leave the parent's file and connections to the parent."""
         file, self._file = self._file, None
+        self._has_served = False
         self._pid = os.getpid()
         if file is not None:
             file.abandon()

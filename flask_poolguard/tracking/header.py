@@ -6,7 +6,7 @@ import json
 import typing as t
 from dataclasses import dataclass
 
-from .layout import HEADER_SIZE, MAGIC
+from .layout import MAGIC, SERVED_OFFSET
 
 # The part of the magic that all versions share; two bytes of version follow.
 _FAMILY: t.Final = MAGIC[:6]
@@ -30,7 +30,11 @@ class OtherLayout(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Whose file it is. Times in seconds since the epoch."""
+    """Whose file it is. Times in seconds since the epoch.
+
+    :ivar parent_pid: as it was when the file was begun.
+    :ivar has_served: it has answered requests.
+    """
 
     pid: int
     host: str
@@ -40,10 +44,25 @@ class Header:
     start_ticks: str | None
     app: str
     root_path: str
+    parent_pid: int
+    parent_start_ticks: str | None
+    has_served: bool
 
     def identity(self) -> dict[str, t.Any]:
         """Return what :func:`.identity.is_same_process` compares."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    def is_child_of(self, other: Header) -> bool:
+        """Tell whether a process that lives was forked from another one."""
+        return (
+            self.parent_pid == other.pid
+            and self.parent_start_ticks == other.start_ticks
+            and self.start_ticks is not None
+            and self.pid_namespace == other.pid_namespace
+        )
+
+
+_IN_JSON: t.Final = [name for name in Header.__slots__ if name != "has_served"]
 
 
 def decode_header(data: bytes) -> Header:
@@ -56,7 +75,10 @@ def decode_header(data: bytes) -> Header:
         raise Damaged("it does not begin like a state file")
     try:
         found = _json(data)
-        header = Header(**{name: found[name] for name in Header.__slots__})
+        header = Header(
+            **{name: found[name] for name in _IN_JSON},
+            has_served=data[SERVED_OFFSET : SERVED_OFFSET + 1] == b"\1",
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if not data.startswith(MAGIC):
             raise OtherLayout(_version(data), None) from error
@@ -71,7 +93,7 @@ def decode_header(data: bytes) -> Header:
 
 def _json(data: bytes) -> dict[str, t.Any]:
     size = int.from_bytes(data[len(MAGIC) : _HEADER_OFFSET], "little")
-    if not 0 < size <= HEADER_SIZE - _HEADER_OFFSET:
+    if not 0 < size <= SERVED_OFFSET - _HEADER_OFFSET:
         raise ValueError(size)
     found = json.loads(data[_HEADER_OFFSET : _HEADER_OFFSET + size])
     if not isinstance(found, dict):
@@ -87,11 +109,13 @@ def _is_valid(header: Header) -> bool:
         header.app,
         header.root_path,
         header.start_ticks or "",
+        header.parent_start_ticks or "",
     )
     return (
         all(type(each) is str and "\0" not in each for each in strings)
         and type(header.pid) is int
         and 0 < header.pid < 2**31
+        and type(header.parent_pid) is int
         and type(header.started_at) is float
         and 0 <= header.started_at < 2**33
     )

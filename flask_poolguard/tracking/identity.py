@@ -66,6 +66,7 @@ def age_seconds(pid: int) -> float | None:
 
 def whoami() -> dict[str, t.Any]:
     """Return this process's identity, as the header of its state file."""
+    parent = os.getppid()
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -73,6 +74,8 @@ def whoami() -> dict[str, t.Any]:
         "boot_id": boot_id(),
         "pid_namespace": pid_namespace(),
         "start_ticks": start_ticks(os.getpid()),
+        "parent_pid": parent,
+        "parent_start_ticks": start_ticks(parent),
         "command": os.path.basename(sys.argv[0]) if sys.argv else "",
     }
 

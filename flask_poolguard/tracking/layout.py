@@ -1,6 +1,7 @@
 """The bytes of a state file, for the worker that writes and whoever reads.
 
     0       magic, version and a JSON object that says whose file this is
+    4095    1 once the process has served a request
     4096    directory: per pool the offset of its region and its number of slots
     4608    strings: length-prefixed UTF-8, only ever appended
     53760   regions, one per pool: a block of figures, the queue, the usage, then the
@@ -23,6 +24,7 @@ from .usage import BUCKETS
 
 MAGIC: t.Final = b"PGUARD\x00\x02"
 HEADER_SIZE: t.Final = 4096
+SERVED_OFFSET: t.Final = HEADER_SIZE - 1
 MAX_POOLS: t.Final = 32
 MAX_SLOTS: t.Final = 1024
 DIRECTORY: t.Final = struct.Struct("<QQ")

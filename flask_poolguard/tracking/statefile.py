@@ -19,11 +19,11 @@ from . import identity, mapping
 from .layout import (
     DIRECTORY,
     DIRECTORY_OFFSET,
-    HEADER_SIZE,
     MAGIC,
     MAX_POOLS,
     MAX_STRING,
     REGIONS_OFFSET,
+    SERVED_OFFSET,
     STRING_LENGTH,
     STRINGS_OFFSET,
     STRINGS_SIZE,
@@ -59,6 +59,9 @@ class NoStateFile:
         """Return the id of no string."""
         return 0
 
+    def show_served(self) -> None:
+        """Do nothing."""
+
     def abandon(self) -> None:
         """Do nothing."""
 
@@ -80,7 +83,7 @@ class StateFile(NoStateFile):
         if fcntl is None:
             raise StateDirError("this platform has no file locks")
         header = json.dumps({**identity.whoami(), **about}).encode()
-        if len(header) > HEADER_SIZE - 16:
+        if len(header) > SERVED_OFFSET - 16:
             raise StateDirError(f"the app's name or path is too long ({len(header)})")
         self._lock = threading.RLock()
         self._strings: dict[str, int] = {}
@@ -159,6 +162,10 @@ class StateFile(NoStateFile):
             self._strings_end = end
             self._strings[text] = start
             return start
+
+    def show_served(self) -> None:
+        """Tell that this process answers requests."""
+        self._write(SERVED_OFFSET, b"\1")
 
     def abandon(self) -> None:
         """Close the parent's file in a child, which keeps the parent's lock."""

@@ -132,8 +132,16 @@ def _at(place: Place) -> Counts:
 
 
 def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
-    """Count the workers' sessions; unknown where the server knows none of them."""
-    pools = [each for each in evidence.pool_states() if counts(each.bind, each.url)]
+    """Count the workers' sessions; unknown where the server knows none of them.
+
+    A parent's are others', because its pool is not among those that are to fit in.
+    """
+    pools = [
+        pool
+        for state in evidence.states
+        for pool in state.pools
+        if counts(pool.bind, pool.url)
+    ]
     ids = evidence.our_ids(pools)
     if ids is None or view.session_ids is None:
         return None
