@@ -251,7 +251,10 @@ class TestUnknown:
     def test_is_what_a_wrong_option_leads_to_with_the_app(
         self, sqlite_url: URL
     ) -> None:
-        assert check(environment(sqlite_url), "--bogus").state == "UNKNOWN"
+        env = environment(sqlite_url)
+        assert check(env, "--bogus").state == "UNKNOWN"
+        command = [sys.executable, "-m", "flask", "--app", APP, "pool", "--x", "check"]
+        assert read(run(command, {**os.environ, **env})).state == "UNKNOWN"
 
     def test_wrong_options_are_told_in_json_too(self) -> None:
         done = run_module("check", "--json", "--bogus")
@@ -280,10 +283,13 @@ class TestUnknown:
     ) -> None:
         (tmp_path / "broken_app.py").write_text(source)
         env = {"PYTHONPATH": os.pathsep.join((BARE["PYTHONPATH"], str(tmp_path)))}
-        found = read(run_module("--app", "broken_app", "check", env=env))
-        assert found.state == "UNKNOWN"
-        assert reason in found.text
-        assert "geheim" not in found.line
+        own = run_module("--app", "broken_app", "check", env=env)
+        flask = [sys.executable, "-m", "flask", "--app", "broken_app", "pool", "check"]
+        for done in (own, run(flask, {**BARE, **env})):
+            found = read(done)
+            assert found.state == "UNKNOWN"
+            assert reason in found.text
+            assert "geheim" not in found.line
 
     @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
     @pytest.mark.parametrize("form", ["", "--json"])
