@@ -48,8 +48,8 @@ class TestRun:
         assert 3 <= found["recommended"]["pool_size"] <= 6
         rates = {each["size"]: each["per_second"] for each in found["sizes"]}
         assert rates[8] <= 52
-        assert 1.5 < rates[2] / rates[1] < 2.6
-        assert rates[8] > 2.2 * rates[1]
+        assert 1.5 * rates[1] < rates[2]
+        assert 2.2 * rates[1] < rates[8]
         for each in found["sizes"]:
             assert each["busy"] == pytest.approx(each["size"], abs=0.7)
 
@@ -94,7 +94,7 @@ class TestRun:
         assert "PostgreSQL 15" in done.stdout
         assert re.search(r"^  POOLGUARD_POOL_SIZE = [123]$", done.stdout, re.MULTILINE)
         assert "3 pool sizes from 1 to 3, 2 rounds of 0.3 s each; about" in done.stderr
-        assert "imported by" not in done.stdout.partition("\n")[2]
+        assert "imported by" not in done.stdout
         assert page.read_text().startswith("<!DOCTYPE html>")
         assert APP_PASSWORD not in page.read_text()
 
@@ -190,7 +190,7 @@ class TestFailures:
         )
         assert done.returncode == 1
         message = " ".join(done.stderr.split())
-        assert message.startswith("Error: GET /fail")
+        assert " Error: GET /fail" in message
         assert "LookupError: no such tea" in message
         assert debug or "answered 500" in message
 
@@ -284,7 +284,7 @@ class TestEarlyEnd:
             until(b" 4/270")
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=60)
-        found = json.loads(output.partition("\n")[2])
+        found = json.loads(output)
         assert not found["complete"]
         assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
         assert found["recommended"]["pool_size"] in (1, 2, 3)
@@ -302,10 +302,26 @@ class TestEarlyEnd:
                 until(b"Error: ")
                 output, _ = process.communicate(timeout=60)
         assert process.returncode == 1
-        found = json.loads(output.partition("\n")[2])
+        found = json.loads(output)
         assert not found["complete"]
         assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
         assert found["notes"][0]["code"] == "interrupted"
+
+    @pytest.mark.timeout(180)
+    def test_by_a_server_that_hangs_shows_what_was_measured_and_why(
+        self, served_database: Database
+    ) -> None:
+        with TCPProxy.before(served_database.url) as server:
+            url = served_database.url.set(host=server.host, port=server.port)
+            with on_terminal(environment(url), "--url=/query") as (process, until):
+                until(b" 4/270")
+                server.drop()
+                until(b"Error: ")
+                output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        found = json.loads(output)
+        assert not found["complete"]
+        assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
 
     def test_a_killed_command_takes_its_processes_along(
         self, served_database: Database
@@ -382,6 +398,7 @@ def running(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[s
 def wait_for_load(process: subprocess.Popen[str], processes: int = 1) -> set[int]:
     """Wait until the load has begun; return its processes."""
     assert process.stderr is not None
+    assert process.stderr.readline().startswith("imported by")  # the app's own
     line = process.stderr.readline()
     assert "pool sizes from" in line, line + process.stderr.read()
     children = children_of(process.pid)

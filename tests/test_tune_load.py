@@ -149,6 +149,28 @@ class TestLoad:
         end.set()
         assert load.stop(10)
 
+    @pytest.mark.parametrize(
+        ("expected", "failure"),
+        [(0.001, "Nothing got done for 0 s"), (0.2, "after its time was over")],
+        ids=["fast requests", "slow requests"],
+    )
+    def test_waits_no_longer_than_requests_may_take(
+        self, monkeypatch: pytest.MonkeyPatch, expected: float, failure: str
+    ) -> None:
+        monkeypatch.setattr("flask_poolguard.tune.load._PATIENCE_SECONDS", 0.1)
+        end = threading.Event()
+
+        def hang() -> int:
+            end.wait(60)
+            return 0
+
+        load = Load([(hang, str)], [1], over())
+        load.expect(expected)
+        with pytest.raises(WorkFailed, match=failure):
+            self.run(load, seconds=0.3)
+        end.set()
+        assert load.stop(10)
+
 
 class TestRequests:
     @pytest.fixture

@@ -39,6 +39,7 @@ def started(
         "app": import_path,
         "path": list(search_path),
         "bind": plan.bind,
+        "processes": plan.processes,
         "threads": plan.threads,
         "largest": max(plan.sizes),
         "works": [

@@ -20,6 +20,10 @@ from .errors import WorkFailed
 _PAUSE_SECONDS: t.Final = 0.01
 # How long requests that are under way at the end of a step may go on.
 DRAIN_SECONDS: t.Final = 60.0
+# For so long nothing may get done before something is taken for hanging: for this, or
+# for so many times as long as all threads together need for one request each.
+_PATIENCE_SECONDS: t.Final = 10.0
+_PATIENCE_TIMES: t.Final = 3
 
 
 @dataclass
@@ -59,7 +63,19 @@ class Load:
         self._is_over = is_over
         self._stop = threading.Event()
         self._failure: str | None = None
+        self._last_done = 0.0
         self.threads: list[threading.Thread] = []
+        # For so many seconds nothing may get done.
+        self._patience = DRAIN_SECONDS
+
+    def expect(self, seconds: float) -> None:
+        """Take it for hanging if nothing gets done for much longer than this.
+
+        :param seconds: what all threads together need for one request each, if they
+            share one processor.
+        """
+        patience = max(_PATIENCE_SECONDS, _PATIENCE_TIMES * seconds)
+        self._patience = min(patience, DRAIN_SECONDS)
 
     def run(
         self,
@@ -78,6 +94,7 @@ class Load:
         self._start = begin + warm
         self._end = self._start + seconds
         self._stop.clear()
+        self._last_done = max(time.monotonic(), begin)
         seen = Seen()
         found: list[tuple[list[float], Counter[tuple[int, int]]]] = []
         for _ in range(threads):
@@ -127,7 +144,15 @@ class Load:
             return True
         if self._is_over(_PAUSE_SECONDS):
             self._stop.set()
+        elif self._hangs():
+            self._fail(
+                f"Nothing got done for {self._patience:.0f} s: an answer that never"
+                " ends, or a database that hangs."
+            )
         return self._stop.is_set()
+
+    def _hangs(self) -> bool:
+        return time.monotonic() > self._last_done + self._patience
 
     def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -135,10 +160,11 @@ class Load:
             if self._is_over(_PAUSE_SECONDS):
                 self._stop.set()
                 return
-            if time.monotonic() > deadline:
+            if self._hangs() or time.monotonic() > deadline:
                 self._failure = self._failure or (
-                    f"Something still runs {DRAIN_SECONDS:.0f} s after its time was"
-                    " over: an answer that never ends, or a database that hangs."
+                    "Something still runs"
+                    f" {time.monotonic() - self._end:.0f} s after its time was over: an"
+                    " answer that never ends, or a database that hangs."
                 )
                 return
         self.threads.clear()
@@ -167,7 +193,7 @@ class Load:
             except Exception as error:
                 self._fail(describe(error))
                 return
-            ended_at = time.monotonic()
+            ended_at = self._last_done = time.monotonic()
             if self._start <= ended_at < self._end:
                 latencies.append(ended_at - began_at)
                 statuses[number, status] += 1

@@ -24,6 +24,7 @@ from flask.cli import ScriptInfo
 from ..engines import Guarded, resize
 from ..pool import GuardedPool
 from ..tracking.books import hide_process
+from . import processor
 from .doing import Deed, keep_errors, only_read, prepare
 from .errors import WorkFailed
 from .load import Load
@@ -79,6 +80,7 @@ class Worker:
         (self._tuned,) = [e for e in self._engines if e.bind == order["bind"]]
         self._threads: int = order["threads"]
         self._largest: int = order["largest"]
+        self._crowding: float = max(order["processes"] / processor.cores(), 1.0)
         works = [Work(**each) for each in order["works"]]
         if works[0].kind == "sql":
             only_read(self._tuned.engine)
@@ -104,7 +106,7 @@ class Worker:
                 resize(each, self._largest)
         usage = self._tuned.ledger.usage
         answers: list[str] = []
-        before, seconds = 0, 0.0
+        before, seconds, slowest = 0, 0.0, 0.0
         for again in (False, True):
             before = sum(usage.demand)
             for work, (do, describe) in self._deeds:
@@ -112,7 +114,9 @@ class Worker:
                 status = _do(do, describe)
                 if not again:
                     continue
-                seconds += (time.monotonic() - began_at) * work.weight
+                took = time.monotonic() - began_at
+                slowest = max(slowest, took)
+                seconds += took * work.weight
                 answers += [f"{work} answered {status}"] if status else []
                 if usage.nesting > 1:
                     raise WorkFailed(
@@ -128,6 +132,7 @@ class Worker:
                 f" {', '.join(answers)}. (A view whose answer is in a cache takes"
                 " none.) Choose another --url, or another --bind."
             )
+        self.load.expect(slowest * self._threads * self._crowding)
         return {"seconds": seconds / sum(work.weight for work, _ in self._deeds)}
 
     def fill(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
