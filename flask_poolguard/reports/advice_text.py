@@ -47,7 +47,7 @@ def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
                 "    ",
             )
         if seen.peak:
-            yield from page.wrap(f"At most {seen.peak} were out at a time.", "  ")
+            yield from page.wrap(f"The most out at a time: {seen.peak}.", "  ")
         return
     for text in _sizes(each, advice):
         yield from page.wrap(text, "  ", "    ")
