@@ -14,6 +14,7 @@ from flask.cli import FlaskGroup
 
 from .cli import make_group
 from .cli.check import command_without_app, fail
+from .tracking.visibility import hide_process
 
 
 class _Main(FlaskGroup):
@@ -38,6 +39,7 @@ class _Main(FlaskGroup):
         source = ctx.get_parameter_source("app")
         if name == "check" and source is not ParameterSource.COMMANDLINE:
             return command_without_app
+        hide_process()  # an app that asks its database while it is made is no worker
         return self._pool.get_command(ctx, name)
 
     def make_context(

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from flask_poolguard.cli.check import command
 from tests.conftest import Database
 from tests.support.app_server import REPOSITORY
-from tests.support.desk import APP, DeskServer, environment
+from tests.support.desk import APP, DeskServer, environment, watching
 from tests.support.monitoring import (
     BARE,
     check,
@@ -65,6 +65,9 @@ class TestWell:
                 "wait": 0,
                 "timeouts": 0,
                 "leaks": 0,
+                "connecting": 0,
+                "connect": 0,
+                "unavailable": 0,
             }
         assert "desk: 2 live workers" in with_app.text
 
@@ -181,6 +184,14 @@ class TestUnwell:
         assert found.state == "CRITICAL"
         assert found.data == {"workers": 0}
         assert "no live worker found" in found.text
+
+    def test_another_command_is_no_worker(self, mariadb_url: URL, folder: str) -> None:
+        env = environment(mariadb_url, QUERY_AT_START="1")
+        with watching(env, "top", "--interval", "0.5") as top:
+            assert top.stdout is not None
+            assert top.stdout.readline()
+            found = check_without_app("--state-dir", folder)
+        assert found.data == {"workers": 0}
 
     def test_counts_what_it_does_not_judge(
         self, tmp_path: Path, mariadb_url: URL

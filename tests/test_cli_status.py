@@ -15,6 +15,7 @@ from tests.conftest import Database
 from tests.support import desk
 from tests.support.database_server import DatabaseServer
 from tests.support.desk import DeskServer, environment
+from tests.support.monitoring import check
 from tests.support.proxy import SilentServer
 from tests.support.waiting import wait_until
 
@@ -168,9 +169,23 @@ class TestWorkersThatComeAndGo:
             (pid,) = server.hold(1)
             desk.suspend(pid)
             try:
-                pool = desk.pool_of(desk.status(env), pid)
+                report = desk.status(env)
+                checked = check(env)
             finally:
                 os.kill(pid, signal.SIGCONT)
+            wait_until(lambda: "stopped" not in desk.codes(desk.status(env)))
+        pool = desk.pool_of(report, pid)
+        critical = desk.finding(report, "stopped")
+        assert critical["level"] == "critical"
+        assert critical["message"] == (
+            f"Worker {pid} is stopped, by a signal (SIGSTOP, Ctrl-Z) or a debugger,"
+            " with 1 connection out and 0 connections idle"
+        )
+        assert f"kill -CONT {pid}" in critical["fix"]
+        assert (checked.state, checked.text) == (
+            "WARNING",
+            f"desk: worker {pid} is stopped by a signal",
+        )
         assert pool["checked_out"] == 1
         assert pool["holders"][0]["endpoint"] == "hold"
 

@@ -77,12 +77,16 @@ class TestOutput:
         pool = worker["pools"][0]
         assert report["schema_version"] == 1
         assert names(report) == "schema_version taken_at app workers servers findings"
-        assert names(worker) == "pid host started_at alive updated_seconds_ago pools"
+        assert (
+            names(worker)
+            == "pid host started_at alive updated_seconds_ago stopped pools"
+        )
         assert names(pool) == (
             "bind url pool_class size max_overflow checked_out idle overflow waiting"
-            " oldest_wait_seconds longest_held_seconds recycle_seconds recycle_source"
-            " peak_checked_out checkouts connects timeouts leaks closed usage"
-            " holders"
+            " oldest_wait_seconds connecting oldest_connect_seconds obstacle"
+            " obstacle_seconds longest_held_seconds recycle_seconds recycle_source"
+            " peak_checked_out checkouts connects timeouts unavailable"
+            " timeout_seconds held_warning_seconds leaks closed usage holders"
         )
         assert names(pool["closed"]) == (
             "recycled idle dead overflow invalidated closed detached"

@@ -55,7 +55,7 @@ class Notebook(NullObserver):
         self,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
-        has_waited: bool = False,
+        is_counted: bool = False,
     ) -> None:
         assert fairy.dbapi_connection is record.dbapi_connection
         self.told.append("took")

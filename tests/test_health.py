@@ -91,7 +91,7 @@ class TestFigures:
             make_app("shop", create_engine(sqlite_url), folder)
         data = said(judge()).data
         assert data[f"shop@{tmp_path}/one.workers".replace(" ", "_")] == 1
-        assert len(data) == 14
+        assert len(data) == 20
 
     @pytest.mark.parametrize(
         "name", ["a|b", "it's", "x=1;2", "two\nlines", "ü", "\x1b"]
@@ -102,7 +102,7 @@ class TestFigures:
         make_app(name, create_engine(sqlite_url))
         found = said(judge())
         assert found.state == "OK"
-        assert len(found.data) == 7
+        assert len(found.data) == 10
         assert "\x1b" not in found.line
 
 

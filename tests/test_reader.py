@@ -312,7 +312,7 @@ class TestAnotherVersionsFile:
         worker.overwrite(7, b"\x09")
         (problem,) = worker.read().problems
         assert problem.kind == "layout"
-        assert problem.reason == "layout 9, not 2"
+        assert problem.reason == "layout 9, not 3"
 
     def test_is_named_so_even_if_its_header_cannot_be_read(
         self, worker: Worker

@@ -259,6 +259,7 @@ class TestTop:
                 "a",
                 True,
                 0.0,
+                False,
                 (replace(POOL, waiting=waiting, longest_held_seconds=held),),
             )
             for number, (waiting, held) in enumerate(figures)

@@ -40,12 +40,19 @@ POOL = PoolStatus(
     checkouts=1234,
     connects=12,
     timeouts=4,
+    unavailable=0,
+    timeout_seconds=30.0,
+    held_warning_seconds=60.0,
+    connecting=0,
+    oldest_connect_seconds=None,
+    obstacle=None,
+    obstacle_seconds=None,
     leaks=5,
     closed=Closed(1, 0, 2, 4),
     usage=Usage(2, 8, 0, 7, 1.5, 0.4, {1: 1200, 9: 34}),
     holders=(Holder(1.25, "shop.checkout", "shop/views.py:88", "Thread-1", 812),),
 )
-WORKER = Worker(4123, "web1", "2026-01-01T00:00:00+00:00", True, 0.2, (POOL,))
+WORKER = Worker(4123, "web1", "2026-01-01T00:00:00+00:00", True, 0.2, False, (POOL,))
 REPORT = Report(
     schema_version=1,
     taken_at="2026-01-01T00:00:00.000+00:00",
@@ -182,8 +189,29 @@ class TestText:
         assert "    0.1s  pid 4123 default: is being opened" in lines
 
     def test_names_workers_that_have_been_quiet(self) -> None:
-        report = replace(REPORT, workers=(replace(WORKER, updated_seconds_ago=95.0),))
-        assert "Quiet (nothing to do, or stopped): 4123 for 95s" in lines_of(report)
+        pools = (replace(POOL, waiting=0),)
+        worker = replace(WORKER, updated_seconds_ago=95.0, pools=pools)
+        report = replace(REPORT, workers=(worker,))
+        assert "Quiet (nothing to do): 4123 for 95s" in lines_of(report)
+
+    def test_names_workers_that_are_stopped(self) -> None:
+        worker = replace(WORKER, updated_seconds_ago=95.0, stopped=True)
+        lines = lines_of(replace(REPORT, workers=(worker,)))
+        assert "Stopped by a signal, or a debugger: 4123" in lines
+        assert not any(line.startswith("Quiet") for line in lines)
+
+    def test_names_workers_that_cannot_connect(self) -> None:
+        pool = replace(POOL, waiting=1, connecting=3, oldest_connect_seconds=8.2)
+        lines = lines_of(
+            replace(
+                REPORT,
+                workers=(replace(WORKER, pools=(pool,), updated_seconds_ago=95.0),),
+            )
+        )
+        assert "Connecting: 4123 default: 3 for 8.2s" in lines
+        assert not any(line.startswith("Quiet") for line in lines)
+        row = next(line for line in lines if line.lstrip().startswith("4123"))
+        assert row.split()[4] == "4"
 
     def test_shows_servers_and_findings(self) -> None:
         text = "\n".join(lines_of(REPORT))

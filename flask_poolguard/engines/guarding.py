@@ -224,11 +224,17 @@ def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFact
         pool_class=pool_class.__name__,
         size=size,
         max_overflow=max_overflow,
+        pool_timeout=_timeout(settings) if pool_class is GuardedPool else None,
         counted=not issubclass(pool_class, StaticPool),
         age_based=settings.pool_recycle.value != AUTO,
         is_async=found.engine.dialect.is_async,
         in_memory=is_in_memory(found.engine.url),
     )
+
+
+def _timeout(settings: Settings) -> float | None:
+    seconds = settings.pool_timeout.value
+    return seconds if math.isfinite(seconds) else None
 
 
 def _recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:

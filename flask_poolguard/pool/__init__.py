@@ -9,13 +9,22 @@ from .handoff import Claim
 from .housekeeper import Chore, housekeeper
 from .inherited import keep_from_finalising, orphan
 from .inquiry import UnpooledEntry
-from .observer import NULL_OBSERVER, CloseReason, NullObserver, Observer, Renewable
+from .observer import (
+    NULL_OBSERVER,
+    Attempt,
+    CloseReason,
+    NullObserver,
+    Observer,
+    Obstacle,
+    Renewable,
+)
 from .policy import Policy
 from .record import GuardedRecord
 from .recycle import Recycle, derive
 
 __all__ = [
     "NULL_OBSERVER",
+    "Attempt",
     "Chore",
     "Claim",
     "CloseReason",
@@ -23,6 +32,7 @@ __all__ = [
     "GuardedRecord",
     "NullObserver",
     "Observer",
+    "Obstacle",
     "Policy",
     "Recycle",
     "Renewable",

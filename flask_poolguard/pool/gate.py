@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..databases import ConnectFailure
+from .observer import Obstacle
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -203,6 +204,17 @@ class Gate:
         """Tell whether the server has no room for one more connection."""
         trouble = self._trouble
         return trouble is not None and trouble.is_full()
+
+    def obstacle(self) -> Obstacle | None:
+        """Return what is wrong with the server, and since when; None if it is well, or
+        nobody has tried for so long that it may be.
+        """
+        trouble = self._trouble
+        if trouble is None or trouble.recovering:
+            return None
+        if _clock() - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
+            return None
+        return Obstacle(trouble.kind, trouble.began_at)
 
     def _enter(self, turn: _Turn) -> None:
         with self._turns:

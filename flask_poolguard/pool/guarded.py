@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import math
@@ -22,12 +23,15 @@ from .housekeeper import housekeeper
 from .inherited import keep_from_finalising, orphan
 from .inquiry import Inquiry
 from .limits import IdleLimits
-from .observer import NULL_OBSERVER, CloseReason, Observer
+from .observer import NULL_OBSERVER, CloseReason, Observer, Obstacle
 from .policy import Policy
 from .record import FIT, GuardedRecord
 from .slow import SlowCheckout
 
 _clock = time.monotonic
+
+# A goodbye is one small packet; the end of a process is not to wait for more.
+_GOODBYE_SECONDS: t.Final = 1.0
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
@@ -188,7 +192,7 @@ class GuardedPool(QueuePool):
         """
         fairy = _ConnectionFairy._checkout(self)
         record: GuardedRecord = fairy._connection_record  # type: ignore[assignment] # it is None once closed only
-        self.observer.took(record, fairy, record.has_waited)
+        self.observer.took(record, fairy, record.is_counted)
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -267,7 +271,7 @@ class GuardedPool(QueuePool):
                     raise
 
     def _take_back(self, record: GuardedRecord) -> None:
-        record.is_judged = record.has_waited = False
+        record.is_judged = record.is_counted = False
         if record.dbapi_connection is None:
             self._pool.free(record)
             return
@@ -361,6 +365,10 @@ class GuardedPool(QueuePool):
         """
         return sum(record.is_outdated() for record in list(self._pool.records))
 
+    def obstacle(self) -> Obstacle | None:
+        """Return what keeps new connections from being made; None if nothing does."""
+        return None if self._retired else self._gate.obstacle()
+
     def dispose(self) -> None:
         """Close what is idle; in a child only what the child itself opened."""
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
@@ -374,6 +382,22 @@ class GuardedPool(QueuePool):
                 break
             self._close_idle(record, "closed")
         self.logger.info("Pool disposed. %s", self.status())
+
+    def say_goodbye(self, until: float) -> None:
+        """Close what is idle when the process ends: a session whose client just
+        vanishes is one more that the server counts, and logs, as aborted.
+
+        :param until: monotonic seconds; what is not closed by then is left.
+        """
+        if self._pid != os.getpid():
+            return
+        while _clock() < until:
+            try:
+                record = self._pool.pop()
+            except IndexError:
+                return
+            with contextlib.suppress(Exception):  # a listener's, perhaps
+                self._close_idle(record, "closed")
 
     def _dispose_again(self) -> None:
         """Close what became idle here while the pool was replaced.
@@ -442,6 +466,12 @@ class GuardedPool(QueuePool):
                 orphan(record, None if reference is None else reference())
 
 
+def _say_goodbye() -> None:
+    until = _clock() + _GOODBYE_SECONDS
+    for pool in list(_pools):
+        pool.say_goodbye(until)
+
+
 def _forget_parents() -> None:
     for pool in list(_pools):
         pool._fork_lock = threading.RLock()
@@ -450,3 +480,5 @@ def _forget_parents() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parents)
+# Registered with the import, so it comes after whatever an app does at its end.
+atexit.register(_say_goodbye)

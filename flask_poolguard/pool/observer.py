@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ..databases import ConnectFailure
 from ..errors import PoolTimeout
 from .handoff import Claim
 from .recycle import Recycle
@@ -25,6 +26,30 @@ CloseReason = t.Literal[
 ]
 
 
+class Obstacle(t.NamedTuple):
+    """What keeps new connections from being made, as this process met it.
+
+    :ivar since: in monotonic seconds.
+    """
+
+    kind: ConnectFailure
+    since: float
+
+
+class Attempt:
+    """One checkout for which a connection is tested or opened.
+
+    :ivar began_at: in monotonic seconds.
+    :ivar is_counted: how many connections it wants was counted already.
+    """
+
+    __slots__ = ("__weakref__", "began_at", "is_counted")
+
+    def __init__(self, began_at: float) -> None:
+        self.began_at = began_at
+        self.is_counted = False
+
+
 class Renewable(t.Protocol):
     """A pool of which the connections can be replaced while it is in use."""
 
@@ -33,6 +58,9 @@ class Renewable(t.Protocol):
 
     def outdated(self) -> int:
         """Return how many connections are older than the last call, and in use."""
+
+    def obstacle(self) -> Obstacle | None:
+        """Return what keeps new connections from being made; None if nothing does."""
 
 
 class Observer(t.Protocol):
@@ -48,11 +76,11 @@ class Observer(t.Protocol):
         self,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
-        has_waited: bool = False,
+        is_counted: bool = False,
     ) -> None:
         """A connection was handed out.
 
-        :param has_waited: its thread began to wait for it.
+        :param is_counted: it was told before that its thread wanted one.
         """
 
     def gave(self, record: ConnectionPoolEntry) -> None:
@@ -81,6 +109,20 @@ class Observer(t.Protocol):
 
     def timed_out(self) -> None:
         """It waited in vain."""
+
+    def began_connecting(self, attempt: Attempt, out: int) -> None:
+        """A connection is tested or opened for a thread.
+
+        :param out: how many connections are out or being opened, with this one.
+        """
+
+    def stopped_connecting(self, attempt: Attempt) -> None:
+        """It has one, or gets none. Not told if something struck; the attempt is
+        collected then.
+        """
+
+    def got_none(self) -> None:
+        """A checkout failed because the server gave no connection."""
 
     def find_deadlock(
         self,
@@ -143,7 +185,7 @@ class NullObserver:
         self,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
-        has_waited: bool = False,
+        is_counted: bool = False,
     ) -> None:
         """Do nothing."""
 
@@ -164,6 +206,15 @@ class NullObserver:
         """Do nothing."""
 
     def timed_out(self) -> None:
+        """Do nothing."""
+
+    def began_connecting(self, attempt: Attempt, out: int) -> None:
+        """Do nothing."""
+
+    def stopped_connecting(self, attempt: Attempt) -> None:
+        """Do nothing."""
+
+    def got_none(self) -> None:
         """Do nothing."""
 
     def find_deadlock(

@@ -43,7 +43,7 @@ class GuardedRecord(_ConnectionRecord):
 
     :ivar pid: the process that opened the connection; no other may use it.
     :ivar has_served: it has had a connection.
-    :ivar has_waited: whoever has it had to wait for it.
+    :ivar is_counted: the observer knows already that whoever has it wanted one.
     :ivar is_judged: the pool has just found it fit.
     :ivar generation: the pool's, when the connect began; the pool's next one makes
         the connection outdated.
@@ -71,9 +71,9 @@ class GuardedRecord(_ConnectionRecord):
         "connect_until",
         "generation",
         "has_served",
-        "has_waited",
         "idle_since",
         "is_connecting",
+        "is_counted",
         "is_judged",
         "is_open",
         "limit",
@@ -86,7 +86,7 @@ class GuardedRecord(_ConnectionRecord):
     def __init__(self, pool: GuardedPool) -> None:
         self._pool = pool
         self.pid = os.getpid()
-        self.has_served = self.has_waited = self.is_judged = self.is_open = False
+        self.has_served = self.is_counted = self.is_judged = self.is_open = False
         self.is_connecting = False
         self.connect_until = math.inf
         self.returns = 0

@@ -12,6 +12,7 @@ from ..explaining import add_note, explain_away, explain_full, explain_timeout
 from .gate import Gate, Patience, ServerFullError
 from .handoff import Claim, HandOff, Waiter
 from .inquiry import LEAD, Inquiry
+from .observer import Attempt
 from .record import FIT, GuardedRecord
 
 if t.TYPE_CHECKING:
@@ -48,8 +49,9 @@ class SlowCheckout:
         handoff, observer = self._handoff, self._pool.observer
         claim, is_waiting = None, False
         number = None if record is None else record.returns
+        attempt = Attempt(_clock())
         try:
-            begun = _clock()
+            begun = attempt.began_at
             until = begun + self._pool._timeout
             patience = Patience(begun, self._pool.policy.connect_retry, until)
             while True:
@@ -57,6 +59,7 @@ class SlowCheckout:
                     record = handoff.get_now()
                 if record is None:
                     if claim is None:
+                        attempt.is_counted = True
                         claim = observer.began_waiting(self._pool.checkedout())
                         is_waiting = True
                     else:  # what it was handed could not be connected
@@ -69,7 +72,11 @@ class SlowCheckout:
                         is_waiting = False
                 number = record.returns
                 try:
-                    self._make_fit(record, patience, may_queue=True)
+                    observer.began_connecting(attempt, self._pool.checkedout())
+                    try:
+                        self._make_fit(record, patience, may_queue=True)
+                    finally:
+                        observer.stopped_connecting(attempt)
                 except ServerFullError:
                     self._pool.free(record)
                     record = number = None  # in this order
@@ -78,15 +85,17 @@ class SlowCheckout:
                         self._break_deadlock(each)
                     continue
                 record.is_judged = True
-                record.has_waited = claim is not None
+                record.is_counted = attempt.is_counted
                 return record
-        except BaseException:  # wherever it struck: nothing of this is left behind
+        except BaseException as error:  # wherever it struck: nothing is left behind
             try:
                 if record is not None and number in (None, record.returns):
                     self._pool.free(record)
             finally:
                 if claim is not None and is_waiting:
                     observer.stopped_waiting(claim)
+            if isinstance(error, Exception) and not isinstance(error, PoolTimeout):
+                observer.got_none()
             raise
 
     def _make_fit(
@@ -125,7 +134,16 @@ class SlowCheckout:
             record.close_because("dead")
         pool, now = self._pool, _clock()
         patience = Patience(now, pool.policy.connect_retry, now + pool._timeout)
-        self._open(record, patience, _is_not)
+        attempt = Attempt(now)
+        attempt.is_counted = True
+        pool.observer.began_connecting(attempt, pool.checkedout())
+        try:
+            self._open(record, patience, _is_not)
+        except Exception:
+            pool.observer.got_none()
+            raise
+        finally:
+            pool.observer.stopped_connecting(attempt)
 
     def _are_there_others(self) -> bool:
         """Tell whether there is a connection that may be had: idle, or in use by
@@ -157,7 +175,10 @@ class SlowCheckout:
             if granted is not None:
                 self._pool._do_return_conn(granted)
             if isinstance(error, PoolTimeout):
-                self._pool.observer.timed_out()
+                if self._gate.is_away:
+                    self._pool.observer.got_none()
+                else:
+                    self._pool.observer.timed_out()
             raise
 
     def _break_deadlock(self, claim: Claim) -> None:

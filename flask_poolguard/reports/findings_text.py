@@ -12,7 +12,7 @@ from .text import Page
 
 COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
 
-# Of workers, or of what their connections do, something is missing.
+# Of workers, or of what their connections do, something is missing, or stands still.
 _OF_GAPS: t.Final[tuple[str, ...]] = (
     "layout",
     "other-user",
@@ -20,6 +20,8 @@ _OF_GAPS: t.Final[tuple[str, ...]] = (
     "server-view",
     "state-file",
     "state-folder",
+    "stopped",
+    "unavailable",
 )
 
 
@@ -32,7 +34,11 @@ def gaps(report: Report) -> tuple[Finding, ...]:
     codes = _OF_GAPS
     if any(server.full for server in report.servers):
         codes += ("full",)
-    return tuple(each for each in report.findings if each.code in codes)
+    return tuple(
+        each
+        for each in report.findings
+        if each.code in codes and (each.code, each.level) != ("unavailable", "info")
+    )
 
 
 def render(

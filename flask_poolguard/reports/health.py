@@ -99,6 +99,7 @@ def _measure(state: WorkerState, label: str, workers: Sequence[Worker]) -> Healt
         if pool.checked_out == 0 or pool.longest_held_seconds is not None
     ]
     timeouts = [pool.timeouts for pool in pools if pool.timeouts is not None]
+    connects = [pool for pool in pools if pool.connecting is not None]
     return Health(
         app=state.header.app,
         root_path=state.header.root_path,
@@ -114,6 +115,13 @@ def _measure(state: WorkerState, label: str, workers: Sequence[Worker]) -> Healt
         longest_held_seconds=_greatest((each or 0.0 for each in held), None),
         timeouts=sum(timeouts) if timeouts else None,
         leaks=sum(pool.leaks for pool in pools),
+        connecting=sum(pool.connecting or 0 for pool in connects) if connects else None,
+        oldest_connect_seconds=_greatest(
+            (pool.oldest_connect_seconds or 0.0 for pool in connects), None
+        ),
+        unavailable=sum(pool.unavailable or 0 for pool in connects)
+        if connects
+        else None,
     )
 
 
@@ -165,10 +173,35 @@ def _judge(
         ),
         f"{health.waiting} waiting for a connection, the first for {duration(wait)}",
     )
+    connect = health.oldest_connect_seconds
+    threads = "1 thread" if health.connecting == 1 else f"{health.connecting} threads"
+    yield _Issue(
+        thresholds.wait_seconds.judge(connect if health.connecting else None),
+        f"{threads} in the middle of connecting, the first for {duration(connect)}",
+    )
+    for worker in workers:
+        if worker.stopped:
+            yield _Issue(State.WARNING, f"worker {worker.pid} is stopped by a signal")
+    for pid, pool in where:
+        if pool.obstacle is not None:
+            yield _obstructed(pid, pool)
     yield _Issue(
         thresholds.held_seconds.judge(health.longest_held_seconds),
         f"a connection is held for {duration(health.longest_held_seconds)}"
         f"{_by_whom(where)}",
+    )
+
+
+def _obstructed(pid: int, pool: PoolStatus) -> _Issue:
+    """Say that a server gives no connections, as a worker met it within the last
+    minute. While it is full, those that the pool has go on serving.
+    """
+    is_full = pool.obstacle == "full"
+    return _Issue(
+        State.WARNING if is_full else State.CRITICAL,
+        f"worker {pid} gets no new connection of {pool.bind} since"
+        f" {duration(pool.obstacle_seconds)}: its server"
+        f" {'has no room' if is_full else 'does not answer, or not as it should'}",
     )
 
 

@@ -84,6 +84,14 @@ class PoolStatus:
     :ivar size: 0 for no limit, as in SQLAlchemy.
     :ivar max_overflow: -1 for no limit.
     :ivar overflow: open connections above ``size``.
+    :ivar waiting: threads that wait for others to give a connection back.
+    :ivar connecting: threads for which a connection is tested or opened.
+    :ivar obstacle: ``"away"`` or ``"full"`` if the server gave no connection to whoever
+        asked last, for ``obstacle_seconds`` now; None if it did.
+    :ivar timeouts: checkouts for which no connection came back in time.
+    :ivar unavailable: checkouts that failed because the server gave no connection.
+    :ivar timeout_seconds: ``pool_timeout`` of that worker; None also for no limit.
+    :ivar held_warning_seconds: its ``held_warning``; None also for none.
     :ivar holders: longest first.
     """
 
@@ -97,6 +105,10 @@ class PoolStatus:
     overflow: int | None
     waiting: int | None
     oldest_wait_seconds: float | None
+    connecting: int | None
+    oldest_connect_seconds: float | None
+    obstacle: str | None
+    obstacle_seconds: float | None
     longest_held_seconds: float | None
     recycle_seconds: float | None
     recycle_source: str | None
@@ -104,6 +116,9 @@ class PoolStatus:
     checkouts: int | None
     connects: int
     timeouts: int | None
+    unavailable: int | None
+    timeout_seconds: float | None
+    held_warning_seconds: float | None
     leaks: int
     closed: Closed
     usage: Usage
@@ -117,6 +132,11 @@ class PoolStatus:
         return self.size + self.max_overflow
 
     @property
+    def unserved(self) -> int | None:
+        """How many threads have no connection yet; None is unknown."""
+        return None if self.waiting is None else self.waiting + (self.connecting or 0)
+
+    @property
     def is_unlimited(self) -> bool:
         """Tell whether it is known to have no limit."""
         return self.size == 0 or self.max_overflow == -1
@@ -128,6 +148,7 @@ class Worker:
 
     :ivar started_at: when it began to keep its state file, ISO 8601.
     :ivar updated_seconds_ago: since anything happened in its pools.
+    :ivar stopped: by a signal (SIGSTOP) or a debugger, so that it does nothing.
     """
 
     pid: int
@@ -135,6 +156,7 @@ class Worker:
     started_at: str
     alive: bool
     updated_seconds_ago: float | None
+    stopped: bool
     pools: tuple[PoolStatus, ...]
 
 

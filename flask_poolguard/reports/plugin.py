@@ -73,6 +73,8 @@ class Health:
 
     :ivar label: what the names of its performance data begin with.
     :ivar usage_percent: of the fullest pool, ``used`` of ``limit``.
+    :ivar connecting: threads for which a connection is tested or opened.
+    :ivar unavailable: checkouts that failed because a server gave no connection.
     :ivar can_wait: whether anybody could have to wait for that pool: not if it has a
         connection for each thread, however full it is.
     """
@@ -88,6 +90,9 @@ class Health:
     longest_held_seconds: float | None
     timeouts: int | None
     leaks: int
+    connecting: int | None = None
+    oldest_connect_seconds: float | None = None
+    unavailable: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,14 @@ def perfdata_of(health: Health, limits: Thresholds) -> str:
             datum(f"{name}held", health.longest_held_seconds, "s", limits.held_seconds),
             datum(f"{name}timeouts", health.timeouts, "c"),
             datum(f"{name}leaks", health.leaks, "c"),
+            datum(f"{name}connecting", health.connecting),
+            datum(
+                f"{name}connect",
+                health.oldest_connect_seconds,
+                "s",
+                limits.wait_seconds,
+            ),
+            datum(f"{name}unavailable", health.unavailable, "c"),
         )
     )
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from . import findings_text, holders, sessions_table
-from .model import BindSettings, PoolStatus, Report, Server
+from .model import BindSettings, PoolStatus, Report, Server, Worker
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
-# A worker that wrote nothing for longer is named: it idles, or it is stopped.
+# A worker that wrote nothing for longer is named.
 _QUIET_SECONDS: t.Final = 10.0
+# To connect takes milliseconds; what takes longer is named.
+_SLOW_SECONDS: t.Final = 1.0
 
 _HEADINGS: t.Final = (
     "PID",
@@ -64,15 +66,38 @@ def _workers(report: Report, page: Page) -> list[str]:
         if not worker.pools:
             rows.append([name, NONE, *[UNKNOWN] * (len(_HEADINGS) - 2)])
     lines = list(columns(_HEADINGS, rows, page)) if rows else []
-    quiet = [
-        f"{worker.pid} for {duration(worker.updated_seconds_ago)}"
-        for worker in report.workers
-        if (worker.updated_seconds_ago or 0) > _QUIET_SECONDS
-    ]
-    if quiet:
-        text = f"Quiet (nothing to do, or stopped): {', '.join(quiet)}"
-        lines += page.wrap(text, rest="  ")
+    for text, found in (
+        ("Connecting", _connecting(report.workers)),
+        ("Stopped by a signal, or a debugger", _stopped(report.workers)),
+        ("Quiet (nothing to do)", _quiet(report.workers)),
+    ):
+        if found:
+            lines += page.wrap(f"{text}: {', '.join(found)}", rest="  ")
     return lines
+
+
+def _connecting(workers: Sequence[Worker]) -> list[str]:
+    return [
+        f"{worker.pid} {visible(pool.bind)}: {pool.connecting} for"
+        f" {duration(pool.oldest_connect_seconds)}"
+        for worker in workers
+        for pool in worker.pools
+        if pool.connecting and (pool.oldest_connect_seconds or 0) >= _SLOW_SECONDS
+    ]
+
+
+def _stopped(workers: Sequence[Worker]) -> list[str]:
+    return [str(worker.pid) for worker in workers if worker.stopped]
+
+
+def _quiet(workers: Sequence[Worker]) -> list[str]:
+    return [
+        f"{worker.pid} for {duration(worker.updated_seconds_ago)}"
+        for worker in workers
+        if (worker.updated_seconds_ago or 0) > _QUIET_SECONDS
+        and not worker.stopped
+        and not any(pool.unserved for pool in worker.pools)
+    ]
 
 
 def _row(name: str, pool: PoolStatus) -> list[str]:
@@ -82,7 +107,7 @@ def _row(name: str, pool: PoolStatus) -> list[str]:
         visible(pool.bind),
         f"{_number(pool.checked_out)}/{limit}",
         _number(pool.idle),
-        _number(pool.waiting),
+        _number(pool.unserved),
         _number(pool.peak_checked_out),
         duration(pool.longest_held_seconds, NONE if pool.checked_out == 0 else UNKNOWN),
         _number(pool.timeouts),

@@ -43,11 +43,18 @@ class Activity:
     is_unlimited: bool
     waiting: int | None
     oldest_wait_seconds: float | None
+    connecting: int | None
+    oldest_connect_seconds: float | None
     longest_held_seconds: float | None
     checkouts_per_second: float | None
     connects_per_second: float | None
     waits_per_second: float | None
     timeouts_per_second: float | None
+
+    @property
+    def unserved(self) -> int | None:
+        """How many threads have no connection yet; None is unknown."""
+        return None if self.waiting is None else self.waiting + (self.connecting or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class Top:
                 pools.append(_activity(worker, pool, rates))
         self._before, self._at = counts, now
         pools.sort(
-            key=lambda each: (-(each.waiting or 0), -(each.longest_held_seconds or 0))
+            key=lambda each: (-(each.unserved or 0), -(each.longest_held_seconds or 0))
         )
         return Refresh(
             schema_version=report.schema_version,
@@ -223,6 +230,8 @@ def _activity(
         is_unlimited=pool.is_unlimited,
         waiting=pool.waiting,
         oldest_wait_seconds=pool.oldest_wait_seconds,
+        connecting=pool.connecting,
+        oldest_connect_seconds=pool.oldest_connect_seconds,
         longest_held_seconds=pool.longest_held_seconds,
         checkouts_per_second=checkouts,
         connects_per_second=connects,
@@ -244,7 +253,7 @@ def _row(pool: Activity, host: str) -> list[str]:
         name,
         visible(pool.bind),
         f"{UNKNOWN if pool.checked_out is None else pool.checked_out}/{limit}",
-        UNKNOWN if pool.waiting is None else str(pool.waiting),
+        UNKNOWN if pool.unserved is None else str(pool.unserved),
         duration(pool.longest_held_seconds, NONE if pool.checked_out == 0 else UNKNOWN),
         *(NONE if each is None else f"{each:.1f}" for each in rates),
     ]

@@ -63,6 +63,7 @@ def describe_worker(state: WorkerState) -> Worker:
         started_at=started.isoformat(timespec="seconds"),
         alive=True,
         updated_seconds_ago=age(max(times), state.now) if times else None,
+        stopped=state.stopped,
         pools=tuple(
             _describe_pool(pool, state.now)
             for pool in sorted(
@@ -75,6 +76,10 @@ def describe_worker(state: WorkerState) -> Worker:
 def age(since: float, now: float) -> float:
     """Return the seconds between two monotonic times, to a millisecond."""
     return round(max(now - since, 0.0), 3)
+
+
+def _age(since: float | None, now: float) -> float | None:
+    return None if since is None else age(since, now)
 
 
 def open_server_ids(pools: Iterable[PoolState]) -> frozenset[int] | None:
@@ -99,6 +104,7 @@ def _describe_pool(pool: PoolState, now: float) -> PoolStatus:
     waits_known = guarded or pool.pool_class in _NEVER_WAIT
     waiting = pool.waiting if waits_known else None
     since = pool.waiting_since if waiting else None
+    connecting_since = pool.connecting_since if pool.connecting else None
     return PoolStatus(
         bind=pool.bind,
         url=public_url(pool.url),
@@ -106,11 +112,18 @@ def _describe_pool(pool: PoolState, now: float) -> PoolStatus:
         size=pool.size,
         max_overflow=pool.max_overflow,
         waiting=waiting,
-        oldest_wait_seconds=None if since is None else age(since, now),
+        oldest_wait_seconds=_age(since, now),
+        connecting=pool.connecting if guarded else None,
+        oldest_connect_seconds=_age(connecting_since, now),
+        obstacle=pool.obstacle,
+        obstacle_seconds=_age(pool.obstacle_since, now),
         recycle_seconds=pool.recycle_seconds,
         recycle_source=pool.recycle_source,
         connects=counts["connects"],
         timeouts=counts["timeouts"] if waits_known else None,
+        unavailable=counts["unavailable"] if guarded else None,
+        timeout_seconds=pool.pool_timeout,
+        held_warning_seconds=pool.held_warning,
         leaks=counts["leaks"],
         closed=_closed(pool, guarded),
         usage=_used(pool),

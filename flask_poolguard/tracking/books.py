@@ -10,6 +10,7 @@ import typing as t
 import weakref
 
 from ..pool import housekeeper
+from . import visibility
 from .renewal import Inbox, number_for
 from .statedir import StateDirError
 from .statefile import NoStateFile, StateFile
@@ -22,15 +23,6 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger("flask_poolguard")
 
 _all: weakref.WeakSet[Books] = weakref.WeakSet()
-
-# Whether this process is to be seen by nobody.
-_is_hidden = False
-
-
-def hide_process() -> None:
-    """Keep no state file in this process, which is no worker, from now on."""
-    global _is_hidden
-    _is_hidden = True
 
 
 class Books:
@@ -63,7 +55,7 @@ class Books:
         with self._lock:
             if self._pid != os.getpid():
                 self.forked()
-            if self._file is None and _is_hidden:
+            if self._file is None and visibility.is_hidden():
                 self._file = NoStateFile()
             elif self._file is None:
                 try:

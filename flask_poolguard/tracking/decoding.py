@@ -21,6 +21,7 @@ from .layout import (
     MAX_POOLS,
     MAX_SLOTS,
     MAX_STRING,
+    OBSTACLES,
     OUT,
     QUEUE,
     REGIONS_OFFSET,
@@ -90,6 +91,10 @@ class PoolState:
     :ivar counted: whether its checkouts can be told apart.
     :ivar age_based: whether the user's own ``pool_recycle`` is in force.
     :ivar counts: by the names in ``layout.COUNTS``.
+    :ivar waiting: how many wait for others to give a connection back.
+    :ivar connecting: for how many a connection is tested or opened.
+    :ivar obstacle: what is wrong with the server, by the names in
+        ``layout.OBSTACLES``.
     """
 
     bind: str
@@ -101,11 +106,17 @@ class PoolState:
     recycle_seconds: float | None
     server_limit: float | None
     learned_limit: float | None
+    pool_timeout: float | None
+    held_warning: float | None
     counted: bool
     age_based: bool
     counts: Mapping[str, int]
     waiting: int
     waiting_since: float | None
+    connecting: int
+    connecting_since: float | None
+    obstacle: str | None
+    obstacle_since: float | None
     usage: UsageState
     updated: float
     leaks: tuple[LeakState, ...]
@@ -156,8 +167,8 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
     bind, url, pool_class = (_needed(data, next(values)) for _ in range(3))
     recycle_source = _string(data, next(values))
     size, max_overflow = (_size(next(values)) for _ in range(2))
-    recycle_seconds, server_limit, learned_limit = (
-        _seconds(next(values)) for _ in range(3)
+    recycle_seconds, server_limit, learned_limit, pool_timeout, held_warning = (
+        _seconds(next(values)) for _ in range(5)
     )
     counted, age_based = (_flag(next(values)) for _ in range(2))
     counts = {name: _count(next(values)) for name in COUNTS}
@@ -165,7 +176,7 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
     leaks = [(next(values), next(values), next(values)) for _ in range(LEAKS)]
     if sequence == 0 or next(values) != sequence or updated is None:
         raise Damaged("its figures do not fit together")
-    waiting, waiting_since = _queue(data, offset + BLOCK.size)
+    queue = _queue(data, offset + BLOCK.size)
     usage = _usage(data, offset + BLOCK.size + QUEUE.size)
     listed, checkouts = _slots(data, offset + SLOTS_OFFSET, slots)
     return PoolState(
@@ -178,11 +189,12 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         recycle_seconds=recycle_seconds,
         server_limit=server_limit,
         learned_limit=learned_limit,
+        pool_timeout=pool_timeout,
+        held_warning=held_warning,
         counted=counted,
         age_based=age_based,
         counts=counts,
-        waiting=waiting,
-        waiting_since=waiting_since,
+        **queue,
         usage=usage,
         updated=updated,
         leaks=tuple(
@@ -195,12 +207,21 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
     )
 
 
-def _queue(data: bytes, offset: int) -> tuple[int, float | None]:
-    """Return how many wait, and since when the first of them does."""
-    head, number, since, tail = QUEUE.unpack_from(data, offset)
-    if head == 0 or head != tail:
+def _queue(data: bytes, offset: int) -> dict[str, t.Any]:
+    """Return who has no connection yet, and what is wrong with the server."""
+    head, waiting, first, connecting, second, kind, since, tail = QUEUE.unpack_from(
+        data, offset
+    )
+    if head == 0 or head != tail or kind > len(OBSTACLES):
         raise Damaged("the queue's figures do not fit together")
-    return _count(number), _seconds(since)
+    return {
+        "waiting": _count(waiting),
+        "waiting_since": _seconds(first),
+        "connecting": _count(connecting),
+        "connecting_since": _seconds(second),
+        "obstacle": OBSTACLES[kind - 1] if kind else None,
+        "obstacle_since": _seconds(since),
+    }
 
 
 def _usage(data: bytes, offset: int) -> UsageState:

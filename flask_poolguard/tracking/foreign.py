@@ -66,6 +66,9 @@ class _Watcher:
             record.info.get(_GENERATION) is not self._generation for record in out
         )
 
+    def obstacle(self) -> None:
+        """Return None: what the pool meets when it connects is not known."""
+
     def do_connect(
         self,
         dialect: Dialect,

@@ -39,6 +39,22 @@ def start_ticks(pid: int) -> str | None:
         return None
 
 
+def is_stopped(pid: int, namespace: str) -> bool:
+    """Tell whether a process is stopped by a signal, or by whoever traces it.
+
+    Field 3 of ``/proc/PID/stat`` (proc(5)).
+
+    :param namespace: the pid's; of another container's process nothing is known.
+    """
+    if namespace != pid_namespace():
+        return False
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
 def age_seconds(pid: int) -> float | None:
     """Return how long the process of this number has been running here.
 

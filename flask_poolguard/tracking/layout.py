@@ -7,12 +7,11 @@
     53760   regions, one per pool: a block of figures, the queue, the usage, then the
             slots
 
-The queue is who waits; it changes so often that it is not worth a block. The usage is
-what sizes are chosen by, at most a second old. A slot is one connection. Blocks,
-queues, usages and slots begin and end with the same sequence number and are written
-with one call each, so a reader who sees two different numbers caught a write half way
-and reads again. A string's id is its offset in the
-strings; 0 is "none".
+The queue is who has no connection yet; it changes so often that it is not worth a
+block. The usage is what sizes are chosen by, at most a second old. A slot is one
+connection. Blocks, queues, usages and slots begin and end with the same sequence number
+and are written with one call each, so a reader who sees two different numbers caught a
+write half way and reads again. A string's id is its offset in the strings; 0 is "none".
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import typing as t
 
 from .usage import BUCKETS
 
-MAGIC: t.Final = b"PGUARD\x00\x02"
+MAGIC: t.Final = b"PGUARD\x00\x03"
 HEADER_SIZE: t.Final = 4096
 SERVED_OFFSET: t.Final = HEADER_SIZE - 1
 MAX_POOLS: t.Final = 32
@@ -43,13 +42,15 @@ SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
 FREE, IDLE, OUT = 1, 2, 3
 
 # A block: sequence; bind, url, class, recycle source; size and max_overflow (or
-# UNKNOWN); recycle seconds, server's limit, learned limit (NaN for none); whether
+# UNKNOWN); recycle seconds, server's limit, learned limit, pool_timeout and
+# held_warning (NaN for none); whether
 # checkouts are counted, whether recycle goes by age; the COUNTS; updated (monotonic
 # s); LEAKS times endpoint, site, count; sequence.
 COUNTS: t.Final = (
     "peak_checked_out",
     "connects",
     "timeouts",
+    "unavailable",
     "leaks",
     "recycled",
     "idle",
@@ -64,12 +65,15 @@ COUNTS: t.Final = (
 LEAKS: t.Final = 16
 UNKNOWN: t.Final = -(2**63)
 BLOCK: t.Final = struct.Struct(
-    "<Q IIII qq ddd QQ" + "Q" * len(COUNTS) + "d" + "IIQ" * LEAKS + "Q"
+    "<Q IIII qq ddddd QQ" + "Q" * len(COUNTS) + "d" + "IIQ" * LEAKS + "Q"
 )
 
-# A queue: sequence; how many wait, the first of them since (monotonic s; NaN for
-# nobody); sequence.
-QUEUE: t.Final = struct.Struct("<QQdQ")
+# A queue: sequence; how many wait for others to give one back, the first of them since
+# (monotonic s; NaN for nobody); the same of those for whom one is tested or opened;
+# what is wrong with the server (0 for nothing, else 1 + the index in OBSTACLES), and
+# since when; sequence.
+QUEUE: t.Final = struct.Struct("<QQdQdQdQ")
+OBSTACLES: t.Final = ("away", "full")
 
 # A usage: sequence; the USE figures; seconds waited in all, and at most; how often so
 # many connections were in use, by bucket; sequence.

@@ -17,7 +17,15 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import PoolTimeout
-from ..pool import Claim, CloseReason, Recycle, Renewable, housekeeper
+from ..pool import (
+    Attempt,
+    Claim,
+    CloseReason,
+    Obstacle,
+    Recycle,
+    Renewable,
+    housekeeper,
+)
 from .holding import Holding
 from .layout import COUNTS, LEAKS
 from .page import PoolFacts, PoolPage
@@ -113,8 +121,12 @@ class PoolLedger:
         count_threads(self.usage)
         # A set, of which the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
+        # Likewise. Whoever was struck down in the middle is collected, and gone here.
+        self._connecting: weakref.WeakKeyDictionary[Attempt, None]
+        self._connecting = weakref.WeakKeyDictionary()
+        self._obstacle: Obstacle | None = None
         self._queue_shown_at = -math.inf
-        self._is_queue_stale = False
+        self._is_queue_stale = self._is_queue_shown = False
         self._page: PoolPage | None = None
         # Reported as held for too long, and when they came back.
         self._back: deque[tuple[Holding, float]] = deque()
@@ -195,7 +207,7 @@ class PoolLedger:
         self,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
-        has_waited: bool = False,
+        is_counted: bool = False,
     ) -> None:
         """Note who has it."""
         mark = this_thread.mark
@@ -220,7 +232,7 @@ class PoolLedger:
                 usage.nested(nested)
         elif not usage.nesting:
             usage.nested(1)
-        if not has_waited:  # else it was counted when the wait began
+        if not is_counted:
             usage.took(count)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
@@ -321,6 +333,29 @@ class PoolLedger:
         """Count a waiter that got nothing."""
         self.count("timeouts")
 
+    def began_connecting(self, attempt: Attempt, out: int) -> None:
+        """Note one more for whom a connection is tested or opened."""
+        _ = self._page or self.page
+        with self._lock:
+            self._connecting[attempt] = None
+            if not attempt.is_counted:
+                attempt.is_counted = True
+                out = max(out, len(self.out) + len(self._connecting))
+                self.usage.took(out + len(self._waiting))
+            # Most are done long before anybody could look.
+            self._is_queue_stale = True
+
+    def stopped_connecting(self, attempt: Attempt) -> None:
+        """Note one less."""
+        with self._lock:
+            self._connecting.pop(attempt, None)
+            if self._is_queue_shown:
+                self._show_waiting()
+
+    def got_none(self) -> None:
+        """Count a checkout to which the server gave no connection."""
+        self.count("unavailable")
+
     def find_deadlock(
         self,
         claim: Claim,
@@ -383,7 +418,7 @@ class PoolLedger:
         """Warn of connections that are out for too long, and show who waits now; the
         housekeeper calls it.
         """
-        if self._is_queue_stale:
+        if self._is_queue_stale or self._obstacle != self._find_obstacle():
             with self._lock:
                 self._show_waiting(soon=False)
         self._tend_usage()
@@ -454,13 +489,24 @@ class PoolLedger:
         :param soon: now if that was not done lately, else in the next round.
         """
         if self._page is not None:
-            now = _monotonic()
-            self._is_queue_stale = soon and now - self._queue_shown_at < _OFTEN
+            now, is_empty = _monotonic(), not (self._waiting or self._connecting)
+            # What is over is shown to be at once, or it would seem to last for longer.
+            is_soon = soon and not (is_empty and self._is_queue_shown)
+            self._is_queue_stale = is_soon and now - self._queue_shown_at < _OFTEN
             if self._is_queue_stale:
                 return
-            self._queue_shown_at = now
-            since = min((each.asked_at for each in self._waiting), default=math.nan)
-            self._page.show_waiting(len(self._waiting), since)
+            self._queue_shown_at, self._is_queue_shown = now, not is_empty
+            self._obstacle = self._find_obstacle()
+            self._page.show_waiting(
+                [each.asked_at for each in self._waiting],
+                [each.began_at for each in list(self._connecting)],
+                self._obstacle,
+            )
+
+    def _find_obstacle(self) -> Obstacle | None:
+        """Return what has kept connections from being made for the longest time."""
+        found = [each.obstacle() for each in list(self._pools)]
+        return min(filter(None, found), key=lambda each: each.since, default=None)
 
     def _look_for_troubles(self, record: ConnectionPoolEntry) -> None:
         if not self.facts.is_async:
@@ -499,4 +545,5 @@ class PoolLedger:
                 self._recycle.source,
                 self._server_limit,
                 self._learned_limit,
+                self.held_warning,
             )

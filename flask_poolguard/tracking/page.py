@@ -7,7 +7,7 @@ import time
 import typing as t
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -19,6 +19,7 @@ from .layout import (
     IDLE,
     LEAKS,
     MAX_SLOTS,
+    OBSTACLES,
     OUT,
     QUEUE,
     SLOT,
@@ -30,6 +31,7 @@ from .layout import (
 from .statefile import NoStateFile
 
 if t.TYPE_CHECKING:
+    from ..pool import Obstacle
     from .holding import Holding
     from .usage import Usage
 
@@ -45,6 +47,7 @@ class PoolFacts:
     """What does not change while a pool lives; None is unknown.
 
     :ivar url: without the password.
+    :ivar pool_timeout: in seconds; None also for no limit.
     :ivar counted: whether checkouts can be told apart (not with a StaticPool).
     :ivar in_memory: the database lives within the process, so that a forked child has a
         copy and shares nothing, and is gone with its last connection.
@@ -55,6 +58,7 @@ class PoolFacts:
     pool_class: str
     size: int | None
     max_overflow: int | None
+    pool_timeout: float | None = None
     counted: bool = True
     age_based: bool = False
     is_async: bool = False
@@ -120,7 +124,7 @@ class PoolPage:
         self._sites: dict[Place, int] = {}
         self._endpoints: dict[str, int] = {}
         self._sequence = self._queue_sequence = self._usage_sequence = 0
-        self.show_waiting(0, math.nan)
+        self.show_waiting((), (), None)
 
     @property
     def connections(self) -> int:
@@ -204,13 +208,31 @@ class PoolPage:
             sequence, state, checkouts, now, slot.server_id, 0, 0, b"", sequence
         )
 
-    def show_waiting(self, number: int, since: float) -> None:
+    def show_waiting(
+        self,
+        waiting: Sequence[float],
+        connecting: Sequence[float],
+        obstacle: Obstacle | None,
+    ) -> None:
         """Write the queue; the caller sees to it that calls do not overlap.
 
-        :param since: of the first, in monotonic seconds; NaN for nobody.
+        :param waiting: since when each waits for others, in monotonic seconds.
+        :param connecting: since when each is being connected, likewise.
         """
         self._queue_sequence = sequence = self._queue_sequence + 1
-        self._view[self._queue] = QUEUE.pack(sequence, number, since, sequence)
+        kind, since = 0, math.nan
+        if obstacle is not None:
+            kind, since = 1 + OBSTACLES.index(obstacle.kind.value), obstacle.since
+        self._view[self._queue] = QUEUE.pack(
+            sequence,
+            len(waiting),
+            min(waiting, default=math.nan),
+            len(connecting),
+            min(connecting, default=math.nan),
+            kind,
+            since,
+            sequence,
+        )
 
     def show_usage(self, usage: Usage) -> None:
         """Write what the pool was asked for; the caller sees to it that calls do not
@@ -234,6 +256,7 @@ class PoolPage:
         recycle_source: str,
         server_limit: float | None,
         learned_limit: float | None,
+        held_warning: float | None,
     ) -> None:
         """Write the block; the caller sees to it that calls do not overlap."""
         facts, intern = self._facts, self._file.intern
@@ -253,6 +276,8 @@ class PoolPage:
             math.nan if recycle_seconds is None else recycle_seconds,
             math.nan if server_limit is None else server_limit,
             math.nan if learned_limit is None else learned_limit,
+            math.nan if facts.pool_timeout is None else facts.pool_timeout,
+            math.nan if held_warning is None else held_warning,
             facts.counted,
             facts.age_based,
             *counts,

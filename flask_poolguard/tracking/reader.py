@@ -28,12 +28,15 @@ class WorkerState:
     """A live process of the app, as its file shows it.
 
     :ivar now: monotonic seconds at which it was read.
+    :ivar stopped: a signal or a debugger has stopped it, so that it does nothing and
+        its figures stand still.
     """
 
     path: str
     header: Header
     pools: tuple[PoolState, ...]
     now: float
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,8 @@ def _read(path: str, wanted: _Wanted) -> tuple[WorkerState, list[str]]:
                 raise _Skip
             if not reasons:
                 break
-        return WorkerState(path, header, pools, time.monotonic()), reasons
+        stopped = identity.is_stopped(header.pid, header.pid_namespace)
+        return WorkerState(path, header, pools, time.monotonic(), stopped), reasons
     except OSError as error:
         raise Damaged(str(error.strerror)) from error
     finally:

@@ -23,7 +23,7 @@ from flask.cli import ScriptInfo
 
 from ..engines import Guarded, resize
 from ..pool import GuardedPool
-from ..tracking.books import hide_process
+from ..tracking.visibility import hide_process
 from . import processor
 from .doing import Deed, keep_errors, only_read, prepare
 from .errors import WorkFailed

@@ -43,6 +43,8 @@ RULES: t.Final[tuple[Rule, ...]] = (
     servers.find_silent_servers,
     budget.find_full,
     waits.find_saturated,
+    waits.find_unavailable,
+    use.find_stopped,
     waits.find_timeouts,
     use.find_held,
     use.find_leaks,

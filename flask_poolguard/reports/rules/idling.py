@@ -64,8 +64,9 @@ def find_transaction_limits(evidence: Evidence) -> Iterator[Finding]:
 def _unlimited(
     evidence: Evidence, guarded: Guarded, view: ServerView
 ) -> Iterator[Finding]:
-    long = guarded.settings.held_warning.value or _HELD_SECONDS
     pools = [each for each in evidence.pool_states() if each.bind == guarded.bind]
+    warnings = [each.held_warning for each in pools if each.held_warning]
+    long = min(warnings, default=_HELD_SECONDS)
     ids = evidence.our_ids(pools) or frozenset()
     held = [
         each.seconds or 0.0

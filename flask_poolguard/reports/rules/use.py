@@ -19,35 +19,38 @@ _MAX_NAMED: t.Final = 5
 
 
 def find_held(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the lines that have held connections for longer than is usual.
+    """Yield the lines that have held connections for longer than their worker's
+    ``POOLGUARD_HELD_WARNING``.
 
     What the server shows to idle in a transaction is a finding of its own, and what is
     still being opened has no holder yet.
     """
     known = idle_in_transaction(evidence)
     for each in evidence.engines:
-        longest = each.settings.held_warning.value
-        if longest is None:
-            continue
-        lines: dict[str, list[tuple[float, int]]] = {}
+        lines: dict[str, list[tuple[float, int, float]]] = {}
         for worker, pool in pools_of(evidence.workers, each.bind):
+            longest = pool.held_warning_seconds
+            if longest is None:
+                continue
             for holder in pool.holders:
                 session = (worker.host, worker.pid, pool.bind, holder.server_id)
                 if holder.held_seconds < longest or session in known:
                     continue
                 if holder.site is not None or holder.endpoint is not None:
                     found = lines.setdefault(line_of(holder), [])
-                    found.append((holder.held_seconds, worker.pid))
+                    found.append((holder.held_seconds, worker.pid, longest))
         for line, held in lines.items():
-            yield _held(each, line, sorted(held, reverse=True), longest)
+            yield _held(each, line, sorted(held, reverse=True))
 
 
 def _held(
-    guarded: Guarded, line: str, held: Sequence[tuple[float, int]], longest: float
+    guarded: Guarded, line: str, held: Sequence[tuple[float, int, float]]
 ) -> Finding:
     where = ", ".join(
-        f"for {duration(seconds)} in worker {pid}" for seconds, pid in held[:_MAX_NAMED]
+        f"for {duration(seconds)} in worker {pid}"
+        for seconds, pid, _ in held[:_MAX_NAMED]
     )
+    longest = held[0][2]
     more = len(held) - _MAX_NAMED
     return Finding(
         "warning",
@@ -60,6 +63,25 @@ def _held(
         "The pool is short of it meanwhile, and if its transaction is open, others"
         " wait for its locks.",
     )
+
+
+def find_stopped(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the workers that a signal or a debugger has stopped."""
+    for worker in evidence.workers:
+        if not worker.stopped:
+            continue
+        out = sum(pool.checked_out or 0 for pool in worker.pools)
+        idle = sum(pool.idle or 0 for pool in worker.pools)
+        yield Finding(
+            "critical" if out else "warning",
+            "stopped",
+            f"Worker {worker.pid} is stopped, by a signal (SIGSTOP, Ctrl-Z) or a"
+            f" debugger, with {connections(out)} out and {connections(idle)} idle",
+            f"Let it go on: kill -CONT {worker.pid}; or end it: kill -KILL"
+            f" {worker.pid}.",
+            "It answers nothing, and keeps its connections, their transactions and"
+            " locks. Its figures stand still.",
+        )
 
 
 def find_leaks(evidence: Evidence) -> list[Finding]:

@@ -1,0 +1,103 @@
+"""A worker that ends closes its idle connections."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tests.conftest import Database
+from tests.support.app_server import REPOSITORY
+from tests.support.desk import DeskServer, environment
+from tests.support.servers import DatabaseServer
+from tests.support.waiting import wait_until
+
+PROGRAM = """
+import os, sys
+import sqlalchemy as sa
+from flask import Flask
+from flask_poolguard import PoolGuard
+
+app = Flask("shop")
+engine = sa.create_engine(os.environ["DATABASE_URL"])
+guard = PoolGuard(app)
+guard.register(engine)
+with app.app_context(), engine.connect() as connection:
+    connection.execute(sa.text("SELECT 1"))
+"""
+ENDS = {
+    "by itself": "",
+    "with an error": "raise LookupError('tea')",
+    "while somebody has one": "kept = engine.connect()",
+    "though a listener fails": """
+@sa.event.listens_for(engine.pool, "close")
+def refuse(*_):
+    raise LookupError("tea")
+""",
+    "after its child": """
+child = os.fork()
+if not child:
+    sys.exit()
+os.waitpid(child, 0)
+with engine.connect() as connection:
+    connection.execute(sa.text("SELECT 1"))
+""",
+}
+# A session is lost without a goodbye if somebody still has it; and a failing listener
+# keeps SQLAlchemy from closing, as ever.
+LOST = {"while somebody has one": 1, "though a listener fails": 1}
+
+
+def aborted(server: DatabaseServer) -> int:
+    """Return how many sessions have ended without a goodbye."""
+    ((_, count),) = server.query("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
+    return int(count)
+
+
+def run(url: URL, source: str) -> str:
+    """Run a program to its end; return what it wrote of errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + source],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment(url)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    return done.stderr
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_that_ends(
+    mariadb: DatabaseServer, mariadb_url: URL, driver: str, end: str
+) -> None:
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    before = aborted(mariadb)
+    errors = run(mariadb_url.set(drivername=f"mysql+{driver}"), ENDS[end])
+    assert ("LookupError" in errors) == (end == "with an error")
+    database = mariadb_url.database
+    wait_until(lambda: not mariadb.session_ids(database=database), what="their end")
+    assert aborted(mariadb) - before == LOST.get(end, 0)
+
+
+def test_workers_of_gunicorn(tmp_path: Path, mariadb: DatabaseServer) -> None:
+    name = mariadb.create_database()
+    database = Database(mariadb.url(database=name), mariadb)
+    before = aborted(mariadb)
+    with DeskServer(
+        tmp_path, environment(database.url), workers=2, threads=4
+    ) as server:
+        server.wake()
+        server.hold(4)
+        server.let_go()
+        assert mariadb.session_ids(database=name)
+    wait_until(lambda: not mariadb.session_ids(database=name), what="their end")
+    assert aborted(mariadb) == before
+    mariadb.drop_database(name)
