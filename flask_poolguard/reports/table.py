@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from . import findings_text, holders, sessions_table
-from .model import BindSettings, PoolStatus, Report, Server
+from .model import BindSettings, Failure, PoolStatus, Report, Server
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
 # A worker that wrote nothing for longer is named: it idles, or it is stopped.
 _QUIET_SECONDS: t.Final = 10.0
+
+_FAILURES: t.Final[dict[Failure, str]] = {
+    "away": "unreachable, see the findings",
+    "full": "full, it refuses connections: see the findings",
+    "login": "refuses the login, see the findings",
+    "silent": "accepts connections and gives no answer, see the findings",
+}
 
 _HEADINGS: t.Final = (
     "PID",
@@ -133,10 +140,8 @@ def _servers(report: Report, page: Page) -> list[str]:
 
 
 def _describe(server: Server) -> str:
-    if server.full:
-        return "full, it refuses connections: see the findings"
     if server.reachable is False:
-        return "unreachable, see the findings"
+        return _FAILURES[server.failure or "away"]
     parts = [server.product or "a server that was not asked"]
     if server.reachable is None and server.product:
         parts.append("no such file yet")
