@@ -319,15 +319,19 @@ class TestServersThatDoNotAnswer:
         assert unasked["connections"] is None
         found = desk.finding(report, "server-unreachable")
         assert found["level"] == "critical"
-        assert "no answer within" in found["message"]
-        assert "unreachable" in text
+        assert "accepts connections, but gives no answer within" in found["message"]
+        assert "accepts connections and gives no answer, see the findings" in text
 
     def test_a_refused_login_is_shown_with_its_reason(
         self, postgresql_url: URL
     ) -> None:
         url = postgresql_url.set(username="nobody_here")
-        found = desk.finding(desk.status(environment(url)), "server-unreachable")
-        assert "nobody_here" in found["message"]
+        env = environment(url)
+        report = desk.status(env)
+        found = desk.finding(report, "server-unreachable")
+        assert "refuses the login of user nobody_here: " in found["message"]
+        assert report["servers"][0]["failure"] == "login"
+        assert "    refuses the login, see the findings\n" in desk.run_status(env)
 
 
 class TestFindings:

@@ -99,7 +99,7 @@ class TestOutput:
         )
         assert names(report["servers"][0]) == (
             "bind product reachable idle_timeout_seconds max_connections connections"
-            " ours reserved sessions sessions_hidden full"
+            " ours reserved sessions sessions_hidden full failure"
         )
         assert names(report["findings"][0]) == "level code message fix consequence"
 

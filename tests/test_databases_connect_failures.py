@@ -37,6 +37,14 @@ AWAY, FULL = ConnectFailure.AWAY, ConnectFailure.FULL
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 
 
+def is_login_refused(url: sa.URL) -> bool:
+    """Connect in vain, and tell whether it is the login that failed."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        engine.connect()
+    return for_dialect(url.get_backend_name()).refuses_login(caught.value)
+
+
 def failure(url: sa.URL, **arguments: Any) -> ConnectFailure | None:
     """Connect in vain, and judge the error bare and as SQLAlchemy wraps it."""
     engine = sa.create_engine(url, connect_args=arguments, poolclass=sa.NullPool)
@@ -312,6 +320,43 @@ class TestFull:
         ):
             error = psycopg.OperationalError(f"connection failed: FATAL:  {text}")
             assert for_dialect("postgresql").connect_failure(error) is FULL
+
+
+class TestLogin:
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"password": "wrong"}, {"username": "nobody"}, {"database": "nowhere"}],
+        ids=lambda wrong: next(iter(wrong)),
+    )
+    def test_is_refused_to_whom_the_server_does_not_know(
+        self, url: sa.URL, wrong: dict[str, str]
+    ) -> None:
+        assert is_login_refused(url.set(**wrong))  # type: ignore[arg-type] # by name
+
+    @PSYCOPGS
+    def test_is_refused_without_a_right_or_a_line_in_pg_hba(
+        self, drivername: str, postgresql: DatabaseServer, postgresql_url: sa.URL
+    ) -> None:
+        url = postgresql_url.set(drivername=drivername)
+        postgresql.execute("CREATE ROLE guest PASSWORD 'pw'")
+        guest = url.set(username="guest", password="pw")
+        try:
+            assert is_login_refused(guest)
+            postgresql.execute("ALTER ROLE guest LOGIN")
+            postgresql.execute(f"REVOKE CONNECT ON DATABASE {url.database} FROM PUBLIC")
+            assert is_login_refused(guest)
+        finally:
+            postgresql.execute("DROP ROLE guest")
+        error = psycopg2.OperationalError(
+            'connection to server at "10.0.0.1", port 5432 failed: FATAL:  no'
+            ' pg_hba.conf entry for host "10.0.0.2", user "app", database "shop", no'
+            " encryption\n"
+        )
+        assert for_dialect("postgresql").refuses_login(error)
+
+    def test_is_not_what_fails_where_nobody_listens(self, url: sa.URL) -> None:
+        assert not is_login_refused(url.set(port=free_port()))
+        assert not is_login_refused(url.set(host="no body"))
 
 
 class TestPermanent:

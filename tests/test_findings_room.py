@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import URL, create_engine
@@ -248,6 +249,79 @@ class TestFull:
         with sessions(pg, 16):
             finding = the_one(shop.report(), "full")
         assert finding.message.endswith("(by user, most first: app 16)")
+
+    @pytest.mark.parametrize(
+        ("name", "limit"),
+        [
+            ("my", "ALTER USER app WITH MAX_USER_CONNECTIONS {}"),
+            ("pg", "ALTER ROLE app CONNECTION LIMIT {}"),
+        ],
+    )
+    def test_is_nothing_that_the_apps_own_pools_can_reach(
+        self,
+        make_shop: MakeShop,
+        request: pytest.FixtureRequest,
+        name: str,
+        limit: str,
+    ) -> None:
+        url: URL = request.getfixturevalue(name)
+        server: DatabaseServer = request.getfixturevalue(
+            "small_mariadb" if name == "my" else "small_postgresql"
+        )
+        server.execute(limit.format(11))
+        try:
+            shop = make_shop(
+                {"POOLGUARD_POOL_SIZE": 10, "POOLGUARD_MAX_OVERFLOW": 0},
+                default=create_engine(url),
+            )
+            with shop.app.app_context(), ExitStack() as stack:
+                for _ in range(10):
+                    stack.enter_context(shop.engines["default"].connect())
+            alone = shop.report()
+            planned = shop.diagnose(Plan(workers=2))
+            with shop.app.app_context(), shop.engines["default"].connect() as one:
+                one.invalidate()
+            with sessions(url, 1):
+                wait_until(
+                    lambda: len(server.session_ids(database=url.database)) == 10,
+                    what="the end of the one that was given up",
+                )
+                shared = shop.report()
+            shop.engines["default"].dispose()
+            with sessions(url, 9):
+                shop.use()
+                wait_until(
+                    lambda: len(server.session_ids(database=url.database)) == 10,
+                    what="the end of all others",
+                )
+                short = shop.report()
+        finally:
+            server.execute(limit.format(0 if name == "my" else -1))
+        assert not found(alone, "full")
+        assert not found(alone, "budget")
+        assert {each.level for each in found(planned, "budget")} == {"warning"}
+        finding = the_one(shared, "full")
+        assert finding.level == "warning"
+        assert finding.message == (
+            f"User app at 127.0.0.1:{url.port} has 10 of 11 connections in use, 9 of"
+            " them by this app's workers on this host, which may open 1 more"
+        )
+        finding = the_one(short, "full")
+        assert finding.level == "critical"
+        assert "by user" not in finding.message
+
+    def test_names_whose_a_databases_sessions_are(
+        self, make_shop: MakeShop, pg: URL, small_postgresql: DatabaseServer
+    ) -> None:
+        small_postgresql.execute(f"ALTER DATABASE {pg.database} CONNECTION LIMIT 11")
+        other = pg.set(database=small_postgresql.create_database())
+        try:
+            shop = make_shop(default=create_engine(pg))
+            with sessions(pg, 10), sessions(other, 2):
+                finding = the_one(shop.report(), "full")
+        finally:
+            small_postgresql.drop_database(str(other.database))
+        assert finding.message.endswith("(by user, most first: app 10)")
 
     def test_names_nobody_where_others_are_hidden(
         self, make_shop: MakeShop, my: URL, teller: URL

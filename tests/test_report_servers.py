@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from flask_poolguard.reports import Server
 from tests.conftest import Database
+from tests.support import not_tested
 from tests.support.database_server import APP_PASSWORD
+from tests.support.pgbouncer import PgBouncer
 from tests.support.proxy import SilentServer, TCPProxy
 from tests.support.reporting import (
     MakeShop,
@@ -23,8 +28,10 @@ from tests.support.reporting import (
     pool_in,
     server_in,
     shops,
+    the_one,
     wait_for_questions,
 )
+from tests.support.servers import MissingServerError
 from tests.support.waiting import free_port, wait_until
 
 
@@ -218,6 +225,76 @@ class TestServersThatDoNotAnswer:
         assert finding.level == "critical"
         assert f"app@127.0.0.1:{url.port}" in finding.message
         assert "refused" in finding.message
+
+    def test_are_told_from_those_that_refuse_the_login(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        url = served_database.url.set(password="wrong")
+        report = make_shop(default=create_engine(url)).report()
+        finding = the_one(report, "server-unreachable")
+        assert finding.level == "critical"
+        assert " refuses the login of user app: " in finding.message
+        assert "password" in finding.fix
+        assert "HTTP 500" in str(finding.consequence)
+        assert server_in(report).failure == "login"
+
+    def test_are_told_from_those_that_take_a_connect_and_say_nothing(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        with TCPProxy.before(served_database.url) as proxy:
+            url = served_database.url.set(port=proxy.port)
+            shop = make_shop(default=create_engine(url))
+            with shop.app.app_context(), shop.engines["default"].connect() as held:
+                proxy.drop()
+                report = shop.report()
+                proxy.resume()
+                held.rollback()
+            finding = the_one(report, "server-unreachable")
+            wait_for_questions()
+        assert "accepts connections, but gives no answer within 2 s" in finding.message
+        assert re.search(
+            r"test_report_servers\.py:\d+ has held a connection of it for the longest"
+            rf" time, \d\.\ds \(worker {os.getpid()}\)$",
+            finding.message,
+        )
+        assert server_in(report).failure == "silent"
+
+    def test_are_not_told_from_a_place_where_nobody_takes_a_connect(
+        self, make_shop: MakeShop, mariadb_url: URL
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+            port = listener.getsockname()[1]
+            with ExitStack() as stack:
+                for _ in range(8):  # once the queue is full the kernel drops connects
+                    end = stack.enter_context(socket.socket())
+                    end.setblocking(False)
+                    end.connect_ex(("127.0.0.1", port))
+                url = mariadb_url.set(port=port)
+                report = make_shop(default=create_engine(url)).report()
+        assert "cannot be reached: no answer" in (
+            the_one(report, "server-unreachable").message
+        )
+        assert server_in(report).failure == "away"
+        wait_for_questions()
+
+    def test_may_be_poolers_that_have_no_connection_left(
+        self, make_shop: MakeShop, postgresql_url: URL
+    ) -> None:
+        try:
+            pooler = PgBouncer(postgresql_url, default_pool_size=1)
+        except MissingServerError as error:
+            not_tested.stop_test(str(error))
+        with pooler:
+            shop = make_shop(default=create_engine(pooler.url))
+            with shop.app.app_context(), shop.engines["default"].connect() as held:
+                held.exec_driver_sql("SELECT 1")
+                report = shop.report()
+            finding = the_one(report, "server-unreachable")
+            wait_for_questions()
+            shop.engines["default"].dispose()
+        assert "accepts connections, but gives no answer" in finding.message
+        assert "has held a connection of it for the longest time" in finding.message
+        assert "SHOW POOLS" in finding.fix
 
     def test_never_give_away_a_password(
         self, make_shop: MakeShop, mariadb_url: URL

@@ -254,6 +254,11 @@ class Database(t.Protocol):
     def connect_failure(self, error: BaseException) -> ConnectFailure | None:
         """Tell whether a failed connect may pass by itself; None if it will not."""
 
+    def refuses_login(self, error: BaseException) -> bool:
+        """Tell whether a connect failed because the server does not let this user in,
+        or not into this database.
+        """
+
     def means_lost(self, error: BaseException) -> bool:
         """Tell whether an error that SQLAlchemy may take for harmless means that the
         session is gone or out of step.

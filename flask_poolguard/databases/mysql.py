@@ -85,6 +85,10 @@ class MySQL:
         """Tell by the error's number."""
         return mysql_errors.connect_failure(error)
 
+    def refuses_login(self, error: BaseException) -> bool:
+        """Tell by the error's number."""
+        return mysql_errors.refuses_login(error)
+
     def means_lost(self, error: BaseException) -> bool:
         """Tell by the error's number, or by PyMySQL's text where it has none."""
         return mysql_errors.means_lost(error)

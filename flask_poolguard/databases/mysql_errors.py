@@ -49,6 +49,21 @@ _FULL: t.Final = frozenset(
         1203,  # the user has max_user_connections, set for all users
     }
 )
+_LOGIN_REFUSED: t.Final = frozenset(
+    {
+        1044,  # this user may not use this database
+        1045,  # wrong password, or no such user
+        1049,  # no such database
+        1130,  # nobody may come from this host
+        1251,  # the client does not know how this account is to be checked
+        1524,  # the server does not know it
+        1698,  # the account is checked by something else than a password
+        1862,  # the password has expired
+        2059,  # the client lacks what checks this account
+        3118,  # MySQL: the account is locked
+        4151,  # MariaDB: the account is locked
+    }
+)
 _LOST: t.Final = frozenset(
     {
         1053,  # the server shuts down
@@ -147,6 +162,11 @@ def connect_failure(error: BaseException) -> ConnectFailure | None:
     if code == _USER_LIMIT_EXCEEDED and "max_user_connections" in text:
         return ConnectFailure.FULL
     return None
+
+
+def refuses_login(error: BaseException) -> bool:
+    """Tell whether the server does not let this user in."""
+    return code_of(driver_error(error)) in _LOGIN_REFUSED
 
 
 def means_lost(error: BaseException) -> bool:

@@ -90,6 +90,10 @@ class PostgreSQL:
         """Tell by the SQLSTATE, or by libpq's text where there is none."""
         return postgresql_errors.connect_failure(error)
 
+    def refuses_login(self, error: BaseException) -> bool:
+        """Tell by the SQLSTATE, or by the server's text where there is none."""
+        return postgresql_errors.refuses_login(error)
+
     def means_lost(self, error: BaseException) -> bool:
         """Tell by the SQLSTATE, or by libpq's text where there is none."""
         return postgresql_errors.means_lost(error)

@@ -30,6 +30,9 @@ _READ_ONLY: t.Final = "25006"  # read_only_sql_transaction; also "during recover
 # admin_shutdown, crash_shutdown, cannot_connect_now.
 _AWAY: t.Final = frozenset({"57P01", "57P02", "57P03"})
 _FULL: t.Final = frozenset({"53300"})  # too_many_connections
+# invalid_authorization_specification, invalid_password, invalid_catalog_name,
+# insufficient_privilege.
+_LOGIN_REFUSED: t.Final = frozenset({"28000", "28P01", "3D000", "42501"})
 # admin_shutdown, crash_shutdown, database_dropped, idle_session_timeout,
 # idle_in_transaction_session_timeout, transaction_timeout: the server hangs up.
 _LOST: t.Final = frozenset({"57P01", "57P02", "57P04", "57P05", "25P03", "25P04"})
@@ -41,6 +44,19 @@ _FULL_TEXTS: t.Final = (
     "too many connections for role",
     "too many connections for database",
     "no more connections allowed",  # PgBouncer's max_client_conn
+)
+# Names are left out: they are quoted.
+_LOGIN_TEXTS: t.Final = (
+    "authentication failed",  # by whatever method
+    "no pg_hba.conf entry for",
+    "pg_hba.conf rejects connection",
+    'role "" does not exist',
+    'role "" is not permitted to log in',
+    'database "" does not exist',
+    'permission denied for database ""',
+    "no password supplied",  # libpq
+    "no such database",  # PgBouncer, as is the next
+    "no such user",
 )
 _AWAY_TEXTS: t.Final = (
     # starting up, shutting down, in recovery mode, not (yet) accepting connections
@@ -144,6 +160,18 @@ def connect_failure(error: BaseException) -> ConnectFailure | None:
     return None
 
 
+def refuses_login(error: BaseException) -> bool:
+    """Tell whether the server does not let this user in, or not into this database."""
+    original = driver_error(error)
+    state = sqlstate_of(original)
+    if state is not None:
+        return state in _LOGIN_REFUSED
+    if not _is_of_connection(original) or connect_failure(original) is not None:
+        return False
+    text = _last_attempt(str(original))
+    return any(each in text for each in _LOGIN_TEXTS)
+
+
 def means_lost(error: BaseException) -> bool:
     """Tell whether the session is gone or out of step."""
     original = driver_error(error)
@@ -198,13 +226,18 @@ def _is_of_connection(error: BaseException) -> bool:
     return "Error" in classes and _ABOUT_STATEMENTS.isdisjoint(classes)
 
 
-def _by_text(text: str) -> ConnectFailure | None:
-    """Judge by the last address that was tried: of a host that has two, the one on
-    which nobody listens says nothing, and the one that refuses the password all.
+def _last_attempt(text: str) -> str:
+    """Return what is said of the last address that was tried: of a host that has two,
+    the one on which nobody listens says nothing, and the one that refuses the password
+    all.
     """
     # Names and paths are quoted, and may be made of the very words looked for.
     text = _QUOTED.sub('""', text.partition(_SUMMARY)[0])
-    text = text.rpartition(_ATTEMPT)[2]
+    return text.rpartition(_ATTEMPT)[2]
+
+
+def _by_text(text: str) -> ConnectFailure | None:
+    text = _last_attempt(text)
     if any(each in text for each in _FULL_TEXTS):
         return ConnectFailure.FULL
     if any(each in text for each in _AWAY_TEXTS):

@@ -37,6 +37,10 @@ class SQLite:
         """Return None: a file that cannot be opened now cannot be opened later."""
         return None
 
+    def refuses_login(self, error: BaseException) -> bool:
+        """Return False: there are no users."""
+        return False
+
     def means_lost(self, error: BaseException) -> bool:
         """Return False: there is nobody who could end a session."""
         return False

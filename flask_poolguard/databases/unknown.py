@@ -54,6 +54,10 @@ class UnknownDatabase:
         original = driver_error(error)
         return network_failure(original) if isinstance(original, OSError) else None
 
+    def refuses_login(self, error: BaseException) -> bool:
+        """Return False: unknown."""
+        return False
+
     def means_lost(self, error: BaseException) -> bool:
         """Return False: unknown, and SQLAlchemy's dialect decides."""
         return False

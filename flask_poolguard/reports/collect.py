@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..config import AUTO, AppConfig, Setting
-from ..databases import ConnectFailure
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..tracking.decoding import cut
@@ -169,9 +168,17 @@ def _server(
     answer = answers[guarded.bind]
     view = answer.view
     if view is None:
-        full = answer.failure is ConnectFailure.FULL
-        reachable = answer.reachable
-        return Server(guarded.bind, None, reachable, None, None, None, None, full=full)
+        return Server(
+            guarded.bind,
+            None,
+            answer.reachable,
+            None,
+            None,
+            None,
+            None,
+            full=answer.failure == "full",
+            failure=answer.failure,
+        )
     return Server(
         bind=guarded.bind,
         product=view.product,
@@ -181,6 +188,7 @@ def _server(
         connections=view.connections,
         ours=_count_ours(guarded, view.session_ids, states, search),
         reserved=view.reserved,
+        failure=answer.failure,
     )
 
 

@@ -160,6 +160,10 @@ class Worker:
     pools: tuple[PoolStatus, ...]
 
 
+# Why a server could not be asked: nobody is there, it has no room, it refuses the
+# login, or it took the connection and gave no answer in time.
+Failure = t.Literal["away", "full", "login", "silent"]
+
 Owner = t.Literal["worker", "process", "orphan", "other-host", "unknown"]
 
 
@@ -205,6 +209,7 @@ class Server:
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.
     :ivar full: whether it refused the question because it has no room.
+    :ivar failure: why it could not be asked; None if it could, or was not to be.
     """
 
     bind: str
@@ -218,6 +223,7 @@ class Server:
     sessions: tuple[Session, ...] | None = None
     sessions_hidden: tuple[str, ...] = ()
     full: bool = False
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

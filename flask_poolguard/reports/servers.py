@@ -21,10 +21,18 @@ from contextlib import suppress
 
 from sqlalchemy.engine import Engine
 
-from ..databases import ConnectFailure, ServerView, SessionList, merge_sessions
+from ..databases import (
+    ConnectFailure,
+    Database,
+    ServerView,
+    SessionList,
+    merge_sessions,
+)
 from ..engines import Guarded
 from ..pool import UnpooledEntry
 from ..urls import ServerKey, server_key, without_secrets
+from .model import Failure
+from .sockets import own_sockets, took_connect
 
 # All servers are asked at once, and together they get this long.
 ANSWER_SECONDS: t.Final = 2.0
@@ -55,14 +63,14 @@ class Answer:
     :ivar reachable: None if it was not asked.
     :ivar error: what was not answered, and why, in one line without secrets.
     :ivar sessions: of the whole server; None if there was no answer, or no question.
-    :ivar failure: why connecting failed, if that may pass by itself.
+    :ivar failure: why it is not reachable.
     """
 
     reachable: bool | None
     view: ServerView | None = None
     error: str | None = None
     sessions: SessionList | None = None
-    failure: ConnectFailure | None = None
+    failure: Failure | None = None
 
 
 class Question:
@@ -73,6 +81,7 @@ class Question:
         self.detail = detail
         self._answers: dict[str, Answer] = {}
         self._answered = threading.Event()
+        self._sockets = own_sockets()
         self._began_at = time.monotonic()
         self.pid = os.getpid()
         # The app's current context goes along, for listeners that look at it.
@@ -91,9 +100,19 @@ class Question:
         """Return the answer for each bind, when all are there or time is up."""
         self._answered.wait(self._began_at + ANSWER_SECONDS - time.monotonic())
         waited = time.monotonic() - self._began_at
-        missing = Answer(False, error=f"no answer within {waited:.0f} s")
         answers = self._answers.copy()
-        return {each.bind: answers.get(each.bind, missing) for each in self._binds}
+        return {
+            each.bind: answers.get(each.bind) or self._missing(each, waited)
+            for each in self._binds
+        }
+
+    def _missing(self, guarded: Guarded, waited: float) -> Answer:
+        took_it = took_connect(guarded.engine.url, self._sockets)
+        return Answer(
+            False,
+            error=f"no answer within {waited:.0f} s",
+            failure="silent" if took_it else "away",
+        )
 
     def _run(self) -> None:
         connections: dict[str, t.Any] = {}
@@ -188,15 +207,16 @@ def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answ
         # everything that applies and yet without the pool.
         connection = engine.pool._invoke_creator(UnpooledEntry())
     except Exception as error:
-        failure = database.connect_failure(error)
-        return Answer(False, error=_describe(error, engine), failure=failure)
+        why = _why(error, database)
+        return Answer(False, error=_describe(error, engine), failure=why)
     connections[guarded.bind] = connection
     own_id = database.server_id(connection)
     try:
         view = database.view(connection)
     except Exception as error:
         lost = _is_disconnect(error, connection, engine)
-        return Answer(not lost, error=_describe(error, engine))
+        told = _describe(error, engine)
+        return Answer(not lost, error=told, failure="away" if lost else None)
     finally:
         before = frozenset(ids)
         if own_id is not None:
@@ -222,8 +242,15 @@ def _answer_unasked(guarded: Guarded) -> Answer:
     if not os.path.exists(path):
         return Answer(None, view)
     if not os.access(path, os.R_OK):
-        return Answer(False, view, f"{path} cannot be read by this user")
+        told = f"{path} cannot be read by this user"
+        return Answer(False, view, told, failure="away")
     return Answer(True, view)
+
+
+def _why(error: Exception, database: Database) -> Failure:
+    if database.connect_failure(error) is ConnectFailure.FULL:
+        return "full"
+    return "login" if database.refuses_login(error) else "away"
 
 
 def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:

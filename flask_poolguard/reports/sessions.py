@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..databases import (
-    ConnectFailure,
     Label,
     ServerSession,
     make_label,
@@ -21,7 +20,7 @@ from ..tracking import identity
 from ..tracking.decoding import PoolState, SlotState, cut
 from ..tracking.reader import WorkerState
 from ..urls import ServerKey, server_key
-from .model import Owner, Session
+from .model import Failure, Owner, Session
 from .servers import Answer
 from .workers import age
 
@@ -35,7 +34,10 @@ _OTHER_NUMBERS: t.Final = (
 )
 _UNASKED: t.Final = "an asynchronous driver cannot be asked"
 _UNANSWERED: t.Final = "the server did not answer, or not in time"
-_FULL: t.Final = "the server refuses connections, because it is full"
+_REFUSALS: t.Final[dict[Failure | None, str]] = {
+    "full": "the server refuses connections, because it is full",
+    "login": "the server refuses the login",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ def _join_group(
 def _why_unknown(answers: Sequence[Answer]) -> str:
     if all(each.reachable is None for each in answers):
         return _UNASKED
-    is_full = any(each.failure is ConnectFailure.FULL for each in answers)
-    return _FULL if is_full else _UNANSWERED
+    reasons = (_REFUSALS.get(each.failure) for each in answers)
+    return next(filter(None, reasons), _UNANSWERED)
 
 
 _Slot = tuple[WorkerState, PoolState, SlotState]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from . import findings_text, holders, sessions_table
-from .model import BindSettings, PoolStatus, Report, Server, Worker
+from .model import BindSettings, Failure, PoolStatus, Report, Server, Worker
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
 
 _MAX_HOLDERS: t.Final = 10
@@ -15,6 +15,13 @@ _MAX_HOLDERS: t.Final = 10
 _QUIET_SECONDS: t.Final = 10.0
 # To connect takes milliseconds; what takes longer is named.
 _SLOW_SECONDS: t.Final = 1.0
+
+_FAILURES: t.Final[dict[Failure, str]] = {
+    "away": "unreachable, see the findings",
+    "full": "full, it refuses connections: see the findings",
+    "login": "refuses the login, see the findings",
+    "silent": "accepts connections and gives no answer, see the findings",
+}
 
 _HEADINGS: t.Final = (
     "PID",
@@ -158,10 +165,8 @@ def _servers(report: Report, page: Page) -> list[str]:
 
 
 def _describe(server: Server) -> str:
-    if server.full:
-        return "full, it refuses connections: see the findings"
     if server.reachable is False:
-        return "unreachable, see the findings"
+        return _FAILURES[server.failure or "away"]
     parts = [server.product or "a server that was not asked"]
     if server.reachable is None and server.product:
         parts.append("no such file yet")

@@ -31,25 +31,72 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_full(evidence: Evidence) -> Iterator[Finding]:
-    """Yield what has hardly any connection left."""
+    """Yield what has hardly any connection left, unless nobody needs another one."""
     for room in rooms(evidence):
-        if room.is_nearly_full:
-            if room.ours is None:
-                ours = "how many of them this app's workers have is unknown"
-            else:
-                ours = f"{room.ours} of them by this app's workers on this host"
-            yield Finding(
-                "critical",
-                "full",
-                f"{room.name[0].upper()}{room.name[1:]} has {room.used} of"
-                f" {room.terms} connections in use,"
-                f" {ours}{_users(room)}",
-                "End the sessions that nobody needs, lower"
-                f" {key_of(room.guarded, 'pool_size')} and"
-                f" {key_of(room.guarded, 'max_overflow')}, or raise {room.remedy}.",
-                "Once the last one is taken, every new connection is refused, and the"
-                " requests that need one fail.",
-            )
+        if not room.is_nearly_full:
+            continue
+        if not _is_enough(evidence, room):
+            yield _running_out(room)
+        elif room.others(is_planned=False):
+            yield _shared(room, _still_to_open(evidence, room))
+
+
+def _running_out(room: Room) -> Finding:
+    return Finding(
+        "critical",
+        "full",
+        f"{_in_use(room)}{_users(room)}",
+        "End the sessions that nobody needs, lower"
+        f" {key_of(room.guarded, 'pool_size')} and"
+        f" {key_of(room.guarded, 'max_overflow')}, or raise {room.remedy}.",
+        "Once the last one is taken, every new connection is refused, and the requests"
+        " that need one fail.",
+    )
+
+
+def _shared(room: Room, wanted: int | None) -> Finding:
+    return Finding(
+        "warning",
+        "full",
+        f"{_in_use(room)}, which may open {wanted or 'no'} more{_users(room)}",
+        f"End the sessions that nobody needs, or raise {room.remedy}.",
+        "There is room for that, until others take it: then a connection that has to"
+        " be replaced or opened is refused, and the requests that need it fail.",
+    )
+
+
+def _in_use(room: Room) -> str:
+    if room.ours is None:
+        ours = "how many of them this app's workers have is unknown"
+    else:
+        ours = f"{room.ours} of them by this app's workers on this host"
+    return (
+        f"{room.name[0].upper()}{room.name[1:]} has {room.used} of {room.terms}"
+        f" connections in use, {ours}"
+    )
+
+
+def _is_enough(evidence: Evidence, room: Room) -> bool:
+    """Tell whether what is left is known to suffice for the workers on this host."""
+    wanted = _still_to_open(evidence, room)
+    if wanted is None or room.used is None:
+        return False
+    return wanted <= room.limit - room.used
+
+
+def _still_to_open(evidence: Evidence, room: Room) -> int | None:
+    """Return how many more connections the workers' pools may open; None is unknown,
+    without a limit, or where no worker is known to use the room.
+    """
+    limits = [
+        pool.limit
+        for worker in evidence.workers
+        for pool in worker.pools
+        if room.counts(pool.bind, pool.url)
+    ]
+    if not limits or None in limits or room.ours is None:
+        return None
+    return max(sum(limit or 0 for limit in limits) - room.ours, 0)
 
 
 def describe_plan(evidence: Evidence, bind: str) -> str:
@@ -79,8 +126,9 @@ def _overbooked(
 ) -> Finding:
     number = _number_of_workers(evidence)
     used = "" if not others else f", of which others use {others} now"
+    fails_soon = room.is_nearly_full and not _is_enough(evidence, room)
     return Finding(
-        "critical" if room.is_nearly_full else "warning",
+        "critical" if fails_soon else "warning",
         "budget",
         f"{workers(number)} may open {_terms(pools)}; {room.name} allows"
         f" {room.terms}{used}",
@@ -133,10 +181,11 @@ def _pools(evidence: Evidence, counts: Counts) -> Iterator[tuple[str, int | None
 
 
 def _users(room: Room) -> str:
-    """Return who has the most; nothing where the server does not show everybody."""
-    sessions = room.place.view.sessions or ()
-    if room.used is None or len(sessions) < room.used:
+    """Return who has the most; nothing where the server does not show everybody, or
+    the room is one user's.
+    """
+    if not room.sessions or room.used is None or len(room.sessions) < room.used:
         return ""
-    users = Counter(each.user or "unknown" for each in sessions)
+    users = Counter(each.user or "unknown" for each in room.sessions)
     most = ", ".join(f"{user} {count}" for user, count in users.most_common(_MAX_USERS))
     return f" (by user, most first: {most})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import make_url
 
-from ...databases import ConnectionLimit, ServerView
+from ...databases import ConnectionLimit, ListedSession, ServerView
 from ...engines import Guarded
 from ...urls import server_key
 from ..evidence import Evidence, Place
@@ -29,6 +29,8 @@ class Room:
     :ivar terms: the limit in words.
     :ivar used: by everybody, now; None is unknown.
     :ivar ours: of these, in the pools of the live workers; None is unknown.
+    :ivar sessions: those in use, as far as the server shows them, where they can be of
+        several users.
     :ivar guarded: one of the binds that lead there.
     """
 
@@ -38,6 +40,7 @@ class Room:
     used: int | None
     ours: int | None
     same_user: int | None
+    sessions: tuple[ListedSession, ...]
     remedy: str
     place: Place
     guarded: Guarded
@@ -88,6 +91,7 @@ def _of_server(evidence: Evidence, place: Place, maximum: int) -> Room:
         used=view.connections,
         ours=_ours(evidence, view, counts),
         same_user=_same_user(view, lambda database: True),
+        sessions=view.sessions or (),
         remedy="the server's max_connections",
         place=place,
         guarded=place.binds[0],
@@ -117,6 +121,9 @@ def _of_limit(
         same_user=_same_user(
             view, lambda database: is_of_user or database == limit.name
         ),
+        sessions=()
+        if is_of_user
+        else tuple(s for s in view.sessions or () if s.database == limit.name),
         remedy=limit.remedy,
         place=place,
         guarded=guarded,

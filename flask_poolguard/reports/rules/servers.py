@@ -2,62 +2,125 @@
 
 from __future__ import annotations
 
-from ...databases import ConnectFailure
+import typing as t
+from collections.abc import Callable, Iterator
+
 from ...engines import Guarded
 from ...urls import public_url
 from ..evidence import Evidence
-from ..model import Finding
+from ..model import Failure, Finding
+from ..text import duration
 from .budget import describe_plan
 from .figures import pools_of
-from .wording import connections, key_of, workers
+from .wording import connections, key_of, line_of, workers
+
+_WHERE_TO_GRANT: t.Final = {
+    "postgresql": "pg_hba.conf, GRANT CONNECT ON DATABASE",
+    "mysql": "SHOW GRANTS, GRANT … ON … TO",
+    "mariadb": "SHOW GRANTS, GRANT … ON … TO",
+}
 
 
-def find_silent_servers(evidence: Evidence) -> list[Finding]:
-    """Return the servers that could not be asked."""
-    findings = []
+def find_silent_servers(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the servers that could not be asked, or not for everything."""
     for each in evidence.engines:
         answer = evidence.answers[each.bind]
-        where = f"bind {each.bind!r}, {public_url(each.engine.url)},"
-        if answer.failure is ConnectFailure.FULL:
-            findings.append(
-                Finding(
-                    "critical",
-                    "full",
-                    f"The server of {where} refuses connections: {answer.error}."
-                    f" {_share(evidence, each)}",
-                    "End the sessions that nobody needs, lower"
-                    f" {key_of(each, 'pool_size')} and {key_of(each, 'max_overflow')},"
-                    " start fewer workers, or raise the limit that the message names.",
-                    "Requests that need a connection which their worker does not have"
-                    " yet wait for one of its pool's, or fail.",
-                )
-            )
-        elif answer.reachable is False:
-            findings.append(
-                Finding(
-                    "critical",
-                    "server-unreachable",
-                    f"The server of {where} cannot be reached: {answer.error}",
-                    "Check that it runs, that this host may reach it, and the address,"
-                    " user and password in the app's configuration.",
-                    "Requests that need it fail, with HTTP 503 once the guard has"
-                    " stopped trying.",
-                )
-            )
+        describe = _DESCRIPTIONS.get(answer.failure)
+        if describe is not None:
+            yield describe(evidence, each, answer.error)
         elif answer.error is not None:
-            findings.append(
-                Finding(
-                    "warning",
-                    "server-view",
-                    f"The server of {where} did not answer all questions:"
-                    f" {answer.error}",
-                    "Look for this error in the server's log; most often its user may"
-                    " not ask.",
-                    "Its figures are unknown, and nothing is found that follows from"
-                    " them.",
-                )
+            yield Finding(
+                "warning",
+                "server-view",
+                f"{_server_of(each)} did not answer all questions: {answer.error}",
+                "Look for this error in the server's log; most often its user may"
+                " not ask.",
+                "Its figures are unknown, and nothing is found that follows from them.",
             )
-    return findings
+
+
+def _full(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    return Finding(
+        "critical",
+        "full",
+        f"{_server_of(guarded)} refuses connections: {error}."
+        f" {_share(evidence, guarded)}",
+        "End the sessions that nobody needs, lower"
+        f" {key_of(guarded, 'pool_size')} and {key_of(guarded, 'max_overflow')},"
+        " start fewer workers, or raise the limit that the message names.",
+        "Requests that need a connection which their worker does not have"
+        " yet wait for one of its pool's, or fail.",
+    )
+
+
+def _away(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    return Finding(
+        "critical",
+        "server-unreachable",
+        f"{_server_of(guarded)} cannot be reached: {error}",
+        "Check that it runs, that this host may reach it, and the address in the"
+        " app's configuration.",
+        "Requests that need it fail, with HTTP 503 once the guard has stopped trying.",
+    )
+
+
+def _login_refused(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    url = guarded.engine.url
+    user = f"user {url.username}" if url.username else "this user"
+    return Finding(
+        "critical",
+        "server-unreachable",
+        f"{_server_of(guarded)} refuses the login of {user}: {error}",
+        "Check user, password and database in the app's configuration, and at the"
+        f" server that {user} exists, and may use this database and come from this"
+        f" host ({_WHERE_TO_GRANT.get(url.get_backend_name(), 'its grants')}).",
+        "Requests that need a new connection fail at once, with HTTP 500: a refused"
+        " login is not tried again.",
+    )
+
+
+def _silent(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    return Finding(
+        "critical",
+        "server-unreachable",
+        f"{_server_of(guarded)} accepts connections, but gives {error}"
+        f"{_longest(evidence, guarded)}",
+        "Look at the server's load and at its locks; if a pooler stands before it, at"
+        " that one's free server connections (PgBouncer: SHOW POOLS; default_pool_size"
+        " is how many there are).",
+        "Requests that need it wait and keep their threads: for a new connection until"
+        " their time is up, for a statement's answer until it comes.",
+    )
+
+
+_Describe = Callable[[Evidence, Guarded, str | None], Finding]
+_DESCRIPTIONS: t.Final[dict[Failure | None, _Describe]] = {
+    "away": _away,
+    "full": _full,
+    "login": _login_refused,
+    "silent": _silent,
+}
+
+
+def _server_of(guarded: Guarded) -> str:
+    url = public_url(guarded.engine.url)
+    return f"The server of bind {guarded.bind!r}, {url},"
+
+
+def _longest(evidence: Evidence, guarded: Guarded) -> str:
+    """Say who of this app has held a connection of a bind for the longest time."""
+    held = [
+        (holder.held_seconds, line_of(holder), worker.pid)
+        for worker, pool in pools_of(evidence.workers, guarded.bind)
+        for holder in pool.holders
+    ]
+    if not held:
+        return ""
+    seconds, line, pid = max(held)
+    return (
+        f"; of this app, {line} has held a connection of it for the longest time,"
+        f" {duration(seconds)} (worker {pid})"
+    )
 
 
 def _share(evidence: Evidence, guarded: Guarded) -> str:
