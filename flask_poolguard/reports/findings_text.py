@@ -21,6 +21,8 @@ _OF_GAPS: t.Final[tuple[str, ...]] = (
     "state-file",
     "state-folder",
 )
+# A default folder's name that another user has taken.
+_HIDES_NOTHING: t.Final = ("state-folder", "info")
 
 
 def gaps(report: Report) -> tuple[Finding, ...]:
@@ -32,7 +34,11 @@ def gaps(report: Report) -> tuple[Finding, ...]:
     codes = _OF_GAPS
     if any(server.full for server in report.servers):
         codes += ("full",)
-    return tuple(each for each in report.findings if each.code in codes)
+    return tuple(
+        each
+        for each in report.findings
+        if each.code in codes and (each.code, each.level) != _HIDES_NOTHING
+    )
 
 
 def render(
