@@ -13,6 +13,7 @@ from sqlalchemy import URL
 
 from flask_poolguard.cli.check import command
 from tests.conftest import Database
+from tests.support import desk
 from tests.support.app_server import REPOSITORY
 from tests.support.desk import APP, DeskServer, environment, watching
 from tests.support.monitoring import (
@@ -351,6 +352,40 @@ class TestUnknown:
         assert found.state == "UNKNOWN"
         assert "Permission denied" in found.text or "belongs to user 0" in found.text
         assert "as the user that the app runs as" in found.text
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+    def test_one_that_takes_a_folders_name_blinds_no_command(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        taken = tmp_path / "flask-poolguard-0"
+        taken.mkdir()
+        os.chown(taken, 12345, 12345)
+        env = environment(mariadb_url, TMPDIR=str(tmp_path))
+        with DeskServer(tmp_path, env) as server:
+            server.wake()
+            found = check(env)
+            report = desk.status(env)
+            renewal = desk.recycle(env)
+        assert found.state == "OK"
+        assert renewal["done"] is True
+        assert report["servers"][0]["ours"] == 1
+        for each in (renewal, report):
+            finding = desk.finding(each, "state-folder")
+            assert finding["level"] == "info"
+            assert "User #12345 has taken the name" in finding["message"]
+            assert str(taken) in finding["message"]
+            assert "POOLGUARD_STATE_DIR" in finding["fix"]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+    def test_one_that_takes_a_folders_name_is_not_named_with_sudo(
+        self, tmp_path: Path, state_dir: Path
+    ) -> None:
+        (state_dir / "flask-poolguard").mkdir()
+        (tmp_path / "flask-poolguard-0").mkdir()
+        os.chown(tmp_path / "flask-poolguard-0", 12345, 12345)
+        found = read(run_module("check", env={**os.environ, "TMPDIR": str(tmp_path)}))
+        assert found.state == "CRITICAL"
+        assert "12345" not in found.line
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
     def test_who_has_no_folder_is_sent_to_those_who_have(self, tmp_path: Path) -> None:

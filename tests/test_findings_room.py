@@ -8,8 +8,10 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import URL, create_engine
 
+from flask_poolguard.databases import for_dialect
 from flask_poolguard.reports import Plan
 from tests.conftest import fresh_database, started
+from tests.support.drivers import driver_connection
 from tests.support.reporting import MakeShop, found, sessions, shops, the_one
 from tests.support.servers import (
     APP_PASSWORD,
@@ -62,6 +64,87 @@ def teller(small_mariadb: DatabaseServer) -> Iterator[URL]:
         lambda: not small_mariadb.session_ids(user="teller"), what="the teller's end"
     )
     small_mariadb.execute("DROP USER teller")
+
+
+class TestAccounts:
+    """Whose sessions count for the limit of an account of MariaDB."""
+
+    @pytest.fixture
+    def limited(self, small_mariadb: DatabaseServer) -> Iterator[None]:
+        """Limit the app's account."""
+        small_mariadb.execute("ALTER USER app WITH MAX_USER_CONNECTIONS 10")
+        yield
+        small_mariadb.execute("ALTER USER app WITH MAX_USER_CONNECTIONS 0")
+
+    @pytest.fixture
+    def by_socket(self, my: URL, small_mariadb: DatabaseServer) -> URL:
+        """Return the same URL through the server's socket."""
+        return my.set(host=None, port=None).update_query_dict(
+            {"unix_socket": str(small_mariadb.socket_path)}
+        )
+
+    @pytest.fixture
+    def namesake(
+        self, my: URL, small_mariadb: DatabaseServer, by_socket: URL
+    ) -> Iterator[URL]:
+        """Return the URL of another account of the app's name, which has no limit."""
+        small_mariadb.execute("CREATE USER app@localhost IDENTIFIED BY 'x'")
+        yield by_socket.set(password="x", database=None)
+        wait_until(lambda: not small_mariadb.session_ids(), what="the namesake's end")
+        small_mariadb.execute("DROP USER app@localhost")
+
+    @pytest.fixture
+    def with_process(self, small_mariadb: DatabaseServer) -> Iterator[None]:
+        """Let the app's account see the sessions of all others."""
+        small_mariadb.execute("GRANT PROCESS ON *.* TO app")
+        yield
+        small_mariadb.execute("REVOKE PROCESS ON *.* FROM app")
+
+    @pytest.fixture
+    def in_the_know(self, small_mariadb: DatabaseServer) -> Iterator[None]:
+        """Let the app's account see which accounts there are."""
+        small_mariadb.execute("GRANT SELECT ON mysql.user TO app")
+        yield
+        small_mariadb.execute("REVOKE SELECT ON mysql.user FROM app")
+
+    @staticmethod
+    def used(url: URL) -> int | None:
+        """Return how many sessions count for the app's account."""
+        with driver_connection(url) as connection:
+            (limit,) = for_dialect("mysql").view(connection).limits
+        assert limit.limit == 10
+        return limit.used
+
+    @pytest.mark.usefixtures("limited")
+    def test_all_from_one_place_do(self, my: URL) -> None:
+        with sessions(my, 3):
+            assert self.used(my) == 3
+
+    @pytest.mark.usefixtures("limited", "with_process")
+    @pytest.mark.parametrize("knows", [False, True])
+    def test_those_of_a_namesake_leave_it_unknown(
+        self,
+        make_shop: MakeShop,
+        request: pytest.FixtureRequest,
+        my: URL,
+        namesake: URL,
+        knows: bool,
+    ) -> None:
+        if knows:
+            request.getfixturevalue("in_the_know")
+        with sessions(namesake, 8), sessions(my, 3):
+            assert self.used(my) is None
+            shop = make_shop({"POOLGUARD_POOL_SIZE": 1}, default=create_engine(my))
+            shop.use()
+            assert not found(shop.report(), "full")
+            shop.engines["default"].dispose()
+
+    @pytest.mark.usefixtures("limited", "in_the_know")
+    def test_those_from_elsewhere_do_if_there_is_no_namesake(
+        self, my: URL, by_socket: URL
+    ) -> None:
+        with sessions(by_socket, 2), sessions(my, 3):
+            assert self.used(my) == 5
 
 
 class TestBudget:
@@ -175,6 +258,30 @@ class TestBudget:
             small_mariadb.restart(max_user_connections=0)
         assert "allows 12" in finding.message
         assert "the server's max_user_connections" in finding.fix
+
+    @pytest.mark.parametrize("privilege", ["CONNECTION ADMIN", "SUPER"])
+    def test_goes_by_an_administrators_own_limit_only_on_mariadb(
+        self, make_shop: MakeShop, privilege: str
+    ) -> None:
+        with MariaDBServer(max_connections=50, max_user_connections=5) as server:
+            server.execute("CREATE USER boss IDENTIFIED BY 'x'")
+            server.execute(f"GRANT {privilege} ON *.* TO boss")
+            url = server.url(user="boss", password="x")
+            size = {"POOLGUARD_POOL_SIZE": 8, "POOLGUARD_MAX_OVERFLOW": 0}
+            shop = make_shop(size, default=create_engine(url))
+            with ExitStack() as stack:
+                stack.enter_context(shop.app.app_context())
+                for _ in range(8):
+                    stack.enter_context(shop.engines["default"].connect())
+                codes = {each.code for each in shop.report().findings}
+            server.execute("ALTER USER boss WITH MAX_USER_CONNECTIONS 7")
+            shop.engines["default"].dispose()
+            shop.use()
+            finding = the_one(shop.report(), "budget")
+            shop.engines["default"].dispose()
+        assert codes.isdisjoint({"budget", "full"})
+        assert "user boss at" in finding.message
+        assert finding.message.endswith("allows 7")
 
     def test_of_a_plan_counts_its_workers_and_hosts(
         self, make_shop: MakeShop, my: URL

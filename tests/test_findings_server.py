@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 from pymysql.constants import CLIENT
 from sqlalchemy import URL, create_engine, text
@@ -260,6 +263,9 @@ class TestConnectionErrors:
         assert "Max_used_connections is 11, max_connections 10" in finding.message
 
 
+SHORT_PAUSE = {"options": "-c idle_in_transaction_session_timeout=2000"}
+
+
 class TestIdleInTransactionTimeout:
     def test_that_is_missing_is_told_while_a_session_would_need_it(
         self, make_shop: MakeShop, postgresql_url: URL
@@ -282,11 +288,8 @@ class TestIdleInTransactionTimeout:
     @pytest.mark.parametrize(
         ("name", "options"),
         [
-            (
-                "postgresql",
-                {"options": "-c idle_in_transaction_session_timeout=1000"},
-            ),
-            ("mariadb", {"init_command": "SET idle_transaction_timeout = 1"}),
+            ("postgresql", SHORT_PAUSE),
+            ("mariadb", {"init_command": "SET idle_transaction_timeout = 2"}),
         ],
     )
     def test_that_is_shorter_than_connections_are_held_is_a_warning(
@@ -298,15 +301,72 @@ class TestIdleInTransactionTimeout:
     ) -> None:
         url: URL = request.getfixturevalue(f"{name}_url")
         shop = make_shop(default=create_engine(url, connect_args=options))
-        with shop.app.app_context(), shop.engines["default"].connect():
+        with shop.app.app_context(), shop.engines["default"].connect() as connection:
+
+            def is_held_for_long() -> bool:
+                connection.execute(text("SELECT 1"))  # else the server ends it
+                return (pool_in(shop.report()).longest_held_seconds or 0) > 2
+
+            assert not is_held_for_long()
             assert not found(shop.report(), "idle-in-transaction-timeout")
-            wait_until(
-                lambda: (pool_in(shop.report()).longest_held_seconds or 0) > 1,
-                what="a second of holding",
-            )
+            wait_until(is_held_for_long, what="two seconds of holding")
             finding = the_one(shop.report(), "idle-in-transaction-timeout")
         assert finding.level == "warning"
-        assert "timeout 1 s)" in finding.message
+        assert "timeout 2 s)" in finding.message
+
+    @pytest.mark.parametrize(
+        ("name", "options", "sql"),
+        [
+            ("postgresql", SHORT_PAUSE, "SELECT pg_sleep(60)"),
+            ("postgresql", SHORT_PAUSE, None),
+            (
+                "mariadb",
+                {"init_command": "SET idle_transaction_timeout = 2"},
+                "SELECT SLEEP(60)",
+            ),
+        ],
+        ids=["works on PostgreSQL", "has no transaction", "works on MariaDB"],
+    )
+    def test_strikes_no_session_that_does_not_pause_within_a_transaction(
+        self,
+        make_shop: MakeShop,
+        request: pytest.FixtureRequest,
+        name: str,
+        options: dict[str, str],
+        sql: str | None,
+    ) -> None:
+        url: URL = request.getfixturevalue(f"{name}_url")
+        server: DatabaseServer = request.getfixturevalue(name)
+        shop = make_shop(default=create_engine(url, connect_args=options))
+        done = threading.Event()
+
+        def hold() -> None:
+            with (
+                suppress(DBAPIError),  # it is killed in the end
+                shop.app.app_context(),
+                shop.engines["default"].connect() as connection,
+            ):
+                if sql is not None:
+                    connection.execute(text(sql))
+                done.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        try:
+            wait_until(
+                lambda: (
+                    shop.report().workers
+                    and (pool_in(shop.report()).longest_held_seconds or 0) > 2
+                ),
+                what="two seconds of holding",
+            )
+            assert not found(shop.report(), "idle-in-transaction-timeout")
+        finally:
+            done.set()
+            for number in server.session_ids(database=url.database):
+                with suppress(DBAPIError, pymysql.Error, psycopg.Error):
+                    server.kill_session(number)
+            holder.join(60)
 
 
 class TestServerView:

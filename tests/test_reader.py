@@ -33,7 +33,7 @@ from flask_poolguard.tracking.layout import (
     USAGE,
     USE,
 )
-from flask_poolguard.tracking.reader import Search, read_workers
+from flask_poolguard.tracking.reader import Search, Taken, read_workers
 
 QUEUE_OFFSET = REGIONS_OFFSET + BLOCK.size
 USAGE_OFFSET = QUEUE_OFFSET + QUEUE.size
@@ -345,6 +345,21 @@ def make_unfinished(path: Path, worker: Worker) -> None:
     path.with_name(f".{path.name}").write_bytes(b"half")
 
 
+def take_by_folder(path: Path) -> None:
+    """Take a folder's name as anybody can in a sticky one."""
+    path.mkdir()
+
+
+def take_by_link(path: Path) -> None:
+    """Take it by a symbolic link, whose own owner counts."""
+    path.symlink_to("/")
+
+
+def take_by_file(path: Path) -> None:
+    """Take it by something that is no folder at all."""
+    path.touch()
+
+
 class TestTheFolder:
     @pytest.mark.parametrize(
         "make", [make_fifo, make_link, make_folder, make_unfinished]
@@ -384,11 +399,54 @@ class TestTheFolder:
         folder = worker.file.parent
         os.chown(folder, 12345, 12345)
         try:
-            search = worker.read()
+            search = read_workers(str(folder), "shop", worker.app.root_path)
         finally:
             os.chown(folder, 0, 0)
         assert search.workers == ()
-        assert "12345" in search.problems[0].reason
+        assert search.taken == ()
+        (problem,) = search.problems
+        assert "12345" in problem.reason
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    @pytest.mark.parametrize("make", [take_by_folder, take_by_link, take_by_file])
+    def test_of_the_defaults_hides_nobody_if_another_user_took_its_name(
+        self,
+        worker: Worker,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        make: Callable[[Path], None],
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        taken = tmp_path / "flask-poolguard-0"
+        make(taken)
+        os.chown(taken, 12345, 12345, follow_symlinks=False)
+        search = worker.read()
+        assert len(search.workers) == 1
+        assert search.problems == ()
+        assert search.taken == (Taken(str(taken), 12345),)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+    def test_is_a_problem_if_other_users_took_all_names(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "flask-poolguard").mkdir()
+        os.chown(tmp_path / "flask-poolguard", 12345, 12345)
+        only = [str(tmp_path / "flask-poolguard")]
+        monkeypatch.setattr(reader, "candidates", lambda configured: only)
+        search = read_workers(None)
+        (problem,) = search.problems
+        assert (problem.kind, search.taken) == ("folder", ())
+
+    def test_may_be_a_link_of_this_user_which_is_a_problem(
+        self, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        link = tmp_path / f"flask-poolguard-{os.geteuid()}"
+        link.symlink_to(worker.file.parent)
+        search = worker.read()
+        (problem,) = search.problems
+        assert (problem.kind, problem.path) == ("folder", str(link))
+        assert search.taken == ()
 
     def test_may_be_a_file(self, worker: Worker, tmp_path: Path) -> None:
         path = tmp_path / "file"

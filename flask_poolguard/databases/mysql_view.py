@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import typing as t
+from functools import partial
 
 from .base import (
-    ConnectionLimit,
     IdleLimit,
     ListedSession,
     ServerView,
     ids_of,
     is_same_session,
 )
+from .mysql_accounts import Rows, limit_of_account
 
 # In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.
 _SERVER: t.Final = "SELECT VERSION(), @@max_connections, CONNECTION_ID(), USER()"
@@ -32,18 +33,12 @@ _COUNTERS: t.Final = (
 _STATUS: t.Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ({})".format(
     ", ".join(f"'{name}'" for name in _COUNTERS)
 )
-# The session's value is the one in force: the account's own, else the global one.
-_USER_LIMIT: t.Final = (
-    "SELECT @@session.max_user_connections, @@global.max_user_connections"
-)
 _CIPHER: t.Final = "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 # MariaDB's, in seconds; MySQL has none of them.
 _TRANSACTION_LIMITS: t.Final = (
     "SHOW SESSION VARIABLES WHERE Variable_name IN ('idle_transaction_timeout',"
     " 'idle_readonly_transaction_timeout', 'idle_write_transaction_timeout')"
 )
-
-Rows = list[tuple[t.Any, ...]]
 
 
 def server_view(
@@ -60,21 +55,23 @@ def server_view(
     """
     cursor.execute(_SERVER)
     version, maximum, me, account = cursor.fetchone()
+    product, numbers = product_of(str(version)), _numbers(str(version))
+    mariadb = numbers if product.startswith("MariaDB") else None
     user = str(account).rpartition("@")[0]
     status = {name: int(value) for name, value in _ask(cursor, _STATUS) or ()}
     sessions = _sessions(cursor, int(me))
     connected = status.pop("Threads_connected", None)
     usual, interactive = next(iter(_ask(cursor, _IDLE) or ()), (None, None))
     return ServerView(
-        product=product_of(str(version)),
+        product=product,
         idle_limit=limit,
         max_connections=int(maximum),
         connections=None if connected is None else max(connected - 1, 0),
         session_ids=ids_of(sessions),
-        version=_numbers(str(version)),
+        version=numbers,
         reserved=0,
         user=user,
-        limits=_user_limit(cursor, user, sessions),
+        limits=limit_of_account(partial(_ask, cursor), user, mariadb),
         sessions=sessions,
         counters=status or None,
         is_interactive=flagged or _looks_interactive(limit, usual, interactive),
@@ -110,22 +107,6 @@ def _sessions(cursor: t.Any, me: int) -> tuple[ListedSession, ...] | None:
         for number, user, database, command, seconds in rows
         if int(number) != me
     )
-
-
-def _user_limit(
-    cursor: t.Any, user: str, sessions: tuple[ListedSession, ...] | None
-) -> tuple[ConnectionLimit, ...]:
-    rows = _ask(cursor, _USER_LIMIT)
-    if not rows or int(rows[0][0]) <= 0:  # 0 for none; MariaDB's -1 lets nobody in
-        return ()
-    limit, of_all = map(int, rows[0])
-    remedy = "the server's max_user_connections"
-    if limit != of_all:
-        remedy = "the account's limit (ALTER USER … WITH MAX_USER_CONNECTIONS …)"
-    used = None
-    if sessions is not None:
-        used = sum(each.user == user for each in sessions)
-    return (ConnectionLimit("user", user, limit, used, remedy),)
 
 
 def _looks_interactive(

@@ -102,6 +102,7 @@ def make_report(
     findings = [
         *judge(evidence),
         *hidden.find_problems(search.problems),
+        *hidden.find_taken(search.taken),
         *hidden.find_other_deployments(app.name, found.others),
         *hidden.find_parents(parents),
         *([] if ours else hidden.find_nobody(app.name, search, config.state_dir)),

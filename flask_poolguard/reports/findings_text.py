@@ -23,6 +23,8 @@ _OF_GAPS: t.Final[tuple[str, ...]] = (
     "stopped",
     "unavailable",
 )
+# A default folder's name that another user has taken, and an outage that is over.
+_HIDE_NOTHING: t.Final = (("state-folder", "info"), ("unavailable", "info"))
 
 
 def gaps(report: Report) -> tuple[Finding, ...]:
@@ -37,7 +39,7 @@ def gaps(report: Report) -> tuple[Finding, ...]:
     return tuple(
         each
         for each in report.findings
-        if each.code in codes and (each.code, each.level) != ("unavailable", "info")
+        if each.code in codes and (each.code, each.level) not in _HIDE_NOTHING
     )
 
 

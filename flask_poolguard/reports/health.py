@@ -237,7 +237,8 @@ def _judge_absence(search: Search, thresholds: Thresholds) -> _Issue:
         text += "; workers may run as another user, try " + " or ".join(
             f"sudo -u {shlex.quote(name)}" for name in names
         )
-    is_stranger = others and not any(map(os.path.lexists, search.folders))
+    own = set(search.folders).difference(each.path for each in search.taken)
+    is_stranger = others and not any(map(os.path.lexists, own))
     if search.problems or is_stranger:
         return _Issue(State.UNKNOWN, text)
     return _Issue(State.CRITICAL if thresholds.min_workers else State.OK, text)

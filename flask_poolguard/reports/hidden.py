@@ -9,7 +9,7 @@ import shlex
 import typing as t
 from collections.abc import Iterator, Sequence
 
-from ..tracking.reader import Problem, Search, WorkerState
+from ..tracking.reader import Problem, Search, Taken, WorkerState
 from ..tracking.statedir import FOLDER, user_id
 from ..urls import public_url
 from .model import Finding
@@ -22,6 +22,23 @@ _MAX_HINTS: t.Final = 5
 def find_problems(problems: Sequence[Problem]) -> list[Finding]:
     """Return what was wrong with folders and files."""
     return [_describe(problem) for problem in problems]
+
+
+def find_taken(taken: Sequence[Taken]) -> list[Finding]:
+    """Return the default folders whose names other users have taken."""
+    return [
+        Finding(
+            "info",
+            "state-folder",
+            f"User {user_name(each.owner)} has taken the name of a folder for state"
+            f" files: {each.path}",
+            "Nothing has to be done. If it is in the way, set POOLGUARD_STATE_DIR, for"
+            " the app and for this command, to a folder of the app's user.",
+            "Nothing is hidden by it: workers refuse a folder of another user, and keep"
+            " their files in the next.",
+        )
+        for each in taken
+    ]
 
 
 def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Finding]:
@@ -100,7 +117,10 @@ def user_name(uid: int) -> str:
 
 
 def folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Find other users' folders beside those that were searched."""
+    """Find other users' folders beside those that were searched.
+
+    One that has a third user's number in its name was made to mislead.
+    """
     patterns = [f"/run/user/*/{FOLDER}"]
     patterns += [
         os.path.join(glob.escape(os.path.dirname(folder)), f"{FOLDER}-*")
@@ -111,7 +131,8 @@ def folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
         for folder in sorted(glob.glob(pattern)):
             with contextlib.suppress(OSError):
                 uid = os.lstat(folder).st_uid
-                if uid != user_id():
+                is_own_name = os.path.basename(folder) in (FOLDER, f"{FOLDER}-{uid}")
+                if uid != user_id() and is_own_name:
                     yield folder, uid
 
 

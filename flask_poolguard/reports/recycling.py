@@ -14,7 +14,12 @@ from ..engines import Guarded
 from ..tracking import renewal
 from ..tracking.decoding import PoolState, cut
 from ..tracking.reader import Problem, Search, WorkerState, read_workers
-from .hidden import find_nobody, find_other_deployments, find_problems
+from .hidden import (
+    find_nobody,
+    find_other_deployments,
+    find_problems,
+    find_taken,
+)
 from .model import Finding, Holder, to_plain
 from .workers import belong, describe_holder
 
@@ -173,6 +178,7 @@ class Recycling:
         self._left_out = self._why_left_out(folders, others)
         self._findings = (
             *([] if self._refused else find_problems(folders)),
+            *find_taken(search.taken),
             *([] if self._refused else nobody),
             *find_other_deployments(app.name, others),
         )

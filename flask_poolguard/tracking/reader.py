@@ -10,6 +10,7 @@ import os
 import stat
 import time
 import typing as t
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import identity, statefile
@@ -54,12 +55,23 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A default folder's name that another user has taken. It hides nothing: this
+    user's workers refuse it as well, and keep their files in another.
+    """
+
+    path: str
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """What was found, and where it was looked for."""
 
     folders: tuple[str, ...]
     workers: tuple[WorkerState, ...]
     problems: tuple[Problem, ...]
+    taken: tuple[Taken, ...] = ()
 
 
 class _Skip(Exception):
@@ -99,6 +111,7 @@ def read_workers(
     folders = candidates(configured)
     workers: list[WorkerState] = []
     problems: list[Problem] = []
+    refused: dict[str, StateDirError] = {}
     if getattr(statefile, "fcntl", None) is None:
         reason = "this platform has no file locks, so workers keep no state files"
         return Search(tuple(folders), (), (Problem("folder", folders[0], reason),))
@@ -106,7 +119,7 @@ def read_workers(
         try:
             names = _list(folder)
         except StateDirError as error:
-            problems.append(Problem("folder", folder, str(error)))
+            refused[folder] = error
             continue
         for name in names:
             path = os.path.join(folder, name)
@@ -124,7 +137,24 @@ def read_workers(
                 Problem("file", path, reason, worker.header.pid) for reason in reasons
             ]
     workers.sort(key=lambda worker: (worker.header.host, worker.header.pid))
-    return Search(tuple(folders), tuple(workers), tuple(problems))
+    taken = () if configured is not None else _find_taken(refused, folders)
+    hiding = set(refused).difference(each.path for each in taken)
+    problems += [Problem("folder", each, str(refused[each])) for each in sorted(hiding)]
+    return Search(tuple(folders), tuple(workers), tuple(problems), taken)
+
+
+def _find_taken(
+    refused: Mapping[str, StateDirError], folders: Sequence[str]
+) -> tuple[Taken, ...]:
+    """Return the folders that other users have made; none if that is all of them, as
+    workers then have nowhere to keep a file.
+    """
+    taken = tuple(
+        Taken(folder, error.owner)
+        for folder, error in refused.items()
+        if error.owner is not None and error.owner != user_id()
+    )
+    return () if len(taken) == len(folders) else taken
 
 
 def read_own(path: str) -> WorkerState | None:
@@ -154,11 +184,14 @@ def _list(folder: str) -> list[str]:
     :raises StateDirError: the folder cannot be trusted, or not be read.
     """
     try:
-        os.lstat(folder)
         trust(folder)
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
+    except StateDirError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
     except OSError as error:
         raise StateDirError(f"{folder}: {error.strerror}") from error
     return sorted(

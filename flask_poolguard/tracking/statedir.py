@@ -27,7 +27,14 @@ _REQUEST: t.Final = re.compile(
 
 
 class StateDirError(Exception):
-    """A folder is not usable; the message says which and why."""
+    """A folder is not usable; the message says which and why.
+
+    :ivar owner: whose it is, as far as that could be seen.
+    """
+
+    def __init__(self, message: str, owner: int | None = None) -> None:
+        super().__init__(message)
+        self.owner = owner
 
 
 def request_path(state_path: str) -> str:
@@ -86,13 +93,14 @@ def trust(folder: str) -> None:
     except OSError as error:
         raise StateDirError(f"{folder}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise StateDirError(f"{folder} is not a folder (or a symbolic link to one)")
+        reason = f"{folder} is not a folder (or a symbolic link to one)"
+        raise StateDirError(reason, found.st_uid)
     if found.st_uid != user_id():
-        raise StateDirError(
-            f"{folder} belongs to user {found.st_uid}, not to {user_id()}"
-        )
+        reason = f"{folder} belongs to user {found.st_uid}, not to {user_id()}"
+        raise StateDirError(reason, found.st_uid)
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StateDirError(f"{folder} is writable by others; chmod 0700 it")
+        reason = f"{folder} is writable by others; chmod 0700 it"
+        raise StateDirError(reason, found.st_uid)
 
 
 def usable(configured: str | None, reasons: list[str]) -> Iterator[str]:

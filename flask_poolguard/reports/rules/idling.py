@@ -58,7 +58,7 @@ def find_transaction_limits(evidence: Evidence) -> Iterator[Finding]:
         if limit.seconds is None:
             yield from _unlimited(evidence, each, view)
         else:
-            yield from _too_short(evidence, each, limit.seconds, limit.source)
+            yield from _too_short(evidence, each, view, limit.seconds, limit.source)
 
 
 def _unlimited(
@@ -88,14 +88,17 @@ def _unlimited(
 
 
 def _too_short(
-    evidence: Evidence, guarded: Guarded, seconds: float, source: str
+    evidence: Evidence, guarded: Guarded, view: ServerView, seconds: float, source: str
 ) -> Iterator[Finding]:
+    spared = _ids_without_pause(guarded, view)
     held = [
         holder
         for worker in evidence.workers
         for pool in worker.pools
         for holder in pool.holders
-        if pool.bind == guarded.bind and holder.held_seconds >= seconds
+        if pool.bind == guarded.bind
+        and holder.held_seconds >= seconds
+        and holder.server_id not in spared
     ]
     if held:
         longest = max(held, key=lambda holder: holder.held_seconds)
@@ -111,6 +114,17 @@ def _too_short(
             "When it pauses for that long within a transaction, the server ends the"
             " session: its changes are undone, and the request fails.",
         )
+
+
+def _ids_without_pause(guarded: Guarded, view: ServerView) -> set[int]:
+    """Return the sessions in which no transaction waits for its owner's next statement.
+
+    MySQL and MariaDB list those that do as idle, like those without a transaction.
+    """
+    states = {"running a query"}
+    if guarded.engine.dialect.name == "postgresql":
+        states.add("idle")
+    return {each.id for each in view.sessions or () if each.state in states}
 
 
 def _ids_at(evidence: Evidence, place: Place) -> frozenset[int]:
