@@ -22,7 +22,7 @@ from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import environment
 from tests.support.pgbouncer import PgBouncer
-from tests.support.processes import children_of, command_of
+from tests.support.processes import children_of, command_of, kill_all
 from tests.support.proxy import TCPProxy
 from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
@@ -303,6 +303,29 @@ class TestEarlyEnd:
         wait_until(lambda: not sessions(served_database), what="the end of sessions")
         assert list(folder.iterdir()) == []
         assert list(state_dir.rglob("*.state")) == []
+
+    @pytest.mark.parametrize("ends_early", [False, True])
+    def test_ends_what_the_app_started_too(
+        self, tmp_path: Path, sqlite_url: URL, ends_early: bool
+    ) -> None:
+        folder = tmp_path / "helpers"
+        folder.mkdir()
+        env = environment(sqlite_url, HELPERS_FOLDER=str(folder))
+        rounds = "--rounds=90" if ends_early else "--rounds=1"
+        with running(env, "--sql=SELECT 1", *SHORT[:3], rounds) as process:
+            wait_for_load(process)
+            helpers = {int(each.name) for each in folder.glob("[0-9]*")}
+            try:
+                assert [command_of(pid) for pid in helpers] == ["sleep 600"]
+                if ends_early:
+                    process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+                wait_until(
+                    lambda: not any(map(command_of, helpers)),
+                    what="the end of what the app started",
+                )
+            finally:
+                kill_all(filter(command_of, helpers))
 
     def test_shows_on_a_terminal_how_far_it_is_and_what_it_has_found(
         self, sqlite_url: URL
