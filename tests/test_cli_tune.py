@@ -17,12 +17,14 @@ import sqlalchemy as sa
 from sqlalchemy import URL
 
 from tests.conftest import Database
-from tests.support import desk, tuning
+from tests.support import desk, not_tested, tuning
 from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import environment
-from tests.support.processes import children_of, command_of
+from tests.support.pgbouncer import PgBouncer
+from tests.support.processes import children_of, command_of, kill_all
 from tests.support.proxy import TCPProxy
+from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
 # As short as a run can be: one process, three sizes.
@@ -161,6 +163,19 @@ class TestRefusals:
             " ".join(done.stderr.split()),
         )
 
+    def test_takes_half_of_what_its_role_may_have(
+        self, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        postgresql.execute("ALTER ROLE app CONNECTION LIMIT 8")
+        try:
+            found = tuning.run_json(
+                environment(postgresql_url),
+                *("--sql=SELECT 1", "--processes=1", "--seconds=0.2", "--rounds=1"),
+            )
+        finally:
+            postgresql.execute("ALTER ROLE app CONNECTION LIMIT -1")
+        assert [each["size"] for each in found["sizes"]] == [1, 2, 3, 4]
+
     @pytest.mark.parametrize(
         "arguments",
         [(), ("--url=/", "--sql=SELECT 1"), ("--url=x",), ("--sql=DROP TABLE a",)],
@@ -193,6 +208,19 @@ class TestFailures:
         assert " Error: GET /fail" in message
         assert "LookupError: no such tea" in message
         assert debug or "answered 500" in message
+
+    def test_a_pool_that_cannot_be_filled_is_told_in_words(
+        self, postgresql_url: URL
+    ) -> None:
+        with pooler(postgresql_url, max_client_conn=2) as url:
+            done = tuning.run(environment(url), "--sql=SELECT 1", *SHORT)
+        assert done.returncode == 1
+        message = " ".join(done.stderr.split())
+        assert "Error: A pool of 3 connections could not be filled: with 2 open" in (
+            message
+        )
+        assert "no more connections allowed" in message
+        assert "Choose a smaller --max-size" in message
 
     def test_a_query_that_fails_ends_the_run_with_its_error(
         self, postgresql_url: URL
@@ -276,6 +304,29 @@ class TestEarlyEnd:
         assert list(folder.iterdir()) == []
         assert list(state_dir.rglob("*.state")) == []
 
+    @pytest.mark.parametrize("ends_early", [False, True])
+    def test_ends_what_the_app_started_too(
+        self, tmp_path: Path, sqlite_url: URL, ends_early: bool
+    ) -> None:
+        folder = tmp_path / "helpers"
+        folder.mkdir()
+        env = environment(sqlite_url, HELPERS_FOLDER=str(folder))
+        rounds = "--rounds=90" if ends_early else "--rounds=1"
+        with running(env, "--sql=SELECT 1", *SHORT[:3], rounds) as process:
+            wait_for_load(process)
+            helpers = {int(each.name) for each in folder.glob("[0-9]*")}
+            try:
+                assert [command_of(pid) for pid in helpers] == ["sleep 600"]
+                if ends_early:
+                    process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+                wait_until(
+                    lambda: not any(map(command_of, helpers)),
+                    what="the end of what the app started",
+                )
+            finally:
+                kill_all(filter(command_of, helpers))
+
     def test_shows_on_a_terminal_how_far_it_is_and_what_it_has_found(
         self, sqlite_url: URL
     ) -> None:
@@ -337,6 +388,17 @@ class TestEarlyEnd:
             what="the end of the processes",
         )
         wait_until(lambda: not sessions(served_database), what="the end of sessions")
+
+
+@contextmanager
+def pooler(target: URL, **settings: int) -> Iterator[URL]:
+    """Run a PgBouncer before a database; the test is skipped where there is none."""
+    try:
+        server = PgBouncer(target, **settings)
+    except MissingServerError as error:
+        not_tested.stop_test(str(error))
+    with server:
+        yield server.url
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from flask_poolguard.databases import IdleLimit, ServerView
+from flask_poolguard.databases import ConnectionLimit, IdleLimit, ServerView
 from flask_poolguard.engines import Guarded
 from flask_poolguard.reports.servers import Answer
 from flask_poolguard.tune.budget import budget, sizes_up_to, used
@@ -20,10 +20,18 @@ from tests.support.reporting import shops
 SHOP = "postgresql+psycopg2://app@db.example/shop"
 
 
-def answer(maximum: int | None, connections: int | None) -> Answer:
+def answer(
+    maximum: int | None, connections: int | None, *limits: ConnectionLimit
+) -> Answer:
     """Return what a server may have said."""
     limit = IdleLimit(None, "no limit")
-    return Answer(True, ServerView("PostgreSQL 15", limit, maximum, connections))
+    view = ServerView("PostgreSQL 15", limit, maximum, connections, limits=limits)
+    return Answer(True, view)
+
+
+def user_limit(limit: int, used: int | None, name: str = "app") -> ConnectionLimit:
+    """Return the limit of a user."""
+    return ConnectionLimit("user", name, limit, used, "its limit")
 
 
 def guarded(**urls: str) -> list[Guarded]:
@@ -75,9 +83,46 @@ class TestBudget:
         answers = {"default": answer(100, 0), "reports": answer(100, 80)}
         assert budget(binds, answers, 1).largest == 10
 
-    @pytest.mark.parametrize("said", [answer(None, 3), answer(100, None), Answer(None)])
+    def test_is_that_of_the_user_where_that_may_have_less(self) -> None:
+        said = answer(100, 20, user_limit(12, 2))
+        found = budget(guarded(default=SHOP), {"default": said}, 2)
+        assert found.largest == 2
+        assert "user app of PostgreSQL 15 has 10 of 12 connections free" in found.why
+
+    def test_is_that_of_the_database_where_that_may_have_less(self) -> None:
+        limit = ConnectionLimit("database", "shop", 6, 0, "its limit")
+        said = answer(100, 20, user_limit(90, 0), limit)
+        found = budget(guarded(default=SHOP), {"default": said}, 1)
+        assert found.largest == 3
+        assert "database shop of PostgreSQL 15 has 6 of 6" in found.why
+
+    def test_of_a_user_is_shared_by_its_own_binds_only(self) -> None:
+        binds = guarded(default=SHOP, reports=SHOP, other=SHOP)
+        app, boss = user_limit(20, 0), user_limit(16, 0, "boss")
+        answers = {
+            "default": answer(100, 0, app),
+            "reports": answer(100, 0, app),
+            "other": answer(100, 0, boss),
+        }
+        # 20 / 2 / 2 binds; of boss it would be 16 / 2, of the server 100 / 2 / 3.
+        assert budget(binds, answers, 1).largest == 5
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            answer(None, 3),
+            answer(100, None),
+            answer(100, 3, user_limit(12, None)),
+            Answer(None),
+        ],
+    )
     def test_is_unknown_if_the_server_does_not_tell(self, said: Answer) -> None:
         assert budget(guarded(default=SHOP), {"default": said}, 1).largest is None
+
+    def test_is_unknown_if_it_does_not_tell_one_of_its_binds(self) -> None:
+        binds = guarded(default=SHOP, reports=SHOP)
+        answers = {"default": answer(100, 0), "reports": Answer(None)}
+        assert budget(binds, answers, 1).largest is None
 
     def test_of_a_server_that_does_not_answer_is_an_error(self) -> None:
         said = {"default": Answer(False, error="OperationalError: refused")}

@@ -61,6 +61,19 @@ class TestSize:
         assert choice.law.rate == pytest.approx(100)
         assert choice.law.contention == pytest.approx(0.05)
 
+    @pytest.mark.parametrize("busy", range(1, 5))
+    def test_is_found_although_rounds_did_nothing(self, busy: int) -> None:
+        """As where one request takes about as long as a step."""
+        chance = random.Random(busy)
+        rounds = {
+            n: [10.0, *(10.0 * (chance.random() < busy / 5) for _ in range(4))]
+            for n in (1, 2, 3, 4, 6)
+        }
+        choice = choose(rounds, 1)
+        assert choice.low is not None
+        assert choice.high is not None
+        assert 1 <= choice.low <= choice.size <= choice.high <= 6
+
 
 class TestStillRising:
     def test_is_told_where_the_last_step_still_brought_much(self) -> None:

@@ -68,38 +68,32 @@ def used(engines: Sequence[Guarded], bind: str, *, by_requests: bool) -> list[Gu
 def budget(
     binds: Sequence[Guarded], answers: Mapping[str, Answer], processes: int
 ) -> Budget:
-    """Return how large pools may be so that half of what is free stays free.
+    """Return how large pools may be so that half of what is free stays free: of each
+    server's connections, and of those that its users and databases may have.
 
     :param binds: each has a pool of that size in each process.
     :param answers: what their servers said.
     :raises TuneError: a server does not answer.
     """
     found: list[Budget] = []
-    for each in _by_server(binds):
-        first = each[0]
-        answer = answers[first.bind]
-        if answer.reachable is False:
-            raise TuneError(
-                f"The server of bind {first.bind!r} cannot be asked how many"
-                f" connections it has free: {answer.error}."
-            )
-        if not first.ledger.database.has_server:
+    for group in _by_server(binds):
+        for each in group:
+            answer = answers[each.bind]
+            if answer.reachable is False:
+                raise TuneError(
+                    f"The server of bind {each.bind!r} cannot be asked how many"
+                    f" connections it has free: {answer.error}."
+                )
+        if not group[0].ledger.database.has_server:
             continue
-        view = answer.view
-        free = None if view is None else _free(view)
-        if view is None or free is None:
-            return Budget(
-                None, f"how many connections {first.bind!r} has free is unknown"
-            )
-        pools = processes * len(each)
-        largest = int(free * SHARE) // pools
-        found.append(
-            Budget(
-                largest,
-                f"{view.product} has {free} of {view.max_connections} connections"
-                f" free, half of them for {pools} pools: {largest} for each",
-            )
-        )
+        views = [answers[each.bind].view for each in group]
+        for name, same in _rooms(views).items():
+            if any(room.free is None for room in same):
+                return Budget(
+                    None, f"how many connections {group[0].bind!r} has free is unknown"
+                )
+            least = min(same, key=lambda room: room.free or 0)
+            found.append(_half_of(name, least, processes * len(same)))
     return min(
         found,
         key=lambda each: each.largest or 0,
@@ -115,11 +109,41 @@ def sizes_up_to(largest: int) -> list[int]:
     return sorted({size for size in sizes if size < largest} | {largest})
 
 
-def _free(view: ServerView) -> int | None:
-    if view.max_connections is None or view.connections is None:
-        return None
-    reserved = view.reserved or 0
-    return max(view.max_connections - reserved - view.connections, 0)
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What a server, a user or a database allows; None is unknown."""
+
+    limit: int | None
+    free: int | None
+
+
+def _rooms(views: Sequence[ServerView | None]) -> dict[str, list[_Room]]:
+    """Return all that limits the binds of one server, by its name, once for each bind
+    that it limits.
+    """
+    found: dict[str, list[_Room]] = {}
+    for view in views:
+        if view is None:
+            return {"a server that says nothing": [_Room(None, None)]}
+        free = None
+        if view.max_connections is not None and view.connections is not None:
+            usable = view.max_connections - (view.reserved or 0)
+            free = max(usable - view.connections, 0)
+        found.setdefault(view.product, []).append(_Room(view.max_connections, free))
+        for each in view.limits:
+            left = None if each.used is None else max(each.limit - each.used, 0)
+            name = f"{each.scope} {each.name} of {view.product}"
+            found.setdefault(name, []).append(_Room(each.limit, left))
+    return found
+
+
+def _half_of(name: str, room: _Room, pools: int) -> Budget:
+    largest = int((room.free or 0) * SHARE) // pools
+    return Budget(
+        largest,
+        f"{name} has {room.free} of {room.limit} connections free, half of them for"
+        f" {pools} pools: {largest} for each",
+    )
 
 
 def _by_server(binds: Sequence[Guarded]) -> list[list[Guarded]]:

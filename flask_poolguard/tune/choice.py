@@ -18,6 +18,8 @@ FEWEST_SIZES: t.Final = 3
 # A range of so many hundredths is what of the drawn samples' choices lie in it.
 _RANGE: t.Final = 0.95
 _SAMPLES: t.Final = 400
+# Of its mean, the least that a sample does: no curve goes through nothing.
+_LEAST: t.Final = 1e-3
 
 _PARAMETERS: t.Final = 3
 # Of F, at 1 % with as many sizes and rounds as usual (3.4 for 6 and 36 degrees of
@@ -66,7 +68,7 @@ def choose(rounds: Rounds, processes: int) -> Choice:
     drawn, with replacement, from each size's own (B. Efron, *Bootstrap Methods: Another
     Look at the Jackknife*, The Annals of Statistics 7, 1979; percentile method).
 
-    :param rounds: of three sizes or more.
+    :param rounds: of three sizes or more, each of which did something in one of them.
     :param processes: each of which had a pool of that size.
     """
     means = {size: statistics.fmean(each) for size, each in sorted(rounds.items())}
@@ -82,7 +84,9 @@ def choose(rounds: Rounds, processes: int) -> Choice:
     sizes = []
     for _ in range(_SAMPLES):
         sample = {
-            n: statistics.fmean(drawn.choices(each, k=len(each)))
+            n: max(
+                statistics.fmean(drawn.choices(each, k=len(each))), _LEAST * means[n]
+            )
             for n, each in sorted(rounds.items())
         }
         again = _fit(sample, processes) if by_law else law

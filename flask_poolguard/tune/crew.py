@@ -20,6 +20,8 @@ from .errors import TuneError
 _START_SECONDS: t.Final = 120.0
 # How long an orderly end may take before it is made short.
 _END_SECONDS: t.Final = 5.0
+# How often it is looked whether a process has ended.
+_PAUSE_SECONDS: t.Final = 0.01
 _TAIL_LINES: t.Final = 15
 # Bytes of what a process wrote that are kept from one order to the next: an app may log
 # every request.
@@ -86,8 +88,7 @@ class Crew:
                 member.dismiss()
             deadline = time.monotonic() + _END_SECONDS
             for member in self._members:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    member.process.wait(max(deadline - time.monotonic(), 0))
+                member.wait(max(deadline - time.monotonic(), 0))
         self._members.clear()
 
     def _tell(self, order: Mapping[str, t.Any]) -> None:
@@ -129,11 +130,9 @@ class Crew:
         return answer
 
     def _ended(self, member: _Member) -> TuneError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            member.process.wait(1)
         return TuneError(
-            "A process of the load ended by itself, with status"
-            f" {member.process.poll()}." + self._tail([member])
+            f"A process of the load ended by itself, with status {member.wait(1)}."
+            + self._tail([member])
         )
 
     def _tail(self, members: Sequence[_Member]) -> str:
@@ -193,9 +192,33 @@ class _Member:
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
 
+    def wait(self, seconds: float) -> int | None:
+        """Wait so long for its end; return its status, None if it goes on.
+
+        It keeps its number, which is that of its group too, until :meth:`reap`: nobody
+        else can have it before.
+        """
+        deadline = time.monotonic() + seconds
+        while (status := self._status()) is None and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
+        return status
+
+    def _status(self) -> int | None:
+        if not hasattr(os, "waitid"):  # macOS, before Python 3.13
+            return self.process.poll()
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            found = os.waitid(os.P_PID, self.process.pid, options)
+        except ChildProcessError:  # where SIGCHLD is ignored, nothing waits to be asked
+            return self.process.poll()
+        if found is None:
+            return None
+        return found.si_status * (1 if found.si_code == os.CLD_EXITED else -1)
+
     def reap(self) -> None:
         """Make sure that it is gone, with whatever it started."""
-        if self.process.poll() is None:
+        # Once it has been waited for, another group may have its number.
+        if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

@@ -20,10 +20,13 @@ import typing as t
 from collections.abc import Callable, Sequence
 
 from flask.cli import ScriptInfo
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..engines import Guarded, resize
 from ..pool import GuardedPool
 from ..tracking.visibility import hide_process
+from ..urls import without_secrets
 from . import processor
 from .doing import Deed, keep_errors, only_read, prepare
 from .errors import WorkFailed
@@ -136,18 +139,40 @@ class Worker:
         return {"seconds": seconds / sum(work.weight for work, _ in self._deeds)}
 
     def fill(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Make a pool of the size to be measured, with all its connections."""
+        """Make a pool of the size to be measured, with all its connections.
+
+        :raises WorkFailed: the database does not let so many in.
+        """
         resize(self._tuned, order["size"])
         engine = self._tuned.engine
         with self._app.app_context():
-            held = []
+            held: list[Connection] = []
             try:
                 for _ in range(order["size"]):
                     held.append(engine.connect())
+            except SQLAlchemyError as error:
+                raise WorkFailed(
+                    f"A pool of {order['size']} connections could not be filled: with"
+                    f" {len(held)} open there was not one more"
+                    f" ({self._refusal(error)}). Choose a smaller --max-size, use"
+                    " fewer --processes, or free some connections."
+                ) from error
             finally:
                 for connection in held:
                     connection.close()
         return {}
+
+    def _refusal(self, error: SQLAlchemyError) -> str:
+        """Return why the database gave no connection, in one line.
+
+        To the guard a thread that has them all and asks for one more is in a deadlock;
+        what the database said is known to the pool's gate.
+        """
+        engine = self._tuned.engine
+        trouble = t.cast(GuardedPool, engine.pool)._gate.trouble
+        lines = str(error).splitlines() or [""]
+        text = trouble or f"{type(error).__name__}: {lines[0]}"
+        return without_secrets(text, engine.url)
 
     def measure(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
         """Put the pool under load."""

@@ -2,12 +2,14 @@
 
 It is told what to be by the environment: ``DATABASE_URL``, ``PIDS_FOLDER`` (where each
 process that imports it leaves its number), ``ONLY_ONCE`` (fail in every process but the
-first) and ``FLASK_POOLGUARD_…``.
+first), ``HELPERS_FOLDER`` (where each process but the first leaves the number of a
+program that it starts) and ``FLASK_POOLGUARD_…``.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,6 +36,7 @@ def create_app() -> Flask:
     """Build the app."""
     print("imported by", os.getpid())  # what apps print must disturb nobody
     leave_pid()
+    start_helper()
     app = Flask("tuned")
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
     app.config.from_prefixed_env()
@@ -53,6 +56,21 @@ def leave_pid() -> None:
         print(f"This app runs already, on {url}", file=sys.stderr)
         sys.exit(3)
     (folder / str(os.getpid())).touch()
+
+
+def start_helper() -> None:
+    """Start a program that goes on, as a scheduler or a compiler of assets does."""
+    if "HELPERS_FOLDER" not in os.environ:
+        return
+    folder = Path(os.environ["HELPERS_FOLDER"])
+    if not any(folder.iterdir()):
+        (folder / "first").touch()
+        return
+    nothing = subprocess.DEVNULL
+    helper = subprocess.Popen(
+        ["sleep", "600"], stdin=nothing, stdout=nothing, stderr=nothing
+    )
+    (folder / str(helper.pid)).touch()
 
 
 def add_routes(app: Flask, db: SQLAlchemy) -> None:
