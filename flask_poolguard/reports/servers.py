@@ -24,7 +24,13 @@ from sqlalchemy.engine import Engine
 from ..databases import ConnectFailure, ServerView, SessionList, merge_sessions
 from ..engines import Guarded
 from ..pool import UnpooledEntry
-from ..urls import ServerKey, server_key, without_secrets
+from ..urls import (
+    HOW_TO_QUOTE,
+    ServerKey,
+    server_key,
+    unquoted_tail,
+    without_secrets,
+)
 
 # All servers are asked at once, and together they get this long.
 ANSWER_SECONDS: t.Final = 2.0
@@ -236,7 +242,8 @@ def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
 def _describe(error: Exception, engine: Engine) -> str:
     """Return the first line of an error, without secrets."""
     line = next(filter(None, map(str.strip, str(error).splitlines())), "")
-    return without_secrets(f"{type(error).__name__}: {line}", engine.url)
+    text = without_secrets(f"{type(error).__name__}: {line}", engine.url)
+    return f"{text} ({HOW_TO_QUOTE})" if unquoted_tail(engine.url) else text
 
 
 def _after_fork_in_child() -> None:
