@@ -145,7 +145,7 @@ def read_config(config: Mapping[str, t.Any]) -> AppConfig:
                     f" {', '.join(known)}.{_nearest(key.upper(), known)}"
                 )
             _check(option, key, config[key])
-            app_wide[option.name] = Setting(config[key], key)
+            app_wide[option.name] = Setting(option.meaning_of(config[key]), key)
     _warn_of_leftovers(config)
     state_dir = app_wide.pop("state_dir", Setting(None)).value
     return AppConfig(
@@ -183,8 +183,9 @@ def _read_binds(
                     f"{origin} is not a setting of a bind; those are"
                     f" {', '.join(known)}.{hint}"
                 )
-            _check(BY_NAME[name], origin, value)
-            read[bind][name] = Setting(value, origin)
+            option = BY_NAME[name]
+            _check(option, origin, value)
+            read[bind][name] = Setting(option.meaning_of(value), origin)
     return read
 
 

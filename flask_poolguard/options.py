@@ -13,13 +13,22 @@ AUTO: t.Final = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One key: its default, who may set it, and what it accepts."""
+    """One key: its default, who may set it, and what it accepts.
+
+    :ivar null: what None stands for; None is what flask makes of ``null`` in an
+        environment variable.
+    """
 
     name: str
     default: t.Any
     allowed: str
     accepts: Callable[[t.Any], bool]
     per_bind: bool = True
+    null: t.Any = None
+
+    def meaning_of(self, value: t.Any) -> t.Any:
+        """Return what an accepted value stands for."""
+        return self.null if value is None else value
 
     @property
     def key(self) -> str:
@@ -89,7 +98,13 @@ OPTIONS: t.Final = (
         '"auto", seconds above 0 (to 1e9), or -1 for never',
         lambda v: v == AUTO or _is_seconds(v) or (type(v) is int and v == -1),
     ),
-    Option("pool_class", "queue", '"queue" or "null"', _one_of("queue", "null")),
+    Option(
+        "pool_class",
+        "queue",
+        '"queue" or "null"',
+        lambda v: v is None or _one_of("queue", "null")(v),
+        null="null",
+    ),
     Option(
         "idle_limit",
         None,

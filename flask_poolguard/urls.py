@@ -36,6 +36,8 @@ _HARMLESS: t.Final = frozenset(
 _SHORTEST_SECRET: t.Final = 4
 _HIDDEN: t.Final = "***"
 
+HOW_TO_QUOTE: t.Final = 'an "@" in the password of a database URL must be written %40'
+
 _PORTS: t.Final = {"mysql": 3306, "postgresql": 5432}
 
 # The one server that several URLs lead to: family, host or socket, port.
@@ -50,6 +52,7 @@ def public_url(url: URL | str) -> str:
             url = make_url(text)
         except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's
             return text.partition("?")[0].rpartition("@")[2]
+    url = _as_meant(url)
     query = {name: each for name, each in url.query.items() if name in _HARMLESS}
     public = URL.create(
         url.drivername, url.username, None, url.host, url.port, url.database, query
@@ -64,11 +67,57 @@ def without_secrets(text: str, url: URL) -> str:
         if name not in _HARMLESS:
             values = (value,) if isinstance(value, str) else value
             secrets += [each for each in values if len(each) >= _SHORTEST_SECRET]
+    secrets += _taken_for_a_host(url)
     # Longest first: one may begin with another.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
             text = text.replace(form, _HIDDEN)
     return text
+
+
+def unquoted_tail(url: URL) -> str:
+    """Return what SQLAlchemy takes for the host but is the end of the password.
+
+    It ends the password at the first "@": one that belongs to the password must be
+    quoted. Else the rest stands in the host, or, with a "/" in it, in the name of the
+    database as well.
+
+    :returns: nothing for a URL that is as it should be.
+    """
+    if not url.host or url.password is None:
+        return ""
+    return _place(url).rpartition("@")[0]
+
+
+def _taken_for_a_host(url: URL) -> list[str]:
+    """Return the parts of a password that a driver may repeat as host or database."""
+    if not unquoted_tail(url):
+        return []
+    host, database = url.host or "", url.database or ""
+    found = [f"{each.rpartition('@')[0]}@" for each in (host, database) if "@" in each]
+    if "@" in database and len(host) >= _SHORTEST_SECRET:
+        found.append(host)  # all of it
+    return found
+
+
+def _as_meant(url: URL) -> URL:
+    """Return a URL without the end of its password in its host."""
+    tail = unquoted_tail(url)
+    if not tail:
+        return url
+    meant = URL.create(url.drivername, url.username, query=url.query)
+    try:
+        place = make_url(f"x://{_place(url).removeprefix(f'{tail}@')}")
+    except ValueError:  # it has no number for its port
+        return meant
+    return meant.set(host=place.host, port=place.port, database=place.database)
+
+
+def _place(url: URL) -> str:
+    """Return host, port and database as they stand in a URL."""
+    port = "" if url.port is None else f":{url.port}"
+    database = "" if url.database is None else f"/{url.database}"
+    return f"{url.host}{port}{database}"
 
 
 def server_key(url: URL | str) -> ServerKey | None:
@@ -81,6 +130,7 @@ def server_key(url: URL | str) -> ServerKey | None:
             url = make_url(url)
         except (ArgumentError, ValueError):
             return None
+    url = _as_meant(url)
     family = url.get_backend_name().replace("mariadb", "mysql")
     host = url.host or url.query.get("unix_socket") or url.query.get("host")
     if family == "sqlite" or not isinstance(host, str):

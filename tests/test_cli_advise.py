@@ -289,6 +289,7 @@ class TestNoAdvice:
         advice = advice_of(shop, Wish())
         assert bind_in(advice).refusal == "no live worker has used it"
         assert advice.lines == ()
+        assert "Come back when there was more" in render(advice, Page(80, False))
 
     def test_on_pools_that_are_not_the_guards(
         self, make_shop: MakeShop, sqlite_url: URL
@@ -306,6 +307,7 @@ class TestNoAdvice:
         assert "does not tell who had to wait" in (bind_in(advice).refusal or "")
         assert "no size to choose" in (bind_in(advice, "none").refusal or "")
         assert bind_in(advice).seen.peak == 1
+        assert "Come back" not in render(advice, Page(80, False))
 
     def test_says_when_there_will_be_enough(
         self, make_shop: MakeShop, sqlite_url: URL

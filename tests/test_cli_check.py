@@ -285,6 +285,35 @@ class TestUnknown:
                 "raise ValueError('postgresql://app@db/shop?sslmode=no&password=geheim')",
                 "app@db/shop?sslmode=no&password=***",
             ),
+            (
+                "raise ValueError('invalid: host=db password=geheim user=app')",
+                "invalid: host=db password=*** user=app",
+            ),
+            (
+                "raise ValueError('invalid: password=*;gehe&geheim user=app')",
+                "invalid: password=*** user=app",
+            ),
+            (
+                "raise ValueError('invalid: host=db passfile = geheim user=app')",
+                "invalid: host=db passfile = *** user=app",
+            ),
+            (
+                "raise ValueError(\"PASSWORD='a geheim' user=app\")",
+                "PASSWORD=*** user=app",
+            ),
+            (
+                "raise ValueError(r\"password='a\\' geheim' user=app\")",
+                "password=*** user=app",
+            ),
+            (
+                'raise ValueError(repr("password=\'a geheim\' user=\\"app\\""))',
+                "password=*** user=",
+            ),
+            (
+                r'raise ValueError("password=a\\ geheim user=app")',
+                "password=*** user=app",
+            ),
+            ("raise ValueError(\"connect(passwd='geheim')\")", "connect(passwd=***"),
             ("import flask; app = flask.Flask('bare')", "'bare' has no PoolGuard"),
             ("", "Failed to find Flask application"),
             ("print('hello'); 1 / 0", "ZeroDivisionError"),

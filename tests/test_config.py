@@ -306,6 +306,23 @@ class TestEnvironment:
         assert reports.pool_timeout.value == 2.5
         assert reports.held_warning.value == 5
 
+    @pytest.mark.parametrize("value", ["null", '"null"'])
+    def test_null_is_the_pool_class_of_that_name_with_and_without_quotes(
+        self, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FLASK_POOLGUARD_POOL_CLASS", value)
+        monkeypatch.setenv("FLASK_POOLGUARD_BINDS__reports__pool_class", "queue")
+        monkeypatch.setenv("FLASK_POOLGUARD_BINDS__archive__pool_class", value)
+        app = Flask(__name__)
+        app.config.from_prefixed_env()
+        default, reports, archive = (
+            settings_of(app.config, bind) for bind in ("default", "reports", "archive")
+        )
+        assert default.pool_class == Setting("null", "POOLGUARD_POOL_CLASS")
+        assert reports.pool_class.value == "queue"
+        origin = "POOLGUARD_BINDS['archive']['pool_class']"
+        assert archive.pool_class == Setting("null", origin)
+
     @pytest.mark.parametrize("value", ["NaN", "Infinity", "true", '"7"', "null", "7.0"])
     def test_what_json_makes_of_a_variable_is_checked_as_well(
         self, value: str, monkeypatch: pytest.MonkeyPatch

@@ -160,6 +160,35 @@ class TestBinds:
             used(engines, "default", by_requests=True)
         assert used(engines, "default", by_requests=False)
 
+    @pytest.mark.parametrize(
+        ("config", "origin"),
+        [
+            ({"POOLGUARD_POOL_CLASS": "null"}, "POOLGUARD_POOL_CLASS"),
+            (
+                {"POOLGUARD_BINDS": {"default": {"pool_class": "null"}}},
+                "POOLGUARD_BINDS['default']['pool_class']",
+            ),
+        ],
+    )
+    def test_without_a_pool_by_a_setting_are_told_which(
+        self, config: dict[str, Any], origin: str
+    ) -> None:
+        with shops() as make:
+            urls = {"default": SHOP, "reports": SHOP}
+            shop = make(config, **{key: sa.create_engine(urls[key]) for key in urls})
+            with shop.app.app_context():
+                engines = shop.app.extensions["poolguard"].engines
+        for by_requests in (False, True):
+            with pytest.raises(TuneError) as caught:
+                used(engines, "default", by_requests=by_requests)
+            text = str(caught.value)
+            assert f"'default' has a NullPool because {origin} is 'null'" in text
+            assert "set that to 'queue'" in text
+            assert "its own" not in text
+        if "POOLGUARD_BINDS" in config:
+            with pytest.raises(TuneError, match=r"not be limited here.* to 'queue'"):
+                used(engines, "reports", by_requests=True)
+
 
 class TestPlan:
     """On SQLite, which has no server that could be full."""

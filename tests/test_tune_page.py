@@ -66,6 +66,16 @@ class TestPage:
         assert "GET /search?q=tea 75%" in text
         assert "2 × 48 threads" in text
 
+    def test_tells_a_least_size_from_one_that_is_enough(self) -> None:
+        outcome = an_outcome(lambda n: 1000 * n)
+        assert outcome.choice is not None
+        page = page_of(outcome)
+        text = " ".join(read(page).text.split())
+        assert f"≥ {outcome.choice.size}" in text
+        assert f"It takes pool_size {outcome.choice.size} or more" in text
+        assert "the least that it takes (95% range)" in text
+        assert "enough" not in page
+
     def test_asks_for_nothing_else(self) -> None:
         page = page_of(an_outcome())
         tags = read(page).tags

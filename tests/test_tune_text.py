@@ -128,6 +128,16 @@ class TestText:
         assert "each pair of connections costs 0.40% (κ" in rendered
         assert "more than 15.4 connections do less" in rendered
 
+    def test_a_size_at_which_it_still_rises_is_the_least_and_not_enough(self) -> None:
+        outcome = an_outcome(lambda n: 1000 * n)
+        assert outcome.choice is not None
+        rendered = " ".join(text.render(outcome, PAGE, plot.FULL).split())
+        assert f"It takes pool_size {outcome.choice.size} or more" in rendered
+        assert "still rising at 24, the largest size measured" in rendered
+        assert "is enough" not in rendered
+        assert "of the most" not in rendered
+        assert "95% range" not in rendered
+
     def test_tells_the_share_of_each_work(self) -> None:
         rendered = text.render(an_outcome(), PAGE, plot.FULL)
         assert "75% GET /search?q=tea" in rendered
@@ -182,6 +192,18 @@ class TestNotes:
         assert note.is_serious
         assert "with sizes 4 to 24, up to 97% of its 8 cores" in note.message
         assert "lower bound" in note.message
+
+        assert "may be flat" in note.message
+
+    def test_full_processors_make_no_curve_flat_that_rises(self) -> None:
+        outcome = an_outcome(
+            lambda n: 1000 * n,
+            steps=lambda step: dataclasses.replace(step, machine_share=0.97),
+        )
+        machine, rising = notes(outcome)
+        assert (machine.code, rising.code) == ("machine", "rising")
+        assert "flat" not in machine.message
+        assert "lower bound" in machine.message
 
     def test_full_processors_are_found_without_proc_stat_too(self) -> None:
         outcome = an_outcome(

@@ -11,9 +11,16 @@ from flask import Flask
 from sqlalchemy import URL, create_engine, make_url
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.urls import is_in_memory, public_url, without_secrets
+from flask_poolguard.urls import (
+    is_in_memory,
+    public_url,
+    server_key,
+    unquoted_tail,
+    without_secrets,
+)
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
+from tests.support.reporting import found, shops
 from tests.support.shop import Shop
 
 PASSWORD = "p@ss/w:rd 1"
@@ -76,6 +83,74 @@ class TestPublicUrl:
         url = url_with(api_key=SECRET).render_as_string(hide_password=False)
         text = url.replace("postgresql+psycopg2", "postgresql psycopg2")
         assert public_url(text) == "db.test:5433/shop"
+
+
+# The host is db.test; each password has an "@" that is not quoted.
+UNQUOTED = (
+    "postgresql+psycopg2://app:s3cr/et@sauce@db.test:5433/shop",
+    "postgresql+psycopg2://app:s3cr@sauce@more@db.test:5433/shop",
+    "postgresql+psycopg2://app:s3cr@sauce/more@db.test:5433/shop",
+    "postgresql+psycopg2://app:s3cr@sauce:1/more@db.test:5433/shop",
+)
+
+
+class TestAPasswordThatIsNotQuoted:
+    @pytest.mark.parametrize("url", UNQUOTED)
+    def test_is_left_out_up_to_the_host(self, url: str) -> None:
+        expected = "postgresql+psycopg2://app@db.test:5433/shop"
+        assert public_url(url) == public_url(make_url(url)) == expected
+        assert public_url(expected) == expected
+        assert server_key(url) == ("postgresql", "db.test", 5433)
+
+    def test_is_left_out_before_a_port_that_is_no_number(self) -> None:
+        url = "postgresql://app:s3cr@sauce/more@db.test:x/shop"
+        assert public_url(url) == "postgresql://app@"
+
+    @pytest.mark.parametrize("url", UNQUOTED)
+    def test_is_hidden_where_a_driver_repeats_what_it_took_for_the_host(
+        self, url: str
+    ) -> None:
+        parsed = make_url(url)
+        message = f'no host "{parsed.host}", and no database "{parsed.database}"'
+        hidden = without_secrets(message, parsed)
+        assert "sauce" not in hidden
+        assert "more" not in hidden
+        assert without_secrets(hidden, parsed) == hidden
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "mysql+pymysql://app:s3cr%40et@db.test/shop",
+            "mysql+pymysql://app@corp:s3cr@db.test/shop",
+            "mysql+pymysql://app:s3cr@db.test/shop?init_command=a@b",
+            "sqlite:////srv/shop@home.db",
+            "postgresql+psycopg2://app:s3cr/et@db.test/shop",
+        ],
+    )
+    def test_is_not_seen_where_there_is_none(self, url: str) -> None:
+        assert unquoted_tail(make_url(url)) == ""
+
+    def test_is_warned_of_with_what_to_write(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = Flask("shop")
+        PoolGuard(app).register(create_engine(UNQUOTED[0]))
+        with app.app_context():
+            pass
+        (warning,) = [each.getMessage() for each in caplog.records]
+        assert "bind 'default'" in warning
+        assert "must be written %40" in warning
+        assert "sauce" not in warning
+        app.extensions["poolguard"].books.remove_file()
+
+    def test_is_named_by_the_finding(self) -> None:
+        with shops() as make:
+            (finding,) = found(
+                make(default=create_engine(UNQUOTED[0])).report(), "server-unreachable"
+            )
+        assert "postgresql+psycopg2://app@db.test:5433/shop" in finding.message
+        assert "must be written %40" in finding.message
+        assert "sauce" not in finding.message
 
 
 class TestMessages:

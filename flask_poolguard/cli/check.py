@@ -49,10 +49,20 @@ _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], .
 )
 _LEVELS: t.Final = ("warning", "critical")
 
-# In a URL that an app's own error quotes: before the host, and among the options.
+_KEYWORDS: t.Final = "(?:[a-z_]*pass[a-z_]*|pwd|secret)"
+# In what an app's own error quotes. In a URL: before the host, and among the options.
+# Among keywords, as libpq takes them: a value with spaces stands in quotes, and its own
+# quotes have a backslash; in Python's repr() of all that, the outer ones have it too.
 _PASSWORDS: t.Final = (
     (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
-    (re.compile(r"(?i)([?&;](?:[a-z_]*pass[a-z_]*|pwd|secret)=)[^\s&;'\"]*"), r"\1***"),
+    (re.compile(rf"(?i)([?&;]{_KEYWORDS}=)[^\s&;'\"]*"), r"\1***"),
+    (
+        re.compile(
+            rf"(?i)(?<![?&;\w])({_KEYWORDS}\s*=\s*)"
+            r"""(?:\\'.*?\\'|'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|(?:\\.|[^\s\\])*)"""
+        ),
+        r"\1***",
+    ),
 )
 
 

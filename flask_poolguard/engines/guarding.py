@@ -26,7 +26,7 @@ from ..tracking.books import Books
 from ..tracking.foreign import observe
 from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
-from ..urls import is_in_memory, public_url
+from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
 from .connecting import prepare
 from .errors import listen, note_failures
 from .finding import Found, values_of
@@ -69,6 +69,13 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
             "The engine of bind %r now shows in the status of the newest app, %r.",
             found.bind,
             app.name,
+        )
+    if unquoted_tail(engine.url):
+        logger.warning(
+            "What stands for the host in the URL of bind %r has an @, so it is the end"
+            " of a password, and connecting to it fails: %s.",
+            found.bind,
+            HOW_TO_QUOTE,
         )
     settings = config.for_bind(found.bind, found.options)
     pool_class = _pool_class(pool, settings)

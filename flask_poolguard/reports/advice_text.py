@@ -39,7 +39,8 @@ def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
     seen = each.seen
     if each.refusal is not None:
         yield from page.wrap(f"No advice: {each.refusal}.", "  ", "    ")
-        if seen.checkouts or not seen.workers:
+        # Of a pool of another class no traffic tells what it needs, nor does a test.
+        if each.pool_class == "GuardedPool":
             yield from page.wrap(
                 "Come back when there was more traffic (--at-least), or have it made"
                 " by flask pool tune.",

@@ -30,7 +30,13 @@ from ..databases import (
 )
 from ..engines import Guarded
 from ..pool import UnpooledEntry
-from ..urls import ServerKey, server_key, without_secrets
+from ..urls import (
+    HOW_TO_QUOTE,
+    ServerKey,
+    server_key,
+    unquoted_tail,
+    without_secrets,
+)
 from .model import Failure
 from .sockets import own_sockets, took_connect
 
@@ -263,7 +269,8 @@ def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
 def _describe(error: Exception, engine: Engine) -> str:
     """Return the first line of an error, without secrets."""
     line = next(filter(None, map(str.strip, str(error).splitlines())), "")
-    return without_secrets(f"{type(error).__name__}: {line}", engine.url)
+    text = without_secrets(f"{type(error).__name__}: {line}", engine.url)
+    return f"{text} ({HOW_TO_QUOTE})" if unquoted_tail(engine.url) else text
 
 
 def _after_fork_in_child() -> None:

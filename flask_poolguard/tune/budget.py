@@ -6,6 +6,7 @@ import typing as t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..config import PREFIX
 from ..databases import ServerView
 from ..engines import Guarded
 from ..pool import GuardedPool
@@ -48,21 +49,33 @@ def used(engines: Sequence[Guarded], bind: str, *, by_requests: bool) -> list[Gu
         )
     others = [each for each in engines if each.bind != bind] if by_requests else []
     for each in [*tuned, *others]:
-        pool = type(each.engine.pool).__name__
         if isinstance(each.engine.pool, GuardedPool):
             continue
+        what, instead = _other_pool(each)
         if each.bind == bind:
             raise TuneError(
-                f"Bind {bind!r} keeps its own {pool}, whose size is not"
-                " Flask-PoolGuard's to set. Choose another with --bind."
+                f"Bind {bind!r} {what}, whose size is not Flask-PoolGuard's to set."
+                f" Choose another with --bind, or {instead}."
             )
         if each.ledger.database.has_server:
             raise TuneError(
-                f"Bind {each.bind!r} keeps its own {pool}: how many connections its"
-                " views take could not be limited here. Test queries of one bind"
-                " with --sql, or leave that pool to Flask-PoolGuard."
+                f"Bind {each.bind!r} {what}: how many connections its views take could"
+                " not be limited here. Test queries of one bind with --sql, or"
+                f" {instead}."
             )
     return tuned + others
+
+
+def _other_pool(guarded: Guarded) -> tuple[str, str]:
+    """Return which pool a bind has that is not the guard's, and what gives it one."""
+    pool = type(guarded.engine.pool).__name__
+    setting = guarded.settings.pool_class
+    if setting.value == "null" and setting.origin.startswith(PREFIX):
+        return (
+            f"has a {pool} because {setting.origin} is 'null'",
+            "set that to 'queue', the default, for this run",
+        )
+    return f"keeps its own {pool}", "leave its pool to Flask-PoolGuard"
 
 
 def budget(

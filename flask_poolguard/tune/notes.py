@@ -73,13 +73,19 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
     full = [size for size in outcome.sizes if share(size) >= _FULL_MACHINE]
     if full:
         most = max(full, key=share)
+        rises = outcome.choice is not None and outcome.choice.still_rising
+        effect = (
+            "Without that limit the throughput may rise further: the size"
+            if rises
+            else "The curve may be flat for that reason; then the size"
+        )
         yield Note(
             "machine",
             f"This machine had no processor left: {_sizes(full, 'with')}, up to"
             f" {share(most):.0%} of its {plan.cores} cores were in use,"
-            f" {own(most):.0%} by the processes of this load. The curve may be flat for"
-            " that reason; then the size is a lower bound. Run this from a machine with"
-            " more cores, and on which neither the database nor anything else runs.",
+            f" {own(most):.0%} by the processes of this load. {effect} is a lower"
+            " bound. Run this from a machine with more cores, and on which neither the"
+            " database nor anything else runs.",
         )
         return
     full = [s for s in outcome.sizes if s.process_cores >= _FULL_CORE]

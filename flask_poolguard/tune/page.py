@@ -40,7 +40,7 @@ _PAGE: t.Final = Markup("""\
 {throughput}
 <p class="key"><span class="rate">●</span> mean, lowest and highest of all rounds
 <span class="law">╌╌</span> the universal scalability law
-<span class="chosen">┃</span> enough (95% range)</p>
+<span class="chosen">┃</span> {chosen} (95% range)</p>
 </section>
 <section>
 <h2>Latency</h2>
@@ -135,6 +135,7 @@ def render(outcome: Outcome, choice: Choice) -> str:
         result=_result(outcome, choice),
         notes=_notes(outcome),
         throughput=_throughput(outcome, choice),
+        chosen="the least that it takes" if choice.still_rising else "enough",
         latency=_latency(outcome, choice),
         table=_table(outcome),
         run=_run(outcome),
@@ -147,8 +148,8 @@ def _result(outcome: Outcome, choice: Choice) -> Markup:
         '<section class="result"><p class="size">{size}</p><div><p>{headline}</p>'
         '<pre>{setting}</pre><p class="quiet">{words}</p></div></section>'
     ).format(
-        size=choice.size,
-        headline=text.headline(outcome.plan, choice),
+        size=f"≥ {choice.size}" if choice.still_rising else choice.size,
+        headline=text.headline(outcome, choice),
         setting=text.setting(outcome.plan, choice),
         words=text.in_words(outcome, choice),
     )
@@ -181,7 +182,7 @@ def _throughput(outcome: Outcome, choice: Choice) -> Markup:
         for each in outcome.sizes
     ]
     return chart(
-        f"Throughput by pool size; {text.headline(outcome.plan, choice)}",
+        f"Throughput by pool size; {text.headline(outcome, choice)}",
         f"{plan.unit} per second, all processes",
         [Line("rate", dots)],
         lambda size: choice.law.throughput(size * plan.processes),

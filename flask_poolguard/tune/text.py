@@ -124,19 +124,29 @@ def _choice(outcome: Outcome, page: Page) -> list[str]:
         return page.wrap(
             "Too few sizes were measured to choose one: it takes three at least."
         )
-    lines = [*page.wrap(headline(outcome.plan, choice)), ""]
+    lines = [*page.wrap(headline(outcome, choice)), ""]
     lines += page.wrap(setting(outcome.plan, choice), "  ", "  ")
     lines += ["", *page.wrap(in_words(outcome, choice))]
     return lines
 
 
-def headline(plan: Plan, choice: Choice) -> str:
+def headline(outcome: Outcome, choice: Choice) -> str:
     """Return the result in one sentence."""
+    plan = outcome.plan
     most = choice.size * plan.processes
+    rate = (
+        f"{number(choice.throughput)} {plan.unit}/s with {_count(most, 'connection')}"
+        f" in {_count(plan.processes, 'process')}"
+    )
+    if choice.still_rising:
+        # The range, too, ends at the largest size that was measured.
+        return (
+            f"It takes pool_size {choice.size} or more: {rate}, and the throughput was"
+            f" still rising at {outcome.largest}, the largest size measured. Where it"
+            " ends is not known."
+        )
     return (
-        f"pool_size {choice.size} is enough{_range(choice)}:"
-        f" {number(choice.throughput)} {plan.unit}/s with"
-        f" {_count(most, 'connection')} in {_count(plan.processes, 'process')}, within"
+        f"pool_size {choice.size} is enough{_range(choice)}: {rate}, within"
         f" {TOLERANCE:.0%} of the most."
     )
 
