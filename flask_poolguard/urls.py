@@ -20,6 +20,7 @@ _HARMLESS: t.Final = frozenset(
         "client_encoding",
         "collation",
         "connect_timeout",
+        "dbname",
         "host",
         "mode",
         "port",
@@ -29,6 +30,7 @@ _HARMLESS: t.Final = frozenset(
         "timeout",
         "unix_socket",
         "uri",
+        "user",
         "write_timeout",
     )
 )

@@ -192,12 +192,27 @@ class TestBudget:
         with sessions(my, 17):
             assert the_one(shop.report(), "budget").level == "critical"
 
+    @pytest.mark.parametrize("is_option", [False, True])
     def test_goes_by_the_limit_of_a_role(
-        self, make_shop: MakeShop, pg: URL, small_postgresql: DatabaseServer
+        self,
+        make_shop: MakeShop,
+        pg: URL,
+        small_postgresql: DatabaseServer,
+        is_option: bool,
     ) -> None:
         small_postgresql.execute("ALTER ROLE app CONNECTION LIMIT 12")
+        url = pg
+        if is_option:
+            options = {"user": "app", "password": APP_PASSWORD}
+            url = URL.create(
+                pg.drivername,
+                host=pg.host,
+                port=pg.port,
+                database=pg.database,
+                query=options,
+            )
         try:
-            shop = make_shop(default=create_engine(pg))
+            shop = make_shop(default=create_engine(url))
             shop.use()
             finding = the_one(shop.report(), "budget")
         finally:
@@ -311,6 +326,22 @@ class TestBudget:
         with sessions(teller, 5):
             finding = the_one(shop.diagnose(plan), "budget")
         assert "of which others use 5 now" in finding.message
+
+    def test_of_a_plan_takes_the_sessions_of_all_its_users_for_the_apps(
+        self, make_shop: MakeShop, my: URL, teller: URL
+    ) -> None:
+        shop = make_shop(
+            {"POOLGUARD_POOL_SIZE": 5, "POOLGUARD_MAX_OVERFLOW": 0},
+            default=create_engine(my),
+            b=create_engine(teller),
+        )
+        for name in ("default", "b"):
+            with ExitStack() as stack:
+                for _ in range(5):
+                    stack.enter_context(shop.engines[name].connect())
+        assert not found(shop.diagnose(Plan(workers=2)), "budget")
+        finding = the_one(shop.diagnose(Plan(workers=3)), "budget")
+        assert finding.message.endswith(f"allows {MAXIMUM}")
 
     def test_of_more_hosts_multiplies_the_workers_that_are_found(
         self, make_shop: MakeShop, my: URL

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from ...databases import ConnectionLimit, ListedSession, ServerView
 from ...engines import Guarded
@@ -90,7 +90,7 @@ def _of_server(evidence: Evidence, place: Place, maximum: int) -> Room:
         terms=terms,
         used=view.connections,
         ours=_ours(evidence, view, counts),
-        same_user=_same_user(view, lambda database: True),
+        same_user=_same_users(evidence, place.binds, lambda database: True),
         sessions=view.sessions or (),
         remedy="the server's max_connections",
         place=place,
@@ -109,8 +109,7 @@ def _of_limit(
     def counts(bind: str, url: str) -> bool:
         if not at_place(bind, url):
             return False
-        parsed = make_url(url)
-        return limit.name == (parsed.username if is_of_user else parsed.database)
+        return limit.name == (_user_in(url) if is_of_user else _database_in(url))
 
     return Room(
         name=f"{limit.scope} {limit.name} at {place.name}",
@@ -118,8 +117,10 @@ def _of_limit(
         terms=str(limit.limit),
         used=limit.used,
         ours=_ours(evidence, view, counts),
-        same_user=_same_user(
-            view, lambda database: is_of_user or database == limit.name
+        same_user=_same_users(
+            evidence,
+            [guarded] if is_of_user else place.binds,
+            lambda database: is_of_user or database == limit.name,
         ),
         sessions=()
         if is_of_user
@@ -156,11 +157,36 @@ def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
     return count if count or not ids else None
 
 
-def _same_user(
-    view: ServerView, is_counted: Callable[[str | None], bool]
+def _same_users(
+    evidence: Evidence,
+    binds: Sequence[Guarded],
+    is_counted: Callable[[str | None], bool],
 ) -> int | None:
-    if view.sessions is None or view.user is None:
-        return None
-    return sum(
-        each.user == view.user and is_counted(each.database) for each in view.sessions
-    )
+    """Count the sessions of all users as whom the app connects there.
+
+    What one of them may not see of another, that one sees itself.
+    """
+    views = [evidence.view(each) for each in binds]
+    users = {None if view is None else view.user for view in views}
+    found: dict[int, ListedSession] = {}
+    for view in views:
+        if view is None or view.user is None or view.sessions is None:
+            return None
+        found |= {each.id: each for each in view.sessions if each.user in users}
+    return sum(is_counted(each.database) for each in found.values())
+
+
+def _user_in(url: str) -> str | None:
+    """Return the user of a URL, which libpq also takes from among the options."""
+    parsed = make_url(url)
+    return parsed.username or _option(parsed, "user")
+
+
+def _database_in(url: str) -> str | None:
+    parsed = make_url(url)
+    return parsed.database or _option(parsed, "dbname") or _user_in(url)
+
+
+def _option(url: URL, name: str) -> str | None:
+    value = url.query.get(name)
+    return value if isinstance(value, str) else None
