@@ -176,6 +176,18 @@ class TestRefusals:
             postgresql.execute("ALTER ROLE app CONNECTION LIMIT -1")
         assert [each["size"] for each in found["sizes"]] == [1, 2, 3, 4]
 
+    def test_behind_a_pooler_asks_for_the_largest_size(
+        self, postgresql_url: URL
+    ) -> None:
+        with pooler(postgresql_url) as url:
+            refused = tuning.run(environment(url), "--sql=SELECT 1", "--processes=1")
+            found = tuning.run_json(environment(url), "--sql=SELECT 1", *SHORT)
+        assert refused.returncode == 1
+        message = " ".join(refused.stderr.split())
+        assert "is unknown (a pooler stands before the server" in message
+        assert "give the largest pool that each of 1 processes may have" in message
+        assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
+
     @pytest.mark.parametrize(
         "arguments",
         [(), ("--url=/", "--sql=SELECT 1"), ("--url=x",), ("--sql=DROP TABLE a",)],

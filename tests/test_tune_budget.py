@@ -119,6 +119,15 @@ class TestBudget:
     def test_is_unknown_if_the_server_does_not_tell(self, said: Answer) -> None:
         assert budget(guarded(default=SHOP), {"default": said}, 1).largest is None
 
+    def test_is_unknown_behind_a_pooler(self) -> None:
+        limit = IdleLimit(None, "no limit")
+        view = ServerView(
+            "PostgreSQL 15", limit, 100, 0, handshake_id=7, session_id=4711
+        )
+        found = budget(guarded(default=SHOP), {"default": Answer(True, view)}, 1)
+        assert found.largest is None
+        assert "a pooler stands before the server" in found.why
+
     def test_is_unknown_if_it_does_not_tell_one_of_its_binds(self) -> None:
         binds = guarded(default=SHOP, reports=SHOP)
         answers = {"default": answer(100, 0), "reports": Answer(None)}

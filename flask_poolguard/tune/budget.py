@@ -100,6 +100,12 @@ def budget(
         if not group[0].ledger.database.has_server:
             continue
         views = [answers[each.bind].view for each in group]
+        if any(view is not None and view.is_proxied for view in views):
+            return Budget(
+                None,
+                f"how many connections {group[0].bind!r} has free is unknown (a pooler"
+                " stands before the server, and lets in as many as itself is set to)",
+            )
         for name, same in _rooms(views).items():
             if any(room.free is None for room in same):
                 return Budget(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import typing as t
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .scalability import Law, Point, fit
@@ -28,6 +29,8 @@ _CRITICAL: t.Final = 4.0
 
 # Throughput by pool size, for each round.
 Rounds = Mapping[int, Sequence[float]]
+_Means = Mapping[int, float]
+_Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,11 @@ def choose(rounds: Rounds, processes: int) -> Choice:
     it would lead too far. So it is only gone by where it meets every measured mean
     within 5 %, or where it is no further off than the rounds are from each other.
 
-    The range is that of a bootstrap: the choice is made again from rounds that are
-    drawn, with replacement, from each size's own (B. Efron, *Bootstrap Methods: Another
-    Look at the Jackknife*, The Annals of Statistics 7, 1979; percentile method).
+    The range is that of a bootstrap: the choice is made again from samples in which
+    every mean is off by as much as the rounds are from theirs (B. Efron, *Bootstrap
+    Methods: Another Look at the Jackknife*, The Annals of Statistics 7, 1979;
+    percentile method). Where only chance may speak for the curve, it covers what the
+    points alone leave open as well.
 
     :param rounds: of three sizes or more, each of which did something in one of them.
     :param processes: each of which had a pool of that size.
@@ -77,34 +82,97 @@ def choose(rounds: Rounds, processes: int) -> Choice:
         size: abs(law.throughput(size * processes) - mean) / mean
         for size, mean in means.items()
     }
-    by_law = max(errors.values()) <= TOLERANCE or _may_be_chance(rounds, errors)
+    is_near = max(errors.values()) <= TOLERANCE
+    by_law = is_near or _may_be_chance(rounds, errors)
     curve = _curve(means, law, processes, by_law)
     size = _smallest(curve, max(means))
-    drawn = random.Random(1)  # noqa: S311 (no secret, and the same answer each time)
-    sizes = []
-    for _ in range(_SAMPLES):
-        sample = {
-            n: max(
-                statistics.fmean(drawn.choices(each, k=len(each))), _LEAST * means[n]
-            )
-            for n, each in sorted(rounds.items())
-        }
-        again = _fit(sample, processes) if by_law else law
-        sizes.append(_smallest(_curve(sample, again, processes, by_law), max(means)))
-    sizes.sort()
-    is_known = max(map(len, rounds.values())) > 1
-    outside = int(_SAMPLES * (1 - _RANGE) / 2)
-    second_largest = sorted(means)[-2]
+    samples = list(_samples(rounds, means))
+    ends = [size] if samples else []
+    if samples and by_law:
+        ends += _range_by_law(samples, processes)
+    if samples and not is_near:
+        ends += _range_by_points(samples)
     return Choice(
         size=size,
-        low=min(sizes[outside], size) if is_known else None,
-        high=max(sizes[-1 - outside], size) if is_known else None,
+        low=min(ends, default=None),
+        high=max(ends, default=None),
         throughput=curve(size),
         law=law,
         law_error=max(errors.values()),
         by_law=by_law,
-        still_rising=size > second_largest,
+        still_rising=size > sorted(means)[-2],
     )
+
+
+def _samples(rounds: Rounds, means: _Means) -> Iterator[_Means]:
+    """Yield what the means might have been; nothing if each is of one round only.
+
+    What is drawn are the shares by which rounds are off, of all sizes together: two or
+    three rounds of one size tell little of the noise. From k rounds' own mean they are
+    less far off than from the true one, by sqrt((k - 1) / k).
+    """
+    shares = [
+        (value / means[size] - 1) * math.sqrt(len(each) / (len(each) - 1))
+        for size, each in sorted(rounds.items())
+        if len(each) > 1
+        for value in each
+    ]
+    if not shares:
+        return
+    drawn = random.Random(1)  # noqa: S311 (no secret, and the same answer each time)
+    for _ in range(_SAMPLES):
+        yield {
+            size: mean
+            * max(
+                1 + statistics.fmean(drawn.choices(shares, k=len(rounds[size]))), _LEAST
+            )
+            for size, mean in means.items()
+        }
+
+
+def _range_by_law(samples: Sequence[_Means], processes: int) -> _Range:
+    """Return the range of the sizes that the curves through all samples lead to."""
+    sizes = []
+    for sample in samples:
+        curve = _curve(sample, _fit(sample, processes), processes, by_law=True)
+        sizes.append(_smallest(curve, max(sample)))
+    return _middle(sizes)
+
+
+def _range_by_points(samples: Sequence[_Means]) -> _Range:
+    """Return the sizes among which the smallest that is enough may be.
+
+    Between two sizes that were measured it may be any: they go from the first above
+    one that is clearly too small up to the first that is clearly enough. The highest of
+    several equal means is so by chance, so what is enough goes by the average of those
+    that are not clearly below it.
+    """
+    sizes = list(samples[0])
+    level = _level(samples)
+    lows, highs = [], []
+    for sample in samples:
+        enough = (1 - TOLERANCE) * statistics.fmean(sample[size] for size in level)
+        high = next((size for size in sizes if sample[size] >= enough), sizes[-1])
+        highs.append(high)
+        lows.append(max((size for size in sizes if size < high), default=0) + 1)
+    return _middle(lows)[0], _middle(highs)[1]
+
+
+def _level(samples: Sequence[_Means]) -> list[int]:
+    """Return the sizes that are not clearly below the best."""
+    best = max(samples[0], key=lambda size: sum(sample[size] for sample in samples))
+    outside = len(samples) * (1 - _RANGE) / 2
+    return [
+        size
+        for size in samples[0]
+        if sum(sample[size] >= sample[best] for sample in samples) > outside
+    ]
+
+
+def _middle(sizes: list[int]) -> _Range:
+    """Return the ends of what is left without the lowest and the highest."""
+    outside = int(len(sizes) * (1 - _RANGE) / 2)
+    return sorted(sizes)[outside], sorted(sizes)[-1 - outside]
 
 
 def _may_be_chance(rounds: Rounds, errors: Mapping[int, float]) -> bool:
