@@ -60,7 +60,8 @@ def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
         now, maximum = place.view.counters or {}, place.view.max_connections
         total = sum(now.get(name, 0) for name in _REFUSED)
         # One more than users may have is let in to see whether it is an
-        # administrator's; who then is refused is not counted as refused.
+        # administrator's; who then is refused is not counted as refused. Only known
+        # where it can be compared with max_connections.
         most = now.get("Max_used_connections", 0)
         was_full = maximum is not None and most > maximum
         if not total and not was_full:
