@@ -193,6 +193,10 @@ class TestAbortedClients:
         if server.product == "PostgreSQL":
             counter = "sessions_killed"
         assert f"{counter} +2" in finding.message
+        # The most usual cause comes first.
+        causes = ("workers ended", "workers are killed", "idled", "operator")
+        places = [finding.fix.index(each) for each in causes]
+        assert places == sorted(places)
 
     def test_of_long_ago_are_worth_a_word_if_they_were_many(
         self, make_shop: MakeShop
@@ -212,6 +216,8 @@ class TestAbortedClients:
                 finding = the_one(shop.diagnose(seconds=seconds), "aborted-clients")
                 assert finding.level == "info"
                 assert "Aborted_clients 10 of " in finding.message
+                assert finding.consequence is not None
+                assert "may have failed" in finding.consequence
 
 
 class TestConnectionErrors:
