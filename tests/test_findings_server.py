@@ -30,7 +30,7 @@ from tests.support.reporting import (
     the_one,
 )
 from tests.support.servers import DatabaseServer, MariaDBServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import free_port, wait_until
 
 
 @pytest.fixture
@@ -193,6 +193,10 @@ class TestAbortedClients:
         if server.product == "PostgreSQL":
             counter = "sessions_killed"
         assert f"{counter} +2" in finding.message
+        # The most usual cause comes first.
+        causes = ("workers ended", "workers are killed", "idled", "operator")
+        places = [finding.fix.index(each) for each in causes]
+        assert places == sorted(places)
 
     def test_of_long_ago_are_worth_a_word_if_they_were_many(
         self, make_shop: MakeShop
@@ -212,6 +216,8 @@ class TestAbortedClients:
                 finding = the_one(shop.diagnose(seconds=seconds), "aborted-clients")
                 assert finding.level == "info"
                 assert "Aborted_clients 10 of " in finding.message
+                assert finding.consequence is not None
+                assert "may have failed" in finding.consequence
 
 
 class TestConnectionErrors:
@@ -261,6 +267,31 @@ class TestConnectionErrors:
             finding = the_one(shop.report(), "connection-errors")
         assert finding.level == "info"
         assert "Max_used_connections is 11, max_connections 10" in finding.message
+
+    def test_are_not_derived_from_what_was_open_before_the_limit_was_lowered(
+        self, make_shop: MakeShop
+    ) -> None:
+        with MariaDBServer(max_connections=30) as server:
+            url = server.url(database=server.create_database())
+            with sessions(url, 20):
+                pass
+            for maximum in (10, 20):
+                server.execute(f"SET GLOBAL max_connections = {maximum}")
+                shop = make_shop(default=create_engine(url))
+                assert not found(shop.report(), "connection-errors")
+
+    def test_are_not_derived_from_what_is_open_at_a_second_port(
+        self, make_shop: MakeShop
+    ) -> None:
+        port = free_port()
+        with MariaDBServer(
+            max_connections=10, extra_port=port, extra_max_connections=20
+        ) as server:
+            url = server.url(database=server.create_database())
+            with sessions(url.set(port=port), 11):
+                shop = make_shop(default=create_engine(url))
+                assert not found(shop.report(), "connection-errors")
+                shop.engines["default"].dispose()
 
 
 SHORT_PAUSE = {"options": "-c idle_in_transaction_session_timeout=2000"}

@@ -33,6 +33,14 @@ _COUNTERS: t.Final = (
 _STATUS: t.Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ({})".format(
     ", ".join(f"'{name}'" for name in _COUNTERS)
 )
+# What keeps the most that were ever open from being compared with max_connections: it
+# was another then, or connections of MariaDB's second port count with the others. MySQL
+# has no such table.
+_INCOMPARABLE: t.Final = (
+    "SELECT VARIABLE_NAME FROM information_schema.SYSTEM_VARIABLES WHERE"
+    " (VARIABLE_NAME = 'MAX_CONNECTIONS' AND GLOBAL_VALUE_ORIGIN = 'SQL')"
+    " OR (VARIABLE_NAME = 'EXTRA_PORT' AND GLOBAL_VALUE <> '0')"
+)
 _CIPHER: t.Final = "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 # MariaDB's, in seconds; MySQL has none of them.
 _TRANSACTION_LIMITS: t.Final = (
@@ -61,6 +69,8 @@ def server_view(
     status = {name: int(value) for name, value in _ask(cursor, _STATUS) or ()}
     sessions = _sessions(cursor, int(me))
     connected = status.pop("Threads_connected", None)
+    if _ask(cursor, _INCOMPARABLE) != []:
+        status.pop("Max_used_connections", None)
     usual, interactive = next(iter(_ask(cursor, _IDLE) or ()), (None, None))
     return ServerView(
         product=product,

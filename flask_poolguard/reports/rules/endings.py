@@ -9,8 +9,9 @@ from ..evidence import Evidence, Place
 from ..model import Finding
 from ..text import duration
 
-# Sessions that ended without a goodbye: the client vanished, the server's idle limit
-# struck, or somebody killed them. MySQL and MariaDB; PostgreSQL (of the database).
+# Sessions that ended without a goodbye: the client ended or vanished, the server's idle
+# limit struck, or somebody killed them. Of MySQL and MariaDB, and of a database of
+# PostgreSQL.
 _ABORTED: t.Final = (
     "Aborted_clients",
     "sessions_abandoned",
@@ -48,9 +49,10 @@ def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
             "aborted-clients",
             what,
             _where_to_look(place),
-            "The requests that had these sessions failed or connected anew. Something"
-            " kills workers, or ends connections that somebody still wants: an idle"
-            " limit, a firewall, or an operator.",
+            "Requests that had one of these sessions may have failed. Most often none"
+            " had: a worker ended, as in a deployment or a reload, and did not close"
+            " its connections. Else something killed it, or ended connections that"
+            " somebody still wanted.",
         )
 
 
@@ -60,7 +62,8 @@ def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
         now, maximum = place.view.counters or {}, place.view.max_connections
         total = sum(now.get(name, 0) for name in _REFUSED)
         # One more than users may have is let in to see whether it is an
-        # administrator's; who then is refused is not counted as refused.
+        # administrator's; who then is refused is not counted as refused. Only known
+        # where it can be compared with max_connections.
         most = now.get("Max_used_connections", 0)
         was_full = maximum is not None and most > maximum
         if not total and not was_full:
@@ -123,6 +126,9 @@ def _where_to_look(place: Place) -> str:
     else:
         where += " with log_error_verbosity = 3"
     return (
-        f"{where}. If they idled, set POOLGUARD_IDLE_LIMIT below what ends them; if"
-        " workers are killed, look for time limits and memory."
+        f"{where}. Look first whether workers ended then: those of this app close their"
+        " idle connections at their end, but not those in use, so give them time to"
+        " finish; those of other apps may close none. If workers are killed, look for"
+        " time limits and memory. If the sessions idled, set POOLGUARD_IDLE_LIMIT below"
+        " what ends them, such as the server's limit or a firewall. Or an operator did."
     )
