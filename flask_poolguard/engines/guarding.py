@@ -240,8 +240,8 @@ def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFact
 
 
 def _timeout(settings: Settings) -> float | None:
-    seconds = settings.pool_timeout.value
-    return seconds if math.isfinite(seconds) else None
+    seconds: float | None = settings.pool_timeout.value
+    return None if seconds is None or math.isinf(seconds) else seconds
 
 
 def _recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:

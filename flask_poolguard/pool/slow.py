@@ -175,7 +175,8 @@ class SlowCheckout:
             if granted is not None:
                 self._pool._do_return_conn(granted)
             if isinstance(error, PoolTimeout):
-                if self._gate.is_away:
+                if self._gate.is_away and self._gate.pending:
+                    # What he waited for is held up by the server, not by others' work.
                     self._pool.observer.got_none()
                 else:
                     self._pool.observer.timed_out()
