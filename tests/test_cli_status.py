@@ -277,7 +277,9 @@ class TestNobodyThere:
         with DeskServer(tmp_path, production) as server:
             (pid,) = server.wake().worker_pids()
             report = desk.status(environment(postgresql_url))
+            holders = desk.run_pool(environment(postgresql_url), "holders")
         assert report["workers"] == []
+        assert "other-deployment" in holders
         found = desk.finding(report, "other-deployment")
         assert f"Worker {pid} of desk" in found["message"]
         assert f"/{mariadb_url.database}" in found["message"]

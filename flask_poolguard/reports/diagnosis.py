@@ -114,7 +114,7 @@ def _looked_at(report: Report) -> str:
     servers = _servers(report)
     parts = [
         _number(len(report.workers), "worker"),
-        f"their {_number(pools, 'pool')} and settings",
+        f"{_number(pools, 'pool')} and the settings",
         _number(len(servers), "server"),
     ]
     text = ", ".join(parts)

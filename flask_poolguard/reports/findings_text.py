@@ -36,6 +36,8 @@ def gaps(report: Report) -> tuple[Finding, ...]:
     codes = _OF_GAPS
     if any(server.full for server in report.servers):
         codes += ("full",)
+    if not report.workers:  # beside those of this deployment they are another one
+        codes += ("other-deployment",)
     return tuple(
         each
         for each in report.findings

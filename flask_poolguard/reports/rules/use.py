@@ -100,8 +100,8 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
             f"{endpoint} did not give back {connections(count)} taken at {site}",
             "Use the connection in a with block, or close it in a finally clause, at"
             f" {site}.",
-            "The guard gives it back at the end of the request; until then nobody else"
-            " has it, and without the guard the pool would run dry.",
+            "The guard does that at the end of the request; until then nobody else has"
+            " what was taken, and without the guard the pool would run dry.",
         )
         for (endpoint, site), count in leaks.most_common()
     ]
