@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..config import AUTO, AppConfig, Setting
+from ..databases import ServerView
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..tracking.decoding import cut
@@ -19,6 +20,7 @@ from ..tracking.reader import Search, WorkerState, read_workers
 from ..urls import public_url
 from . import hidden, servers
 from .evidence import Evidence, Plan
+from .gone import find_gone, mark_gone
 from .model import (
     LEVELS,
     SCHEMA_VERSION,
@@ -29,6 +31,7 @@ from .model import (
     Server,
     Worker,
 )
+from .ours import count_ours
 from .rules import judge
 from .servers import Detail
 from .sessions import Joined, join
@@ -82,8 +85,11 @@ def make_report(
     search, ours = found.search, found.ours
     parents = parents_among(ours)
     serving = [each for each in ours if each not in parents]
-    workers = tuple(map(describe_worker, serving))
     answers = servers.finish(questions, engines)
+    gone = find_gone(engines, answers, serving)
+    if gone:  # and not given back before the server listed its sessions
+        gone &= find_gone(engines, answers, read().ours)
+    workers = mark_gone(tuple(map(describe_worker, serving)), gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
     evidence = Evidence(
         config=app.config,
@@ -186,7 +192,7 @@ def _server(
         idle_timeout_seconds=view.idle_limit.seconds,
         max_connections=view.max_connections,
         connections=view.connections,
-        ours=_count_ours(guarded, view.session_ids, states, search),
+        ours=_count_ours(guarded, view, states, search),
         reserved=view.reserved,
         failure=answer.failure,
     )
@@ -203,16 +209,15 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
 
 def _count_ours(
     guarded: Guarded,
-    session_ids: frozenset[int] | None,
+    view: ServerView,
     states: Sequence[WorkerState],
     search: Search,
 ) -> int | None:
     """Count the server's sessions that are in the live workers' pools.
 
-    Unknown where a file could not be read, and where the server knows none of the
-    numbers: then a proxy between (PgBouncer) has given the workers numbers of its own.
+    Unknown where a file could not be read.
     """
-    if session_ids is None or search.problems:
+    if search.problems:
         return None
     facts = guarded.ledger.facts
     known = open_server_ids(
@@ -221,10 +226,7 @@ def _count_ours(
         for pool in state.pools
         if (pool.bind, pool.url) == (facts.bind, cut(facts.url))
     )
-    if known is None:
-        return None
-    count = len(known & session_ids)
-    return count if count or not known else None
+    return count_ours(known, [view])
 
 
 def _settings(guarded: Guarded) -> BindSettings:

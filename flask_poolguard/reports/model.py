@@ -24,6 +24,7 @@ class Holder:
     """A connection that is out; None is unknown, or still being opened.
 
     :ivar server_id: the server's own number of the session.
+    :ivar gone: whether the server has ended it.
     """
 
     held_seconds: float
@@ -31,6 +32,7 @@ class Holder:
     site: str | None
     thread: str | None
     server_id: int | None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

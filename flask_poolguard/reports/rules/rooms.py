@@ -12,6 +12,7 @@ from ...databases import ConnectionLimit, ListedSession, ServerView
 from ...engines import Guarded
 from ...urls import server_key
 from ..evidence import Evidence, Place
+from ..ours import count_ours
 
 # From here on a server counts as full: what is left is gone with the next burst.
 NEARLY_FULL: t.Final = 0.9
@@ -139,7 +140,7 @@ def _at(place: Place) -> Counts:
 
 
 def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
-    """Count the workers' sessions; unknown where the server knows none of them.
+    """Count the workers' sessions.
 
     A parent's are others', because its pool is not among those that are to fit in.
     """
@@ -149,11 +150,7 @@ def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
         for pool in state.pools
         if counts(pool.bind, pool.url)
     ]
-    ids = evidence.our_ids(pools)
-    if ids is None or view.session_ids is None:
-        return None
-    count = len(ids & view.session_ids)
-    return count if count or not ids else None
+    return count_ours(evidence.our_ids(pools), [view])
 
 
 def _same_user(
