@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..config import AUTO, AppConfig, Setting
-from ..databases import ServerView
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..tracking.decoding import cut
@@ -31,11 +30,11 @@ from .model import (
     Server,
     Worker,
 )
-from .ours import count_ours
+from .ours import count_at_server
 from .rules import judge
 from .servers import Detail
 from .sessions import Joined, join
-from .workers import belong, describe_worker, open_server_ids, parents_among
+from .workers import belong, describe_worker, parents_among
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -118,7 +117,7 @@ def make_report(
         app=app.name,
         workers=workers,
         servers=tuple(
-            _with_sessions(_server(each, answers, ours, search), sessions)
+            _with_sessions(_server(each, engines, answers, ours, search), sessions)
             for each in engines
         ),
         findings=tuple(sorted(findings, key=_rank)),
@@ -167,6 +166,7 @@ def _rank(finding: Finding) -> int:
 
 def _server(
     guarded: Guarded,
+    engines: Sequence[Guarded],
     answers: Mapping[str, servers.Answer],
     states: Sequence[WorkerState],
     search: Search,
@@ -192,7 +192,9 @@ def _server(
         idle_timeout_seconds=view.idle_limit.seconds,
         max_connections=view.max_connections,
         connections=view.connections,
-        ours=_count_ours(guarded, view, states, search),
+        ours=None
+        if search.problems  # of a file that could not be read
+        else count_at_server(guarded, engines, answers, states),
         reserved=view.reserved,
         failure=answer.failure,
     )
@@ -205,28 +207,6 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
     return dataclasses.replace(
         server, sessions=found.sessions, sessions_hidden=found.hidden
     )
-
-
-def _count_ours(
-    guarded: Guarded,
-    view: ServerView,
-    states: Sequence[WorkerState],
-    search: Search,
-) -> int | None:
-    """Count the server's sessions that are in the live workers' pools.
-
-    Unknown where a file could not be read.
-    """
-    if search.problems:
-        return None
-    facts = guarded.ledger.facts
-    known = open_server_ids(
-        pool
-        for state in states
-        for pool in state.pools
-        if (pool.bind, pool.url) == (facts.bind, cut(facts.url))
-    )
-    return count_ours(known, [view])
 
 
 def _settings(guarded: Guarded) -> BindSettings:

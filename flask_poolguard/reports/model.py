@@ -184,7 +184,8 @@ class Server:
     """What a bind's server said when it was asked; None is unknown.
 
     :ivar connections: of all clients, without those that asked for this report.
-    :ivar ours: how many of them the live workers' pools hold.
+    :ivar ours: how many of them the live workers' pools hold, of all binds that lead
+        to this server.
     :ivar reserved: how many of ``max_connections`` are not for this app's user.
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..databases import ServerView
+from ..engines import Guarded
+from ..tracking.decoding import cut
+from ..tracking.reader import WorkerState
+from ..urls import server_key
+from .servers import Answer
+from .workers import open_server_ids
 
 
 def count_ours(ids: frozenset[int] | None, views: Sequence[ServerView]) -> int | None:
@@ -22,3 +28,26 @@ def count_ours(ids: frozenset[int] | None, views: Sequence[ServerView]) -> int |
     count = len(ids.intersection(frozenset().union(*listed)))
     is_certain = any(each.has_drivers_numbers for each in views)
     return count if count or not ids or is_certain else None
+
+
+def count_at_server(
+    guarded: Guarded,
+    engines: Sequence[Guarded],
+    answers: Mapping[str, Answer],
+    states: Sequence[WorkerState],
+) -> int | None:
+    """Count the workers' sessions at a bind's server, those of all binds that lead to
+    it.
+    """
+    key = server_key(guarded.engine.url)
+    binds = [
+        each
+        for each in engines
+        if each is guarded or (key and server_key(each.engine.url) == key)
+    ]
+    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in binds}
+    ids = open_server_ids(
+        pool for state in states for pool in state.pools if (pool.bind, pool.url) in own
+    )
+    views = (answers[each.bind].view for each in binds)
+    return count_ours(ids, [view for view in views if view is not None])

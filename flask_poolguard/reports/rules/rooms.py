@@ -90,7 +90,7 @@ def _of_server(evidence: Evidence, place: Place, maximum: int) -> Room:
         limit=usable,
         terms=terms,
         used=view.connections,
-        ours=_ours(evidence, view, counts),
+        ours=_ours(evidence, place, counts),
         same_user=_same_user(view, lambda database: True),
         sessions=view.sessions or (),
         remedy="the server's max_connections",
@@ -118,7 +118,7 @@ def _of_limit(
         limit=limit.limit,
         terms=str(limit.limit),
         used=limit.used,
-        ours=_ours(evidence, view, counts),
+        ours=_ours(evidence, place, counts),
         same_user=_same_user(
             view, lambda database: is_of_user or database == limit.name
         ),
@@ -139,7 +139,7 @@ def _at(place: Place) -> Counts:
     return lambda bind, url: server_key(url) == place.key
 
 
-def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
+def _ours(evidence: Evidence, place: Place, counts: Counts) -> int | None:
     """Count the workers' sessions.
 
     A parent's are others', because its pool is not among those that are to fit in.
@@ -150,7 +150,9 @@ def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
         for pool in state.pools
         if counts(pool.bind, pool.url)
     ]
-    return count_ours(evidence.our_ids(pools), [view])
+    views = [evidence.view(each) for each in place.binds]
+    known = [view for view in views if view is not None]
+    return count_ours(evidence.our_ids(pools), known)
 
 
 def _same_user(
