@@ -184,7 +184,7 @@ class TestOneServer:
         take(shop, 2, times=10, bind="reports")
         # 20 - 2 head room, for one worker.
         advice = advice_of(
-            shop, Wish(at_least=20), max_connections=20, connections=8, ours=4
+            shop, Wish(at_least=20), max_connections=20, connections=8, ours=8
         )
         first, second = bind_in(advice), bind_in(advice, "reports")
         assert first.room == second.room == 18
@@ -223,7 +223,7 @@ class TestOneServer:
         take(shop, 1, bind="reports")
         found = bind_in(
             advice_of(
-                shop, Wish(at_least=20), max_connections=40, connections=3, ours=1
+                shop, Wish(at_least=20), max_connections=40, connections=3, ours=2
             )
         )
         # 40 - 4 head room - 1 of others - 15 of the other bind.

@@ -30,6 +30,11 @@ from tests.test_cli_status_output import on_terminal
 
 MARK = "of the tests"
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
+# Options of a URL that let a session idle for a second.
+LIMIT = {
+    "mysql": ("init_command", "SET SESSION wait_timeout = 1"),
+    "postgresql": ("options", "-c idle_in_transaction_session_timeout=1s"),
+}
 # Begins a transaction that the server's own list shows.
 BEGIN = {
     "mysql": "START TRANSACTION WITH CONSISTENT SNAPSHOT",
@@ -231,6 +236,7 @@ class TestBehindPgBouncer:
         assert "apps/desk.py:" in found["fix"]
         assert f"pid {pid} by its label alone: 1 idle in transaction for" in text
         assert "of others" not in text
+        assert "session-gone" not in desk.codes(report)
 
 
 class TestLabels:
@@ -285,6 +291,34 @@ class TestStatements:
         done = desk.ask(environment(mariadb_url), "status", "--sql")
         assert done.returncode == 2
         assert "add --server" in done.stderr
+
+
+class TestSessionsThatAreGone:
+    def test_are_named_with_who_holds_them(
+        self, tmp_path: Path, served_database: Database
+    ) -> None:
+        option = LIMIT[served_database.url.get_backend_name()]
+        env = environment(served_database.url.update_query_pairs([option]))
+        with DeskServer(tmp_path, env, threads=2) as server:
+            (pid,) = server.hold(1)
+            wait_until(
+                lambda: "session-gone" in desk.codes(desk.status(env)),
+                seconds=30,
+                what="the finding",
+            )
+            report = desk.status(env, "--server")
+            text = " ".join(desk.run_status(env, "--server").split())
+            holders = desk.run_pool(env, "holders")
+        (holder,) = desk.pool_of(report, pid)["holders"]
+        assert holder["gone"] is True
+        assert f"session {holder['server_id']} gone: the server has ended it" in text
+        assert " connections, 0 of them ours" in text
+        assert "knows none" not in text
+        assert "state ?" not in text
+        found = desk.finding(report, "session-gone")
+        assert "still held: hold at apps/desk.py:" in found["message"]
+        assert f"(worker {pid}); its limit for idle ones" in found["message"]
+        assert "WARNING session-gone" in holders
 
 
 class TestWhatCannotBeSeen:
@@ -399,7 +433,7 @@ class TestHolders:
         assert late["holders"] == []
         assert late["workers"] >= 1
         names = "held_seconds host pid bind endpoint site thread server_id state"
-        assert " ".join(held[0]) == f"{names} state_seconds"
+        assert " ".join(held[0]) == f"{names} state_seconds gone"
 
     @pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
     def test_refuse_a_senseless_bound(self, mariadb_url: URL, seconds: str) -> None:

@@ -17,6 +17,8 @@ from sqlalchemy import URL, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from flask_poolguard.reports import Server
+from flask_poolguard.reports.table import render as report_text
+from flask_poolguard.reports.text import Page
 from tests.conftest import Database
 from tests.support import not_tested
 from tests.support.database_server import APP_PASSWORD
@@ -107,10 +109,32 @@ class TestServers:
             server.execute("DROP USER teller")
         assert [each.connections for each in report.servers] == [3, 3, 3]
         assert {each.bind: each.ours for each in report.servers} == {
-            "default": 0,
+            "default": 1,
             "a": 1,
-            "b": 0,
+            "b": 1,
         }
+
+    def test_count_ours_by_all_binds_that_lead_there(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        url = served_database.url
+        server = served_database.running_server
+        server.execute("CREATE USER teller" + _identified(server.product))
+        where = url.database if server.product == "PostgreSQL" else None
+        teller = server.url(user="teller", password="x", database=where)
+        try:
+            # On MariaDB neither sees the other's sessions.
+            shop = make_shop(default=create_engine(url), till=create_engine(teller))
+            shop.use()
+            shop.use("till")
+            report = shop.report()
+            shop.engines["till"].dispose()
+        finally:
+            wait_until(lambda: not server.session_ids(user="teller"), what="its end")
+            server.execute("DROP USER teller")
+        assert [each.ours for each in report.servers] == [2, 2]
+        text = " ".join(report_text(report, Page(1000, break_words=False)).split())
+        assert text.count("2 of them ours (binds default, till together)") == 2
 
     def test_are_connected_to_as_the_pool_would(
         self, make_shop: MakeShop, mariadb_url: URL
@@ -134,7 +158,7 @@ class TestServers:
         assert server_in(report).reachable is True
         assert seen == ["shop"]
 
-    def test_that_know_none_of_the_numbers_leave_ours_unknown(
+    def test_that_have_ended_all_of_the_sessions_have_none_of_ours(
         self, make_shop: MakeShop, served_database: Database
     ) -> None:
         shop = make_shop(default=create_engine(served_database.url))
@@ -144,7 +168,7 @@ class TestServers:
         with shop.engines["default"].connect() as connection:
             for number in server.session_ids(database=served_database.url.database):
                 server.kill_session(number)
-            assert server_in(shop.report()).ours is None
+            assert server_in(shop.report()).ours == 0
             connection.invalidate()
 
     def test_of_async_drivers_are_unknown(

@@ -21,7 +21,9 @@ from flask_poolguard.reports import Detail, Report, Session, make_report, server
 from flask_poolguard.reports.holders import held_now
 from flask_poolguard.tracking import identity
 from tests.conftest import Database
+from tests.support import not_tested
 from tests.support.guarded_app import session_id
+from tests.support.pgbouncer import PgBouncer
 from tests.support.proxy import SilentServer
 from tests.support.reporting import (
     MakeShop,
@@ -31,7 +33,7 @@ from tests.support.reporting import (
     shops,
     wait_for_questions,
 )
-from tests.support.servers import APP_USER, DatabaseServer
+from tests.support.servers import APP_USER, DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
 HOST = socket.gethostname()
@@ -248,14 +250,16 @@ class TestProxies:
     def test_that_number_otherwise_leave_labels_to_go_by_and_say_so(
         self,
         make_shop: MakeShop,
-        postgresql: DatabaseServer,
         postgresql_url: URL,
         dead_pid: int,
     ) -> None:
-        shop = make_shop(default=create_engine(postgresql_url))
-        # One that is out is not replaced meanwhile.
-        with shop.app.app_context(), shop.engines["default"].connect() as mine:
-            postgresql.kill_session(session_id(mine))
+        try:
+            pooler = PgBouncer(postgresql_url)
+        except MissingServerError as error:
+            not_tested.stop_test(str(error))
+        with pooler:
+            shop = make_shop(default=create_engine(pooler.url))
+            shop.use()
             with (
                 client(postgresql_url, label(os.getpid())) as labelled,
                 client(postgresql_url, label(dead_pid)) as left_behind,
@@ -264,7 +268,7 @@ class TestProxies:
                 report = report_of(shop)
                 session = owned(report, session_id(labelled))
                 others = [owned(report, session_id(c)) for c in (left_behind, named)]
-            mine.invalidate()
+            shop.engines["default"].dispose()
         assert (session.owner, session.pid, session.bind) == (
             "worker",
             os.getpid(),
@@ -274,6 +278,22 @@ class TestProxies:
         assert [each.owner for each in others] == ["unknown", "unknown"]
         assert [each.pid for each in others] == [None, None]
         assert any("PgBouncer" in each for each in server_in(report).sessions_hidden)
+
+    def test_are_not_suspected_where_the_server_has_the_drivers_numbers(
+        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(postgresql_url))
+        # One that is out is not replaced meanwhile.
+        with shop.app.app_context(), shop.engines["default"].connect() as mine:
+            postgresql.kill_session(session_id(mine))
+            with client(postgresql_url, "psql") as named:
+                report = report_of(shop)
+                session = owned(report, session_id(named))
+            mine.invalidate()
+        assert session.owner is None
+        assert not any(
+            "knows none" in each for each in server_in(report).sessions_hidden
+        )
 
     def test_that_give_anothers_number_do_not_give_its_session(
         self, make_shop: MakeShop, postgresql_url: URL, dead_pid: int

@@ -106,6 +106,11 @@ class ServerView:
             return False
         return not is_same_session(self.handshake_id, self.session_id)
 
+    @property
+    def has_drivers_numbers(self) -> bool:
+        """Tell whether the server is known to number sessions as drivers are told."""
+        return self.handshake_id is not None and self.handshake_id == self.session_id
+
 
 def is_same_session(handshake_id: int, session_id: int) -> bool:
     """Tell whether a driver's and a server's number mean the same session.

@@ -162,11 +162,11 @@ def _room(
     servers = [each for each in report.servers if each.bind in binds]
     maximum = _first(servers, "max_connections")
     connections = _first(servers, "connections")
-    ours = [each.ours for each in servers]
-    if maximum is None or connections is None or None in ours:
+    ours = _first(servers, "ours")
+    if maximum is None or connections is None or ours is None:
         return None
     # On every host the app is taken to have as many as here.
-    others = max(connections - sum(each or 0 for each in ours) * hosts, 0)
+    others = max(connections - ours * hosts, 0)
     reserved = _first(servers, "reserved") or 0
     return sizing.room_per_worker(maximum, others, workers, reserved)
 

@@ -19,6 +19,7 @@ from ..tracking.reader import Search, WorkerState, read_workers
 from ..urls import public_url
 from . import hidden, servers
 from .evidence import Evidence, Plan
+from .gone import find_gone, mark_gone
 from .model import (
     LEVELS,
     SCHEMA_VERSION,
@@ -29,10 +30,11 @@ from .model import (
     Server,
     Worker,
 )
+from .ours import count_at_server
 from .rules import judge
 from .servers import Detail
 from .sessions import Joined, join
-from .workers import belong, describe_worker, open_server_ids, parents_among
+from .workers import belong, describe_worker, parents_among
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -82,8 +84,11 @@ def make_report(
     search, ours = found.search, found.ours
     parents = parents_among(ours)
     serving = [each for each in ours if each not in parents]
-    workers = tuple(map(describe_worker, serving))
     answers = servers.finish(questions, engines)
+    gone = find_gone(engines, answers, serving)
+    if gone:  # and not given back before the server listed its sessions
+        gone &= find_gone(engines, answers, read().ours)
+    workers = mark_gone(tuple(map(describe_worker, serving)), gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
     evidence = Evidence(
         config=app.config,
@@ -113,7 +118,7 @@ def make_report(
         app=app.name,
         workers=workers,
         servers=tuple(
-            _with_sessions(_server(each, answers, ours, search), sessions)
+            _with_sessions(_server(each, engines, answers, ours, search), sessions)
             for each in engines
         ),
         findings=tuple(sorted(findings, key=_rank)),
@@ -162,6 +167,7 @@ def _rank(finding: Finding) -> int:
 
 def _server(
     guarded: Guarded,
+    engines: Sequence[Guarded],
     answers: Mapping[str, servers.Answer],
     states: Sequence[WorkerState],
     search: Search,
@@ -187,7 +193,9 @@ def _server(
         idle_timeout_seconds=view.idle_limit.seconds,
         max_connections=view.max_connections,
         connections=view.connections,
-        ours=_count_ours(guarded, view.session_ids, states, search),
+        ours=None
+        if search.problems  # of a file that could not be read
+        else count_at_server(guarded, engines, answers, states),
         reserved=view.reserved,
         failure=answer.failure,
     )
@@ -200,32 +208,6 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
     return dataclasses.replace(
         server, sessions=found.sessions, sessions_hidden=found.hidden
     )
-
-
-def _count_ours(
-    guarded: Guarded,
-    session_ids: frozenset[int] | None,
-    states: Sequence[WorkerState],
-    search: Search,
-) -> int | None:
-    """Count the server's sessions that are in the live workers' pools.
-
-    Unknown where a file could not be read, and where the server knows none of the
-    numbers: then a proxy between (PgBouncer) has given the workers numbers of its own.
-    """
-    if session_ids is None or search.problems:
-        return None
-    facts = guarded.ledger.facts
-    known = open_server_ids(
-        pool
-        for state in states
-        for pool in state.pools
-        if (pool.bind, pool.url) == (facts.bind, cut(facts.url))
-    )
-    if known is None:
-        return None
-    count = len(known & session_ids)
-    return count if count or not known else None
 
 
 def _settings(guarded: Guarded) -> BindSettings:

@@ -12,12 +12,13 @@ from .text import Page
 
 COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
 
-# Of workers, or of what their connections do, something is missing, or stands still.
+# Of workers, of their connections, or of what these do, something is missing, or old.
 _OF_GAPS: t.Final[tuple[str, ...]] = (
     "layout",
     "other-user",
     "server-unreachable",
     "server-view",
+    "session-gone",
     "state-file",
     "state-folder",
     "stopped",

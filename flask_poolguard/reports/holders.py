@@ -19,6 +19,7 @@ class Held:
 
     :ivar host: with ``pid``, the worker that holds it.
     :ivar state: what its session does, as the server says; ``statement`` likewise.
+    :ivar gone: whether the server has ended its session.
     """
 
     held_seconds: float
@@ -31,6 +32,7 @@ class Held:
     server_id: int | None
     state: SessionState | None
     state_seconds: float | None
+    gone: bool
     statement: str | None = field(metadata=NOT_IN_JSON)
 
 
@@ -62,6 +64,7 @@ def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
                         server_id=each.server_id,
                         state=session.state if session else None,
                         state_seconds=session.state_seconds if session else None,
+                        gone=each.gone,
                         statement=session.statement if session else None,
                     )
                 )
@@ -122,7 +125,9 @@ def describe(held: Held, report: Report, page: Page) -> list[str]:
         text += f", thread {held.thread}"
     if held.server_id is not None:
         text += f"; session {held.server_id}"
-        if _was_asked(report):
+        if held.gone:
+            text += " gone: the server has ended it"
+        elif _was_asked(report):
             text += f" {describe_state(held)}"
     lines = page.wrap(text, first, rest)
     if held.statement is not None:

@@ -24,6 +24,7 @@ class Holder:
     """A connection that is out; None is unknown, or still being opened.
 
     :ivar server_id: the server's own number of the session.
+    :ivar gone: whether the server has ended it.
     """
 
     held_seconds: float
@@ -31,6 +32,7 @@ class Holder:
     site: str | None
     thread: str | None
     server_id: int | None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,8 @@ class Server:
     """What a bind's server said when it was asked; None is unknown.
 
     :ivar connections: of all clients, without those that asked for this report.
-    :ivar ours: how many of them the live workers' pools hold.
+    :ivar ours: how many of them the live workers' pools hold, of all binds that lead
+        to this server.
     :ivar reserved: how many of ``max_connections`` are not for this app's user.
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.

@@ -29,8 +29,8 @@ _TOLERANCE_SECONDS: t.Final = 5.0
 
 _OTHER_NUMBERS: t.Final = (
     "whose sessions without a label are, and who holds which: the server knows none of"
-    " the workers' sessions; it has restarted just now, or a proxy such as PgBouncer"
-    " stands between and has numbers of its own"
+    " the workers' sessions; a proxy such as PgBouncer stands between and has numbers"
+    " of its own"
 )
 _UNASKED: t.Final = "an asynchronous driver cannot be asked"
 _UNANSWERED: t.Final = "the server did not answer, or not in time"
@@ -91,7 +91,10 @@ def _join_group(
         reason = _why_unknown([answers[each.bind] for each in binds])
         return Joined(None, (f"what the sessions of {names} do: {reason}",))
     slots = _slots(binds, states)
-    by_label = bool(slots) and not any(each.id in slots for each in found.sessions)
+    views = [answers[each.bind].view for each in binds]
+    is_certain = any(each and each.has_drivers_numbers for each in views)
+    is_known = is_certain or any(each.id in slots for each in found.sessions)
+    by_label = bool(slots) and not is_known
     expected = {each.bind: _expect(each, answers[each.bind]) for each in binds}
     owners = _Owners(
         app, database.longest_label, states, {} if by_label else slots, expected

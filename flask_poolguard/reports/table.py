@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from ..urls import server_key
 from . import findings_text, holders, sessions_table
 from .model import BindSettings, Failure, PoolStatus, Report, Server, Worker
 from .text import NONE, UNKNOWN, Page, columns, duration, visible
@@ -160,11 +161,30 @@ def _servers(report: Report, page: Page) -> list[str]:
         lines += page.wrap(
             f"{server.bind}: {urls.get(server.bind, UNKNOWN)}", "  ", "    "
         )
-        lines += page.wrap(_describe(server), "    ", "    ")
+        sharing = _sharing(server, report.servers, urls)
+        lines += page.wrap(_describe(server, sharing), "    ", "    ")
     return lines
 
 
-def _describe(server: Server) -> str:
+def _sharing(
+    server: Server, servers: Sequence[Server], urls: Mapping[str, str]
+) -> list[str]:
+    """Return the binds that lead to the same server as this one does, itself among
+    them.
+    """
+    key = server_key(urls.get(server.bind, ""))
+    return [
+        each.bind
+        for each in servers
+        if each is server or (key and server_key(urls.get(each.bind, "")) == key)
+    ]
+
+
+def _describe(server: Server, sharing: Sequence[str]) -> str:
+    """Return what a server said.
+
+    :param sharing: the binds that lead to it.
+    """
     if server.reachable is False:
         return _FAILURES[server.failure or "away"]
     parts = [server.product or "a server that was not asked"]
@@ -174,6 +194,7 @@ def _describe(server: Server) -> str:
         parts.append(
             f"{_number(server.connections)} of {_number(server.max_connections)}"
             f" connections, {_number(server.ours)} of them ours"
+            + (f" (binds {', '.join(sharing)} together)" if len(sharing) > 1 else "")
         )
     if server.idle_timeout_seconds is not None:
         parts.append(f"closes idle ones after {server.idle_timeout_seconds:g} s")

@@ -58,6 +58,7 @@ RULES: t.Final[tuple[Rule, ...]] = (
     limits.find_hidden_limits,
     limits.find_interactive_limits,
     limits.find_needless_pings,
+    idling.find_gone_sessions,
     idling.find_sleepers,
     idling.find_transaction_limits,
     setup.find_leftovers,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterator, Sequence
 
-from ...databases import ListedSession, ServerView
+from ...databases import IdleLimit, ListedSession, ServerView
 from ...engines import Guarded
 from ..evidence import Evidence, Place
+from ..gone import limit_over
 from ..model import Finding
 from ..text import duration
-from .wording import key_of
+from .figures import pools_of
+from .wording import key_of, line_of
 
 # Longer than a pool in use leaves a connection alone, and than most jobs pause; far
 # below the eight hours after which MySQL ends a session by default.
@@ -21,6 +23,8 @@ _SHARE: t.Final = 0.25
 _GRAVE_SHARE: t.Final = 0.5
 # As many users are named at most.
 _MAX_USERS: t.Final = 5
+# As many holders are named.
+_MAX_LINES: t.Final = 5
 # What counts as long in a transaction where POOLGUARD_HELD_WARNING is None.
 _HELD_SECONDS: t.Final = 60.0
 
@@ -99,6 +103,7 @@ def _too_short(
         if pool.bind == guarded.bind
         and holder.held_seconds >= seconds
         and holder.server_id not in spared
+        and not holder.gone  # which `find_gone_sessions` tells
     ]
     if held:
         longest = max(held, key=lambda holder: holder.held_seconds)
@@ -125,6 +130,46 @@ def _ids_without_pause(guarded: Guarded, view: ServerView) -> set[int]:
     if guarded.engine.dialect.name == "postgresql":
         states.add("idle")
     return {each.id for each in view.sessions or () if each.state in states}
+
+
+def find_gone_sessions(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the binds of which somebody holds a session that the server has ended."""
+    for each in evidence.engines:
+        held = sorted(
+            (holder.held_seconds, line_of(holder), worker.pid)
+            for worker, pool in pools_of(evidence.workers, each.bind)
+            for holder in pool.holders
+            if holder.gone
+        )
+        view = evidence.view(each)
+        if held and view is not None:
+            yield _gone(each, list(reversed(held)), limit_over(view, held[-1][0]))
+
+
+def _gone(
+    guarded: Guarded, held: Sequence[tuple[float, str, int]], limit: IdleLimit | None
+) -> Finding:
+    lines = ", ".join(
+        f"{line}, for {duration(seconds)} (worker {pid})"
+        for seconds, line, pid in held[:_MAX_LINES]
+    )
+    more = f", and {len(held) - _MAX_LINES} more" if len(held) > _MAX_LINES else ""
+    sessions = "a session" if len(held) == 1 else f"{len(held)} sessions"
+    why = f"; its limit for idle ones is shorter ({limit.source})" if limit else ""
+    fix = "Give the connection back before slow work, and take one again after it"
+    last = "or raise that limit" if limit else "and see in its log who ended it"
+    text = "error 2006, 2013 or 4031"
+    if guarded.engine.dialect.name == "postgresql":
+        text = '"server closed the connection unexpectedly"'
+    return Finding(
+        "warning",
+        "session-gone",
+        f"The server has ended {sessions} of bind {guarded.bind!r} that"
+        f" {'is' if len(held) == 1 else 'are'} still held: {lines}{more}{why}",
+        f"{fix}, {last}.",
+        f"The next statement on it fails, with {text} for instance, and what its"
+        " transaction did is undone.",
+    )
 
 
 def _ids_at(evidence: Evidence, place: Place) -> frozenset[int]:

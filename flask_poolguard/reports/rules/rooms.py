@@ -12,6 +12,7 @@ from ...databases import ConnectionLimit, ListedSession, ServerView
 from ...engines import Guarded
 from ...urls import server_key
 from ..evidence import Evidence, Place
+from ..ours import count_ours
 
 # From here on a server counts as full: what is left is gone with the next burst.
 NEARLY_FULL: t.Final = 0.9
@@ -89,7 +90,7 @@ def _of_server(evidence: Evidence, place: Place, maximum: int) -> Room:
         limit=usable,
         terms=terms,
         used=view.connections,
-        ours=_ours(evidence, view, counts),
+        ours=_ours(evidence, place, counts),
         same_user=_same_users(evidence, place.binds, lambda database: True),
         sessions=view.sessions or (),
         remedy="the server's max_connections",
@@ -116,7 +117,7 @@ def _of_limit(
         limit=limit.limit,
         terms=str(limit.limit),
         used=limit.used,
-        ours=_ours(evidence, view, counts),
+        ours=_ours(evidence, place, counts),
         same_user=_same_users(
             evidence,
             [guarded] if is_of_user else place.binds,
@@ -139,8 +140,8 @@ def _at(place: Place) -> Counts:
     return lambda bind, url: server_key(url) == place.key
 
 
-def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
-    """Count the workers' sessions; unknown where the server knows none of them.
+def _ours(evidence: Evidence, place: Place, counts: Counts) -> int | None:
+    """Count the workers' sessions.
 
     A parent's are others', because its pool is not among those that are to fit in.
     """
@@ -150,11 +151,9 @@ def _ours(evidence: Evidence, view: ServerView, counts: Counts) -> int | None:
         for pool in state.pools
         if counts(pool.bind, pool.url)
     ]
-    ids = evidence.our_ids(pools)
-    if ids is None or view.session_ids is None:
-        return None
-    count = len(ids & view.session_ids)
-    return count if count or not ids else None
+    views = [evidence.view(each) for each in place.binds]
+    known = [view for view in views if view is not None]
+    return count_ours(evidence.our_ids(pools), known)
 
 
 def _same_users(
