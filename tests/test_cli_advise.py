@@ -25,10 +25,13 @@ from flask_poolguard.reports.advice_text import render
 from flask_poolguard.reports.lines import lines_to_write
 from flask_poolguard.reports.text import Page
 from tests.conftest import Database
+from tests.support import not_tested
 from tests.support.desk import APP, DeskServer, environment
 from tests.support.guarded_app import engine_of, make_app
 from tests.support.monitoring import run
-from tests.support.reporting import MakeShop, Shop, shops
+from tests.support.pgbouncer import PgBouncer
+from tests.support.reporting import MakeShop, Shop, sessions, shops
+from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
@@ -202,9 +205,10 @@ class TestOneServer:
         shop = make_shop(default=create_engine(mariadb_url))
         take(shop, 4, times=10)
         wish = Wish(at_least=20, workers=5, hosts=2)
-        advice = advice_of(shop, wish, max_connections=40, connections=12, ours=4)
+        with sessions(mariadb_url, 4):
+            advice = advice_of(shop, wish, max_connections=40, connections=12, ours=4)
         found = bind_in(advice)
-        # 40 - 4 head room - 0 of others (4 on each host, and 4 more): 3 for each.
+        # 40 - 4 head room - 4 of others (4 on each host, and 4 more): 3 for each.
         assert (advice.workers, found.room) == (10, 3)
         assert (found.pool_size, found.max_overflow) == (3, 0)
         assert found.is_short
@@ -249,6 +253,109 @@ class TestOneServer:
         found = bind_in(advice_of(shop, Wish(at_least=20)))
         assert not found.has_limit
         assert (found.pool_size or 0) + (found.max_overflow or 0) == found.most
+
+
+class TestOneUser:
+    """What its user or its database may have counts where that is less."""
+
+    def test_that_may_have_few_connections(
+        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(postgresql_url))
+        take(shop, 4, times=10)
+        postgresql.execute("ALTER ROLE app CONNECTION LIMIT 20")
+        try:
+            with sessions(postgresql_url, 5):
+                wide = bind_in(advice_of(shop, Wish(at_least=20)))
+                narrow = bind_in(advice_of(shop, Wish(at_least=20, workers=5)))
+        finally:
+            postgresql.execute("ALTER ROLE app CONNECTION LIMIT -1")
+        # 20 - 2 head room - 5 of others.
+        assert (wide.room, wide.room_of) == (13, "user app")
+        assert 'ALTER ROLE "app" CONNECTION LIMIT' in (wide.room_remedy or "")
+        assert (wide.pool_size, wide.is_short) == (4, False)
+        assert (narrow.room, narrow.pool_size, narrow.max_overflow) == (2, 2, 0)
+        assert narrow.is_short
+
+    def test_that_has_an_account_on_mariadb(
+        self, make_shop: MakeShop, mariadb: DatabaseServer, mariadb_url: URL
+    ) -> None:
+        mariadb.execute("GRANT USAGE ON *.* TO app WITH MAX_USER_CONNECTIONS 12")
+        try:
+            shop = make_shop(default=create_engine(mariadb_url))
+            take(shop, 3, times=10)
+            found = bind_in(advice_of(shop, Wish(at_least=20)))
+        finally:
+            mariadb.execute("GRANT USAGE ON *.* TO app WITH MAX_USER_CONNECTIONS 0")
+        # 12 - 2 head room.
+        assert (found.room, found.room_of) == (10, "user app")
+
+    def test_whose_database_may_have_few(
+        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        """The other bind's database has no limit."""
+        name = postgresql_url.database
+        other = postgresql_url.set(database=postgresql.create_database())
+        postgresql.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 6")
+        shop = make_shop(
+            default=create_engine(postgresql_url), other=create_engine(other)
+        )
+        take(shop, 3, times=10)
+        take(shop, 3, times=10, bind="other")
+        advice = advice_of(shop, Wish(at_least=20, workers=2))
+        for engine in shop.engines.values():
+            engine.dispose()
+        postgresql.drop_database(str(other.database))
+        found, free = bind_in(advice), bind_in(advice, "other")
+        # 6 - 1 head room, for two workers.
+        assert (found.room, found.room_of) == (2, f"database {name}")
+        assert (found.pool_size, found.max_overflow, found.is_short) == (2, 0, True)
+        assert (free.room_of, free.pool_size, free.is_short) == ("the server", 3, False)
+        assert (free.room or 0) > 2
+
+    def test_with_others_that_are_not_ours_on_other_hosts(
+        self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
+    ) -> None:
+        postgresql.execute("CREATE ROLE teller LOGIN PASSWORD 'x'")
+        teller = postgresql_url.set(username="teller", password="x")
+        shop = make_shop(default=create_engine(postgresql_url))
+        take(shop, 5, times=10)
+        wish = Wish(at_least=20, hosts=3)
+        try:
+            with sessions(teller, 10):
+                others = bind_in(advice_of(shop, wish, max_connections=60))
+            wait_until(
+                lambda: not postgresql.session_ids(user="teller"),
+                what="the teller's end",
+            )
+            with sessions(postgresql_url, 10):
+                ours = bind_in(advice_of(shop, wish, max_connections=60))
+        finally:
+            postgresql.execute("DROP ROLE teller")
+        # 60 - 3 reserved - 6 head room - 10 of the teller's, over 3; then without.
+        assert others.room == 13
+        assert ours.room == 17
+
+
+class TestPooler:
+    def test_before_the_server_leaves_no_room_to_be_known(
+        self, make_shop: MakeShop, postgresql_url: URL
+    ) -> None:
+        try:
+            pooler = PgBouncer(postgresql_url)
+        except MissingServerError as error:
+            not_tested.stop_test(str(error))
+        with pooler:
+            shop = make_shop(default=create_engine(pooler.url))
+            take(shop, 2, times=10)
+            # Without a connection it would be known that none of them is the workers'.
+            shop.engines["default"].dispose()
+            advice = advice_of(shop, Wish(at_least=20))
+        found = bind_in(advice)
+        assert (found.pool_size, found.max_overflow, found.room) == (2, None, None)
+        assert "a pooler stands before the server" in (found.room_unknown or "")
+        assert not any("OVERFLOW" in line for line in advice.lines)
+        assert "it is not known" in render(advice, Page(80, False))
 
 
 class TestNesting:

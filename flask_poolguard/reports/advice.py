@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import typing as t
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from ..engines import Guarded
 from ..urls import ServerKey, public_url, server_key
-from . import sizing
+from . import servers, sizing
 from .advice_model import Advice, BindAdvice, Seen, Wish
+from .advice_rooms import Rooms, rooms_of, sizes_within
 from .effective import find_differences
 from .lines import lines_to_write
-from .model import SCHEMA_VERSION, PoolStatus, Report, Server, Worker
+from .model import SCHEMA_VERSION, PoolStatus, Report, Worker
+from .servers import Answer
 
 _Pools = Sequence[tuple[Worker, PoolStatus]]
 
@@ -23,6 +24,9 @@ def make_advice(
     report: Report, engines: Sequence[Guarded], config: Mapping[str, t.Any], wish: Wish
 ) -> Advice:
     """Choose sizes for an app's binds.
+
+    Asks the servers that answered for the report once more: for the limits of their
+    users and databases, and whose their sessions are.
 
     :param engines: of this process, for its settings.
     :param config: ``app.config``.
@@ -33,16 +37,18 @@ def make_advice(
     refusals = {
         each.bind: _refusal(each, seen[each.bind], wish.checkouts) for each in engines
     }
+    answers = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
     for group in _by_server(engines):
         advised = [each for each in group if refusals[each.bind] is None]
-        fixed = [pools[each.bind] for each in group if each not in advised]
-        kept = sum(map(_may_open, fixed))
-        room = _room(report, group, workers, wish.hosts)
-        if room is not None:
-            room = max(room - kept, 0)
-        for each in _advise_on_server(advised, pools, seen, room, wish.share):
-            advice[each.bind] = replace(each, kept=kept)
+        kept = {
+            each.bind: _may_open(pools[each.bind])
+            for each in group
+            if each not in advised
+        }
+        rooms = rooms_of(report, group, answers, workers, wish.hosts)
+        for each in _advise_on_server(advised, pools, seen, rooms, kept, wish.share):
+            advice[each.bind] = each
     binds = tuple(
         advice.get(each.bind)
         or BindAdvice(
@@ -149,31 +155,12 @@ def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
     return list(groups.values())
 
 
-def _room(
-    report: Report, group: Sequence[Guarded], workers: int, hosts: int
-) -> float | None:
-    """Return how many connections a worker may open at the server of some binds.
-
-    :returns: ``inf`` without a limit, None if that is not known.
-    """
-    if not group[0].ledger.database.has_server:
-        return math.inf
-    binds = {each.bind for each in group}
-    servers = [each for each in report.servers if each.bind in binds]
-    maximum = _first(servers, "max_connections")
-    connections = _first(servers, "connections")
-    ours = _first(servers, "ours")
-    if maximum is None or connections is None or ours is None:
-        return None
-    # On every host the app is taken to have as many as here.
-    others = max(connections - ours * hosts, 0)
-    reserved = _first(servers, "reserved") or 0
-    return sizing.room_per_worker(maximum, others, workers, reserved)
-
-
-def _first(servers: Sequence[Server], name: str) -> int | None:
-    found = (getattr(each, name) for each in servers)
-    return next((each for each in found if each is not None), None)
+def _ask_again(report: Report, engines: Sequence[Guarded]) -> dict[str, Answer]:
+    """Ask the servers; those that did not tell the report their size are not asked."""
+    told = {each.bind for each in report.servers if each.max_connections is not None}
+    asked = [each for each in engines if each.bind in told]
+    unasked = {each.bind: Answer(None) for each in engines}
+    return unasked | servers.finish(servers.begin(asked), asked)
 
 
 def _may_open(pools: _Pools) -> int:
@@ -197,21 +184,23 @@ def _advise_on_server(
     advised: Sequence[Guarded],
     pools: Mapping[str, _Pools],
     seen: Mapping[str, Seen],
-    room: float | None,
+    rooms: Rooms,
+    kept: Mapping[str, int],
     share: float,
 ) -> t.Iterator[BindAdvice]:
-    needs = [
-        sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
-        for saw in (seen[each.bind] for each in advised)
-    ]
-    for guarded, need, sizes in zip(
-        advised, needs, sizing.sizes_within(needs, room), strict=True
-    ):
-        saw = seen[guarded.bind]
+    needs = {
+        each.bind: sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
+        for each, saw in ((each, seen[each.bind]) for each in advised)
+    }
+    found = sizes_within(needs, rooms, kept)
+    for guarded in advised:
+        bind = guarded.bind
+        saw, need, sizes = seen[bind], needs[bind], found[bind]
+        room = rooms.tightest(bind, kept)
         beyond = sizing.exceeding(saw.demand, sizes.pool_size)
         busiest_size, pid = max(
             (sizing.smallest(pool.usage.demand, share), worker.pid)
-            for worker, pool in pools[guarded.bind]
+            for worker, pool in pools[bind]
         )
         yield BindAdvice(
             **_present(guarded),
@@ -222,9 +211,13 @@ def _advise_on_server(
             beyond_per_hour=round(beyond / saw.hours * saw.workers, 2),
             fewest=need.fewest,
             most=need.most,
-            room=None if room is None or math.isinf(room) else int(room),
-            has_limit=room is None or not math.isinf(room),
+            room=None if room is None else room.left(kept),
+            room_of=None if room is None else room.name,
+            room_remedy=None if room is None else room.remedy,
+            room_unknown=rooms.unknown,
+            has_limit=bool(rooms.known) or rooms.unknown is not None,
             is_short=sizes.is_short,
+            kept=0 if room is None else room.kept(kept),
             busiest_worker=pid,
             busiest_size=busiest_size,
         )

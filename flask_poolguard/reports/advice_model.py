@@ -64,10 +64,14 @@ class BindAdvice:
     :ivar beyond: checkouts that wanted more connections than ``pool_size`` at a time.
     :ivar fewest: the fewest connections without a deadlock.
     :ivar most: the most that the threads could use.
-    :ivar room: connections that a worker may open at the server, for all its pools
-        there that are advised about; None if unknown, or without a limit.
+    :ivar room: connections that a worker may open at the server, or as its user or in
+        its database where that leaves fewer, for all its pools there that are advised
+        about; None if unknown, or without a limit.
+    :ivar room_of: what has that room: ``the server``, ``user app``, ``database shop``.
+    :ivar room_remedy: what raises it.
+    :ivar room_unknown: why it is not known how much room there is.
     :ivar has_limit: whether the server has a limit at all.
-    :ivar is_short: the server has too little room for what is needed.
+    :ivar is_short: there is too little room for what is needed.
     :ivar kept: connections that pools of this app may open there that are not
         advised about; they are not in ``room``.
     :ivar busiest_worker: its pid; it alone would want a ``pool_size`` of
@@ -88,6 +92,9 @@ class BindAdvice:
     fewest: int | None = None
     most: int | None = None
     room: int | None = None
+    room_of: str | None = None
+    room_remedy: str | None = None
+    room_unknown: str | None = None
     has_limit: bool = True
     is_short: bool = False
     kept: int = 0

@@ -104,7 +104,7 @@ def budget(
             return Budget(
                 None,
                 f"how many connections {group[0].bind!r} has free is unknown (a pooler"
-                " stands before the server, and lets in as many as itself is set to)",
+                " stands before the server, and its own limit is what counts)",
             )
         for name, same in _rooms(views).items():
             if any(room.free is None for room in same):

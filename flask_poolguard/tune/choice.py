@@ -121,13 +121,11 @@ def _samples(rounds: Rounds, means: _Means) -> Iterator[_Means]:
         return
     drawn = random.Random(1)  # noqa: S311 (no secret, and the same answer each time)
     for _ in range(_SAMPLES):
-        yield {
-            size: mean
-            * max(
-                1 + statistics.fmean(drawn.choices(shares, k=len(rounds[size]))), _LEAST
-            )
-            for size, mean in means.items()
+        off = {
+            size: statistics.fmean(drawn.choices(shares, k=len(rounds[size])))
+            for size in means
         }
+        yield {size: mean * max(1 + off[size], _LEAST) for size, mean in means.items()}
 
 
 def _range_by_law(samples: Sequence[_Means], processes: int) -> _Range:
