@@ -41,6 +41,23 @@ _HIDDEN: t.Final = "***"
 HOW_TO_QUOTE: t.Final = 'an "@" in the password of a database URL must be written %40'
 
 _PORTS: t.Final = {"mysql": 3306, "postgresql": 5432}
+# SQLAlchemy's, of a URL that names none.
+_DRIVERS: t.Final = {"mysql": "mysqldb", "postgresql": "psycopg2"}
+# The names of this machine that lead to the same server.
+_LOOPBACK: t.Final = "127.0.0.1"
+_LOOPBACK_NAMES: t.Final = ("localhost", _LOOPBACK, "::1")
+# Those to which no host means this machine, by TCP. To libpq and libmysqlclient it is
+# the socket in a folder that they were built with.
+_TCP_WITHOUT_HOST: t.Final = (
+    "aiomysql",
+    "asyncmy",
+    "mysqlconnector",
+    "pg8000",
+    "pymysql",
+)
+# Those of libmysqlclient, to which localhost means that socket as well.
+_SOCKET_BY_NAME: t.Final = ("mariadbconnector", "mysqldb")
+_NO_NAMES: t.Final = ("", "localhost")
 
 # The one server that several URLs lead to: family, host or socket, port.
 ServerKey = tuple[str, str, int | None]
@@ -134,10 +151,44 @@ def server_key(url: URL | str) -> ServerKey | None:
             return None
     url = _as_meant(url)
     family = url.get_backend_name().replace("mariadb", "mysql")
-    host = url.host or url.query.get("unix_socket") or url.query.get("host")
-    if family == "sqlite" or not isinstance(host, str):
+    if family == "sqlite":
         return None
-    return family, host.lower(), url.port or _PORTS.get(family)
+    driver = url.drivername.partition("+")[2] or _DRIVERS.get(family, "")
+    host, port = _mysql_address(url, driver) if family == "mysql" else _address(url)
+    if not host and url.port and driver in _TCP_WITHOUT_HOST:
+        host = _LOOPBACK
+    if not host:
+        return None
+    if host.startswith("/"):  # a socket, or the folder of PostgreSQL's
+        return family, host, None if family == "mysql" else port or _PORTS.get(family)
+    if driver in _SOCKET_BY_NAME and host.lower() == "localhost":
+        return family, "localhost", None
+    host = _LOOPBACK if host.lower() in _LOOPBACK_NAMES else host.lower()
+    return family, host, port or _PORTS.get(family)
+
+
+def _mysql_address(url: URL, driver: str) -> tuple[str, int | None]:
+    """Return a host or a socket; libmysqlclient takes the latter for localhost only."""
+    socket = _option(url, "unix_socket")
+    host = url.host or _option(url, "host")
+    goes_by_host = driver in _SOCKET_BY_NAME and host.lower() not in _NO_NAMES
+    return (socket, None) if socket and not goes_by_host else (host, url.port)
+
+
+def _address(url: URL) -> tuple[str, int | None]:
+    """Return host and port, as options may have them: ``?host=db:5433``."""
+    host = _option(url, "host") or url.host or ""
+    name, _, end = host.partition(":")
+    if end.isdecimal():  # else it is an IPv6 address, or has no port
+        return name, int(end)
+    port = _option(url, "port")
+    return host, int(port) if port.isdecimal() else url.port
+
+
+def _option(url: URL, name: str) -> str:
+    """Return an option's value, "" if it has none or several."""
+    value = url.query.get(name, "")
+    return value if isinstance(value, str) else ""
 
 
 def is_in_memory(url: URL) -> bool:

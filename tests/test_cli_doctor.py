@@ -103,6 +103,17 @@ class TestBesideWorkers:
         assert "budget" not in codes(fits)
         assert "16 workers may open 64" in finding(planned, "budget")["message"]
 
+    def test_two_names_of_one_server_have_one_budget(
+        self, tmp_path: Path, url: URL
+    ) -> None:
+        reports = url.set(host="localhost").render_as_string(hide_password=False)
+        env = environment(url, REPORTS_DATABASE_URL=reports)
+        with DeskServer(tmp_path, env) as desk:
+            desk.wake()
+            assert "budget" not in codes(doctor(env, "--workers", "1"))
+            found = finding(doctor(env, "--workers", "2"), "budget")
+        assert found["message"].startswith("2 workers may open 60 connections")
+
     def test_a_full_server_is_critical_and_names_what_is_ours(
         self, tmp_path: Path, url: URL
     ) -> None:

@@ -19,7 +19,7 @@ from flask_poolguard.databases import for_dialect
 from flask_poolguard.reports import collect
 from flask_poolguard.reports.rules import idling
 from tests.conftest import Database
-from tests.support.drivers import DRIVERS, driver_connection
+from tests.support.drivers import DRIVERS, MYSQL_DRIVERS, driver_connection
 from tests.support.reporting import (
     MakeShop,
     found,
@@ -49,9 +49,11 @@ class TestInteractiveTimeout:
         mariadb.execute("SET GLOBAL interactive_timeout = 28800")
 
     @pytest.mark.usefixtures("limited")
+    @pytest.mark.parametrize("driver", MYSQL_DRIVERS)
     def test_is_found_where_the_client_calls_itself_interactive(
-        self, make_shop: MakeShop, mariadb_url: URL
+        self, make_shop: MakeShop, mariadb_url: URL, driver: str
     ) -> None:
+        mariadb_url = mariadb_url.set(drivername=driver)
         flags = {"client_flag": CLIENT.INTERACTIVE}
         shop = make_shop(
             default=create_engine(mariadb_url, connect_args=flags),
@@ -63,6 +65,19 @@ class TestInteractiveTimeout:
         assert "wait_timeout of 28800 s" in finding.message
         assert server_in(report).idle_timeout_seconds == 60
         assert server_in(report, "plain").idle_timeout_seconds == 28800
+
+    @pytest.mark.usefixtures("limited")
+    @pytest.mark.parametrize("driver", MYSQL_DRIVERS)
+    def test_is_not_taken_for_that_of_an_init_command(
+        self, make_shop: MakeShop, mariadb_url: URL, driver: str
+    ) -> None:
+        arguments = {"init_command": "SET SESSION wait_timeout = 60"}
+        engine = create_engine(
+            mariadb_url.set(drivername=driver), connect_args=arguments
+        )
+        report = make_shop(default=engine).report()
+        assert server_in(report).idle_timeout_seconds == 60
+        assert not found(report, "interactive-timeout")
 
     def test_is_not_spoken_of_where_both_are_the_same(
         self, make_shop: MakeShop, mariadb_url: URL

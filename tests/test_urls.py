@@ -220,6 +220,73 @@ class TestStateFile:
             assert APP_PASSWORD.encode() not in written
 
 
+class TestTheSameServer:
+    @pytest.mark.parametrize(
+        "urls",
+        [
+            (
+                "mysql+pymysql://a@localhost/x",
+                "mysql+pymysql://b@127.0.0.1:3306/y",
+                "mysql+asyncmy://a@[::1]/x",
+                "mariadb+mysqldb://a@127.0.0.1/x",
+                "mysql+pymysql://a@:3306/x",
+            ),
+            (
+                "postgresql://LOCALHOST/x",
+                "postgresql+psycopg://127.0.0.1:5432/x",
+                "postgresql:///x?host=::1",
+                "postgresql:///x?host=localhost&port=5432",
+                "postgresql:///x?host=127.0.0.1:5432",
+                "postgresql+pg8000://a@:5432/x",
+            ),
+            (
+                "mysql+pymysql://a@127.0.0.1:3306/x?unix_socket=/run/db.sock",
+                "mysql+mysqldb://a@localhost:3307/x?unix_socket=/run/db.sock",
+                "mysql://a@/x?unix_socket=/run/db.sock",
+            ),
+            ("mysql+mysqldb://a@localhost/x", "mysql://a@localhost:3307/y"),
+            ("postgresql:///x?host=/run/db", "postgresql:///y?host=/run/db&port=5432"),
+            ("mysql+pymysql://DB/x", "mysql+pymysql://db:3306/x"),
+        ],
+        ids=lambda urls: urls[0],
+    )
+    def test_is_known_by_all_of_its_addresses(self, urls: tuple[str, ...]) -> None:
+        (key,) = {server_key(url) for url in urls}
+        assert key is not None
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("mysql+pymysql://localhost/x", "mysql+pymysql://localhost:3307/x"),
+            ("mysql+pymysql://localhost/x", "mysql+pymysql://db/x"),
+            ("mysql+pymysql://localhost/x", "mysql+mysqldb://localhost/x"),
+            (
+                "mysql+pymysql://localhost/x",
+                "mysql+pymysql://localhost/x?unix_socket=/run/db.sock",
+            ),
+            (
+                "mysql+mysqldb://127.0.0.1/x?unix_socket=/run/db.sock",
+                "mysql+mysqldb:///x?unix_socket=/run/db.sock",
+            ),
+            ("postgresql:///x?host=/run/db", "postgresql:///x?host=/run/DB"),
+            ("postgresql:///x?host=/run/db", "postgresql:///x?host=/run/db&port=5433"),
+            ("postgresql://localhost/x", "postgresql:///x?host=/run/db"),
+            ("postgresql:///x?host=db&port=5433", "postgresql:///x?host=db"),
+            ("postgresql://localhost:3306/x", "mysql+pymysql://localhost/x"),
+        ],
+    )
+    def test_is_not_taken_for_another(self, one: str, other: str) -> None:
+        assert server_key(one) is not None
+        assert server_key(one) != server_key(other)
+
+    @pytest.mark.parametrize(
+        "url",
+        ["sqlite:///x", "postgresql:///x", "postgresql://a@:5433/x", "mysql:///x"],
+    )
+    def test_is_unknown_where_the_url_does_not_say(self, url: str) -> None:
+        assert server_key(url) is None
+
+
 class TestADatabaseInMemory:
     @pytest.mark.parametrize(
         "url",

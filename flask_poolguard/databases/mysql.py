@@ -21,7 +21,8 @@ from .mysql_sessions import list_sessions, session_states
 from .mysql_view import server_view
 from .time_limits import SHORTEST, OurSeconds, forget_ours, whole_seconds
 
-# CLIENT_INTERACTIVE, from the client/server protocol's capability flags.
+# From the client/server protocol's capability flags; every driver sets the first.
+_CLIENT_PROTOCOL_41: t.Final = 512
 _CLIENT_INTERACTIVE: t.Final = 1024
 
 # PyMySQL and mysqlclient; MySQL's own driver.
@@ -155,5 +156,11 @@ class MySQL:
         return f"KILL {session_id:d}"
 
 
-def _is_flagged_interactive(connection: Connection) -> bool:
-    return bool(getattr(connection, "client_flag", 0) & _CLIENT_INTERACTIVE)
+def _is_flagged_interactive(connection: Connection) -> bool | None:
+    """Tell by the flags of PyMySQL or mysqlclient; None for a driver that keeps its own
+    to itself: an ``init_command`` may give the session the same limit.
+    """
+    flags = getattr(connection, "client_flag", 0)
+    if not isinstance(flags, int) or not flags & _CLIENT_PROTOCOL_41:
+        return None
+    return bool(flags & _CLIENT_INTERACTIVE)

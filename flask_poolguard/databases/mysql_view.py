@@ -17,7 +17,7 @@ from .mysql_accounts import Rows, limit_of_account
 
 # In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.
 _SERVER: t.Final = "SELECT VERSION(), @@max_connections, CONNECTION_ID(), USER()"
-_IDLE: t.Final = "SELECT @@global.wait_timeout, @@global.interactive_timeout"
+_IDLE: t.Final = "SELECT @@global.wait_timeout"
 # Without the PROCESS privilege: the user's own sessions.
 _SESSIONS: t.Final = (
     "SELECT ID, USER, DB, COMMAND, TIME FROM information_schema.PROCESSLIST"
@@ -50,7 +50,7 @@ _TRANSACTION_LIMITS: t.Final = (
 
 
 def server_view(
-    cursor: t.Any, limit: IdleLimit, flagged: bool, handshake_id: int | None
+    cursor: t.Any, limit: IdleLimit, flagged: bool | None, handshake_id: int | None
 ) -> ServerView:
     """Ask for everything that the user may know.
 
@@ -59,7 +59,7 @@ def server_view(
     have: the server keeps one more for an administrator.
 
     :param limit: the session's own idle limit.
-    :param flagged: whether the driver said that it is interactive.
+    :param flagged: whether the driver said that it is interactive; None is unknown.
     """
     cursor.execute(_SERVER)
     version, maximum, me, account = cursor.fetchone()
@@ -71,7 +71,7 @@ def server_view(
     connected = status.pop("Threads_connected", None)
     if _ask(cursor, _INCOMPARABLE) != []:
         status.pop("Max_used_connections", None)
-    usual, interactive = next(iter(_ask(cursor, _IDLE) or ()), (None, None))
+    (usual,) = next(iter(_ask(cursor, _IDLE) or ()), (None,))
     return ServerView(
         product=product,
         idle_limit=limit,
@@ -84,7 +84,7 @@ def server_view(
         limits=limit_of_account(partial(_ask, cursor), user, mariadb),
         sessions=sessions,
         counters=status or None,
-        is_interactive=flagged or _looks_interactive(limit, usual, interactive),
+        is_interactive=flagged,
         usual_idle_seconds=None if usual is None else float(usual),
         idle_in_transaction_limit=_transaction_limit(cursor),
         is_encrypted=_is_encrypted(cursor, handshake_id, int(me)),
@@ -117,15 +117,6 @@ def _sessions(cursor: t.Any, me: int) -> tuple[ListedSession, ...] | None:
         for number, user, database, command, seconds in rows
         if int(number) != me
     )
-
-
-def _looks_interactive(
-    limit: IdleLimit, usual: t.Any, interactive: t.Any
-) -> bool | None:
-    """Tell by the session's value; mysqlclient does not tell its flags."""
-    if usual is None:
-        return None
-    return limit.seconds == float(interactive) != float(usual)
 
 
 def _transaction_limit(cursor: t.Any) -> IdleLimit | None:

@@ -70,14 +70,29 @@ def remote_hosts(url: URL) -> list[str]:
 
     None for a Unix socket, or where the URL does not say.
     """
-    hosts = [url.host] if url.host else []
-    asked = url.query.get("host", ())
-    for text in (asked,) if isinstance(asked, str) else asked:
-        # libpq takes several, with a port each or without.
-        hosts += [each.rpartition(":")[0] or each for each in text.split(",")]
     if "unix_socket" in url.query:
         return []
-    return [host for host in hosts if host and not _is_local(host)]
+    # libpq takes several, with a port each or without.
+    hosts = [url.host or "", *map(_without_port, _values(url, "host"))]
+    # To these it connects; the hosts are then no more than names of them.
+    addresses = _values(url, "hostaddr")
+    for asked in (hosts, addresses):
+        found = [host for host in asked if host and not _is_local(host)]
+        if found:
+            return found
+    return []
+
+
+def _values(url: URL, name: str) -> list[str]:
+    """Return all values of an option, which may be given twice, or be a list."""
+    value = url.query.get(name, ())
+    texts = (value,) if isinstance(value, str) else value
+    return [each for text in texts for each in text.split(",")]
+
+
+def _without_port(host: str) -> str:
+    """Return a host without its port; more than one colon is an IPv6 address."""
+    return host.partition(":")[0] if host.count(":") == 1 else host
 
 
 def _is_local(host: str) -> bool:
