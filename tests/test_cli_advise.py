@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import URL, NullPool, QueuePool, create_engine
 
+from flask_poolguard import PoolDeadlock
 from flask_poolguard.reports import Report
 from flask_poolguard.reports.advice import make_advice
 from flask_poolguard.reports.advice_model import Advice, BindAdvice, Wish
@@ -281,6 +283,55 @@ class TestNesting:
         assert found.pool_size == max(found.fewest, 4 if 4 in found.seen.demand else 0)
         text = " ".join(render(advice, Page(80, False)).split())
         assert "One request takes 2 connections at once" in text
+
+    def test_needs_as_many_as_doctor_says_and_says_why_it_advises_more(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        config = {"POOLGUARD_POOL_SIZE": 5, "POOLGUARD_MAX_OVERFLOW": 0}
+        shop = make_shop(config, default=create_engine(sqlite_url))
+        with shop.app.app_context():
+            engine = shop.engines["default"]
+        together = threading.Barrier(6, timeout=30)
+
+        def request() -> None:
+            together.wait()
+            for _ in range(20):
+                with (
+                    contextlib.suppress(PoolDeadlock),
+                    shop.app.app_context(),
+                    engine.connect(),
+                    engine.connect(),
+                ):
+                    pass
+            together.wait()
+
+        threads = [threading.Thread(target=request) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        advice = advice_of(shop, Wish(at_least=1))
+        found = bind_in(advice)
+        (finding,) = [
+            each for each in fresh_report(shop).findings if each.code == "nesting"
+        ]
+        need = (
+            f"{found.seen.threads} threads that do so need {found.seen.threads}"
+            f" × (2 - 1) + 1 = {found.fewest}"
+        )
+        assert need in finding.message
+        for size, expected in (
+            (found.fewest, "one of them always gets on. To need fewer, let it"),
+            (12, "More were wanted at a time: hence 12."),
+            (3, "With fewer, when all are held by requests that each wait for one"),
+        ):
+            bind = dataclasses.replace(found, pool_size=size, max_overflow=0)
+            text = render(dataclasses.replace(advice, binds=(bind,)), Page(80, False))
+            text = " ".join(text.split())
+            assert need in text
+            assert expected in text
+        assert "one of them is refused with PoolDeadlock" in text
+        assert "one of them is refused with PoolDeadlock" in str(finding.consequence)
 
 
 class TestNoAdvice:

@@ -97,19 +97,32 @@ def _reasons(each: BindAdvice) -> Iterator[str]:
             "The server has too little room: raise its max_connections, or start fewer"
             " workers or threads."
         )
-    fewest = each.fewest or 1
-    total = (each.pool_size or 0) + (each.max_overflow or 0)
-    if fewest > total:
-        yield (
-            f"One request takes {seen.nesting} connections at once: with fewer than"
-            f" {fewest} threads can wait for each other without end."
+    if each.fewest is not None and each.fewest > 1:
+        yield _nesting(each, each.fewest)
+
+
+def _nesting(each: BindAdvice, fewest: int) -> str:
+    """Return what it takes where one request has several, as doctor's finding does."""
+    seen, size = each.seen, each.pool_size or 0
+    text = (
+        f"One request takes {seen.nesting} connections at once: {seen.threads} threads"
+        f" that do so need {seen.threads} × ({seen.nesting} - 1) + 1 = {fewest}"
+    )
+    if fewest > size + (each.max_overflow or 0):
+        return (
+            f"{text}. With fewer, when all are held by requests that each wait for one"
+            " more, none can go on: one of them is refused with PoolDeadlock. Let a"
+            " request use one at a time."
         )
-    elif fewest > 1 and fewest >= (each.pool_size or 0):
-        yield (
-            f"One request takes {seen.nesting} connections at once: with {fewest}"
-            f" ({seen.threads} threads × {seen.nesting - 1} + 1) one of them always"
-            " gets on. To need fewer, let it take one at a time."
+    if fewest < size:
+        return (
+            f"{text} so that one of them always gets on. More were wanted at a time:"
+            f" hence {size}. To need fewer, let it take one at a time."
         )
+    return (
+        f"{text} so that one of them always gets on. To need fewer, let it take one at"
+        " a time."
+    )
 
 
 def _use(seen: Seen) -> str:
