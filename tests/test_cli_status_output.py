@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import termios
@@ -25,6 +26,19 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 def names(found: desk.Json) -> str:
     """Return the names in a JSON object, in their order."""
     return " ".join(found)
+
+
+def in_shell(env: dict[str, str], line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell."""
+    return subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=REPOSITORY,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 class TestOutput:
@@ -98,6 +112,44 @@ class TestOutput:
             " ours reserved sessions sessions_hidden full"
         )
         assert names(report["findings"][0]) == "level code message fix consequence"
+
+    @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "status",
+            "status --json",
+            "status --watch 1",
+            "top --count 1",
+            "holders",
+            "doctor --seconds 0",
+            "config",
+            "config --json",
+            "advise",
+            "recycle --allow-none",
+        ],
+    )
+    def test_one_that_cannot_be_written_is_one_line_and_a_status_of_its_own(
+        self, sqlite_url: URL, command: str, way: str
+    ) -> None:
+        if way == ">/dev/full" and not Path("/dev/full").exists():
+            pytest.skip("this platform has no /dev/full")
+        line = f"{shlex.join([*desk.POOL, *command.split()])} {way}"
+        done = in_shell(environment(sqlite_url), line)
+        assert done.returncode == 2, done.stderr
+        (error,) = done.stderr.splitlines()
+        assert error.startswith("Error: The output could not be written: ")
+
+    def test_one_whose_reader_has_seen_enough_ends_without_a_word(
+        self, sqlite_url: URL
+    ) -> None:
+        commands = [
+            shlex.join([*desk.POOL, "status", "--watch", "0.1"]),
+            "head -n 1",
+        ]
+        done = in_shell(environment(sqlite_url), " | ".join(commands))
+        assert done.stdout.startswith("desk: no live worker")
+        assert done.stderr == ""
 
 
 class TestWatch:

@@ -93,7 +93,6 @@ def fail(error: BaseException, *, as_json: bool = False) -> t.NoReturn:
     """Say in one line that nothing is known, and why, and exit with 3."""
     try:
         _tell(Verdict(State.UNKNOWN, _describe(error)), as_json=as_json)
-        sys.stdout.flush()
     except Exception:
         # The output is what fails. At its end Python would try again, and say so.
         sys.stdout = None
@@ -195,9 +194,6 @@ def _finish(
     workers = [each for each in workers if each not in parents]
     verdict = examine(search, workers, thresholds, label_apps=label_apps)
     _tell(verdict, as_json=as_json)
-    if sys.stdout is None:
-        raise OSError("there is no output to write to")
-    sys.stdout.flush()  # what cannot be written is to be known before the end
     ctx.exit(verdict.state)
 
 

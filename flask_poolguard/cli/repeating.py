@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 import typing as t
 
 import click
+
+from .output import prints_to_terminal
 
 
 def repeat(
@@ -25,11 +26,11 @@ def repeat(
                 return
             time.sleep(seconds)
     except KeyboardInterrupt:
-        if sys.stdout.isatty():
+        if prints_to_terminal():
             click.echo()
 
 
 def begin_page(text: str) -> str:
     """Clear a terminal; where there is none, keep the pages of a file apart."""
     click.clear()
-    return text + ("\n" if sys.stdout.isatty() else "\n\n")
+    return text + ("\n" if prints_to_terminal() else "\n\n")

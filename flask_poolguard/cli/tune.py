@@ -189,7 +189,8 @@ def command(
     if as_json:
         echo_json(to_dict(outcome))
     else:
-        echo(text.render(outcome, page(), characters_for(sys.stdout.encoding)))
+        encoding = getattr(sys.stdout, "encoding", None)
+        echo(text.render(outcome, page(), characters_for(encoding)))
     if failure is not None:
         raise click.ClickException(_wrapped(str(failure))) from failure
     if signum:
