@@ -162,6 +162,7 @@ def command(
             "This command starts processes in a way that only Unix has. Run it on the"
             " kind of machine that the app will run on."
         )
+    current.check_bind(bind)
     import_path = _import_path()
     file = None
     try:
