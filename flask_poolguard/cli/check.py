@@ -28,7 +28,7 @@ _EPILOG: t.Final = """
 Examples:
   {name} check
   {name} check --min-workers 4
-  {name} check --warning-usage 60 --critical-held-seconds 120
+  {name} check --critical-held-seconds 120
 
 A threshold is the greatest value that is still well. Exit status: 0 OK, 1 WARNING,
 2 CRITICAL, 3 UNKNOWN (also after a wrong option and after --help, as the Monitoring

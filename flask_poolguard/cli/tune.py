@@ -37,7 +37,7 @@ _EPILOG: t.Final = """
 \b
 Examples:
   flask --debug pool tune --url /
-  flask --debug pool tune --url 3:/search?q=tea --url 1:/basket --html tune.html
+  flask --debug pool tune --url 3:/search --url 1:/basket --html tune.html
   flask --debug pool tune --sql 'SELECT COUNT(*) FROM orders' --processes 2
 """
 
