@@ -427,11 +427,19 @@ class TestDocs:
 
 
 class TestTheModule:
-    def test_alone_prints_help(self) -> None:
-        done = run_module()
-        assert done.returncode == 0
+    @pytest.mark.parametrize(("arguments", "code"), [((), 3), (("--help",), 0)])
+    def test_alone_prints_help_and_is_not_ok(
+        self, arguments: tuple[str, ...], code: int
+    ) -> None:
+        done = run_module(*arguments)
+        assert done.returncode == code
         assert "check" in done.stdout
         assert "status" in done.stdout
+
+    def test_with_an_app_but_no_command_is_unknown(self) -> None:
+        found = read(run_module("--app", APP))
+        assert found.state == "UNKNOWN"
+        assert "Missing command" in found.text
 
     def test_imports_no_app_for_a_check(self, tmp_path: Path, folder: str) -> None:
         (tmp_path / "wsgi.py").write_text("raise SystemExit('imported')")
