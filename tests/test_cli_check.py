@@ -332,6 +332,19 @@ class TestUnknown:
         assert (done.returncode, done.stdout) == (3, "")
         assert "Traceback" not in done.stderr
 
+    def test_is_what_a_folder_that_is_not_there_leads_to(self, tmp_path: Path) -> None:
+        for folder in (tmp_path / "nowhere", tmp_path / "nowhere" / "at" / "all"):
+            found = check_without_app("--state-dir", str(folder), "--min-workers=0")
+            assert found.state == "UNKNOWN"
+            assert "--state-dir" in found.text
+            assert f"there is no folder {str(folder)!r}" in found.text
+
+    def test_is_what_a_relative_folder_leads_to(self) -> None:
+        found = check_without_app("--state-dir", "tests")
+        assert found.state == "UNKNOWN"
+        assert "--state-dir" in found.text
+        assert "'tests' is not absolute" in found.text
+
     def test_a_folder_that_others_can_write_to_is_not_believed(
         self, tmp_path: Path
     ) -> None:
@@ -443,6 +456,7 @@ class TestTheModule:
 
     def test_imports_no_app_for_a_check(self, tmp_path: Path, folder: str) -> None:
         (tmp_path / "wsgi.py").write_text("raise SystemExit('imported')")
+        Path(folder).mkdir(mode=0o700)
         env = {"FLASK_APP": str(tmp_path / "wsgi.py")}
         found = check_without_app("--state-dir", folder, env=env)
         assert found.state == "CRITICAL"

@@ -149,11 +149,42 @@ def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
     _finish(ctx, search, workers, thresholds, as_json=as_json, label_apps=False)
 
 
+def _existing(
+    ctx: click.Context, param: click.Parameter, folder: str | None
+) -> str | None:
+    """Refuse a folder that is not there: no worker can be missed in it.
+
+    Only where it is given by hand. What the workers have not made yet, among the
+    folders that are searched without it, says that none has run.
+    """
+    if folder is None:
+        return None
+    if not os.path.isabs(folder):
+        raise click.BadParameter(
+            f"{folder!r} is not absolute: a monitoring system may run this anywhere."
+        )
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise click.BadParameter(
+            f"there is no folder {folder!r}. Give the one that the workers use: flask"
+            " pool config shows it."
+        ) from None
+    except OSError:
+        pass  # the search says why it cannot be looked at
+    return folder
+
+
 @click.command("check", cls=_Check, epilog=_EPILOG.format(name=_MODULE))
 @_options
 @click.option("--app-name", metavar="NAME", help="Only the app of this name.")
 @click.option("--root-path", metavar="PATH", help="Only the app with this root path.")
-@click.option("--state-dir", metavar="DIR", help="The app's POOLGUARD_STATE_DIR.")
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    callback=_existing,
+    help="The app's POOLGUARD_STATE_DIR.",
+)
 @click.pass_context
 def command_without_app(
     ctx: click.Context,
