@@ -190,6 +190,23 @@ class TestWatch:
         assert text.count("\x1b[2J") >= 2
         assert "Traceback" not in text
 
+    @pytest.mark.parametrize("arguments", ["status --watch=0.1", "top --interval=0.1"])
+    def test_no_page_is_higher_than_the_terminal(
+        self, tmp_path: Path, mariadb_url: URL, arguments: str
+    ) -> None:
+        command, option = arguments.split()
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, threads=4) as server:
+            server.hold(3)
+            text, _ = on_terminal(
+                env, option, until="\x1b[2J", times=3, command=command, rows=10
+            )
+        _, *pages = text.split("\x1b[2J")
+        assert len(pages) >= 3
+        for page in pages[:-1]:
+            assert "OUT" in page
+            assert page.count("\n") == 9
+
     @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon", "1e9"])
     def test_a_senseless_pause_is_refused(self, mariadb_url: URL, seconds: str) -> None:
         done = desk.ask(environment(mariadb_url), "status", "--watch", seconds)
@@ -204,15 +221,17 @@ def on_terminal(
     until: str = "",
     times: int = 1,
     command: str = "status",
+    rows: int = 24,
 ) -> tuple[str, int]:
     """Run the command on a terminal of 80 columns; return its text and exit code.
 
     :param until: send Ctrl-C when this was seen.
     :param times: so many times.
     :param command: of `flask pool`.
+    :param rows: of the terminal.
     """
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
+    termios.tcsetwinsize(theirs, (rows, 80))
     process = subprocess.Popen(
         [*desk.POOL, command, *arguments],
         cwd=REPOSITORY,

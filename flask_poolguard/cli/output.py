@@ -72,6 +72,11 @@ def page() -> Page:
     return Page(width if is_terminal else _WIDTH, is_terminal)
 
 
+def terminal_height() -> int | None:
+    """Return how many lines the terminal has; None if the output is none."""
+    return shutil.get_terminal_size().lines if prints_to_terminal() else None
+
+
 def echo(text: str) -> None:
     """Print a text; styled only where that is wanted and understood."""
     _print(_encodable(text), color=False if _is_plain() else None)

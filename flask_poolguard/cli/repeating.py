@@ -31,6 +31,9 @@ def repeat(
 
 
 def begin_page(text: str) -> str:
-    """Clear a terminal; where there is none, keep the pages of a file apart."""
+    """Clear a terminal; where there is none, keep the pages of a file apart.
+
+    On a terminal nothing is added: a page of its height would lose its first line.
+    """
     click.clear()
-    return text + ("\n" if prints_to_terminal() else "\n\n")
+    return text if prints_to_terminal() else f"{text}\n\n"
