@@ -14,6 +14,7 @@ from flask.cli import FlaskGroup
 
 from .cli import make_group
 from .cli.check import command_without_app, fail
+from .reports.plugin import State
 from .tracking.visibility import hide_process
 
 
@@ -45,12 +46,26 @@ class _Main(FlaskGroup):
     def make_context(
         self, info_name: str | None, args: list[str], *more: t.Any, **extra: t.Any
     ) -> click.Context:
-        # What is wrong here, too, must not look like CRITICAL to who runs a check.
+        # What is wrong here, too, must not look like CRITICAL to who runs a check, and
+        # a line that lost its command not like OK.
         as_json = "--json" in args  # before the parser takes them away
+        had_arguments = bool(args)
         try:
             return super().make_context(info_name, args or ["--help"], *more, **extra)
+        except click.exceptions.Exit as done:  # help
+            if had_arguments:
+                raise
+            raise click.exceptions.Exit(State.UNKNOWN) from done
         except click.ClickException as error:
             fail(error, as_json=as_json)
+
+    def invoke(self, ctx: click.Context) -> t.Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.invoked_subcommand is not None:
+                raise
+            fail(error)  # options, but no command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

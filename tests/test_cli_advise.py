@@ -438,7 +438,7 @@ class TestNesting:
             assert need in text
             assert expected in text
         assert "one of them is refused with PoolDeadlock" in text
-        assert "one of them is refused with PoolDeadlock" in (finding.consequence or "")
+        assert "one of them is refused with PoolDeadlock" in str(finding.consequence)
 
 
 class TestNoAdvice:

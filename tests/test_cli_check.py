@@ -344,6 +344,19 @@ class TestUnknown:
         assert (done.returncode, done.stdout) == (3, "")
         assert "Traceback" not in done.stderr
 
+    def test_is_what_a_folder_that_is_not_there_leads_to(self, tmp_path: Path) -> None:
+        for folder in (tmp_path / "nowhere", tmp_path / "nowhere" / "at" / "all"):
+            found = check_without_app("--state-dir", str(folder), "--min-workers=0")
+            assert found.state == "UNKNOWN"
+            assert "--state-dir" in found.text
+            assert f"there is no folder {str(folder)!r}" in found.text
+
+    def test_is_what_a_relative_folder_leads_to(self) -> None:
+        found = check_without_app("--state-dir", "tests")
+        assert found.state == "UNKNOWN"
+        assert "--state-dir" in found.text
+        assert "'tests' is not absolute" in found.text
+
     def test_a_folder_that_others_can_write_to_is_not_believed(
         self, tmp_path: Path
     ) -> None:
@@ -473,14 +486,23 @@ class TestDocs:
 
 
 class TestTheModule:
-    def test_alone_prints_help(self) -> None:
-        done = run_module()
-        assert done.returncode == 0
+    @pytest.mark.parametrize(("arguments", "code"), [((), 3), (("--help",), 0)])
+    def test_alone_prints_help_and_is_not_ok(
+        self, arguments: tuple[str, ...], code: int
+    ) -> None:
+        done = run_module(*arguments)
+        assert done.returncode == code
         assert "check" in done.stdout
         assert "status" in done.stdout
 
+    def test_with_an_app_but_no_command_is_unknown(self) -> None:
+        found = read(run_module("--app", APP))
+        assert found.state == "UNKNOWN"
+        assert "Missing command" in found.text
+
     def test_imports_no_app_for_a_check(self, tmp_path: Path, folder: str) -> None:
         (tmp_path / "wsgi.py").write_text("raise SystemExit('imported')")
+        Path(folder).mkdir(mode=0o700)
         env = {"FLASK_APP": str(tmp_path / "wsgi.py")}
         found = check_without_app("--state-dir", folder, env=env)
         assert found.state == "CRITICAL"

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 import flask_poolguard
-from flask_poolguard.cli import COMMANDS
+from flask_poolguard.cli import COMMANDS, make_group
+from flask_poolguard.cli.check import command_without_app
 
 GUARDED = "import flask, flask_poolguard; app = flask.Flask('shop'); {}"
 GUARDED += "; flask_poolguard.PoolGuard(app)"
@@ -29,6 +32,13 @@ def run(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProce
         timeout=60,
         check=False,
     )
+
+
+def longest_line(command: click.Command, *arguments: str) -> int:
+    """Return how many columns a command's output takes."""
+    done = CliRunner().invoke(command, arguments, prog_name="flask pool")
+    assert done.output.startswith("Usage: flask pool ")
+    return max(map(len, done.output.splitlines()))
 
 
 class TestTheGroup:
@@ -72,6 +82,14 @@ class TestTheGroup:
         done = run(tmp_path, "1 / 0", "pool", "--help")
         assert done.returncode == 0, done.stderr
         assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+    @pytest.mark.parametrize("name", ["", *COMMANDS])
+    def test_has_help_of_eighty_columns(self, name: str) -> None:
+        arguments = [name, "--help"] if name else ["--help"]
+        assert longest_line(make_group("pool"), *arguments) <= 80
+
+    def test_has_help_of_eighty_columns_without_the_app_too(self) -> None:
+        assert longest_line(command_without_app, "--help") <= 80
 
     def test_is_among_the_commands_of_flask(self, tmp_path: Path) -> None:
         done = run(tmp_path, "1 / 0", "--help")

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import termios
@@ -25,6 +26,19 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 def names(found: desk.Json) -> str:
     """Return the names in a JSON object, in their order."""
     return " ".join(found)
+
+
+def in_shell(env: dict[str, str], line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell."""
+    return subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=REPOSITORY,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 class TestOutput:
@@ -103,6 +117,44 @@ class TestOutput:
         )
         assert names(report["findings"][0]) == "level code message fix consequence"
 
+    @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "status",
+            "status --json",
+            "status --watch 1",
+            "top --count 1",
+            "holders",
+            "doctor --seconds 0",
+            "config",
+            "config --json",
+            "advise",
+            "recycle --allow-none",
+        ],
+    )
+    def test_one_that_cannot_be_written_is_one_line_and_a_status_of_its_own(
+        self, sqlite_url: URL, command: str, way: str
+    ) -> None:
+        if way == ">/dev/full" and not Path("/dev/full").exists():
+            pytest.skip("this platform has no /dev/full")
+        line = f"{shlex.join([*desk.POOL, *command.split()])} {way}"
+        done = in_shell(environment(sqlite_url), line)
+        assert done.returncode == 2, done.stderr
+        (error,) = done.stderr.splitlines()
+        assert error.startswith("Error: The output could not be written: ")
+
+    def test_one_whose_reader_has_seen_enough_ends_without_a_word(
+        self, sqlite_url: URL
+    ) -> None:
+        commands = [
+            shlex.join([*desk.POOL, "status", "--watch", "0.1"]),
+            "head -n 1",
+        ]
+        done = in_shell(environment(sqlite_url), " | ".join(commands))
+        assert done.stdout.startswith("desk: no live worker")
+        assert done.stderr == ""
+
 
 class TestWatch:
     def test_prints_one_json_document_per_line_until_interrupted(
@@ -142,6 +194,23 @@ class TestWatch:
         assert text.count("\x1b[2J") >= 2
         assert "Traceback" not in text
 
+    @pytest.mark.parametrize("arguments", ["status --watch=0.1", "top --interval=0.1"])
+    def test_no_page_is_higher_than_the_terminal(
+        self, tmp_path: Path, mariadb_url: URL, arguments: str
+    ) -> None:
+        command, option = arguments.split()
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, threads=4) as server:
+            server.hold(3)
+            text, _ = on_terminal(
+                env, option, until="\x1b[2J", times=3, command=command, rows=10
+            )
+        _, *pages = text.split("\x1b[2J")
+        assert len(pages) >= 3
+        for page in pages[:-1]:
+            assert "OUT" in page
+            assert page.count("\n") == 9
+
     @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon", "1e9"])
     def test_a_senseless_pause_is_refused(self, mariadb_url: URL, seconds: str) -> None:
         done = desk.ask(environment(mariadb_url), "status", "--watch", seconds)
@@ -156,15 +225,17 @@ def on_terminal(
     until: str = "",
     times: int = 1,
     command: str = "status",
+    rows: int = 24,
 ) -> tuple[str, int]:
     """Run the command on a terminal of 80 columns; return its text and exit code.
 
     :param until: send Ctrl-C when this was seen.
     :param times: so many times.
     :param command: of `flask pool`.
+    :param rows: of the terminal.
     """
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
+    termios.tcsetwinsize(theirs, (rows, 80))
     process = subprocess.Popen(
         [*desk.POOL, command, *arguments],
         cwd=REPOSITORY,

@@ -199,6 +199,11 @@ class TestRefusals:
         assert done.returncode == 2
         assert "Error: " in done.stderr
 
+    def test_of_a_bind_that_is_none(self, sqlite_url: URL) -> None:
+        done = tuning.run(environment(sqlite_url), "--sql=SELECT 1", "--bind=reprots")
+        assert done.returncode == 2
+        assert "'reprots' is no bind of this app; it has: default." in done.stderr
+
     def test_of_a_server_that_is_away(self, mariadb_url: URL) -> None:
         done = tuning.run(environment(mariadb_url.set(port=1)), "--url=/query")
         assert done.returncode == 1

@@ -102,6 +102,29 @@ def row_of(report: Report) -> list[str]:
     return lines_of(report)[3].split()
 
 
+class TestHeight:
+    @pytest.mark.parametrize("width", [40, 80])
+    @pytest.mark.parametrize("height", [3, 8, 12, 24, 60])
+    def test_is_that_of_the_terminal(self, height: int, width: int) -> None:
+        holder = Holder(1.0, "e" * 40, "s" * 40, None, 1)
+        report = with_pools(replace(POOL, holders=(holder,) * 9))
+        page = Page(width, True)
+        whole = render(report, page).splitlines()
+        lines = render(report, page, height).splitlines()
+        assert len(lines) < height  # the last line is the cursor's
+        assert len(max(lines, key=len)) <= width
+        if height > len(whole):
+            assert lines == whole
+        elif height == 24 and width == 80:
+            assert "more (--json has all)" in "\n".join(lines)
+            assert "Too many." in "\n".join(lines)
+        elif height <= 8:
+            kept = height - 2
+            assert lines[:kept] == whole[:kept]
+            assert lines[kept].startswith("… ")
+            assert lines[kept].endswith(" more lines: flask pool status")
+
+
 class TestRows:
     def test_show_a_pool_in_one_line(self) -> None:
         assert lines_of(REPORT)[0].startswith("shop: 1 worker on host web1, taken at ")

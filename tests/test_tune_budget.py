@@ -151,10 +151,6 @@ class TestBinds:
         binds = used(engines, "reports", by_requests=True)
         assert [each.bind for each in binds] == ["reports", "default"]
 
-    def test_that_do_not_exist_are_named_with_those_that_do(self) -> None:
-        with pytest.raises(TuneError, match=r"no bind 'x'; it has 'default'"):
-            used(guarded(default=SHOP), "x", by_requests=True)
-
     def test_with_pools_of_their_own_cannot_be_tuned_nor_limited(self) -> None:
         with shops() as make:
             shop = make(

@@ -28,7 +28,7 @@ _EPILOG: t.Final = """
 Examples:
   {name} check
   {name} check --min-workers 4
-  {name} check --warning-usage 60 --critical-held-seconds 120
+  {name} check --critical-held-seconds 120
 
 A threshold is the greatest value that is still well. Exit status: 0 OK, 1 WARNING,
 2 CRITICAL, 3 UNKNOWN (also after a wrong option and after --help, as the Monitoring
@@ -93,7 +93,6 @@ def fail(error: BaseException, *, as_json: bool = False) -> t.NoReturn:
     """Say in one line that nothing is known, and why, and exit with 3."""
     try:
         _tell(Verdict(State.UNKNOWN, _describe(error)), as_json=as_json)
-        sys.stdout.flush()
     except Exception:
         # The output is what fails. At its end Python would try again, and say so.
         sys.stdout = None
@@ -150,11 +149,42 @@ def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
     _finish(ctx, search, workers, thresholds, as_json=as_json, label_apps=False)
 
 
+def _existing(
+    ctx: click.Context, param: click.Parameter, folder: str | None
+) -> str | None:
+    """Refuse a folder that is not there: no worker can be missed in it.
+
+    Only where it is given by hand. What the workers have not made yet, among the
+    folders that are searched without it, says that none has run.
+    """
+    if folder is None:
+        return None
+    if not os.path.isabs(folder):
+        raise click.BadParameter(
+            f"{folder!r} is not absolute: a monitoring system may run this anywhere."
+        )
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise click.BadParameter(
+            f"there is no folder {folder!r}. Give the one that the workers use: flask"
+            " pool config shows it."
+        ) from None
+    except OSError:
+        pass  # the search says why it cannot be looked at
+    return folder
+
+
 @click.command("check", cls=_Check, epilog=_EPILOG.format(name=_MODULE))
 @_options
 @click.option("--app-name", metavar="NAME", help="Only the app of this name.")
 @click.option("--root-path", metavar="PATH", help="Only the app with this root path.")
-@click.option("--state-dir", metavar="DIR", help="The app's POOLGUARD_STATE_DIR.")
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    callback=_existing,
+    help="The app's POOLGUARD_STATE_DIR.",
+)
 @click.pass_context
 def command_without_app(
     ctx: click.Context,
@@ -195,9 +225,6 @@ def _finish(
     workers = [each for each in workers if each not in parents]
     verdict = examine(search, workers, thresholds, label_apps=label_apps)
     _tell(verdict, as_json=as_json)
-    if sys.stdout is None:
-        raise OSError("there is no output to write to")
-    sys.stdout.flush()  # what cannot be written is to be known before the end
     ctx.exit(verdict.state)
 
 

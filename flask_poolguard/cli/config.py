@@ -17,7 +17,7 @@ _EPILOG: t.Final = """
 \b
 Examples:
   flask pool config
-  flask pool config --json | jq '.binds[0].settings[] | select(.origin != "default")'
+  flask pool config --json | jq -c '.binds[].settings[] | [.name, .origin]'
 """
 
 

@@ -54,12 +54,8 @@ def recycling(bind: str | None, *, may_be_nobody: bool) -> Recycling:
     :param may_be_nobody: whether it is done if there is no worker at all.
     :raises click.BadParameter: there is none of that name.
     """
-    names = sorted(each.bind for each in state().engines)
-    if bind is not None and bind not in names:
-        raise click.BadParameter(
-            f"{bind!r} is no bind of this app; it has: {', '.join(names) or 'none'}.",
-            param_hint="'--bind'",
-        )
+    if bind is not None:
+        check_bind(bind)
     return Recycling(
         current_app,
         state().config,
@@ -68,6 +64,19 @@ def recycling(bind: str | None, *, may_be_nobody: bool) -> Recycling:
         with_this_process=is_worker(),
         may_be_nobody=may_be_nobody,
     )
+
+
+def check_bind(bind: str) -> None:
+    """Refuse what ``--bind`` names if the current app has no such bind.
+
+    :raises click.BadParameter: naming those that it has.
+    """
+    names = sorted(each.bind for each in state().engines)
+    if bind not in names:
+        raise click.BadParameter(
+            f"{bind!r} is no bind of this app; it has: {', '.join(names) or 'none'}.",
+            param_hint="'--bind'",
+        )
 
 
 def is_worker() -> bool:

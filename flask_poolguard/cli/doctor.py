@@ -16,9 +16,9 @@ _EPILOG: t.Final = """
 \b
 Examples:
   flask pool doctor                          what is wrong now
-  flask pool doctor --workers 8 --hosts 3    would the servers have room for that?
+  flask pool doctor --workers 8 --hosts 3    is there room for that?
   flask pool doctor --level warning          leave out what could be better
-  flask pool doctor --seconds 30             watch the servers' counters for longer
+  flask pool doctor --seconds 30             watch the servers for longer
   flask pool doctor --json | jq '.findings[].code'
 """
 

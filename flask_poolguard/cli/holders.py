@@ -16,7 +16,7 @@ _EPILOG: t.Final = """
 \b
 Examples:
   flask pool holders                   everybody, longest first
-  flask pool holders --min-seconds 10  who has had one for ten seconds or longer
+  flask pool holders --min-seconds 10  who has had one for that long
   flask pool holders --json | jq '.holders[].endpoint'
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -34,6 +35,15 @@ json_option: t.Final = click.option(
 )
 
 
+class UnwritableOutput(click.ClickException):
+    """Ends a command that cannot print what it found."""
+
+    exit_code = 2  # 1 says something about the pools
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The output could not be written: {reason}.")
+
+
 class Number(click.FloatRange):
     """A number within bounds; click's own range lets NaN through."""
 
@@ -49,21 +59,50 @@ class Number(click.FloatRange):
         return number
 
 
+def prints_to_terminal() -> bool:
+    """Tell whether somebody reads the output as it comes."""
+    # A process that was started without an output has None.
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def page() -> Page:
     """Return how wide the output may be."""
-    is_terminal = sys.stdout.isatty()
+    is_terminal = prints_to_terminal()
     width = max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST)
     return Page(width if is_terminal else _WIDTH, is_terminal)
 
 
+def terminal_height() -> int | None:
+    """Return how many lines the terminal has; None if the output is none."""
+    return shutil.get_terminal_size().lines if prints_to_terminal() else None
+
+
 def echo(text: str) -> None:
     """Print a text; styled only where that is wanted and understood."""
-    click.echo(_encodable(text), color=False if _is_plain() else None)
+    _print(_encodable(text), color=False if _is_plain() else None)
 
 
 def echo_json(data: t.Any, *, on_one_line: bool = False) -> None:
     """Print data as JSON."""
-    click.echo(json.dumps(data, indent=None if on_one_line else 2))
+    _print(json.dumps(data, indent=None if on_one_line else 2))
+
+
+def _print(text: str, color: bool | None = None) -> None:
+    """Print a text.
+
+    :raises UnwritableOutput: nobody can read it. Who reads no further, as ``head``
+        does, is left to click, which ends without a word.
+    """
+    if sys.stdout is None:
+        raise UnwritableOutput("there is none, standard output is closed")
+    try:
+        click.echo(text, color=color)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        # At its end Python would try again, say so, and end with a status of its own.
+        sys.stdout = None
+        raise UnwritableOutput(error.strerror or str(error)) from error
 
 
 def _is_plain() -> bool:

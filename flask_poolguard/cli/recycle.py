@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import typing as t
 
 import click
@@ -12,7 +11,7 @@ from flask.cli import with_appcontext
 from ..reports.recycling import Renewal
 from ..reports.recycling_text import render, render_progress
 from . import current
-from .output import Number, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page, prints_to_terminal
 
 _EPILOG: t.Final = """
 \b
@@ -86,4 +85,4 @@ def command(
 
 def _shows_progress() -> bool:
     """Tell whether there is a terminal that can write over its last line."""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return prints_to_terminal() and os.environ.get("TERM") != "dumb"

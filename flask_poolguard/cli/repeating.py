@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 import typing as t
 
 import click
+
+from .output import prints_to_terminal
 
 
 def repeat(
@@ -25,11 +26,14 @@ def repeat(
                 return
             time.sleep(seconds)
     except KeyboardInterrupt:
-        if sys.stdout.isatty():
+        if prints_to_terminal():
             click.echo()
 
 
 def begin_page(text: str) -> str:
-    """Clear a terminal; where there is none, keep the pages of a file apart."""
+    """Clear a terminal; where there is none, keep the pages of a file apart.
+
+    On a terminal nothing is added: a page of its height would lose its first line.
+    """
     click.clear()
-    return text + ("\n" if sys.stdout.isatty() else "\n\n")
+    return text if prints_to_terminal() else f"{text}\n\n"

@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 from ..reports import Detail, Report
 from ..reports.table import render
 from . import current
-from .output import Number, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page, terminal_height
 from .repeating import begin_page, repeat
 
 _EPILOG: t.Final = """
@@ -72,5 +72,7 @@ def _show(report: Report, *, as_json: bool, watching: bool) -> None:
     if as_json:
         echo_json(report.to_dict(), on_one_line=watching)
         return
-    text = render(report, page())
-    echo(begin_page(text) if watching else text)
+    if watching:
+        echo(begin_page(render(report, page(), terminal_height())))
+    else:
+        echo(render(report, page()))

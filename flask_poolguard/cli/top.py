@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 import typing as t
 
@@ -13,7 +11,7 @@ from flask.cli import with_appcontext
 from ..reports import Detail
 from ..reports.top import Top, render
 from . import current
-from .output import Number, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, json_option, page, terminal_height
 from .repeating import begin_page, repeat
 
 _EPILOG: t.Final = """
@@ -58,7 +56,6 @@ def command(as_json: bool, interval: float, count: int | None) -> None:
         if as_json:
             echo_json(refresh.to_dict(), on_one_line=True)
             return
-        height = shutil.get_terminal_size().lines if sys.stdout.isatty() else None
-        echo(begin_page(render(refresh, page(), height)))
+        echo(begin_page(render(refresh, page(), terminal_height())))
 
     repeat(show, interval, count)

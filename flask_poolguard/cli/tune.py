@@ -37,7 +37,7 @@ _EPILOG: t.Final = """
 \b
 Examples:
   flask --debug pool tune --url /
-  flask --debug pool tune --url 3:/search?q=tea --url 1:/basket --html tune.html
+  flask --debug pool tune --url 3:/search --url 1:/basket --html tune.html
   flask --debug pool tune --sql 'SELECT COUNT(*) FROM orders' --processes 2
 """
 
@@ -162,6 +162,7 @@ def command(
             "This command starts processes in a way that only Unix has. Run it on the"
             " kind of machine that the app will run on."
         )
+    current.check_bind(bind)
     import_path = _import_path()
     file = None
     try:
@@ -189,7 +190,8 @@ def command(
     if as_json:
         echo_json(to_dict(outcome))
     else:
-        echo(text.render(outcome, page(), characters_for(sys.stdout.encoding)))
+        encoding = getattr(sys.stdout, "encoding", None)
+        echo(text.render(outcome, page(), characters_for(encoding)))
     if failure is not None:
         raise click.ClickException(_wrapped(str(failure))) from failure
     if signum:

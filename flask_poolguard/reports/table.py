@@ -38,18 +38,36 @@ _HEADINGS: t.Final = (
 )
 
 
-def render(report: Report, page: Page) -> str:
-    """Return the whole report."""
+def render(report: Report, page: Page, height: int | None = None) -> str:
+    """Return the whole report.
+
+    :param height: lines of the terminal, which the text is cut to; None for no limit.
+    """
+    lines = _lines(report, page, _MAX_HOLDERS)
+    if height is None:
+        return "\n".join(lines)
+    room = max(height - 1, 2)  # the last line is the cursor's
+    for most_holders in range(_MAX_HOLDERS - 1, 0, -1):
+        if len(lines) <= room:
+            break
+        lines = _lines(report, page, most_holders)
+    if len(lines) > room:
+        more = len(lines) - room + 1
+        lines[room - 1 :] = [f"… {more} more lines: flask pool status"]
+    return "\n".join(lines)
+
+
+def _lines(report: Report, page: Page, most_holders: int) -> list[str]:
     sections = [
         page.wrap(headline(report)),
         _workers(report, page),
-        _held(report, page),
+        _held(report, page, most_holders),
         _settings(report.binds, page) if not report.workers else [],
         _servers(report, page),
         *sessions_table.render(report, page),
         findings_text.render(report.findings, page),
     ]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return "\n\n".join("\n".join(lines) for lines in sections if lines).split("\n")
 
 
 def headline(report: Report) -> str:
@@ -128,15 +146,15 @@ def _number(value: int | None, unknown: str = UNKNOWN) -> str:
     return unknown if value is None else str(value)
 
 
-def _held(report: Report, page: Page) -> list[str]:
+def _held(report: Report, page: Page, most: int) -> list[str]:
     held = holders.held_now(report)
     if not held:
         return []
     lines = ["Held now, longest first"]
-    for each in held[:_MAX_HOLDERS]:
+    for each in held[:most]:
         lines += holders.describe(each, report, page)
-    if len(held) > _MAX_HOLDERS:
-        more = len(held) - _MAX_HOLDERS
+    if len(held) > most:
+        more = len(held) - most
         lines.append(f"  … and {more} more (--json has all)")
     return lines
 

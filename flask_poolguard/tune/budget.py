@@ -38,15 +38,11 @@ class Budget:
 def used(engines: Sequence[Guarded], bind: str, *, by_requests: bool) -> list[Guarded]:
     """Return the binds whose pools the load may fill, the one to be tuned first.
 
+    :param bind: one that the app has.
     :param by_requests: whether views run, which may use any bind.
-    :raises TuneError: there is no such bind, or a pool's size cannot be set.
+    :raises TuneError: a pool's size cannot be set.
     """
     tuned = [each for each in engines if each.bind == bind]
-    if not tuned:
-        names = ", ".join(sorted(repr(each.bind) for each in engines)) or "none"
-        raise TuneError(
-            f"The app has no bind {bind!r}; it has {names}. Choose one with --bind."
-        )
     others = [each for each in engines if each.bind != bind] if by_requests else []
     for each in [*tuned, *others]:
         if isinstance(each.engine.pool, GuardedPool):
