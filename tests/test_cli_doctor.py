@@ -86,7 +86,7 @@ class TestBesideWorkers:
         assert diagnosis["counts"]["critical"] == 0
         if not codes(diagnosis):
             line = " ".join(text.split()).partition("No findings. Looked at ")[2]
-            assert line.startswith("2 workers, their 2 pools and settings, 1 server")
+            assert line.startswith("2 workers, 2 pools and the settings, 1 server")
             assert small_server.product in line
 
     def test_it_finds_a_budget_that_is_exceeded_and_one_that_would_be(

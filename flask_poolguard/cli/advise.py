@@ -35,7 +35,8 @@ Exit status: 1 if there is no advice for any bind, or a server has too little ro
     metavar="PERCENT",
     default=SHARE * 100,
     show_default=True,
-    help="Of checkouts that may find pool_size connections out, and open one more.",
+    help="Of checkouts that may want more than pool_size connections at a time; not"
+    " each of them opens one.",
 )
 @click.option(
     "--at-least",

@@ -98,8 +98,8 @@ class _WorkType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # gene
     "--max-size",
     type=click.IntRange(FEWEST_SIZES, 1000),
     show_default=str(DEFAULT_LARGEST),
-    help="The largest pool of each process. Never more than half of what the server"
-    " has free is used.",
+    help="The largest pool of each process. Never more than half of what the server,"
+    " its user and its database have free is used; needed behind a pooler.",
 )
 @click.option(
     "--seconds",

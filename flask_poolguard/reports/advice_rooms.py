@@ -91,7 +91,7 @@ def rooms_of(
                 limit.name,
                 limit.remedy,
                 frozenset(limit.binds),
-                _per_worker(limit, servers, known, workers, hosts),
+                _per_worker(limit, report, known, workers, hosts),
             )
             for limit in limits
         )
@@ -146,7 +146,7 @@ def _of_users_and_databases(views: Mapping[str, ServerView]) -> list[_Limit]:
 
 def _per_worker(
     limit: _Limit,
-    servers: Mapping[str, Server],
+    report: Report,
     views: Mapping[str, ServerView],
     workers: int,
     hosts: int,
@@ -156,7 +156,12 @@ def _per_worker(
     On every host the app is taken to have as many as here, but no more than its users
     have: the rest is of others.
     """
-    ours = sum(servers[bind].ours or 0 for bind in limit.binds)
+    ours = sum(
+        (pool.checked_out or 0) + (pool.idle or 0)
+        for worker in report.workers
+        for pool in worker.pools
+        if pool.bind in limit.binds
+    )
     of_users = {
         each.id
         for view in (views[bind] for bind in limit.binds)

@@ -66,7 +66,7 @@ def _sizes(each: BindAdvice, advice: Advice) -> Iterator[str]:
     if each.max_overflow is None:
         yield (
             f"max_overflow {_number(each.present_overflow)}: no advice, it is not known"
-            " how many connections the server has left (flask pool status says why)"
+            f" how many connections are left: {each.room_unknown}"
         )
     else:
         total = (each.pool_size or 0) + each.max_overflow
@@ -93,9 +93,11 @@ def _reasons(each: BindAdvice) -> Iterator[str]:
             " change."
         )
     if each.is_short:
+        name = each.room_of or "the server"
         yield (
-            "The server has too little room: raise its max_connections, or start fewer"
-            " workers or threads."
+            f"{name[0].upper()}{name[1:]} has too little room: raise"
+            f" {each.room_remedy or 'its max_connections'}, or start fewer workers or"
+            " threads."
         )
     if each.fewest is not None and each.fewest > 1:
         yield _nesting(each, each.fewest)
@@ -136,7 +138,7 @@ def _server(each: BindAdvice, advice: Advice) -> str:
         return "" if each.has_limit else ", and the database has no limit"
     among = "" if advice.workers == 1 else f" for each of {advice.workers} workers"
     kept = f", besides {each.kept} of pools that keep their size" if each.kept else ""
-    return f", and the server has room for {each.room}{among}{kept}"
+    return f", and {each.room_of or 'the server'} has room for {each.room}{among}{kept}"
 
 
 def _what_to_write(advice: Advice, page: Page) -> list[str]:
@@ -146,8 +148,8 @@ def _what_to_write(advice: Advice, page: Page) -> list[str]:
         if any(each.is_short for each in advice.binds):
             return [
                 *page.wrap(
-                    "NOT ENOUGH: the server has too little room. What fits into it, and"
-                    " makes requests wait:"
+                    "NOT ENOUGH: there is too little room. What fits into it, and makes"
+                    " requests wait:"
                 ),
                 *lines,
             ]

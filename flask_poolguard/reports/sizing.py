@@ -3,7 +3,7 @@
 ``pool_size`` is what a worker keeps open. The guard counts with every checkout how many
 connections are out or wanted at that moment. The smallest number that all but a small
 share of these counts stay within is enough: a checkout of that share pays for a connect
-and nothing else, and a larger pool would only cost the server memory.
+at most, and a larger pool would only cost the server memory.
 
 That holds as far as checkouts do not hang on each other. Where one request takes N
 connections, T threads can each hold N - 1 and wait for one more, for ever. At least
