@@ -187,7 +187,7 @@ class TestOneServer:
         take(shop, 2, times=10, bind="reports")
         # 20 - 2 head room, for one worker.
         advice = advice_of(
-            shop, Wish(at_least=20), max_connections=20, connections=8, ours=8
+            shop, Wish(at_least=20), max_connections=20, connections=6, ours=6
         )
         first, second = bind_in(advice), bind_in(advice, "reports")
         assert first.room == second.room == 18
@@ -227,7 +227,7 @@ class TestOneServer:
         take(shop, 1, bind="reports")
         found = bind_in(
             advice_of(
-                shop, Wish(at_least=20), max_connections=40, connections=3, ours=2
+                shop, Wish(at_least=20), max_connections=40, connections=4, ours=3
             )
         )
         # 40 - 4 head room - 1 of others - 15 of the other bind.

@@ -188,6 +188,7 @@ class TestUnwell:
 
     def test_another_command_is_no_worker(self, mariadb_url: URL, folder: str) -> None:
         env = environment(mariadb_url, QUERY_AT_START="1")
+        Path(folder).mkdir(mode=0o700)
         with watching(env, "top", "--interval", "0.5") as top:
             assert top.stdout is not None
             assert top.stdout.readline()

@@ -236,10 +236,12 @@ def on_terminal(
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (rows, 80))
+    # Both would count for more than the terminal's own size.
+    own = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
     process = subprocess.Popen(
         [*desk.POOL, command, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "TERM": "xterm", **env},
+        env={**own, "TERM": "xterm", **env},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

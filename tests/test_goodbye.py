@@ -84,7 +84,9 @@ def test_a_process_that_ends(
     assert ("LookupError" in errors) == (end == "with an error")
     database = mariadb_url.database
     wait_until(lambda: not mariadb.session_ids(database=database), what="their end")
-    assert aborted(mariadb) - before == LOST.get(end, 0)
+    # mysqlclient says goodbye when a connection is collected.
+    lost = LOST.get(end, 0) if driver == "pymysql" else 0
+    assert aborted(mariadb) - before == lost
 
 
 def test_workers_of_gunicorn(tmp_path: Path, mariadb: DatabaseServer) -> None:

@@ -156,12 +156,15 @@ def _per_worker(
     On every host the app is taken to have as many as here, but no more than its users
     have: the rest is of others.
     """
-    ours = sum(
+    in_pools = sum(
         (pool.checked_out or 0) + (pool.idle or 0)
         for worker in report.workers
         for pool in worker.pools
         if pool.bind in limit.binds
     )
+    # The server's count is of all binds that lead there; it knows which still live.
+    at_server = (each.ours or 0 for each in report.servers if each.bind in limit.binds)
+    ours = min(in_pools, max(at_server, default=0))
     of_users = {
         each.id
         for view in (views[bind] for bind in limit.binds)

@@ -232,7 +232,9 @@ class PoolLedger:
                 usage.nested(nested)
         elif not usage.nesting:
             usage.nested(1)
-        if not is_counted:
+        if is_counted:
+            usage.is_shown = False
+        else:
             usage.took(count)
         page = self._page or self.page
         if not page.show_out(record, holding, mark.name):
@@ -341,7 +343,7 @@ class PoolLedger:
             if not attempt.is_counted:
                 attempt.is_counted = True
                 out = max(out, len(self.out) + len(self._connecting))
-                self.usage.took(out + len(self._waiting))
+                self.usage.wanted(out + len(self._waiting))
             # Most are done long before anybody could look.
             self._is_queue_stale = True
 
@@ -354,6 +356,7 @@ class PoolLedger:
 
     def got_none(self) -> None:
         """Count a checkout to which the server gave no connection."""
+        self.usage.is_shown = False
         self.count("unavailable")
 
     def find_deadlock(

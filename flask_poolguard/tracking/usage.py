@@ -72,6 +72,15 @@ class Usage:
         self.demand[out - 1 if 0 < out <= EXACT else bucket_of(out)] += 1
         self.is_shown = False
 
+    def wanted(self, number: int) -> None:
+        """Count a checkout for which a connection is tested or opened.
+
+        It is shown once it is done: until then the next checkout is the first one.
+
+        :param number: how many connections are out or wanted, with this one.
+        """
+        self.demand[bucket_of(number)] += 1
+
     def nested(self, connections: int) -> None:
         """Note that one request, command or task has or wants so many at once."""
         self.nesting = max(self.nesting, connections)
