@@ -1,0 +1,99 @@
+"""From when on waiting and connecting are found, and how bad that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import URL, create_engine
+
+from flask_poolguard.reports.evidence import Evidence
+from tests.support.evidence import changed, evidence_of, found_by_rules
+from tests.support.reporting import MakeShop, shops
+
+
+@pytest.fixture
+def make_shop() -> Iterator[MakeShop]:
+    """Return a function that makes guarded apps."""
+    with shops() as make:
+        yield make
+
+
+@pytest.fixture
+def evidence(make_shop: MakeShop, sqlite_url: URL) -> Evidence:
+    """Return what a worker wrote that used one connection."""
+    shop = make_shop(default=create_engine(sqlite_url))
+    shop.use()
+    return evidence_of(shop)
+
+
+def levels(evidence: Evidence, code: str) -> list[str]:
+    """Return the levels of the findings with this code."""
+    return [finding.level for finding in found_by_rules(evidence, code)]
+
+
+class TestWaiting:
+    @pytest.mark.parametrize(
+        ("timeout", "waited", "found"),
+        [
+            (30.0, 0.9, []),
+            (30.0, 1.0, ["warning"]),
+            (30.0, 4.9, ["warning"]),
+            (30.0, 5.0, ["critical"]),
+            (4.0, 1.9, ["warning"]),
+            (4.0, 2.0, ["critical"]),
+            (None, 4.9, ["warning"]),
+            (None, 5.0, ["critical"]),
+        ],
+    )
+    def test_is_found_after_a_while_and_critical_before_it_is_in_vain(
+        self,
+        evidence: Evidence,
+        timeout: float | None,
+        waited: float,
+        found: list[str],
+    ) -> None:
+        (state,) = evidence.states
+        waits = changed(
+            evidence,
+            waiting=2,
+            waiting_since=state.now - waited,
+            pool_timeout=timeout,
+        )
+        assert levels(waits, "saturated") == found
+
+    def test_says_how_long_the_worker_lets_it_last(self, evidence: Evidence) -> None:
+        (state,) = evidence.states
+        waits = changed(
+            evidence, waiting=1, waiting_since=state.now - 9, pool_timeout=12.5
+        )
+        (finding,) = found_by_rules(waits, "saturated")
+        assert "Who has waited for 12.5 s fails" in str(finding.consequence)
+        # Nothing is out, so nobody is named.
+        assert finding.message.endswith("0 of 15 out)")
+
+
+class TestConnecting:
+    @pytest.mark.parametrize(("lasted", "found"), [(0.9, []), (1.0, ["critical"])])
+    def test_is_found_after_a_while(
+        self, evidence: Evidence, lasted: float, found: list[str]
+    ) -> None:
+        (state,) = evidence.states
+        connects = changed(evidence, connecting=2, connecting_since=state.now - lasted)
+        assert levels(connects, "unavailable") == found
+
+    @pytest.mark.parametrize(("obstacle", "what"), [("away", "away"), ("full", "full")])
+    def test_in_vain_is_found_at_once(
+        self, evidence: Evidence, obstacle: str, what: str
+    ) -> None:
+        (state,) = evidence.states
+        met = changed(evidence, obstacle=obstacle, obstacle_since=state.now - 12)
+        (finding,) = found_by_rules(met, "unavailable")
+        assert finding.level == "critical"
+        assert f"it has been {what} for 12s" in finding.message
+
+    def test_that_is_over_is_a_hint(self, evidence: Evidence) -> None:
+        over = changed(evidence, counts={"unavailable": 3})
+        (finding,) = found_by_rules(over, "unavailable")
+        assert finding.level == "info"
+        assert "3 of 4 checkouts of bind 'default' failed since its" in finding.message
