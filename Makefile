@@ -12,11 +12,13 @@ STAMP := $(VENV)/.made-from-pyproject
 LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
 # On the oldest releases what these look at is the same: the tests' own tools, the load
-# that `tune` makes, and how commands and servers get on.
-NOT_ON_LOWEST := support_* tune_* cli_tune cli_recycle cli_sessions cli_doctor
+# that `tune` makes, and how commands, workers and servers get on.
+NOT_ON_LOWEST := support_* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
+  cli_status cli_advise report_gone
 IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 
-PYTEST := -m pytest -m "not soak" -n $(WORKERS) -ra
+# Who is done takes over what another has not begun, so that none is left alone at the end.
+PYTEST := -m pytest -m "not soak" -n $(WORKERS) --dist worksteal -ra
 
 .PHONY: help venv test coverage test-soak test-lowest lint format types imports docs demo bench clean
 .DEFAULT_GOAL := help

@@ -20,7 +20,7 @@ gc.disable()
 start = time.perf_counter()
 import flask, sqlalchemy
 middle = time.perf_counter()
-import flask_poolguard
+from flask_poolguard import PoolGuard
 print(middle - start, time.perf_counter() - middle)
 """
 

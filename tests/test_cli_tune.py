@@ -375,12 +375,11 @@ class TestEarlyEnd:
         assert [each["size"] for each in found["sizes"]] == [1, 2, 3]
         assert found["notes"][0]["code"] == "interrupted"
 
-    @pytest.mark.timeout(180)
     def test_by_a_server_that_hangs_shows_what_was_measured_and_why(
-        self, served_database: Database
+        self, postgresql_url: URL
     ) -> None:
-        with TCPProxy.before(served_database.url) as server:
-            url = served_database.url.set(host=server.host, port=server.port)
+        with TCPProxy.before(postgresql_url) as server:
+            url = postgresql_url.set(host=server.host, port=server.port)
             with on_terminal(environment(url), "--url=/query") as (process, until):
                 until(b" 4/270")
                 server.drop()
