@@ -12,9 +12,9 @@ STAMP := $(VENV)/.made-from-pyproject
 LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
 # On the oldest releases what these look at is the same: the tests' own tools, the load
-# that `tune` makes, and how commands, workers and servers get on.
+# that `tune` makes, how commands, workers and servers get on, and what is found.
 NOT_ON_LOWEST := support_* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
-  cli_status cli_advise report_gone
+  cli_status cli_advise cli_check report_* findings_*
 IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 
 # Who is done takes over what another has not begun, so that none is left alone at the end.

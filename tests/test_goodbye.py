@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,9 @@ with engine.connect() as connection:
     connection.execute(sa.text("SELECT 1"))
 """,
 }
+DRIVERS = ["pymysql"]
+if find_spec("MySQLdb") is not None:  # said before all tests if it is not there
+    DRIVERS.append("mysqldb")
 # A session is lost without a goodbye if somebody still has it; and a failing listener
 # keeps SQLAlchemy from closing, as ever.
 LOST = {"while somebody has one": 1, "though a listener fails": 1}
@@ -72,13 +76,11 @@ def run(url: URL, source: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("end", ENDS)
 def test_a_process_that_ends(
     mariadb: DatabaseServer, mariadb_url: URL, driver: str, end: str
 ) -> None:
-    if driver == "mysqldb":
-        pytest.importorskip("MySQLdb")
     before = aborted(mariadb)
     errors = run(mariadb_url.set(drivername=f"mysql+{driver}"), ENDS[end])
     assert ("LookupError" in errors) == (end == "with an error")
