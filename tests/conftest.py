@@ -21,6 +21,7 @@ from flask_poolguard.tracking import mapping
 from tests.support import leftovers, not_tested, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.postgresql13 import fetch_bin_dir
+from tests.support.reporting import MakeShop, shops
 from tests.support.servers import (
     DatabaseServer,
     MariaDBServer,
@@ -221,3 +222,10 @@ def driver_database(request: pytest.FixtureRequest) -> Database:
 def driver_url(request: pytest.FixtureRequest) -> URL:
     """Return the URL of a fresh database, by each driver that the tests require."""
     return database_by(request.param, request).url
+
+
+@pytest.fixture
+def make_shop() -> Iterator[MakeShop]:
+    """Return a function that makes guarded apps."""
+    with shops() as make:
+        yield make

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,11 @@ from tests.support.desk import APP, DeskServer, environment
 from tests.support.guarded_app import engine_of, make_app
 from tests.support.monitoring import run
 from tests.support.pgbouncer import PgBouncer
-from tests.support.reporting import MakeShop, Shop, sessions, shops
+from tests.support.reporting import MakeShop, Shop, sessions
 from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 def run_advise(env: Mapping[str, str], *arguments: str, status: int | None = 0) -> str:

@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import URL, NullPool, QueuePool, create_engine
 
 from flask_poolguard.options import OPTIONS
@@ -21,14 +20,7 @@ from tests.support.app_server import REPOSITORY
 from tests.support.desk import APP, DeskServer, environment
 from tests.support.monitoring import run
 from tests.support.proxy import SilentServer
-from tests.support.reporting import MakeShop, Shop, shops
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
+from tests.support.reporting import MakeShop, Shop
 
 
 def effective(shop: Shop) -> EffectiveConfig:

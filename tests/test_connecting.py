@@ -17,15 +17,8 @@ from tests.conftest import Database
 from tests.support.desk import DeskServer, environment, finding, pool_of, status
 from tests.support.monitoring import check
 from tests.support.proxy import TCPProxy
-from tests.support.reporting import MakeShop, Shop, found, pool_in, shops
+from tests.support.reporting import MakeShop, Shop, found, pool_in
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from flask_poolguard.databases import for_dialect
 from flask_poolguard.reports import Plan
 from tests.conftest import fresh_database, started
 from tests.support.drivers import driver_connection
-from tests.support.reporting import MakeShop, found, sessions, shops, the_one
+from tests.support.reporting import MakeShop, found, sessions, the_one
 from tests.support.servers import (
     APP_PASSWORD,
     DatabaseServer,
@@ -46,13 +46,6 @@ def my(small_mariadb: DatabaseServer) -> Iterator[URL]:
 def pg(small_postgresql: DatabaseServer) -> Iterator[URL]:
     """Return the URL of a fresh database on the small PostgreSQL server."""
     yield from fresh_database(small_postgresql)
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 @pytest.fixture

@@ -26,18 +26,10 @@ from tests.support.reporting import (
     pool_in,
     server_in,
     sessions,
-    shops,
     the_one,
 )
 from tests.support.servers import DatabaseServer, MariaDBServer
 from tests.support.waiting import free_port, wait_until
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 class TestInteractiveTimeout:

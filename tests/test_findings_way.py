@@ -19,15 +19,8 @@ from tests.support.drivers import REQUIRED_DRIVERS, driver_connection
 from tests.support.pgbouncer import PgBouncer
 from tests.support.private_server import MissingServerError
 from tests.support.proxy import RenumberingProxy, TCPProxy
-from tests.support.reporting import MakeShop, found, server_in, shops, the_one
+from tests.support.reporting import MakeShop, found, server_in, the_one
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 @pytest.fixture(params=REQUIRED_DRIVERS)

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,6 @@ from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import warnings_of
 from tests.support.reporting import MakeShop, Shop, found, shops
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 def chore_of(shop: Shop) -> Chore:

@@ -36,7 +36,7 @@ from tests.support.guarded_app import (
     session_id,
     warnings_of,
 )
-from tests.support.reporting import MakeShop, Shop, shops
+from tests.support.reporting import MakeShop, Shop
 from tests.support.waiting import wait_until
 
 
@@ -304,13 +304,6 @@ class TestThePoolIsReplacedMeanwhile:
 
 class OwnQueue(QueuePool):
     """A class that the guard leaves in place."""
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 def renewed(shop: Shop) -> int:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import URL, create_engine
 
 from tests.conftest import Database
-from tests.support.reporting import MakeShop, found, pool_in, shops
+from tests.support.reporting import MakeShop, found, pool_in
 from tests.support.servers import MariaDBServer
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 class TestBudget:

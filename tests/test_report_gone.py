@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,6 @@ from tests.support.reporting import (
     found,
     pool_in,
     server_in,
-    shops,
     the_one,
 )
 from tests.support.waiting import wait_until
@@ -34,13 +33,6 @@ LIMITS = {
         "idle_in_transaction_session_timeout 1 s",
     ),
 }
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 def limited(url: URL) -> Engine:

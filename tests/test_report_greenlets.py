@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,7 @@ from flask_poolguard.tracking.troubles import Trouble, find_troubles
 from tests.support.desk import DeskServer, codes, environment, finding, status
 from tests.support.evidence import changed, evidence_of, found_by_rules
 from tests.support.programs import run_program
-from tests.support.reporting import MakeShop, shops
+from tests.support.reporting import MakeShop
 from tests.support.waiting import wait_until
 
 ALL: dict[str, bool] = {}
@@ -30,13 +29,6 @@ def run(url: URL, patches: dict[str, bool] | None, *more: str) -> list[dict[str,
     assert found["before"] == []
     after: list[dict[str, Any]] = found["after"]
     return after
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 class TestUnpatched:

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from flask import current_app
 from sqlalchemy import URL, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -29,19 +28,11 @@ from tests.support.reporting import (
     found,
     pool_in,
     server_in,
-    shops,
     the_one,
     wait_for_questions,
 )
 from tests.support.servers import MissingServerError
 from tests.support.waiting import free_port, wait_until
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 @contextmanager

@@ -30,20 +30,12 @@ from tests.support.reporting import (
     Shop,
     found,
     server_in,
-    shops,
     wait_for_questions,
 )
 from tests.support.servers import APP_USER, DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
 HOST = socket.gethostname()
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 def report_of(shop: Shop, detail: Detail = Detail.SESSIONS) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,7 @@ from tests.support.desk import (
 )
 from tests.support.evidence import changed, codes_of, evidence_of, found_by_rules
 from tests.support.forking import MAY_DEADLOCK, in_child
-from tests.support.reporting import MakeShop, Shop, found, shops
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
+from tests.support.reporting import MakeShop, Shop, found
 
 
 class TestNullPool:

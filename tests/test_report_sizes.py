@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,17 +23,10 @@ from tests.support.evidence import (
     found_by_rules,
     with_another,
 )
-from tests.support.reporting import MakeShop, found, shops
+from tests.support.reporting import MakeShop, found
 
 SIZES = {"nesting", "pool-too-small", "idle-threads", "pool-too-big"}
 HOUR = 3600.0
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 @pytest.fixture

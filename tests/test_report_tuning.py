@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,14 +9,7 @@ from sqlalchemy import URL, create_engine
 
 from flask_poolguard.pool import learning
 from flask_poolguard.pool.guarded import GuardedPool
-from tests.support.reporting import MakeShop, found, shops
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
+from tests.support.reporting import MakeShop, found
 
 
 class TestPrePing:

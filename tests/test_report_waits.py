@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import URL, create_engine
 
 from flask_poolguard.reports.evidence import Evidence
 from tests.support.evidence import changed, evidence_of, found_by_rules
-from tests.support.reporting import MakeShop, shops
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
+from tests.support.reporting import MakeShop
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +14,8 @@ from sqlalchemy import URL, NullPool, StaticPool, create_engine
 
 from flask_poolguard import PoolTimeout
 from tests.conftest import Database
-from tests.support.reporting import MakeShop, found, pool_in, server_in, shops
+from tests.support.reporting import MakeShop, found, pool_in, server_in
 from tests.support.waiting import free_port, wait_until
-
-
-@pytest.fixture
-def make_shop() -> Iterator[MakeShop]:
-    """Return a function that makes guarded apps."""
-    with shops() as make:
-        yield make
 
 
 class TestOwnProcess:
