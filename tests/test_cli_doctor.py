@@ -320,7 +320,7 @@ class TestServerWithoutRoom:
         )
         assert "lower POOLGUARD_POOL_SIZE and" in planned["fix"]
         (told,) = report["servers"]
-        assert (told["reachable"], told["full"]) == (False, True)
+        assert (told["reachable"], told["failure"]) == (False, "full")
         assert "    full, it refuses connections: see the findings\n" in text
         assert "unreachable" not in text
 

@@ -113,7 +113,7 @@ class TestOutput:
         )
         assert names(report["servers"][0]) == (
             "bind product reachable idle_timeout_seconds max_connections connections"
-            " ours reserved sessions sessions_hidden full failure"
+            " ours reserved sessions sessions_hidden failure"
         )
         assert names(report["findings"][0]) == "level code message fix consequence"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import URL, NullPool, SingletonThreadPool, StaticPool, create_engine
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.reports.workers import parents_among
 from tests.conftest import Database
 from tests.support.desk import (
     DeskServer,
@@ -250,6 +252,30 @@ class TestParent:
         with shop.engines["default"].connect():
             assert _workers_seen_by_a_child(shop) == 2
         assert _workers_seen_by_a_child(shop) == 1
+
+    def test_that_connects_is_a_worker(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        shop.use()
+        (parent,) = evidence_of(shop).states
+        header = dataclasses.replace(parent.header, has_served=False)
+        parent = dataclasses.replace(parent, header=header)
+        child = dataclasses.replace(
+            parent,
+            header=dataclasses.replace(
+                header,
+                pid=header.pid + 1,
+                parent_pid=header.pid,
+                parent_start_ticks=header.start_ticks,
+            ),
+        )
+        (pool,) = parent.pools
+        busy = dataclasses.replace(
+            parent, pools=(dataclasses.replace(pool, connecting=1),)
+        )
+        assert parents_among([parent, child]) == [parent]
+        assert parents_among([busy, child]) == []
 
 
 def _workers_seen_by_a_child(shop: Shop) -> int:

@@ -480,5 +480,5 @@ def _forget_parents() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parents)
-# Registered with the import, so it comes after whatever an app does at its end.
+# Who registered last is called first: what an app registers after the import is done.
 atexit.register(_say_goodbye)

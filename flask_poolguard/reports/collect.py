@@ -183,7 +183,6 @@ def _server(
             None,
             None,
             None,
-            full=answer.failure == "full",
             failure=answer.failure,
         )
     return Server(

@@ -35,7 +35,7 @@ def gaps(report: Report) -> tuple[Finding, ...]:
     asked does not.
     """
     codes = _OF_GAPS
-    if any(server.full for server in report.servers):
+    if any(server.failure == "full" for server in report.servers):
         codes += ("full",)
     if not report.workers:  # beside those of this deployment they are another one
         codes += ("other-deployment",)

@@ -211,7 +211,6 @@ class Server:
     :ivar reserved: how many of ``max_connections`` are not for this app's user.
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.
-    :ivar full: whether it refused the question because it has no room.
     :ivar failure: why it could not be asked; None if it could, or was not to be.
     """
 
@@ -225,7 +224,6 @@ class Server:
     reserved: int | None = None
     sessions: tuple[Session, ...] | None = None
     sessions_hidden: tuple[str, ...] = ()
-    full: bool = False
     failure: Failure | None = None
 
 

@@ -33,6 +33,7 @@ class Activity:
     :ivar limit: the most connections it can have; None without a limit, too.
     :ivar checkouts_per_second: since the refresh before, as are the other rates; None
         at a worker's first.
+    :ivar unserved: threads that have no connection yet: both of the above.
     """
 
     host: str
@@ -50,11 +51,7 @@ class Activity:
     connects_per_second: float | None
     waits_per_second: float | None
     timeouts_per_second: float | None
-
-    @property
-    def unserved(self) -> int | None:
-        """How many threads have no connection yet; None is unknown."""
-        return None if self.waiting is None else self.waiting + (self.connecting or 0)
+    unserved: int | None = field(metadata=NOT_IN_JSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +234,7 @@ def _activity(
         connects_per_second=connects,
         waits_per_second=waits,
         timeouts_per_second=timeouts,
+        unserved=pool.unserved,
     )
 
 

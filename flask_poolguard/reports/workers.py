@@ -46,6 +46,7 @@ def parents_among(states: Sequence[WorkerState]) -> list[WorkerState]:
 def _is_used(pool: PoolState) -> bool:
     return bool(
         pool.waiting
+        or pool.connecting
         or pool.counts["slotless_out"]
         or any(slot.out for slot in pool.slots)
     )
