@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from dataclasses import dataclass
 
 from sqlalchemy import exc
@@ -19,16 +20,42 @@ class SetupError(PoolGuardError, RuntimeError):
     """The extension was wired up in a way that cannot work."""
 
 
+# What a leak's message advises, by what was taken and where.
+WITH_BLOCK: t.Final = (
+    "Use it in a with block, or close it in a finally clause, at that line; if it is to"
+    " outlive its scope on purpose, say so with guard.keep(connection)."
+)
+CLOSE_SESSION: t.Final = (
+    "Use the session in a with block; for a scoped_session call remove() in a function"
+    " registered with @app.teardown_appcontext; if it is to outlive its scope on"
+    " purpose, say so with guard.keep(session)."
+)
+KEEP_IT: t.Final = (
+    "If it is to stay open on purpose (a lock, LISTEN, a test's transaction), say so"
+    " with guard.keep(connection) or take it with connection.detach(); otherwise use it"
+    " in a with block at that line."
+)
+POP_CONTEXT: t.Final = (
+    "Its thread has ended and its app context was never popped: use"
+    " `with app.app_context():`."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Leak:
     """A connection that was still out when its scope ended.
 
     :ivar bind: the pool's name.
-    :ivar endpoint: endpoint or command that took it.
+    :ivar endpoint: endpoint, command or task that took it.
     :ivar site: ``file:line`` that took it.
     :ivar held_seconds: how long it had been out.
-    :ivar action: what the guard did: ``"returned"``, ``"discarded"`` or
-        ``"left"`` (async drivers, which can only be closed by their event loop).
+    :ivar action: what the guard did: ``"returned"`` (rolled back first),
+        ``"discarded"`` (closed) or ``"left"`` (async drivers, which can only be closed
+        by their event loop).
+    :ivar reason: why it was discarded and not returned; empty if it was not.
+    :ivar lost: what its ORM session had not committed, such as ``3 new, 1 changed``;
+        empty if there was nothing, or no session.
+    :ivar remedy: what to change, as a sentence.
     """
 
     bind: str
@@ -36,18 +63,25 @@ class Leak:
     site: str
     held_seconds: float
     action: str
+    reason: str = ""
+    lost: str = ""
+    remedy: str = WITH_BLOCK
 
     def describe(self) -> str:
         """Return one line: what, where, and how to fix it."""
         done = {
             "returned": "it was rolled back and returned to its pool",
-            "discarded": "it was closed",
+            "discarded": "it was closed"
+            + (f", because {self.reason}" * bool(self.reason)),
             "left": "an async driver's connection cannot be returned from here",
         }[self.action]
+        lost = (
+            f" Lost with its session, not committed: {self.lost}." if self.lost else ""
+        )
         return (
             f"{self.endpoint} did not give back a connection of bind {self.bind!r}"
-            f" that it took at {self.site} {self.held_seconds:.3f} s ago; {done}."
-            " Use it in a with block, or close it in a finally clause, at that line."
+            f" that it took at {self.site} {self.held_seconds:.3f} s ago; {done}.{lost}"
+            f" {self.remedy}"
         )
 
 
@@ -62,6 +96,16 @@ class LeakError(PoolGuardError, RuntimeError):
     def __init__(self, leaks: tuple[Leak, ...]) -> None:
         self.leaks = leaks
         super().__init__("\n".join(leak.describe() for leak in leaks))
+
+
+class ConnectionReturned(PoolGuardError, exc.InvalidRequestError):
+    """A connection or session is used after the guard took it back.
+
+    Its scope had ended before it was closed. Raised once, by the first use after that,
+    ``commit()`` included; from ``execute()`` it arrives as the cause (and ``orig``) of
+    a :class:`sqlalchemy.exc.StatementError`. After a ``rollback()`` a session or
+    connection can be used again, with another connection of the pool.
+    """
 
 
 class PoolTimeout(PoolGuardError, exc.TimeoutError):

@@ -16,7 +16,8 @@ from .engines import Found, Guarded, find, guard, plain, watch
 from .errors import SetupError
 from .pool import Chore, housekeeper
 from .tracking.books import Books
-from .tracking.sessions import isolate_session_teardown, listen
+from .tracking.keeping import keep
+from .tracking.sessions import listen
 from .tracking.teardown import Teardown
 from .tracking.unavailable import answer_with_503
 
@@ -29,6 +30,8 @@ if t.TYPE_CHECKING:
     from .reports.model import Report
 
 EXTENSION: t.Final = "poolguard"
+
+_Kept = t.TypeVar("_Kept")
 
 
 # Seconds between two looks of a worker at its own figures.
@@ -184,6 +187,25 @@ class PoolGuard:
             seconds=seconds,
         )
 
+    def keep(self, kept: _Kept) -> _Kept:
+        """Let a connection or session outlive its scope on purpose.
+
+        No end of a request, command or app context takes it back, it is never reported
+        as a leak or as held for too long, and ``flask pool status`` shows it as kept,
+        with the line that took it. ``close()`` gives it back as ever. For a lock that
+        a process holds, a connection that listens, a test's outer transaction.
+
+        :param kept: a Connection, a proxy as ``raw_connection()`` returns it, an ORM
+            session (with all that it takes later), or a scoped session, of which the
+            current one is meant; also those of SQLAlchemy's asyncio extension.
+        :return: the same object.
+        :raises TypeError: it is none of these.
+        :raises sqlalchemy.exc.ResourceClosedError: the connection is closed.
+        """
+        states = [_state_of(app) for app in list(self._apps)]
+        keep(kept, [each.ledger for state in states for each in state.engines])
+        return kept
+
     def recycle(self, app: Flask | None = None) -> None:
         """Replace all connections of this process, each as soon as nobody has it.
 
@@ -275,7 +297,6 @@ def _look(app: Flask, state: AppState) -> None:
             state.config.check_binds([each.bind for each in found])
         for each in found:
             _guard(each, app, state)
-        isolate_session_teardown(app)
         state.seen = extension
 
 

@@ -17,6 +17,7 @@ from .base import (
     SessionList,
     SessionState,
     merge_sessions,
+    transaction_settings,
 )
 from .labels import Label, OurLabel, make_label, parse_label, plain_host
 from .mysql import MySQL
@@ -42,6 +43,7 @@ __all__ = [
     "merge_sessions",
     "parse_label",
     "plain_host",
+    "transaction_settings",
 ]
 
 _FAMILIES: dict[str, Database] = {

@@ -331,6 +331,21 @@ def cursor_of(connection: Connection) -> Iterator[t.Any]:
         yield cursor
 
 
+# How drivers call what decides when a transaction begins, and what it may do. Read from
+# the driver's own memory: none of them asks the server.
+_SETTINGS: t.Final = ("autocommit", "isolation_level", "readonly", "deferrable")
+
+
+def transaction_settings(connection: Connection) -> tuple[object, ...]:
+    """Return a connection's autocommit and isolation settings, as its driver has them.
+
+    Only good for comparing two moments; None where the driver does not tell.
+    """
+    found = [getattr(connection, name, None) for name in _SETTINGS]
+    ask = getattr(connection, "get_autocommit", None)  # PyMySQL, mysqlclient
+    return (*(None if callable(each) else each for each in found), ask and ask())
+
+
 def driver_error(error: BaseException) -> BaseException:
     """Return the driver's own error, of which SQLAlchemy's DBAPIError wraps one."""
     original = getattr(error, "orig", None)

@@ -10,14 +10,16 @@ import time
 import typing as t
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import ConnectFailure, Database, Loss, for_dialect
-from ..errors import DatabaseUnavailable
+from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..explaining import add_note, explain_away, explain_full, explain_loss
 from ..pool import GuardedPool, gave_up, give_up
+from ..tracking.holding import remember_owner
 from ..tracking.ledger import PoolLedger, ledger_of
+from ..tracking.returned import HOW_TO_KEEP
 from .evidence import TAKE_NO_LOCK, Evidence, first_error, room_of
 from .pending import remember
 
@@ -93,6 +95,12 @@ class _Judge:
 
     def _judge(self, context: ExceptionContext) -> BaseException | None:
         error = context.original_exception
+        if isinstance(error, ConnectionReturned):
+            # As SQLAlchemy treats a lost connection: after a rollback the Connection
+            # takes another one. Nothing is wrong with those of the pool.
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+            return None
         if gave_up(error) is not None:
             # Set if a listener of the app's, before this one, returned its own error.
             if getattr(context, "chained_exception", None) is not None:
@@ -113,12 +121,18 @@ class _Judge:
     def _explain(
         self, context: ExceptionContext, returned: BaseException | None
     ) -> None:
+        if isinstance(context.original_exception, ConnectionReturned):
+            if context.sqlalchemy_exception is not None:
+                add_note(context.sqlalchemy_exception, HOW_TO_KEEP)
+            return
         ledger = None if context.engine is None else ledger_of(context.engine)
         if ledger is None or context.is_pre_ping:
             return
         if context.connection is None:
             note = self._explain_connect(context, ledger)
         else:
+            if context.is_disconnect:
+                _remember_owner(context.connection, ledger)
             note = self._explain_loss(context, ledger)
         seen = (
             returned
@@ -182,6 +196,14 @@ class _Judge:
             return False
         self._retired_at = now
         return True
+
+
+def _remember_owner(connection: Connection, ledger: PoolLedger) -> None:
+    proxy = None if connection.invalidated else connection.connection
+    record = getattr(proxy, "_connection_record", None)
+    holding = None if record is None else ledger.out.get(record)
+    if holding is not None:
+        remember_owner(connection, holding)
 
 
 def _has_guard(context: ExceptionContext) -> bool:

@@ -23,11 +23,14 @@ from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.books import Books
+from ..tracking.dead_threads import give_back_deserted
 from ..tracking.foreign import observe
 from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
+from ..tracking.statements import watch_statements
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
 from .connecting import prepare
+from .dropping import roll_back_dropped
 from .errors import listen, note_failures
 from .finding import Found, values_of
 
@@ -96,8 +99,11 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     books.ledgers.append(ledger)
     ledger.options = found.options
     keep_ledger(engine, ledger)
+    ledger.on_deserted = give_back_deserted
     listen(engine)
     note_failures(engine)
+    watch_statements(engine)
+    roll_back_dropped(engine)
     prepare(
         engine,
         settings.connect_timeout.value,

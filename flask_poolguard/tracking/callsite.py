@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 import sysconfig
 import typing as t
 from types import FrameType, TracebackType
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 _ENGINE_CONNECT: t.Final = Engine.connect.__code__
+_RAW_CONNECTION: t.Final = Engine.raw_connection.__code__
+_NEW: t.Final = Connection.__init__.__code__
+# Private; the same in SQLAlchemy 2.0.31 and 2.1.9.
+_RECONNECT: t.Final = Connection._revalidate_connection.__code__
 
 # Layers between the app's line and the pool; a frame of theirs is not the cause.
 _LAYERS: t.Final = (
@@ -42,16 +47,27 @@ _MAX_DEPTH: t.Final = 100
 _is_layer: dict[str, bool] = {}
 
 
+class Taken(enum.Enum):
+    """As what a connection is taken from its pool."""
+
+    CONNECTION = "a Connection, of the app's or of a session"
+    RAW = "the driver's connection, by raw_connection() or from the pool itself"
+    AGAIN = "a Connection that lost the one it had"
+
+
 class Place:
     """A step of the app's code: its file and line.
 
     :param frame: one that is at that step, None if there is none.
+    :ivar taken: as what that step takes a connection.
     """
 
-    __slots__ = ("_code", "filename", "line")
+    __slots__ = ("_code", "filename", "line", "taken")
 
-    def __init__(self, frame: FrameType | None = None) -> None:
-        self.filename, self.line = "", 0
+    def __init__(
+        self, frame: FrameType | None = None, taken: Taken = Taken.CONNECTION
+    ) -> None:
+        self.filename, self.line, self.taken = "", 0, taken
         if frame is None:
             return
         # Kept, so that its number is given to no other while it is a key.
@@ -67,12 +83,14 @@ class Place:
         return describe_callsite(self.filename, self.line, root_path)
 
 
-_NO_PLACE: t.Final = Place()
+_NO_PLACE: t.Final = {each: Place(taken=each) for each in Taken}
 
 # By the numbers of the code object and of the instruction: to find a line takes longer
 # than to look that up. Emptied when there are too many, because an app may compile code
 # at run time.
-_places: dict[tuple[int, int], Place] = {}
+_Places = dict[tuple[int, int], Place]
+_places: dict[Taken, _Places] = {each: {} for each in Taken}
+_usual: t.Final = _places[Taken.CONNECTION]
 MOST_PLACES: t.Final = 4096
 
 
@@ -85,6 +103,7 @@ def find_place(depth: int) -> Place:
     :param depth: how many frames lie between this one and the pool's caller.
     """
     frame: FrameType | None
+    taken, places = Taken.CONNECTION, _usual
     try:
         # The pool's caller is Engine.raw_connection, that one's Connection.__init__.
         frame = sys._getframe(depth + 3)
@@ -92,8 +111,11 @@ def find_place(depth: int) -> Place:
             frame = frame.f_back
         else:
             frame = sys._getframe(depth + 1)
+            taken = _taken_as(frame)
+            places = _places[taken]
     except ValueError:  # the stack is not that deep
         frame = sys._getframe(0)
+        taken, places = Taken.RAW, _places[Taken.RAW]
     left = _MAX_DEPTH
     while frame is not None and left:
         code = frame.f_code
@@ -101,17 +123,56 @@ def find_place(depth: int) -> Place:
         if layer is None:
             layer = _classify(code.co_filename, frame)
         if not layer:
-            place = _places.get((id(code), frame.f_lasti))
-            return _new_place(frame) if place is None else place
+            place = places.get((id(code), frame.f_lasti))
+            return _new_place(frame, taken) if place is None else place
         frame = frame.f_back
         left -= 1
-    return _NO_PLACE
+    return _NO_PLACE[taken]
 
 
-def _new_place(frame: FrameType) -> Place:
-    if len(_places) >= MOST_PLACES:
-        _places.clear()
-    place = _places[id(frame.f_code), frame.f_lasti] = Place(frame)
+def _taken_as(frame: FrameType | None) -> Taken:
+    """Tell by the stack as what a connection is taken; not every pool is near."""
+    for _ in range(_MAX_DEPTH):
+        if frame is None:
+            break
+        if frame.f_code is _RAW_CONNECTION:
+            caller = None if frame.f_back is None else frame.f_back.f_code
+            if caller is _NEW:
+                return Taken.CONNECTION
+            return Taken.AGAIN if caller is _RECONNECT else Taken.RAW
+        frame = frame.f_back
+    return Taken.RAW
+
+
+def find_reconnecting() -> Connection | None:
+    """Return the Connection that is taking another one in this thread, if one is."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_MAX_DEPTH):
+        if frame is None:
+            break
+        if frame.f_code is _RECONNECT:
+            return t.cast(Connection, frame.f_locals["self"])
+        frame = frame.f_back
+    return None
+
+
+def find_app_place(depth: int) -> Place | None:
+    """Return where the app's code is, None if it is not in the stack.
+
+    :param depth: how many of the innermost frames to leave out.
+    """
+    frame = find_app_frame(sys._getframe(depth))
+    if frame is None:
+        return None
+    place = _usual.get((id(frame.f_code), frame.f_lasti))
+    return _new_place(frame, Taken.CONNECTION) if place is None else place
+
+
+def _new_place(frame: FrameType, taken: Taken) -> Place:
+    places = _places[taken]
+    if len(places) >= MOST_PLACES:
+        places.clear()
+    place = places[id(frame.f_code), frame.f_lasti] = Place(frame, taken)
     return place
 
 

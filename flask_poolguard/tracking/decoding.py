@@ -17,6 +17,7 @@ from .layout import (
     DIRECTORY_OFFSET,
     FREE,
     IDLE,
+    KEPT,
     LEAKS,
     MAX_POOLS,
     MAX_SLOTS,
@@ -44,10 +45,12 @@ _MAX_COUNT: t.Final = 2**53
 class SlotState:
     """A connection that is open; times in monotonic seconds, None is unknown.
 
+    :ivar kept: it is out, and outlives its scope on purpose.
     :ivar since: of its last checkout, or of its return if it is not out.
     """
 
     out: bool
+    kept: bool
     since: float
     server_id: int | None
     endpoint: str | None
@@ -246,12 +249,17 @@ def _slots(data: bytes, offset: int, slots: int) -> tuple[tuple[SlotState, ...],
     for values in SLOT.iter_unpack(data[offset : offset + slots * SLOT.size]):
         head, state, checkouts, since, server_id, endpoint, site, thread, tail = values
         total += _count(checkouts)
-        if head != tail or state not in (FREE, IDLE, OUT) or not math.isfinite(since):
+        if (
+            head != tail
+            or state not in (FREE, IDLE, OUT, KEPT)
+            or not math.isfinite(since)
+        ):
             raise Damaged("a connection's figures do not fit together")
         if state != FREE:
             found.append(
                 SlotState(
-                    out=state == OUT,
+                    out=state in (OUT, KEPT),
+                    kept=state == KEPT,
                     since=since,
                     server_id=None if server_id == -1 else server_id,
                     endpoint=_string(data, endpoint),

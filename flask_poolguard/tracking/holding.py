@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import typing as t
 import weakref
@@ -9,9 +10,11 @@ import weakref
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising, orphan
-from .callsite import find_place
+from .callsite import Taken, find_place, find_reconnecting
+from .orm_sessions import end_transaction
 from .scope import (
     MERGED,
+    Scope,
     ThreadMark,
     current_response,
     current_scope,
@@ -21,6 +24,7 @@ from .scope import (
 )
 
 if t.TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
     from .ledger import PoolLedger
@@ -34,16 +38,30 @@ _REQUEST: t.Final = "_request" if MERGED else "request"
 # name takes room in the state file.
 NO_ROUTE: t.Final = "(no route)"
 
+# In a record's ``info``: the transaction settings of its connection when it was opened.
+SETTINGS: t.Final = "_poolguard_settings"
+
 # What a holding is called that belongs to no request and no command.
 OUTSIDE: t.Final = "(outside any request)"
 
 
 class Holding:
-    """One connection that is out: where, since when, for whom."""
+    """One connection that is out: where, since when, for whom.
+
+    :ivar place: the app's line that took it, and as what.
+    :ivar scope: what it was taken for; None if nothing ends that, or it is kept.
+    :ivar session: the ORM session that took it.
+    :ivar is_kept: it outlives its scope on purpose (``guard.keep()``).
+    :ivar has_written: a statement other than a query ran on it.
+    :ivar has_locked: a statement took a lock, or listens, for the server's session.
+    """
 
     __slots__ = (
         "_fairy",
         "endpoint",
+        "has_locked",
+        "has_written",
+        "is_kept",
         "is_listed",
         "is_reported",
         "ledger",
@@ -69,11 +87,14 @@ class Holding:
         self.taken_at = _monotonic()
         self.is_listed = True  # in the state file, unless that has no slot left
         self.is_reported = False  # as held for too long
+        self.is_kept = self.has_written = self.has_locked = False
         # Past this, took() and the pool's connect().
-        self.place = find_place(3)
+        self.place = place = find_place(3)
         self.endpoint = current_endpoint()
         self.session: weakref.ref[Session] | None = None
         self.scope = scope = current_scope()
+        if place.taken is Taken.AGAIN:
+            self.scope = scope = _scope_of_reconnecting(scope)
         if scope is not None:
             scope.holdings.add(self)
 
@@ -102,28 +123,58 @@ class Holding:
         """Return ``file:line`` of the checkout."""
         return self.place.describe(self.ledger.root_path)
 
-    def end_session(self) -> None:
-        """Roll back the ORM session that works on this connection, so that nobody
-        inherits its state; one that cannot even do that is invalidated.
+    def is_bare(self) -> bool:
+        """Tell whether it was taken outside of any request, command and task."""
+        return self.endpoint is OUTSIDE
 
-        Not closed: a session that an app keeps, one per thread for example, would
-        lose its objects, which without the guard can be loaded again.
-        """
-        session = None if self.session is None else self.session()
-        if session is not None:
-            try:
-                session.rollback()
-            except Exception:
-                session.invalidate()
+    def release(self) -> None:
+        """Leave it to its owner: the end of no scope takes it back."""
+        if self.scope is not None:
+            self.scope.holdings.discard(self)
+            self.scope = None
+
+    def keep(self) -> None:
+        """Note that it outlives its scope on purpose, and show that."""
+        self.release()
+        self.ledger.left_behind.discard(self)
+        self.is_kept = True
+        self.ledger.show_kept(self)
 
     def orphan(self) -> None:
         """Make an inherited connection unusable in a child, without a word to the
-        server.
+        server. An ORM session that had it takes another one at its next use.
         """
         keep_from_finalising(self)
         orphan(self.record, self._fairy())
-        if self.scope is not None:
-            self.scope.holdings.discard(self)
+        self.release()
+        session = None if self.session is None else self.session()
+        if session is not None:
+            with contextlib.suppress(Exception):  # a thread was in the middle of it
+                end_transaction(session)
+
+
+# On a Connection that lost its connection: whose it was.
+_OWNER: t.Final = "_poolguard_scope"
+
+
+def remember_owner(connection: Connection, holding: Holding) -> None:
+    """Note whose a Connection is that is about to lose its driver's connection.
+
+    It takes another one at its next use, which may be within an inner scope.
+    """
+    scope = holding.scope
+    connection.__dict__[_OWNER] = (
+        (lambda: None) if scope is None else weakref.ref(scope)
+    )
+
+
+def _scope_of_reconnecting(current: Scope | None) -> Scope | None:
+    connection = find_reconnecting()
+    owner = None if connection is None else connection.__dict__.get(_OWNER)
+    if owner is None:
+        return current
+    scope: Scope | None = owner()
+    return current if scope is not None and scope.ended else scope
 
 
 def current_endpoint() -> str:

@@ -39,7 +39,7 @@ MAX_FILE_SIZE: t.Final = 8 * 1024 * 1024
 # endpoint, site, thread's name, sequence.
 SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
 # No state is 0: a file that was cut off grows again as zeros, which must not count.
-FREE, IDLE, OUT = 1, 2, 3
+FREE, IDLE, OUT, KEPT = 1, 2, 3, 4
 
 # A block: sequence; bind, url, class, recycle source; size and max_overflow (or
 # UNKNOWN); recycle seconds, server's limit, learned limit, pool_timeout and

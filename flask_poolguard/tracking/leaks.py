@@ -9,9 +9,16 @@ from contextlib import ExitStack
 
 from sqlalchemy.pool import PoolProxiedConnection
 
-from ..errors import Leak, LeakError
+from ..databases import transaction_settings
+from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
 from ..signals import connection_leaked
-from .scope import ResponseScope, Scope
+from .callsite import Taken
+from .deliberate import is_left_alone
+from .holding import SETTINGS
+from .orm_sessions import end_transaction
+from .returned import Returned, mark_session, stand_in
+from .scope import ResponseScope, Scope, this_thread
+from .stacks import find_other_user
 
 if t.TYPE_CHECKING:
     from .holding import Holding
@@ -26,10 +33,12 @@ class Returns:
     """Gives back what scopes left behind, all of it, before anything is said of it.
 
     :ivar leaks: what was given back so far.
+    :ivar remedy: what to advise, if it is the same for all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remedy: str = "") -> None:
         self.leaks: list[tuple[Holding, Leak]] = []
+        self._remedy = remedy
 
     def end_scope(self, scope: Scope) -> None:
         """Give back every connection of a scope that this thread may touch.
@@ -37,7 +46,7 @@ class Returns:
         A connection that another live thread took is left to it: it may be in the
         middle of a query. It is looked at again when a later scope ends.
         """
-        scope.ended = True
+        scope.end()
         if not scope.holdings:
             return
         runners = scope.runners if isinstance(scope, ResponseScope) else ()
@@ -59,7 +68,7 @@ class Returns:
                 holding.ledger.forget(holding)
             elif holding.mark() is None:
                 try:
-                    # Other threads look as well; whoever takes it out gives it back.
+                    # Other threads look as well; the one that takes it gives it back.
                     left_behind.remove(holding)
                 except KeyError:
                     continue
@@ -76,34 +85,31 @@ class Returns:
                     stack.callback(self._give_one_back, holding, fairy)
 
     def _give_one_back(self, holding: Holding, fairy: PoolProxiedConnection) -> None:
-        action = "left"
-        try:
-            action = _return(holding, fairy)
-        except BaseException as error:
-            action = "discarded"
-            if fairy.is_valid:
-                fairy.invalidate()
-            if not isinstance(error, Exception):
-                raise
-            logger.warning(
-                "A connection that %s left behind could not be returned cleanly",
+        if is_left_alone(holding, fairy):
+            return
+        user = _find_user(holding, fairy)
+        if user is not None:
+            holding.release()
+            logger.info(
+                "The connection of bind %r that %s took at %s is left to %s, which uses"
+                " it.",
+                holding.ledger.facts.bind,
                 holding.endpoint,
-                exc_info=True,
+                holding.site(),
+                user,
             )
+            return
+        taking = _TakingBack(holding, fairy)
+        try:
+            taking.run()
         finally:
             holding.ledger.forget(holding)
-            leak = Leak(
-                bind=holding.ledger.facts.bind,
-                endpoint=holding.endpoint,
-                site=holding.site(),
-                held_seconds=time.monotonic() - holding.taken_at,
-                action=action,
-            )
-            self.leaks.append((holding, leak))
+            self.leaks.append((holding, taking.leak(self._remedy)))
 
-    def report(self) -> None:
+    def report(self, may_raise: bool = True) -> None:
         """Count, log and signal the leaks.
 
+        :param may_raise: the caller is what leaked.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``.
         """
         self.count()
@@ -114,7 +120,7 @@ class Returns:
                 connection_leaked.send(ledger.app, leak=leak)
             except Exception:
                 logger.warning("A connection_leaked receiver failed", exc_info=True)
-            if ledger.on_leak == "raise":
+            if may_raise and ledger.on_leak == "raise":
                 to_raise.append(leak)
         if to_raise:
             raise LeakError(tuple(to_raise))
@@ -126,26 +132,155 @@ class Returns:
             logger.warning("%s", leak.describe())
 
 
-def _return(holding: Holding, fairy: PoolProxiedConnection) -> str:
-    """Return or discard one connection; say which."""
-    ledger = holding.ledger
-    if ledger.facts.is_async:
-        # Its rollback needs an event loop; SQLAlchemy drops it on collection.
-        return "left"
-    # A rollback would wait for, or misread, an answer that is still to come.
-    if ledger.on_leak == "discard" or holding.is_in_mid_query():
+def _find_user(holding: Holding, fairy: PoolProxiedConnection) -> str | None:
+    """Return which other thread is in the middle of using a connection, if one is."""
+    if holding.mark() is None and this_thread.mark.ref is not holding.mark:
+        return None  # its thread has ended
+    return find_other_user(fairy, holding.ledger.root_path)
+
+
+class _TakingBack:
+    """Takes one connection back from its owner.
+
+    :ivar action: what was done, as in :class:`~flask_poolguard.Leak`.
+    :ivar reason: why it was closed and not returned to its pool.
+    :ivar lost: what its session had not committed.
+    """
+
+    def __init__(self, holding: Holding, fairy: PoolProxiedConnection) -> None:
+        self._holding, self._fairy = holding, fairy
+        self._session = None if holding.session is None else holding.session()
+        self._looks_deliberate = holding.is_bare() or holding.has_locked
+        self.action, self.reason, self.lost = "left", "", ""
+
+    def run(self) -> None:
+        """Roll back, end the session, return or close the connection, and let its old
+        owner know.
+        """
+        holding, fairy = self._holding, self._fairy
+        if holding.ledger.facts.is_async:
+            # Its rollback needs an event loop; SQLAlchemy drops it on collection.
+            return
+        try:
+            self.reason = self._why_not_reused()
+            if self.reason == _MID_QUERY or not self._roll_back() or self.reason:
+                self._close()
+            self._end_session()
+            self._check_in()
+        except BaseException as error:
+            self.reason = self.reason or f"ending it raised {_word(error)}"
+            self._close()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if not fairy.is_valid:
+                stand_in(fairy, self._returned())
+
+    def _why_not_reused(self) -> str:
+        """Return why its next user should not get this very connection; "" if it may.
+
+        One of a database within the process holds the data, and is never closed.
+        """
+        holding = self._holding
+        ledger, record = holding.ledger, holding.record
+        if holding.is_in_mid_query():
+            return _MID_QUERY
+        if ledger.on_leak == "discard":
+            return "POOLGUARD_ON_LEAK is 'discard'"
+        if ledger.facts.in_memory:
+            return ""
+        if holding.place.taken is Taken.RAW:
+            return "it was taken as the driver's connection, which may still be used"
+        if holding.is_bare():
+            return "it was taken outside of a request or command"
+        if holding.has_locked:
+            return "it may have a lock, or listen"
+        if getattr(record, "finalize_callback", None):
+            return "its isolation level was changed"
+        settings = transaction_settings(record.dbapi_connection)
+        if settings != record.info.get(SETTINGS, settings):
+            return "its autocommit or isolation level was changed"
+        return ""
+
+    def _roll_back(self) -> bool:
+        """Roll back, whatever the pool does on return; tell whether that worked."""
+        fairy = self._fairy
+        try:
+            fairy._pool._dialect.do_rollback(fairy)  # type: ignore[attr-defined] # every proxy that a pool makes has it
+        except Exception as error:
+            self.reason = f"it could not be rolled back ({_word(error)})"
+            return False
+        return True
+
+    def _close(self) -> None:
+        self.action = "discarded"
+        if self._fairy.is_valid:
+            self._fairy.invalidate()
+
+    def _end_session(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        has_written = self._holding.has_written
+        try:
+            self.lost = end_transaction(session, has_written)
+        except Exception:
+            self.lost = self.lost or "its transaction"
+            session.invalidate()
+        if self.lost:
+            mark_session(session, self._returned())
+
+    def _check_in(self) -> None:
+        fairy = self._fairy
+        for _ in range(_MAX_NESTED):
+            if not fairy.is_valid:
+                break
+            fairy.close()
         if fairy.is_valid:
+            # Something struck in the middle of an earlier close(): SQLAlchemy 2.0 takes
+            # the proxy for closed, but never got to return the connection.
             fairy.invalidate()
-        holding.end_session()
-        return "discarded"
-    holding.end_session()
-    for _ in range(_MAX_NESTED):
-        if not fairy.is_valid:
-            break
-        fairy.close()
-    if fairy.is_valid:
-        # Something struck in the middle of an earlier close(): SQLAlchemy 2.0 takes
-        # the proxy for closed, but never got to return the connection.
-        fairy.invalidate()
-        return "discarded"
-    return "returned"
+            self.action = "discarded"
+        elif self.action == "left":
+            self.action = "returned"
+
+    def _returned(self) -> Returned:
+        holding = self._holding
+        what = "connection" if self._session is None else "session"
+        done = {
+            "returned": "It was rolled back and returned to its pool",
+            "discarded": f"It was closed, because {self.reason}",
+        }.get(self.action, "It was rolled back")
+        if self.lost:
+            done += f", and lost what it had not committed ({self.lost})"
+        scope = (
+            f"the app context of {holding.endpoint}"
+            if holding.is_bare()
+            else f"{holding.endpoint}"
+        )
+        return Returned(what, holding.site(), scope, done)
+
+    def leak(self, remedy: str) -> Leak:
+        """Return what to say of it."""
+        holding = self._holding
+        if not remedy:
+            remedy = WITH_BLOCK if holding.session is None else CLOSE_SESSION
+            if self._looks_deliberate and holding.session is None:
+                remedy = KEEP_IT
+        return Leak(
+            bind=holding.ledger.facts.bind,
+            endpoint=holding.endpoint,
+            site=holding.site(),
+            held_seconds=time.monotonic() - holding.taken_at,
+            action=self.action,
+            reason=self.reason,
+            lost=self.lost,
+            remedy=remedy,
+        )
+
+
+_MID_QUERY: t.Final = "an answer was still to be read"
+
+
+def _word(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

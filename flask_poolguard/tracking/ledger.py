@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ..databases import transaction_settings
 from ..errors import PoolTimeout
 from ..pool import (
     Attempt,
@@ -26,14 +27,15 @@ from ..pool import (
     Renewable,
     housekeeper,
 )
-from .holding import Holding
-from .layout import COUNTS, LEAKS
+from .holding import SETTINGS, Holding
+from .layout import COUNTS, KEPT, LEAKS
 from .page import PoolFacts, PoolPage
 from .scope import (
     Scope,
     ThreadMark,
     count_threads,
     current_scope,
+    deserted,
     live_marks,
     this_thread,
 )
@@ -98,6 +100,8 @@ class PoolLedger:
         self.on_leak = on_leak
         self.held_warning = held_warning
         self._open_file = open_file
+        # Gives back what threads took that ended without popping their context.
+        self.on_deserted: Callable[[], None] | None = None
         self._recycle = recycle
         self._server_limit: float | None = None
         self._learned_limit: float | None = None
@@ -200,6 +204,7 @@ class PoolLedger:
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Count a new connection."""
         housekeeper.start()
+        record.info[SETTINGS] = transaction_settings(record.dbapi_connection)
         self._show_connected(record)
         self.count("connects")
 
@@ -293,6 +298,8 @@ class PoolLedger:
 
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
+        if deserted and self.on_deserted is not None:
+            self.on_deserted()
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
             nested += self._count_nested(scope, this_thread.mark)
@@ -432,7 +439,8 @@ class PoolLedger:
             self._say_it_is_back(*self._back.popleft())
         for holding in list(self.out.values()):
             held = now - holding.taken_at
-            if held < limit or holding.is_reported or holding.fairy() is None:
+            is_said = holding.is_reported or holding.is_kept
+            if held < limit or is_said or holding.fairy() is None:
                 continue
             holding.is_reported = True
             logger.warning(
@@ -473,11 +481,18 @@ class PoolLedger:
                 self._leaks[where] = self._leaks.get(where, 0) + 1
         self.count("leaks")
 
+    def show_kept(self, holding: Holding) -> None:
+        """Show that a connection outlives its scope on purpose."""
+        if self.out.get(holding.record) is holding:
+            mark = holding.mark()
+            self.page.show_out(
+                holding.record, holding, b"" if mark is None else mark.name, KEPT
+            )
+
     def forget(self, holding: Holding) -> None:
         """Stop accounting for a holding without touching its connection."""
         self.left_behind.discard(holding)
-        if holding.scope is not None:
-            holding.scope.holdings.discard(holding)
+        holding.release()
 
     def _show_connected(self, record: ConnectionPoolEntry) -> None:
         server_id = self.database.server_id(record.dbapi_connection)

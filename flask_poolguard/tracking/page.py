@@ -145,9 +145,16 @@ class PoolPage:
         self._show(slot, OUT)
 
     def show_out(
-        self, record: ConnectionPoolEntry, holding: Holding, thread_name: bytes
+        self,
+        record: ConnectionPoolEntry,
+        holding: Holding,
+        thread_name: bytes,
+        state: int = OUT,
     ) -> bool:
-        """Show who has the record's connection; False if it has no slot."""
+        """Show who has the record's connection; False if it has no slot.
+
+        :param state: ``OUT``, or ``KEPT`` if it outlives its scope on purpose.
+        """
         slot = self._slots.get(id(record))
         if slot is None:
             return False
@@ -160,11 +167,13 @@ class PoolPage:
         endpoint_id = self._endpoints.get(endpoint)
         if endpoint_id is None:
             endpoint_id = self._endpoints[endpoint] = self._file.intern(endpoint)
-        slot.checkouts = checkouts = slot.checkouts + 1
-        sequence = checkouts * 4 + OUT
+        if state == OUT:
+            slot.checkouts += 1
+        checkouts = slot.checkouts
+        sequence = checkouts * 8 + state
         self._view[slot.place] = _pack_slot(
             sequence,
-            OUT,
+            state,
             checkouts,
             holding.taken_at,
             slot.server_id,
@@ -202,7 +211,7 @@ class PoolPage:
 
     def _show(self, slot: _Slot, state: int) -> None:
         checkouts = slot.checkouts
-        sequence = checkouts * 4 + state
+        sequence = checkouts * 8 + state
         now = _monotonic()
         self._view[slot.place] = _pack_slot(
             sequence, state, checkouts, now, slot.server_id, 0, 0, b"", sequence

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import sys
 import threading
 import time
 import typing as t
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from flask import globals as flask_globals
 from flask.ctx import AppContext
 from flask.globals import _cv_app
+
+from .callsite import Place, find_app_place
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -26,14 +30,20 @@ request_var: contextvars.ContextVar[t.Any] = (
     _cv_app if MERGED else flask_globals._cv_request
 )
 
-# Where an app context keeps its scope.
-_ON_G: t.Final = "_poolguard_scope"
+# Where an app context keeps its scope: on the context itself, since ``g`` is copied by
+# others (Flask-Executor) into contexts of their own.
+_ON_CONTEXT: t.Final = "_poolguard_scope"
 
 # Contexts within contexts; more is a ring of contexts that were not popped in order.
 _MAX_NESTED: t.Final = 100
 
 
 _next_session: Callable[[], int] = int
+
+
+def next_session() -> int:
+    """Return a number that the sessions made so far are below; 0 without the ORM."""
+    return _next_session()
 
 
 def number_sessions(counter: Callable[[], int]) -> None:
@@ -49,6 +59,9 @@ class Scope:
     :ivar began_at: monotonic seconds.
     :ivar first_session: sessions with a lower number are older than the scope.
     :ivar mark: the thread that it began in.
+    :ivar response: the WSGI call during which the context was pushed; None for one
+        that was pushed outside of any, and for the scope of a response.
+    :ivar place: where such a context was pushed.
     """
 
     __slots__ = (
@@ -59,6 +72,8 @@ class Scope:
         "first_session",
         "holdings",
         "mark",
+        "place",
+        "response",
     )
 
     def __init__(self, app: Flask) -> None:
@@ -66,8 +81,15 @@ class Scope:
         self.began_at = time.monotonic()
         self.first_session = _next_session()
         self.mark = this_thread.mark.ref
+        self.response: ResponseScope | None = None
+        self.place: Place | None = None
         self.holdings: set[Holding] = set()
         self.ended = False
+
+    def end(self) -> None:
+        """Note that it is over; what is taken from now on is not for it."""
+        self.ended = True
+        self.response = None
 
     def adopt(self, holding: Holding) -> None:
         """Take over a connection from whichever scope had it."""
@@ -75,6 +97,35 @@ class Scope:
             holding.scope.holdings.discard(holding)
         holding.scope = self
         self.holdings.add(holding)
+
+
+class ContextScope(Scope):
+    """An app context, from its push to the end of its teardown.
+
+    :ivar context: None once it has ended. Until then the context lives, so that its
+        ``id``, under which Flask-SQLAlchemy files a session, is given to no other.
+    :ivar number: that ``id``. A copy of the context's attributes has another.
+    :ivar requests: WSGI calls that ran within it without a context of their own.
+    """
+
+    __slots__ = ("context", "number", "requests")
+
+    def __init__(self, context: AppContext, response: ResponseScope | None) -> None:
+        super().__init__(context.app)
+        self.context: AppContext | None = context
+        self.number = id(context)
+        self.requests = 0
+        self.response = response
+        if response is None:
+            self.place = find_app_place(2)
+            self.mark.scopes.add(self)
+
+    def end(self) -> None:
+        """Note that it is over, and let go of the context."""
+        if self.response is None and not self.ended:
+            self.mark.scopes.discard(self)
+        super().end()
+        self.context = None
 
 
 class ResponseScope(Scope):
@@ -105,16 +156,16 @@ class ResponseScope(Scope):
 
     def __init__(self, app: Flask) -> None:
         super().__init__(app)
-        self.runner: weakref.ref[ThreadMark] | None = None
-        self.reader: weakref.ref[ThreadMark] | None = None
+        self.runner: MarkRef | None = None
+        self.reader: MarkRef | None = None
         self.input: object = None
-        self.runners: set[weakref.ref[ThreadMark]] = set()
+        self.runners: set[MarkRef] = set()
         self.streams: bool | None = None
         self.keeps = False
         self.contexts: list[AppContext] = []
         self.endpoint: str | None = None
 
-    def enter(self) -> tuple[ResponseScope | None, weakref.ref[ThreadMark] | None]:
+    def enter(self) -> tuple[ResponseScope | None, MarkRef | None]:
         """Begin to run code for it in this thread; return what to leave with."""
         before = response_var.get(), self.runner
         self.runner = this_thread.mark.ref
@@ -122,9 +173,7 @@ class ResponseScope(Scope):
         response_var.set(self)
         return before
 
-    def leave(
-        self, before: tuple[ResponseScope | None, weakref.ref[ThreadMark] | None]
-    ) -> None:
+    def leave(self, before: tuple[ResponseScope | None, MarkRef | None]) -> None:
         """Go back to the response, if any, within which this one was entered."""
         outer, self.runner = before
         response_var.set(outer)
@@ -150,44 +199,42 @@ def current_response() -> ResponseScope | None:
     return response
 
 
-def open_scope(context: AppContext) -> Scope:
+def open_scope(context: AppContext) -> ContextScope:
     """Return the context's scope, a new one if it has none or that has ended.
 
     Flask pushes one and the same context again for ``stream_with_context``.
     """
-    scope: Scope | None = getattr(context.g, _ON_G, None)
-    if scope is None or scope.ended:
-        scope = Scope(context.app)
-        setattr(context.g, _ON_G, scope)
+    scope = scope_of(context)
+    if scope is None:
+        scope = ContextScope(context, current_response())
+        context.__dict__[_ON_CONTEXT] = scope
     return scope
 
 
-def scope_of(context: AppContext) -> Scope | None:
+def scope_of(context: AppContext) -> ContextScope | None:
     """Return the context's scope if it has one that is open."""
-    scope: Scope | None = getattr(context.g, _ON_G, None)
-    return None if scope is None or scope.ended else scope
+    scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+    if scope is None or scope.ended or scope.number != id(context):
+        return None
+    return scope
 
 
-def pushed_by(context: AppContext) -> weakref.ref[ThreadMark] | None:
+def pushed_by(context: AppContext) -> MarkRef | None:
     """Return which thread pushed a context last, None if that is not known."""
-    scope: Scope | None = getattr(context.g, _ON_G, None)
+    scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
     return None if scope is None else scope.mark
 
 
 def home_of(session_number: int) -> Scope | None:
     """Return the scope that a session was made in: the innermost that is older.
 
-    A session that is older than all of them, as a thread's own one may be, is used on
-    behalf of the outermost.
+    None for a session that is older than all of them: it is a thread's, a test's or a
+    job's own.
     """
-    home = None
-    for context in pushed_contexts():
-        scope = scope_of(context)
-        if scope is not None:
-            home = scope
-            if scope.first_session <= session_number:
-                break
-    return home
+    for scope in current_scopes():
+        if scope.first_session <= session_number:
+            return scope
+    return None
 
 
 def pushed_contexts() -> Iterator[AppContext]:
@@ -213,20 +260,41 @@ def _around(context: AppContext) -> AppContext | None:
 
 
 def current_scope() -> Scope | None:
-    """Return what a connection taken now is taken for; None outside any scope."""
+    """Return what a connection taken now is taken for; None outside any scope.
+
+    Of an app context and a WSGI call it is the one that began last: a context that was
+    pushed before the call, and is shared by all requests, does not own what they take.
+    """
     context = _cv_app.get(None)
+    response = response_var.get()
     if context is not None:
-        scope: Scope | None = getattr(context.g, _ON_G, None)
-        if scope is not None:
-            return scope if not scope.ended else open_scope(context)
+        scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+        if scope is not None and scope.number == id(context):
+            if scope.ended:
+                scope = open_scope(context)
+            if response is None or scope.response is response:
+                return scope
+            response = current_response()
+            return scope if response is None or response.ended else response
     response = current_response()
     return response if response is not None and not response.ended else None
 
 
 def current_scopes() -> list[Scope]:
     """Return all scopes within which this thread is, the innermost first."""
-    scopes = [scope_of(context) for context in pushed_contexts()]
-    return [scope for scope in (*scopes, current_response()) if scope is not None]
+    found: list[Scope] = []
+    response = current_response()
+    for context in pushed_contexts():
+        scope = scope_of(context)
+        if scope is None:
+            continue
+        if response is not None and scope.response is not response:
+            found.append(response)
+            response = None
+        found.append(scope)
+    if response is not None:
+        found.append(response)
+    return found
 
 
 # All there are, of threads that have pushed a context or taken a connection, by
@@ -250,6 +318,34 @@ def count_threads(counter: _Counter) -> None:
     _counters[id(counter)] = counter
 
 
+class MarkRef(weakref.ref["ThreadMark"]):
+    """A reference to a thread's mark; dead once the thread has ended.
+
+    :ivar scopes: contexts that the thread has pushed outside of any WSGI call, and not
+        popped yet. Weak: a context that nothing else refers to, with no connection
+        out, may be collected as ever.
+    """
+
+    __slots__ = ("scopes",)
+
+    def __init__(
+        self, mark: ThreadMark, callback: Callable[[MarkRef], None] | None = None
+    ) -> None:
+        super().__init__(mark, callback)  # type: ignore[call-arg] # typeshed lacks it
+        self.scopes: weakref.WeakSet[ContextScope] = weakref.WeakSet()
+
+
+# Scopes of threads that have ended without popping their context, for whichever
+# thread gives back what was taken for them.
+deserted: deque[ContextScope] = deque()
+
+
+def _note_end(mark: MarkRef) -> None:
+    # Runs in the middle of anything, so it does no more than this.
+    deserted.extend(mark.scopes)
+    mark.scopes.clear()
+
+
 class ThreadMark:
     """A thread (or greenlet, if threading is patched), alive as long as this is.
 
@@ -270,7 +366,7 @@ class ThreadMark:
             from greenlet import getcurrent
 
             self.greenlet = weakref.ref(getcurrent())
-        self.ref = weakref.ref(self)
+        self.ref = MarkRef(self, _note_end)
         live_marks[id(self)] = self
         alive = len(live_marks)
         for each in _counters.valuerefs():
@@ -308,3 +404,7 @@ class _ThisThread(threading.local):
 
 
 this_thread = _ThisThread()
+
+# A child has none of its parent's other threads, and ends nothing of theirs.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=deserted.clear)

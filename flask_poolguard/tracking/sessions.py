@@ -1,4 +1,4 @@
-"""ORM sessions: whose they are, and how to end them whatever happens.
+"""ORM sessions: whose they are, and those that a database extension keeps.
 
 Flask-SQLAlchemy keeps ``db.session`` under ``id(app_ctx)``. A session that outlives
 a failed teardown is inherited by whichever later context gets the same id, and its
@@ -11,15 +11,22 @@ import logging
 import sys
 import typing as t
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from flask.globals import _cv_app
 from sqlalchemy import event
 
-from .holding import Holding, current_endpoint
+from .holding import OUTSIDE, Holding, current_endpoint
 from .ledger import ledger_of
-from .scope import home_of, number_sessions, scope_of
+from .returned import take_mark
+from .scope import (
+    ContextScope,
+    Scope,
+    current_scopes,
+    home_of,
+    number_sessions,
+)
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -27,11 +34,12 @@ if t.TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session, SessionTransaction
 
-    from .scope import Scope
+    from .returned import Returned
 
 logger = logging.getLogger("flask_poolguard")
 
-# Where a session remembers the scope that it works for.
+# Where a session remembers whose it is: a function that returns the scope, None for a
+# thread's, a test's or a job's own.
 _OWNER: t.Final = "_poolguard_scope"
 _LITE_SESSIONS: t.Final = "_sqlalchemy_sessions"
 
@@ -53,6 +61,23 @@ def listen() -> None:
         # as ``hash_key``, and nothing else tells when it was made.
         number_sessions(session._new_sessionid)
         event.listen(Session, "after_begin", _after_begin)
+        event.listen(Session, "before_commit", _before_commit)
+
+
+# Ownership ------------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    """Stand for the scope of a session that belongs to none."""
+
+
+def _kept() -> None:
+    """Stand for the scope of a session that outlives its own on purpose."""
+
+
+def keep_session(session: Session) -> None:
+    """Let what a session takes from now on outlive its scope."""
+    session.__dict__[_OWNER] = _kept
 
 
 def _after_begin(
@@ -66,18 +91,71 @@ def _after_begin(
     if holding is None or holding.session is not None:
         return
     holding.session = weakref.ref(session)
-    remembered: weakref.ref[Scope] | None = session.info.get(_OWNER)
-    owner = None if remembered is None else remembered()
+    _settle_owner(session, holding)
+    mark = take_mark(session)
+    if mark is not None and not _is_used_anew(mark):
+        raise mark.error()
+
+
+def _settle_owner(session: Session, holding: Holding) -> None:
+    """Let a session's connection be of the scope that the session is of."""
+    remembered = session.__dict__.get(_OWNER)
+    if remembered is _kept:
+        holding.keep()
+        return
     if remembered is None:
-        owner = home_of(session.hash_key)
-    if owner is None or owner.ended:
-        owner = holding.scope
-    if owner is not None:
-        session.info[_OWNER] = weakref.ref(owner)
-        if holding.scope is not None and owner is not holding.scope:
-            # A session of an outer context that is used within an inner one: the
-            # inner context's end must leave it alone.
-            owner.adopt(holding)
+        owner = _owner_of(session)
+        session.__dict__[_OWNER] = _nothing if owner is None else weakref.ref(owner)
+    elif remembered is _nothing:
+        owner = None
+    else:
+        owner = remembered()
+        if owner is None or owner.ended:
+            owner = holding.scope
+            session.__dict__[_OWNER] = _nothing if owner is None else weakref.ref(owner)
+    if owner is holding.scope:
+        return
+    if owner is None:
+        holding.release()
+    else:
+        # A session of an outer context that is used within an inner one: the inner
+        # one's end must leave it alone.
+        owner.adopt(holding)
+
+
+def _owner_of(session: Session) -> Scope | None:
+    """Return the scope that a session was made in, or is filed under."""
+    home = home_of(session.hash_key)
+    if home is None or isinstance(home, ContextScope):
+        return home
+    # Made during a WSGI call that shares a context with others: what is filed under
+    # that context (db.session) is the context's, as tests rely on.
+    for scope in current_scopes():
+        context = scope.context if isinstance(scope, ContextScope) else None
+        if context is not None and session in sessions_of(context):
+            return scope
+    return home
+
+
+def _is_used_anew(mark: Returned) -> bool:
+    """Tell whether a request, command or task that began later uses a session that was
+    taken back: a scoped session that nothing removes goes from one to the next.
+    """
+    scopes = current_scopes()
+    if not scopes or current_endpoint() is OUTSIDE:
+        return False
+    return scopes[-1].began_at > mark.at or _began_within(scopes, mark)
+
+
+def _began_within(scopes: list[Scope], mark: Returned) -> bool:
+    # Requests that share a context: the call is newer, the context is not.
+    return scopes[0].began_at > mark.at and not isinstance(scopes[0], ContextScope)
+
+
+def _before_commit(session: Session) -> None:
+    mark = take_mark(session)
+    if mark is not None:
+        raise mark.error()
 
 
 def _took(transaction: SessionTransaction, connection: Connection) -> bool:
@@ -91,89 +169,130 @@ def _took(transaction: SessionTransaction, connection: Connection) -> bool:
     return known is not None and bool(known[3])
 
 
-def isolate_session_teardown(app: Flask) -> None:
-    """Make the database extension's own teardown function unable to raise.
+# What an extension keeps --------------------------------------------------------------
 
-    Before Flask 3.2 the first function that raises keeps the later ones from
-    running, and ``session.remove()`` raises when its connection was killed.
+
+class Filed(t.NamedTuple):
+    """A session that a database extension has filed under a context.
+
+    :ivar registry: from whose scope it is taken, None for Lite's.
     """
-    extension: t.Any = app.extensions.get("sqlalchemy")
-    known: dict[t.Any, Callable[..., None]] = {}
-    if hasattr(extension, "_teardown_session"):
-        known[extension._teardown_session] = lambda exc: end_current(app)
-    lite = sys.modules.get("flask_sqlalchemy_lite._extension")
-    if lite is not None:
-        known[lite._close_sessions] = lambda exc: end_current(app)
-    functions = app.teardown_appcontext_funcs
-    functions[:] = [known.get(function, function) for function in functions]
+
+    session: Session
+    registry: t.Any
 
 
-def end_current(app: Flask) -> None:
-    """End the database extension's sessions of the current context."""
-    context = _cv_app.get(None)
-    if context is not None:
-        end_sessions(app, context)
-
-
-def has_sessions(context: AppContext) -> bool:
-    """Tell whether the database extension has sessions of a context."""
-    if _LITE_SESSIONS in context.g:
-        return True
+def _filed_under(context: AppContext) -> Iterator[Filed]:
+    """Give the database extension's sessions of a context; no mocks, no others."""
     registry = _registry_of(context.app)
-    if registry is None:
-        return False
-    scope_function = getattr(registry, "scopefunc", None)
-    if getattr(scope_function, "__name__", "") == "_app_ctx_id":  # the extension's own
-        return id(context) in registry.registry
-    # An app's own; it can only be asked within the context.
-    return _cv_app.get(None) is context and bool(registry.has())
+    if registry is not None:
+        scope_function = registry.scopefunc
+        if getattr(scope_function, "__name__", "") == "_app_ctx_id":  # its own
+            session = registry.registry.get(id(context))
+        else:  # the app's; it can only be asked within the context
+            is_current = _cv_app.get(None) is context
+            session = registry() if is_current and registry.has() else None
+        if session is not None:
+            yield Filed(session, registry)
+    for session in (context.g.get(_LITE_SESSIONS) or {}).values():
+        yield Filed(session, None)
 
 
 def _registry_of(app: Flask) -> t.Any:
-    # Flask-SQLAlchemy's is an attribute; to ask for Lite's property would make one.
-    scoped = getattr(app.extensions.get("sqlalchemy"), "__dict__", {}).get("session")
-    return getattr(scoped, "registry", None)
-
-
-def end_sessions(app: Flask, context: AppContext) -> str | None:
-    """End the database extension's sessions of a context.
-
-    :return: the endpoint that left one in the middle of a transaction, if any did.
+    """Return the registry of a Flask-SQLAlchemy's ``db.session``, None if that is none
+    or the app has put something else in its place.
     """
-    sessions: list[t.Any] = []
-    registry = _registry_of(app)
-    if registry is not None:
-        sessions += _take_from(registry, context)
-    sessions += (context.g.pop(_LITE_SESSIONS, None) or {}).values()
-    if not sessions:
+    # An attribute; to ask for Lite's property of that name would make a session.
+    scoped = getattr(app.extensions.get("sqlalchemy"), "__dict__", {}).get("session")
+    orm = sys.modules.get("sqlalchemy.orm")
+    if scoped is None or orm is None or not isinstance(scoped, orm.scoped_session):
         return None
-    scope = scope_of(context)
-    holdings = () if scope is None else list(scope.holdings)
+    registry = scoped.registry
+    return registry if hasattr(registry, "scopefunc") else None
+
+
+def sessions_of(context: AppContext) -> list[Session]:
+    """Return the database extension's sessions of a context."""
+    return [each.session for each in _filed_under(context)]
+
+
+def would_remove(app: Flask) -> bool:
+    """Tell whether the extension's own teardown function is to end its sessions.
+
+    Not if it is off the app's list, or ``remove`` is replaced: what a test suite keeps
+    alive on purpose stays alive.
+    """
+    extension: t.Any = app.extensions.get("sqlalchemy")
+    functions = app.teardown_appcontext_funcs
+    lite = sys.modules.get("flask_sqlalchemy_lite._extension")
+    if lite is not None and lite._close_sessions in functions:
+        return True
+    if getattr(extension, "_teardown_session", None) not in functions:
+        return False
+    remove = getattr(getattr(extension, "session", None), "remove", None)
+    code = getattr(remove, "__code__", None)
+    return code is not None and code.co_filename.endswith("scoping.py")
+
+
+def is_extensions_own(function: t.Any) -> bool:
+    """Tell whether a teardown function is that of a database extension, unchanged."""
+    lite = sys.modules.get("flask_sqlalchemy_lite._extension")
+    if lite is not None and function is lite._close_sessions:
+        return True
+    plain = sys.modules.get("flask_sqlalchemy.extension")
+    return (
+        plain is not None
+        and getattr(function, "__func__", None) is plain.SQLAlchemy._teardown_session
+    )
+
+
+def end_left_over(
+    context: AppContext, scope: ContextScope, first_late: int, raised: bool
+) -> tuple[str, bool] | None:
+    """End the extension's sessions that its own teardown should have ended.
+
+    :param first_late: number of the first session made after the teardown began.
+    :param raised: a teardown function raised, so that later ones may not have run.
+    :return: the endpoint that left one in the middle of a transaction, and whether it
+        was made during the teardown; None if none was.
+    """
     left = None
+    is_to_remove = raised and would_remove(context.app)
     with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
-        for session in sessions:
-            own = [each for each in holdings if each.is_of(session)]
+        for session, registry in list(_filed_under(context)):
+            number = session.hash_key
+            is_late = number >= first_late
+            own = [each for each in list(scope.holdings) if each.is_of(session)]
+            if number < scope.first_session or not (is_late or is_to_remove):
+                for holding in own:  # the app's own functions left it as it is
+                    holding.release()
+                continue
+            _unfile(context, session, registry)
             endpoint = own[0].endpoint if own else current_endpoint()
             if session.in_transaction():
-                left = endpoint
-            stack.callback(_end, session, own, endpoint)
+                left = endpoint, is_late
+            stack.callback(_close, session, own, endpoint)
     return left
 
 
-def _take_from(registry: t.Any, context: AppContext) -> list[t.Any]:
-    """Take a context's session out of Flask-SQLAlchemy's scoped registry."""
-    by_key = getattr(registry, "registry", None)
-    if isinstance(by_key, dict) and id(context) in by_key:
-        return [by_key.pop(id(context))]
-    # An app's own scopefunc; it can only be asked within the context.
-    if _cv_app.get(None) is context and registry.has():
-        session = registry()
+def end_filed(context: AppContext) -> None:
+    """End the extension's sessions of a context that nothing will ever pop."""
+    with ExitStack() as stack:
+        for session, registry in list(_filed_under(context)):
+            _unfile(context, session, registry)
+            stack.callback(_close, session, [], current_endpoint())
+
+
+def _unfile(context: AppContext, session: Session, registry: t.Any) -> None:
+    if registry is None:
+        filed = context.g.get(_LITE_SESSIONS, {})
+        for key in [key for key, value in filed.items() if value is session]:
+            del filed[key]
+    elif registry.registry.pop(id(context), None) is None:
         registry.clear()
-        return [session]
-    return []
 
 
-def _end(session: t.Any, holdings: list[Holding], endpoint: str) -> None:
+def _close(session: t.Any, holdings: list[Holding], endpoint: str) -> None:
     try:
         if any(each.is_in_mid_query() for each in holdings):
             # Closing would wait for, or misread, an answer that is still to come.
@@ -182,13 +301,18 @@ def _end(session: t.Any, holdings: list[Holding], endpoint: str) -> None:
             session.close()
     except BaseException as error:
         # Once for the session; its connection is dropped, the response unchanged.
-        logger.warning(
-            "The database session of %s could not be closed (%s: %s). Its connection"
-            " was dropped; what was not committed is lost.",
-            endpoint,
-            type(error).__name__,
-            str(error).partition("\n")[0],
-        )
+        say_not_closed(endpoint, error)
         session.invalidate()
         if not isinstance(error, Exception):
             raise
+
+
+def say_not_closed(endpoint: str, error: BaseException) -> None:
+    """Log that closing a session raised, which the response does not show."""
+    logger.warning(
+        "The database session of %s could not be closed (%s: %s). Its connection"
+        " was dropped; what was not committed is lost.",
+        endpoint,
+        type(error).__name__,
+        str(error).partition("\n")[0],
+    )

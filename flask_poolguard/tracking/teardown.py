@@ -1,9 +1,10 @@
 """Where scopes begin and end: hooks into one Flask app.
 
-Flask before 3.2 stops a teardown at the first function that raises, so no place in
-its list is safe. The end of a scope therefore wraps ``do_teardown_appcontext``
-itself; what that misses is caught at the end of the WSGI call, when the response is
-closed, and at the next call on the same thread.
+The app's own teardown functions run first, all that Flask would run, as they are; then
+the guard ends what is left over. Flask before 3.2 stops a teardown at the first
+function that raises, so no place in its list is safe. The end of a scope therefore
+wraps ``do_teardown_appcontext`` itself; what that misses is caught at the end of the
+WSGI call, when the response is closed, and at the next call on the same thread.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contextlib import ExitStack
 from flask import appcontext_pushed, request, request_finished
 from flask.globals import _cv_app
 
+from ..pool import housekeeper
 from .abandoned import (
     close_abandoned,
     is_popped_elsewhere,
@@ -27,18 +29,21 @@ from .abandoned import (
     note_response,
 )
 from .async_views import count_async_views_as_requests
+from .dead_threads import dead_threads
 from .holding import NO_ROUTE
 from .leaks import Returns
+from .own_teardown import run_teardown
 from .responses import GuardedResponse, runs_app_code
 from .scope import (
     MERGED,
     ResponseScope,
     current_response,
+    next_session,
     open_scope,
     scope_of,
     unclosed_var,
 )
-from .sessions import end_sessions, has_sessions
+from .sessions import end_left_over, sessions_of
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -47,6 +52,7 @@ if t.TYPE_CHECKING:
     from flask.wrappers import Response
 
     from .books import Books
+    from .callsite import Place
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -56,6 +62,9 @@ _USED_LATE: t.Final = (
     "a teardown function used it after it had been closed; commit there"
 )
 _NOT_POPPED: t.Final = "its context was never popped, as if its stream was not closed"
+
+# Where requests were seen to share a context, so that it is said once per process.
+_told_of_shared: set[Place | None] = set()
 
 
 class Teardown:
@@ -72,6 +81,7 @@ class Teardown:
         request_finished.connect(self._finished, app)
         self._wrap_teardown(app)
         count_async_views_as_requests(app)
+        housekeeper.add(dead_threads, may_hang=True)
         app.wsgi_app = functools.partial(self._call, app.wsgi_app)  # type: ignore[method-assign] # as Flask wants it replaced
 
     # App contexts ----------------------------------------------------------------
@@ -90,19 +100,19 @@ class Teardown:
         # On the instance, and indifferent to the signature: Flask 3.2 passes the
         # context first.
         original = app.do_teardown_appcontext
+        app_ref = self._app_ref
 
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
             if is_popped_elsewhere():
                 return
             context = _cv_app.get(None)
-            raised = True
+            first_late, raised = next_session(), True
             try:
-                original(*args, **kwargs)
-                raised = False
+                raised = run_teardown(app_ref, original, args, kwargs)
             finally:
                 if context is not None:
-                    self._end_context(context, raised)
+                    self._end_context(context, first_late, raised)
 
         app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign] # of this app only
         if MERGED:  # Flask 3.2 checks where it is before it tears anything down
@@ -116,9 +126,10 @@ class Teardown:
 
         app.do_teardown_request = do_teardown_request  # type: ignore[method-assign] # of this app only
 
-    def _end_context(self, context: AppContext, raised: bool = False) -> None:
+    def _end_context(self, context: AppContext, first_late: int, raised: bool) -> None:
         """End the sessions and give back the connections of an app context.
 
+        :param first_late: number of the first session made after its teardown began.
         :param raised: one of the app's teardown functions did.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         """
@@ -127,20 +138,21 @@ class Teardown:
             return
         returns = Returns()
         try:
-            self._sweep(context, returns, _RAISED if raised else _USED_LATE)
+            self._sweep(context, returns, first_late, raised)
         finally:
+            first_late = next_session()
             try:
                 returns.report()
             finally:
                 # Receivers of the signal and log handlers may use the database too.
                 if returns.leaks and not self._is_clean(context):
                     again = Returns()
-                    self._sweep(context, again, _USED_LATE)
+                    self._sweep(context, again, first_late)
                     again.count()
 
     def _is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""
-        if has_sessions(context):
+        if sessions_of(context):
             return False
         for ledger in self._books.ledgers:
             if ledger.left_behind:
@@ -149,26 +161,34 @@ class Teardown:
         if scope is not None:
             if scope.holdings:
                 return False
-            scope.ended = True
+            scope.end()
         return True
 
-    def _sweep(self, context: AppContext, returns: Returns, why: str) -> None:
-        response = current_response()
+    def _sweep(
+        self,
+        context: AppContext,
+        returns: Returns,
+        first_late: int,
+        raised: bool = False,
+        why: str = _RAISED,
+    ) -> None:
+        response, scope = current_response(), scope_of(context)
         try:
-            left_by = end_sessions(context.app, context)
-            if left_by is not None:
-                logger.warning(
-                    "A database session of %s was left in the middle of a transaction,"
-                    " which was rolled back: %s.",
-                    left_by,
-                    why,
-                )
+            if scope is not None:
+                left = end_left_over(context, scope, first_late, raised)
+                if left is not None:
+                    left_by, is_late = left
+                    logger.warning(
+                        "A database session of %s was left in the middle of a"
+                        " transaction, which was rolled back: %s.",
+                        left_by,
+                        _USED_LATE if is_late else why,
+                    )
         finally:
-            scope = scope_of(context)
             if scope is None:
                 pass
             elif response is not None and response.keeps:
-                scope.ended = True
+                scope.end()
                 for holding in list(scope.holdings):
                     response.adopt(holding)
             else:
@@ -183,10 +203,16 @@ class Teardown:
     def _finished(self, sender: Flask, response: Response, **extra: object) -> None:
         scope = current_response()
         if scope is not None:
-            scope.streams = response.is_streamed
+            # What call_on_close() was given runs when the response is closed, and may
+            # use or close what the view opened. The list is private, and the same in
+            # Werkzeug 3.0 to 3.1.
+            has_callbacks = bool(response._on_close)
+            scope.streams = response.is_streamed or has_callbacks
             # An error page (Werkzeug streams its own) does not read from what the
             # view had opened before it failed.
-            scope.keeps = response.is_streamed and response.status_code < 400
+            scope.keeps = has_callbacks or (
+                response.is_streamed and response.status_code < 400
+            )
             scope.endpoint = request.endpoint or NO_ROUTE
 
     def _call(
@@ -201,6 +227,9 @@ class Teardown:
         if not from_test_client:
             leave_abandoned()
             close_abandoned(environ)
+        outer = _cv_app.get(None)
+        if outer is not None and not MERGED:
+            self._note_shared(outer)
         scope = ResponseScope(t.cast("Flask", self._app_ref()))
         scope.input = environ.get("wsgi.input")
         note_response(environ, scope)
@@ -239,14 +268,45 @@ class Teardown:
         ]
         scope.keeps = False
         if not contexts and not scope.holdings:
-            scope.ended = True
+            scope.end()
             return
         returns = Returns()
         with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
             stack.callback(returns.report)
             stack.callback(returns.end_scope, scope)
             for context in contexts:
-                stack.callback(self._sweep, context, returns, _NOT_POPPED)
+                stack.callback(
+                    self._sweep, context, returns, next_session(), True, _NOT_POPPED
+                )
+
+    def _note_shared(self, context: AppContext) -> None:
+        """Say once that requests run within one context, which nothing tears down.
+
+        Flask before 3.2 pushes no context for a request of the app whose context is
+        current. One request within a context shares nothing.
+        """
+        scope = scope_of(context)
+        if (
+            scope is None
+            or scope.response is not None
+            or context.app is not self._app_ref()
+        ):
+            return
+        scope.requests += 1
+        if scope.requests != 2 or scope.place in _told_of_shared:
+            return
+        _told_of_shared.add(scope.place)
+        where = "an unknown line"
+        if scope.place is not None:
+            where = scope.place.describe(context.app.root_path)
+        logger.warning(
+            "Requests of %s share an app context that was pushed at %s and is still"
+            " current: Flask tears nothing down between them, so they share db.session"
+            " and its transaction. What else a request takes is given back when it"
+            " ends. Use `with app.app_context():` around what needs it.",
+            context.app.name,
+            where,
+        )
 
     def _end_dropped(self, from_test_client: bool) -> None:
         """End responses that were collected before anybody closed them."""

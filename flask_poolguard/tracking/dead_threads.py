@@ -1,0 +1,48 @@
+"""Giving back what threads took that ended within an app context.
+
+A thread that pushes an app context and never pops it leaves its connections, and the
+session that Flask-SQLAlchemy filed under the context, to nothing that could end them.
+"""
+
+from __future__ import annotations
+
+from ..errors import POP_CONTEXT
+from .leaks import Returns
+from .scope import ContextScope, deserted
+from .sessions import end_filed
+
+
+def give_back_deserted() -> None:
+    """End the scopes of threads that have ended. Never raises a ``LeakError``: it is
+    not the fault of whichever thread finds them.
+    """
+    returns = Returns(POP_CONTEXT)
+    while deserted:
+        try:
+            scope = deserted.popleft()
+        except IndexError:  # another thread took the last one
+            break
+        _end(scope, returns)
+    returns.report(may_raise=False)
+
+
+def _end(scope: ContextScope, returns: Returns) -> None:
+    context = scope.context
+    if scope.ended or context is None:
+        return
+    try:
+        returns.end_scope(scope)
+    finally:
+        end_filed(context)
+
+
+class _DeadThreads:
+    """Looks for them with each round of the housekeeper."""
+
+    def tend(self) -> None:
+        """Give back what is found."""
+        if deserted:
+            give_back_deserted()
+
+
+dead_threads = _DeadThreads()

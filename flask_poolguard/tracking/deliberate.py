@@ -1,0 +1,66 @@
+"""Signs that a connection is meant to outlive the scope that it was taken in.
+
+Where there is one, the guard leaves the connection alone and says so: to lose a lock
+that an app relies on is worse than a connection too many.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from flask.globals import _cv_app
+from sqlalchemy.engine import Connection
+from sqlalchemy.pool import PoolProxiedConnection
+
+if t.TYPE_CHECKING:
+    from .holding import Holding
+
+logger = logging.getLogger("flask_poolguard")
+
+
+def is_left_alone(holding: Holding, proxy: PoolProxiedConnection) -> bool:
+    """Tell whether a connection is left to its owner on purpose, and say why."""
+    if holding.has_locked and holding.is_bare():
+        level, why = logging.WARNING, "its session took a lock, or listens"
+    elif _is_the_extensions(holding, proxy):
+        level, why = logging.INFO, "the database extension was made to use it"
+    else:
+        return False
+    holding.release()
+    logger.log(
+        level,
+        "%s did not give back a connection of bind %r that it took at %s; it is left"
+        " open, because %s. Say that this is on purpose with guard.keep(connection), or"
+        " close it.",
+        holding.endpoint,
+        holding.ledger.facts.bind,
+        holding.site(),
+        why,
+    )
+    return True
+
+
+def _is_the_extensions(holding: Holding, proxy: PoolProxiedConnection) -> bool:
+    """Tell whether ``db.engines`` has a connection, or ``db.session`` is bound to it:
+    how test suites run an app within one transaction.
+    """
+    app = holding.ledger.app
+    extension = None if app is None else app.extensions.get("sqlalchemy")
+    if extension is None:
+        return False
+    bound = _binds_of(getattr(extension, "__dict__", {}).get("session"))
+    context = _cv_app.get(None)
+    if context is not None and context.app is app:
+        bound += list(getattr(extension, "engines", {}).values())
+    return any(
+        isinstance(each, Connection) and each._dbapi_connection is proxy
+        for each in bound
+    )
+
+
+def _binds_of(session: t.Any) -> list[t.Any]:
+    """Return what a session, or those that a scoped session makes, are bound to."""
+    options = getattr(getattr(session, "session_factory", None), "kw", None)
+    given = options.get("bind") if isinstance(options, dict) else None
+    return [given, getattr(session, "__dict__", {}).get("bind")]

@@ -1,0 +1,90 @@
+"""What the old owner of a connection meets that the guard took back.
+
+A proxy whose connection was taken back is given a stand-in for the driver's connection,
+which answers any use but ending it with an error that says what happened. A session
+that lost something is marked, and its next use raises the same error.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..errors import ConnectionReturned
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+    from sqlalchemy.pool import PoolProxiedConnection
+
+# On a session that lost what it had not committed.
+_ON_SESSION: t.Final = "_poolguard_returned"
+
+# As a note on errors that SQLAlchemy raises because of this one.
+HOW_TO_KEEP: t.Final = (
+    "To keep a connection or session beyond its scope on purpose, call"
+    " guard.keep(connection), or connection.detach(), before the scope ends."
+)
+
+
+class Returned:
+    """That a connection was taken back: when, at the end of what, taken where.
+
+    :ivar at: monotonic seconds.
+    """
+
+    __slots__ = ("_text", "at")
+
+    def __init__(self, what: str, site: str, scope: str, done: str) -> None:
+        self.at = time.monotonic()
+        clock = time.strftime("%H:%M:%S")
+        self._text = (
+            f"This {what} was taken back by Flask-PoolGuard at {clock}, at the end of"
+            f" {scope}, because it was still open; it had been taken at {site}. {done}"
+        )
+
+    def error(self) -> ConnectionReturned:
+        """Return the error for whoever uses it now."""
+        age = time.monotonic() - self.at
+        return ConnectionReturned(f"{self._text} ({age:.1f} s ago). {HOW_TO_KEEP}")
+
+
+class ReturnedConnection:
+    """Stands in a proxy for a driver's connection that was taken back.
+
+    Ending it does nothing, so that a late ``close()`` or ``rollback()`` is harmless.
+    """
+
+    def __init__(self, returned: Returned) -> None:
+        self._returned = returned
+
+    def rollback(self) -> None:
+        """Do nothing: it was rolled back or closed."""
+
+    def close(self) -> None:
+        """Do nothing: it belongs to its pool again, or was closed."""
+
+    def __getattr__(self, name: str) -> t.NoReturn:
+        if name.startswith("__"):  # a protocol that Python asks for, such as copying
+            raise AttributeError(name)
+        raise self._returned.error()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "_returned":
+            raise self._returned.error()
+        object.__setattr__(self, name, value)
+
+
+def stand_in(fairy: PoolProxiedConnection, returned: Returned) -> None:
+    """Let each further use of a proxy, which has no connection any more, raise."""
+    fairy.dbapi_connection = ReturnedConnection(returned)  # type: ignore[misc,assignment] # has what ending it calls
+
+
+def mark_session(session: Session, returned: Returned) -> None:
+    """Let the next use of a session raise."""
+    session.__dict__[_ON_SESSION] = returned
+
+
+def take_mark(session: Session) -> Returned | None:
+    """Return the mark of a session, which then has none; None if it has none."""
+    mark: Returned | None = session.__dict__.pop(_ON_SESSION, None)
+    return mark
