@@ -17,7 +17,7 @@ from .deliberate import is_left_alone
 from .holding import SETTINGS
 from .orm_sessions import end_transaction
 from .returned import Returned, mark_session, stand_in
-from .scope import ResponseScope, Scope, this_thread
+from .scope import ResponseScope, Scope
 from .stacks import find_other_user
 
 if t.TYPE_CHECKING:
@@ -85,19 +85,7 @@ class Returns:
                     stack.callback(self._give_one_back, holding, fairy)
 
     def _give_one_back(self, holding: Holding, fairy: PoolProxiedConnection) -> None:
-        if is_left_alone(holding, fairy):
-            return
-        user = _find_user(holding, fairy)
-        if user is not None:
-            holding.release()
-            logger.info(
-                "The connection of bind %r that %s took at %s is left to %s, which uses"
-                " it.",
-                holding.ledger.facts.bind,
-                holding.endpoint,
-                holding.site(),
-                user,
-            )
+        if _is_left(holding, fairy):
             return
         taking = _TakingBack(holding, fairy)
         try:
@@ -132,11 +120,27 @@ class Returns:
             logger.warning("%s", leak.describe())
 
 
-def _find_user(holding: Holding, fairy: PoolProxiedConnection) -> str | None:
-    """Return which other thread is in the middle of using a connection, if one is."""
-    if holding.mark() is None and this_thread.mark.ref is not holding.mark:
-        return None  # its thread has ended
-    return find_other_user(fairy, holding.ledger.root_path)
+def _is_left(holding: Holding, fairy: PoolProxiedConnection) -> bool:
+    """Tell whether a connection is left to an owner that still means to use it."""
+    try:
+        if is_left_alone(holding, fairy):
+            return True
+        has_ended = holding.mark() is None  # the thread that took it
+        user = None if has_ended else find_other_user(fairy, holding.ledger.root_path)
+    except Exception:  # whatever it is, the connection comes back
+        logger.debug("It is not known who uses a connection", exc_info=True)
+        return False
+    if user is None:
+        return False
+    holding.release()
+    logger.info(
+        "The connection of bind %r that %s took at %s is left to %s, which uses it.",
+        holding.ledger.facts.bind,
+        holding.endpoint,
+        holding.site(),
+        user,
+    )
+    return True
 
 
 class _TakingBack:

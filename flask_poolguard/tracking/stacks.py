@@ -152,6 +152,8 @@ def find_other_user(proxy: PoolProxiedConnection, root_path: str) -> str | None:
     Seen are methods of a Connection, and of a driver that is written in Python.
     """
     driver = proxy.dbapi_connection
+    if driver is None:
+        return None
     running = current_frames()
     for thread in threading.enumerate():
         if thread is threading.current_thread():
@@ -163,9 +165,9 @@ def find_other_user(proxy: PoolProxiedConnection, root_path: str) -> str | None:
             code = frame.f_code
             if code.co_filename == _METHODS or code.co_filename.endswith(_DRIVERS):
                 owner = frame.f_locals.get("self")
-                if owner is driver or (
-                    isinstance(owner, Connection) and owner._dbapi_connection is proxy
-                ):
+                # A Connection that is being made has no such attribute yet.
+                used = getattr(owner, "_dbapi_connection", None)
+                if owner is driver or used is proxy:
                     where = _describe_frame(frame, root_path)
                     return f"thread {thread.name!r} at {where}"
             frame = frame.f_back
