@@ -272,6 +272,11 @@ class Database(t.Protocol):
     def why_lost(self, error: BaseException) -> Loss:
         """Tell why a session is gone, of an error that means that it is."""
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Ask how often sessions were ended on purpose so far; None if the server does
+        not count that. Leaves no transaction open.
+        """
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell whether the server refused a write because it is read-only now, as
         after a failover, and not because the session's owner asked for that.

@@ -98,6 +98,13 @@ class MySQL:
         """Tell by the error's number, or by PyMySQL's text where it has none."""
         return mysql_errors.why_lost(error)
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Ask for ``Com_kill``, which every user may see. It counts KILL QUERY too."""
+        with cursor_of(connection) as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Com_kill'")
+            row = cursor.fetchone()
+        return None if row is None else int(row[1])
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell by the error's number: a session that was made read-only on purpose
         gets another one.

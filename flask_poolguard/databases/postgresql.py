@@ -34,6 +34,13 @@ _IDLE_LIMITS: t.Final = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
     " ('idle_session_timeout', 'idle_in_transaction_session_timeout')"
 )
+# As JSON, a column that an older server does not have is NULL, and no error, which
+# would abort a transaction that a listener has begun.
+_KILLED_SESSIONS: t.Final = (
+    "SELECT pg_catalog.to_jsonb(d) ->> 'sessions_killed'"
+    " FROM pg_catalog.pg_stat_database AS d"
+    " WHERE d.datname = pg_catalog.current_database()"
+)
 # NAMEDATALEN - 1: the server cuts off what is longer (its application_name).
 _LONGEST_LABEL: t.Final = 63
 # A name among the server's own options would give way to any other. Written with
@@ -101,6 +108,13 @@ class PostgreSQL:
     def why_lost(self, error: BaseException) -> Loss:
         """Tell by the SQLSTATE, or by libpq's text, which psycopg2 alone gives."""
         return postgresql_errors.why_lost(error)
+
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Ask for ``sessions_killed`` of this database (PostgreSQL 14 and later)."""
+        with _outside_transaction(connection), cursor_of(connection) as cursor:
+            cursor.execute(_KILLED_SESSIONS)
+            row = cursor.fetchone()
+        return None if row is None or row[0] is None else int(row[0])
 
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell by the SQLSTATE, unless the session was made read-only through the
