@@ -27,12 +27,18 @@ from .time_limits import forget_ours, whole_seconds
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
 _ACTIVE: t.Final = 1
+# How pg8000 keeps the same, in a private attribute: the letter that the server sends
+# with ReadyForQuery (message formats in the PostgreSQL documentation).
+_IDLE_LETTER: t.Final = b"I"
 
 # Milliseconds; no row where the server does not know the setting (before 14), and
 # unlike SHOW it cannot abort a transaction.
 _IDLE_LIMITS: t.Final = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
     " ('idle_session_timeout', 'idle_in_transaction_session_timeout')"
+)
+_NOT_ASKED: t.Final = IdleLimit(
+    None, "not asked for: the driver does not tell whether a transaction is open"
 )
 # As JSON, a column that an older server does not have is NULL, and no error, which
 # would abort a transaction that a listener has begun.
@@ -67,7 +73,15 @@ class PostgreSQL:
     longest_label = _LONGEST_LABEL
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
-        """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed."""
+        """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed.
+
+        A driver that does not tell whether a transaction is open is not asked: no
+        way to end the transaction of the question would leave alone one that a
+        ``connect`` listener has begun. A savepoint would not either: it leaves the
+        transaction open, in which drivers refuse to change isolation and autocommit.
+        """
+        if _is_in_transaction(connection) is None:
+            return _NOT_ASKED
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             return _read_idle_limit(cursor)
 
@@ -111,6 +125,8 @@ class PostgreSQL:
 
     def killed_sessions(self, connection: Connection) -> int | None:
         """Ask for ``sessions_killed`` of this database (PostgreSQL 14 and later)."""
+        if _is_in_transaction(connection) is None:
+            return None
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             cursor.execute(_KILLED_SESSIONS)
             row = cursor.fetchone()
@@ -236,20 +252,32 @@ def _transaction_status(connection: Connection) -> int | None:
     return None if status is None else int(status)
 
 
+def _is_in_transaction(connection: Connection) -> bool | None:
+    """Ask the driver, never the server; None from a driver that does not tell."""
+    status = _transaction_status(connection)
+    if status is not None:
+        return status != _IDLE
+    letter = getattr(connection, "_transaction_status", None)  # pg8000 1.16 and later
+    return letter != _IDLE_LETTER if isinstance(letter, bytes) else None
+
+
 @contextmanager
 def _outside_transaction(connection: Connection) -> Iterator[None]:
     """Run statements without leaving a transaction open behind them.
 
     Autocommit costs no round trip, a rollback does. A transaction that is open
     already (a connect listener of the app) is neither ended nor changed.
+
+    With a driver that does not tell, only for connections of the guard's own: what
+    is rolled back may be the listener's.
     """
-    status = _transaction_status(connection)
-    if status is None:  # an unknown driver: be safe and pay the round trip
+    is_in_transaction = _is_in_transaction(connection)
+    if is_in_transaction is None:
         try:
             yield
         finally:
             connection.rollback()
-    elif status != _IDLE:
+    elif is_in_transaction:
         yield
     else:
         before = connection.autocommit
