@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from flask_poolguard.databases import for_dialect
+from flask_poolguard.engines import carries_label
+from flask_poolguard.engines.connecting import read_timeout_of
 from tests.conftest import Database, database_by
 from tests.support.drivers import DRIVERS, driver_connection
 from tests.support.guarded_app import guarded_engine, guarded_pool
@@ -189,3 +192,96 @@ def test_pg8000_is_asked_for_its_limit(postgresql_url: sa.URL) -> None:
         with engine.connect():
             source = guarded_pool(engine).limits.recycle.source
     assert "idle_session_timeout 600 s" in source
+
+
+class TestWhatTheGuardAdds:
+    """It is added after all `do_connect` listeners, for the driver alone."""
+
+    def test_is_seen_by_no_listener_whenever_it_came(self, database: Database) -> None:
+        seen: list[set[str]] = []
+
+        def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
+            seen.append(set(keywords) - {"charset"})  # Flask-SQLAlchemy's own
+
+        with engine_for(database.url, is_guarded=False) as engine:
+            sa.event.listen(engine, "do_connect", look)
+            connect_twice(engine)
+        stock = seen.copy()
+        with guarded_engine(database.url) as engine:
+            sa.event.listen(engine, "do_connect", look)
+            connect_twice(engine)
+        assert seen == stock * 2
+
+    def test_gives_way_to_what_a_listener_sets_by_default(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        with guarded_engine(mariadb_url) as engine:
+
+            @sa.event.listens_for(engine, "do_connect")
+            def limit(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
+                keywords.setdefault("read_timeout", 7)
+                keywords.setdefault("program_name", "mine")
+
+            for _ in range(2):
+                connection: Any = engine.raw_connection()
+                driver = connection.dbapi_connection
+                assert driver._read_timeout == 7
+                assert driver._write_timeout is None
+                assert driver._connect_attrs["program_name"] == "mine"
+                connection.invalidate()
+
+    def test_reaches_a_connection_of_the_dialects_by_a_listener(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        with guarded_engine(mariadb_url) as engine:
+
+            @sa.event.listens_for(engine, "do_connect")
+            def connect(dialect: Any, _: Any, arguments: Any, keywords: Any) -> Any:
+                return dialect.connect(*arguments, **keywords)
+
+            connection: Any = engine.raw_connection()
+            driver = connection.dbapi_connection
+            assert driver._connect_attrs["program_name"].startswith("shop@")
+            assert driver._read_timeout is None
+            connection.close()
+
+    def test_is_kept_from_a_connection_of_a_listeners_own(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        with guarded_engine(mariadb_url) as engine:
+
+            @sa.event.listens_for(engine, "do_connect")
+            def connect(_: Any, __: Any, arguments: Any, keywords: Any) -> Any:
+                return pymysql.connect(*arguments, **keywords, read_timeout=9)
+
+            connection: Any = engine.raw_connection()
+            driver = connection.dbapi_connection
+            assert driver._connect_attrs.get("program_name") != "shop"
+            assert (driver._read_timeout, driver.connect_timeout) == (9, 10)
+            connection.close()
+            assert read_timeout_of(engine.dialect) == 9
+            assert not carries_label(engine.dialect)
+
+    def test_keeps_to_the_checkouts_time_when_a_listener_connects_elsewhere(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        config = {"POOLGUARD_POOL_TIMEOUT": 3}
+        with (
+            guarded_engine(mariadb_url, **config) as engine,
+            guarded_engine(mariadb_url) as other,
+        ):
+
+            @sa.event.listens_for(engine, "do_connect")
+            def ask(*_: object) -> None:
+                connect_twice(other)
+
+            connection: Any = engine.raw_connection()
+            assert connection.dbapi_connection.connect_timeout <= 3
+            connection.close()
+
+
+def connect_twice(engine: sa.Engine) -> None:
+    """Take a connection, throw it away, and take another."""
+    for _ in range(2):
+        connection = engine.raw_connection()
+        connection.invalidate()

@@ -18,7 +18,7 @@ from .base import (
     SessionState,
     merge_sessions,
 )
-from .labels import Label, OurLabel, make_label, parse_label, plain_host
+from .labels import Label, make_label, parse_label, plain_host
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -32,7 +32,6 @@ __all__ = [
     "Label",
     "ListedSession",
     "Loss",
-    "OurLabel",
     "ServerSession",
     "ServerView",
     "SessionList",

@@ -301,7 +301,6 @@ class Database(t.Protocol):
         """Give the arguments of a driver's ``connect()`` a time limit, unless the user
         has set one.
 
-        :param arguments: may hold an earlier limit, which gives way.
         :param driver: SQLAlchemy's name of it.
         :param left: seconds until nobody waits for the connection any more. The limit
             is not longer, as far as the driver can keep to that.
@@ -311,7 +310,6 @@ class Database(t.Protocol):
         """Give the arguments of a driver's ``connect()`` the calling process's label,
         unless the user named the connection, or the driver takes no name.
 
-        :param arguments: may hold an earlier label, which gives way.
         :param driver: SQLAlchemy's name of it.
         """
 

@@ -19,10 +19,10 @@ from .base import (
     SessionList,
     cursor_of,
 )
-from .labels import own_label, set_unless_users
+from .labels import own_label
 from .postgresql_sessions import list_sessions, session_states
 from .postgresql_view import server_view
-from .time_limits import forget_ours, whole_seconds
+from .time_limits import whole_seconds
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -60,10 +60,6 @@ _SHORTEST_TIMEOUT: t.Final = 2
 _TIMEOUT_ARGUMENTS: t.Final = frozenset({"connect_timeout", "service"})
 _TIMEOUT_VARIABLES: t.Final = ("PGCONNECT_TIMEOUT", "PGSERVICE")
 _IN_CONNINFO: t.Final = re.compile(r"(?:^|[\s?&])(?:connect_timeout|service)\s*=")
-
-
-class _OurSettings(dict[str, str]):
-    """Settings for asyncpg, with a label of ours among them."""
 
 
 class PostgreSQL:
@@ -167,7 +163,6 @@ class PostgreSQL:
 
         libpq counts it for each of several hosts anew.
         """
-        forget_ours(arguments)
         conninfo = arguments.get("dsn") or arguments.get("conninfo") or ""
         if (
             _TIMEOUT_ARGUMENTS.isdisjoint(arguments)
@@ -188,15 +183,14 @@ class PostgreSQL:
         if label is None or any(_NAMES_ITSELF.search(str(each)) for each in texts):
             return
         if driver in _LIBPQ_DRIVERS:
-            set_unless_users(arguments, "fallback_application_name", label)
+            arguments.setdefault("fallback_application_name", label)
         elif driver == "pg8000":
-            set_unless_users(arguments, "application_name", label)
+            arguments.setdefault("application_name", label)
         elif driver == "asyncpg":
             users = arguments.get("server_settings") or {}
-            if "application_name" not in users or isinstance(users, _OurSettings):
-                # asyncpg takes a str and nothing derived from it.
-                name = {"application_name": str(label)}
-                arguments["server_settings"] = _OurSettings({**users, **name})
+            if "application_name" not in users:
+                name = {"application_name": label}
+                arguments["server_settings"] = {**users, **name}
 
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits, sessions and counters."""
