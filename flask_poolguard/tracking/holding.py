@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 import typing as t
 import weakref
@@ -86,6 +88,17 @@ class Holding:
         """Tell whether this thread took it, or one that has ended since."""
         mark = self.mark()
         return mark is None or mark is this_thread.mark
+
+    def is_at_prompt(self) -> bool:
+        """Tell whether it is used by hand (``flask shell``, IPython, ``python -i``):
+        taken by the thread that reads what is typed.
+        """
+        mark = self.mark()
+        return (
+            hasattr(sys, "ps1")
+            and mark is not None
+            and mark.ident == threading.main_thread().ident
+        )
 
     def is_of(self, session: object) -> bool:
         """Tell whether this ORM session works on it."""

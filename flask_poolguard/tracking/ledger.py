@@ -434,6 +434,8 @@ class PoolLedger:
             held = now - holding.taken_at
             if held < limit or holding.is_reported or holding.fairy() is None:
                 continue
+            if holding.is_at_prompt():
+                continue  # a warning would come between what is typed
             holding.is_reported = True
             logger.warning(
                 "%s has held a connection of bind %r for %.0f s, since it took it at"
