@@ -21,6 +21,7 @@ from .scope import (
     request_var,
     this_thread,
 )
+from .tasks import current_task_name, socketio_event_name
 
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -36,7 +37,7 @@ _REQUEST: t.Final = "_request" if MERGED else "request"
 # name takes room in the state file.
 NO_ROUTE: t.Final = "(no route)"
 
-# What a holding is called that belongs to no request and no command.
+# What a holding is called that belongs to no request, task or command.
 OUTSIDE: t.Final = "(outside any request)"
 
 
@@ -140,7 +141,10 @@ class Holding:
 
 
 def current_endpoint() -> str:
-    """Return the endpoint or command that runs now."""
+    """Return the endpoint, background task or command that runs now.
+
+    A task that runs within a request (Celery's eager mode) is part of the request.
+    """
     context = request_var.get(None)
     request = None if context is None else getattr(context, _REQUEST)
     if request is None and MERGED:
@@ -148,12 +152,11 @@ def current_endpoint() -> str:
         requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
         request = next((each for each in requests if each is not None), None)
     if request is not None:
-        endpoint: str = request.endpoint or NO_ROUTE
-        return endpoint
+        return socketio_event_name(request) or request.endpoint or NO_ROUTE
     response = current_response()
     if response is not None and response.endpoint:
         return response.endpoint
-    return command_name() or OUTSIDE
+    return current_task_name() or command_name() or OUTSIDE
 
 
 def command_name() -> str | None:
