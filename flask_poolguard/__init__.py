@@ -11,8 +11,6 @@ from __future__ import annotations
 import importlib
 import typing as t
 
-from .logs import keep_audible
-
 if t.TYPE_CHECKING:
     from .errors import (
         ConfigError,
@@ -41,8 +39,6 @@ __all__ = [
     "TooManyWaiting",
     "connection_leaked",
 ]
-
-keep_audible()
 
 # What does not come from errors.
 _HOMES: t.Final = {"PoolGuard": "extension", "connection_leaked": "signals"}

@@ -45,7 +45,10 @@ DICT = {
     "root": {"level": "WARNING", "handlers": ["console"]},
 }
 IMPORTS = "import logging, logging.config, sys\n"
-GUARD = "import flask_poolguard; logger = logging.getLogger('flask_poolguard')\n"
+GUARD = """
+from flask_poolguard import PoolGuard
+logger = logging.getLogger('flask_poolguard')
+"""
 WARN = "\nlogger.warning('a leak'); logging.getLogger('other').warning('a word')"
 BY_FILE = "logging.config.fileConfig('logging.ini')"
 BY_DICT = f"logging.config.dictConfig({DICT!r})"
@@ -84,6 +87,7 @@ class TestConfigurationOfOthers:
         self, configure: str, tmp_path: Path
     ) -> None:
         own = """
+import flask_poolguard.cli.entry_point  # as flask does before it imports the app
 class Mine(logging.Logger):
     def warning(self, message, *args):
         super().warning('mine, ' + message, *args)
