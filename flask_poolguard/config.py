@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ConfigError
+from .logs import keep_audible
 from .options import AUTO, BY_NAME, OPTIONS, PREFIX, Option
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "read_config",
 ]
 
+# All that logs imports this module. Not done by the package itself, which flask loads
+# for each command before the app can choose a class with logging.setLoggerClass().
+keep_audible()
 logger = logging.getLogger("flask_poolguard")
 
 DEFAULT: t.Final = "default"

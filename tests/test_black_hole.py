@@ -124,6 +124,22 @@ class TestUnacknowledged:
             assert checked_out_id(engine) != first
 
 
+def given_to_driver(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, Any]]:
+    """Note the arguments of each of the driver's connects from now on."""
+    given: list[dict[str, Any]] = []
+    driver: Any = engine.dialect.loaded_dbapi
+    connect = driver.connect
+
+    def look(*arguments: Any, **keywords: Any) -> Any:
+        given.append(keywords)
+        return connect(*arguments, **keywords)
+
+    monkeypatch.setattr(driver, "connect", look)
+    return given
+
+
 class TestConnects:
     def test_a_server_that_says_nothing_is_given_up(self, driver_url: sa.URL) -> None:
         with (
@@ -184,20 +200,17 @@ class TestConnects:
             assert seconds_of(fail) < BOUND
             proxy.resume()
 
-    def test_the_next_one_that_has_more_time_gets_it(self, driver_url: sa.URL) -> None:
+    def test_the_next_one_that_has_more_time_gets_it(
+        self, driver_url: sa.URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """SQLAlchemy 2.0 shares the arguments between connects."""
-        given: list[float] = []
         with guarded_engine(driver_url, POOLGUARD_CONNECT_TIMEOUT=30) as engine:
-
-            @sa.event.listens_for(engine, "do_connect")
-            def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
-                given.append(keywords["connect_timeout"])
-
+            given = given_to_driver(engine, monkeypatch)
             for timeout in (60.0, 3.0, 60.0):
                 guarded_pool(engine)._timeout = timeout
                 with engine.connect() as connection:
                     connection.invalidate()
-        first, second, third = given
+        first, second, third = (each["connect_timeout"] for each in given)
         assert first == third == 30
         assert second <= 3
 
@@ -290,15 +303,10 @@ class TestPyMySQL:
                     connection.invalidate()
 
     def test_no_connect_timeout_leaves_everything_to_the_driver(
-        self, mariadb_url: sa.URL
+        self, mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        given: list[dict[str, Any]] = []
         with guarded_engine(mariadb_url, POOLGUARD_CONNECT_TIMEOUT=None) as engine:
-
-            @sa.event.listens_for(engine, "do_connect")
-            def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
-                given.append(dict(keywords))
-
+            given = given_to_driver(engine, monkeypatch)
             checked_out_id(engine)
         assert not {"connect_timeout", "read_timeout", "write_timeout"} & set(given[0])
 
@@ -306,19 +314,17 @@ class TestPyMySQL:
 @pytest.mark.parametrize("driver", ["pymysql", "psycopg2", "psycopg"])
 @pytest.mark.parametrize("known", [True, False])
 def test_only_drivers_that_know_the_argument_are_given_it(
-    known: bool, driver: str, request: pytest.FixtureRequest
+    known: bool,
+    driver: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mysql = driver == "pymysql"
     url: sa.URL = request.getfixturevalue("mariadb_url" if mysql else "postgresql_url")
     name = f"{'mysql' if mysql else 'postgresql'}+{driver}"
-    given: list[dict[str, Any]] = []
     with guarded_engine(url.set(drivername=name)) as engine:
         if not known:
             engine.dialect.driver = "another"
-
-        @sa.event.listens_for(engine, "do_connect")
-        def look(_: Any, __: Any, ___: Any, keywords: dict[str, Any]) -> None:
-            given.append(dict(keywords))
-
+        given = given_to_driver(engine, monkeypatch)
         checked_out_id(engine)
     assert ("connect_timeout" in given[0]) is known

@@ -146,14 +146,6 @@ class TestTimeLimitOfConnects:
         for_dialect(dialect).limit_connect(arguments, driver, 5, left)
         assert arguments == {"connect_timeout": expected}
 
-    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb", "psycopg2"])
-    def test_the_one_of_an_earlier_connect_gives_way(self, driver: str) -> None:
-        family = for_dialect("postgresql" if driver == "psycopg2" else "mysql")
-        arguments: dict[str, Any] = {}
-        for left, expected in ((60, 5), (3, 3), (60, 5)):
-            family.limit_connect(arguments, driver, 5, left)
-            assert arguments == {"connect_timeout": expected}
-
     @pytest.mark.parametrize("seconds", [0.7, 60])
     def test_the_users_own_stays_however_much_is_left(self, seconds: float) -> None:
         arguments = {"connect_timeout": seconds}

@@ -15,7 +15,7 @@ from pymysql.constants import CLIENT
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from flask_poolguard.databases import for_dialect
+from flask_poolguard.databases import Loss, for_dialect
 from flask_poolguard.reports import collect
 from flask_poolguard.reports.rules import idling
 from tests.conftest import Database
@@ -103,7 +103,8 @@ class TestRecycle:
         pool: Any = shop.engines["default"].pool
         for idle in (301.0, 305.0, 302.0):
             assert not found(shop.report(), "recycle")
-            pool.limits.died(idle)
+            pool.limits.died(idle, Loss.UNKNOWN)
+            pool.limits.explain(lambda: None)
             now[0] += 100
             pool.tend()
         finding = the_one(shop.report(), "recycle")

@@ -261,29 +261,6 @@ class TestDriversArguments:
         for_dialect(dialect).label_connect(arguments, driver, "shop")
         assert arguments == {}
 
-    @pytest.mark.parametrize(
-        ("dialect", "driver", "name"),
-        [
-            ("postgresql", "psycopg2", "fallback_application_name"),
-            ("mysql", "pymysql", "program_name"),
-        ],
-    )
-    def test_an_earlier_label_gives_way(
-        self, dialect: str, driver: str, name: str
-    ) -> None:
-        # As SQLAlchemy 2.0 does it, in a child or after another app took over.
-        arguments: dict[str, Any] = {}
-        for app in ("shop", "till"):
-            for_dialect(dialect).label_connect(arguments, driver, app)
-        assert arguments[name] == OWN.replace("shop", "till")
-
-    def test_an_earlier_label_gives_way_for_asyncpg_too(self) -> None:
-        arguments: dict[str, Any] = {}
-        for app in ("shop", "till"):
-            for_dialect("postgresql").label_connect(arguments, "asyncpg", app)
-        name = arguments["server_settings"]["application_name"]
-        assert name == OWN.replace("shop", "till")
-
 
 def test_the_account_of_the_tests_may_not_see_others_attributes(
     watched_mariadb: DatabaseServer, watched_url: sa.URL

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
+from flask_poolguard.databases import for_dialect
 from flask_poolguard.pool import learning
 from flask_poolguard.pool.learning import APART, IdleDeaths
-from tests.conftest import Database
+from tests.conftest import Database, database_by
+from tests.support.drivers import DRIVERS
 from tests.support.guarded_app import (
     Clock,
     checked_out_id,
@@ -22,7 +24,11 @@ from tests.support.guarded_app import (
     warnings_of,
 )
 from tests.support.proxy import TCPProxy
+from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
+
+# Each loses a server's last words in its own way; pg8000 has no socket to look at.
+ALL_DRIVERS = [*DRIVERS, "postgresql+pg8000"]
 
 
 @pytest.fixture
@@ -242,3 +248,83 @@ class TestOnTheWay:
                 pool.tend()
                 assert pool.checkedin() == 0
             assert pool.limits.learned is None
+
+
+@pytest.mark.usefixtures("threadless")
+class TestKills:
+    @pytest.fixture(params=ALL_DRIVERS)
+    def killed(self, request: pytest.FixtureRequest) -> Database:
+        """Return a fresh database, by each driver."""
+        return database_by(request.param, request)
+
+    @pytest.fixture
+    def die(self, killed: Database, clock: Clock) -> Iterator[Die]:
+        """Return a pool whose only connection can be ended after 10 s of idling."""
+        with (
+            TCPProxy.before(killed.url) as proxy,
+            guarded_engine(killed.url.set(port=proxy.port)) as engine,
+        ):
+            yield Die(engine, clock, killed.running_server, proxy)
+
+    def test_teach_no_limit(self, die: Die) -> None:
+        for _ in range(5):
+            die.of_a_kill()
+        assert die.pool.limits.learned is None
+
+    def test_silent_cuts_still_teach(self, die: Die) -> None:
+        for _ in range(3):
+            die.of_a_cut()
+        assert die.pool.limits.learned == 10
+
+    def test_that_stop_leave_later_cuts_to_teach(self, die: Die) -> None:
+        die.of_a_kill()
+        die.of_a_kill()
+        for _ in range(3):
+            die.of_a_cut()
+        assert die.pool.limits.learned == 10
+
+    def test_cost_no_question_as_long_as_nothing_dies(
+        self, killed: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        family = type(for_dialect(killed.url.get_backend_name()))
+        monkeypatch.setattr(family, "killed_sessions", lambda *_: pytest.fail("asked"))
+        with guarded_engine(killed.url) as engine:
+            checked_out_id(engine)
+            engine.dispose()
+            checked_out_id(engine)
+
+
+class Die:
+    """Lets a pool's only connection die after 10 s, at moments that lie apart."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        moments: Clock,
+        server: DatabaseServer,
+        proxy: TCPProxy,
+    ) -> None:
+        self.engine = engine
+        self.pool = guarded_pool(engine)
+        self._clock = Clock().of(engine)
+        self._moments = moments
+        self._server = server
+        self._proxy = proxy
+
+    def of_a_kill(self) -> None:
+        """Let the server be told to end it."""
+        number = checked_out_id(self.engine)
+        self._server.kill_session(number)
+        self._notice(number)
+
+    def of_a_cut(self) -> None:
+        """Let the way to the server be cut."""
+        number = checked_out_id(self.engine)
+        self._proxy.cut()
+        self._notice(number)
+
+    def _notice(self, number: int) -> None:
+        self._clock.now += 10
+        assert checked_out_id(self.engine) != number
+        self._moments.now += APART
+        self.pool.tend()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, create_engine
 
+from flask_poolguard.databases import Loss
 from flask_poolguard.pool import learning
 from flask_poolguard.pool.guarded import GuardedPool
 from tests.support.reporting import MakeShop, found
@@ -41,7 +42,8 @@ class TestHiddenLimit:
         assert isinstance(pool, GuardedPool)
         for idle in (301.0, 305.0, 302.0):
             assert not found(shop.report(), "idle-limit")
-            pool.limits.died(idle)
+            pool.limits.died(idle, Loss.UNKNOWN)
+            pool.limits.explain(lambda: None)
             now[0] += 100
             pool.tend()
         (finding,) = found(shop.report(), "idle-limit")

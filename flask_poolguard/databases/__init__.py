@@ -19,7 +19,7 @@ from .base import (
     merge_sessions,
     transaction_settings,
 )
-from .labels import Label, OurLabel, make_label, parse_label, plain_host
+from .labels import Label, make_label, parse_label, plain_host
 from .mysql import MySQL
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
@@ -33,7 +33,6 @@ __all__ = [
     "Label",
     "ListedSession",
     "Loss",
-    "OurLabel",
     "ServerSession",
     "ServerView",
     "SessionList",

@@ -272,6 +272,11 @@ class Database(t.Protocol):
     def why_lost(self, error: BaseException) -> Loss:
         """Tell why a session is gone, of an error that means that it is."""
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Ask how often sessions were ended on purpose so far; None if the server does
+        not count that. Leaves no transaction open.
+        """
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell whether the server refused a write because it is read-only now, as
         after a failover, and not because the session's owner asked for that.
@@ -296,7 +301,6 @@ class Database(t.Protocol):
         """Give the arguments of a driver's ``connect()`` a time limit, unless the user
         has set one.
 
-        :param arguments: may hold an earlier limit, which gives way.
         :param driver: SQLAlchemy's name of it.
         :param left: seconds until nobody waits for the connection any more. The limit
             is not longer, as far as the driver can keep to that.
@@ -306,7 +310,6 @@ class Database(t.Protocol):
         """Give the arguments of a driver's ``connect()`` the calling process's label,
         unless the user named the connection, or the driver takes no name.
 
-        :param arguments: may hold an earlier label, which gives way.
         :param driver: SQLAlchemy's name of it.
         """
 

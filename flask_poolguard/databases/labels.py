@@ -20,15 +20,6 @@ _NOT_IN_HOST: t.Final = re.compile(r"[^!-~]|[@:]")
 _SUM_LENGTH: t.Final = 5
 
 
-class OurLabel(str):
-    """A value among a driver's arguments that is not the user's.
-
-    SQLAlchemy 2.0 passes the same dict again with the next connect.
-    """
-
-    __slots__ = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Label:
     """Which app, on which host, in which process; ``str()`` is what servers show."""
@@ -68,10 +59,10 @@ def plain_host(host: str) -> str:
     return _NOT_IN_HOST.sub("?", host)
 
 
-def own_label(app: str, longest: int) -> OurLabel | None:
+def own_label(app: str, longest: int) -> str | None:
     """Return the label of the calling process; a child has its own."""
     label = make_label(app, socket.gethostname(), os.getpid(), longest)
-    return None if label is None else OurLabel(label)
+    return None if label is None else str(label)
 
 
 def parse_label(text: str) -> Label | None:
@@ -80,9 +71,3 @@ def parse_label(text: str) -> Label | None:
     if found is None:
         return None
     return Label(found["app"], found["host"], int(found["pid"]))
-
-
-def set_unless_users(arguments: dict[str, t.Any], name: str, label: OurLabel) -> None:
-    """Set an argument that the user did not set; an earlier label of ours gives way."""
-    if isinstance(arguments.get(name, label), OurLabel):
-        arguments[name] = label

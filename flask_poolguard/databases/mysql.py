@@ -16,10 +16,10 @@ from .base import (
     SessionList,
     cursor_of,
 )
-from .labels import own_label, set_unless_users
+from .labels import own_label
 from .mysql_sessions import list_sessions, session_states
 from .mysql_view import server_view
-from .time_limits import SHORTEST, OurSeconds, forget_ours, whole_seconds
+from .time_limits import SHORTEST, whole_seconds
 
 # From the client/server protocol's capability flags; every driver sets the first.
 _CLIENT_PROTOCOL_41: t.Final = 512
@@ -98,6 +98,13 @@ class MySQL:
         """Tell by the error's number, or by PyMySQL's text where it has none."""
         return mysql_errors.why_lost(error)
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Ask for ``Com_kill``, which every user may see. It counts KILL QUERY too."""
+        with cursor_of(connection) as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Com_kill'")
+            row = cursor.fetchone()
+        return None if row is None else int(row[1])
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell by the error's number: a session that was made read-only on purpose
         gets another one.
@@ -122,11 +129,10 @@ class MySQL:
 
         PyMySQL applies it to the connect only, not to the handshake that follows.
         """
-        forget_ours(arguments)
         if not _TIMEOUT_ARGUMENTS.isdisjoint(arguments):
             return
         if driver == "pymysql" and left < math.ceil(seconds):
-            arguments["connect_timeout"] = OurSeconds(max(left, SHORTEST))
+            arguments["connect_timeout"] = max(left, SHORTEST)
         else:
             arguments["connect_timeout"] = whole_seconds(seconds, left, 1)
 
@@ -136,7 +142,7 @@ class MySQL:
         """
         label = own_label(app, self.longest_label)
         if driver == "pymysql" and label is not None:
-            set_unless_users(arguments, "program_name", label)
+            arguments.setdefault("program_name", label)
 
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits, sessions and counters."""

@@ -19,20 +19,33 @@ from .base import (
     SessionList,
     cursor_of,
 )
-from .labels import own_label, set_unless_users
+from .labels import own_label
 from .postgresql_sessions import list_sessions, session_states
 from .postgresql_view import server_view
-from .time_limits import forget_ours, whole_seconds
+from .time_limits import whole_seconds
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
 _ACTIVE: t.Final = 1
+# How pg8000 keeps the same, in a private attribute: the letter that the server sends
+# with ReadyForQuery (message formats in the PostgreSQL documentation).
+_IDLE_LETTER: t.Final = b"I"
 
 # Milliseconds; no row where the server does not know the setting (before 14), and
 # unlike SHOW it cannot abort a transaction.
 _IDLE_LIMITS: t.Final = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
     " ('idle_session_timeout', 'idle_in_transaction_session_timeout')"
+)
+_NOT_ASKED: t.Final = IdleLimit(
+    None, "not asked for: the driver does not tell whether a transaction is open"
+)
+# As JSON, a column that an older server does not have is NULL, and no error, which
+# would abort a transaction that a listener has begun.
+_KILLED_SESSIONS: t.Final = (
+    "SELECT pg_catalog.to_jsonb(d) ->> 'sessions_killed'"
+    " FROM pg_catalog.pg_stat_database AS d"
+    " WHERE d.datname = pg_catalog.current_database()"
 )
 # NAMEDATALEN - 1: the server cuts off what is longer (its application_name).
 _LONGEST_LABEL: t.Final = 63
@@ -49,10 +62,6 @@ _TIMEOUT_VARIABLES: t.Final = ("PGCONNECT_TIMEOUT", "PGSERVICE")
 _IN_CONNINFO: t.Final = re.compile(r"(?:^|[\s?&])(?:connect_timeout|service)\s*=")
 
 
-class _OurSettings(dict[str, str]):
-    """Settings for asyncpg, with a label of ours among them."""
-
-
 class PostgreSQL:
     """Reads the session's ``idle_session_timeout`` (PostgreSQL 14 and later)."""
 
@@ -60,7 +69,15 @@ class PostgreSQL:
     longest_label = _LONGEST_LABEL
 
     def idle_limit(self, connection: Connection) -> IdleLimit:
-        """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed."""
+        """Ask for the session's value, which ``ALTER ROLE … SET`` may have changed.
+
+        A driver that does not tell whether a transaction is open is not asked: no
+        way to end the transaction of the question would leave alone one that a
+        ``connect`` listener has begun. A savepoint would not either: it leaves the
+        transaction open, in which drivers refuse to change isolation and autocommit.
+        """
+        if _is_in_transaction(connection) is None:
+            return _NOT_ASKED
         with _outside_transaction(connection), cursor_of(connection) as cursor:
             return _read_idle_limit(cursor)
 
@@ -102,6 +119,15 @@ class PostgreSQL:
         """Tell by the SQLSTATE, or by libpq's text, which psycopg2 alone gives."""
         return postgresql_errors.why_lost(error)
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Ask for ``sessions_killed`` of this database (PostgreSQL 14 and later)."""
+        if _is_in_transaction(connection) is None:
+            return None
+        with _outside_transaction(connection), cursor_of(connection) as cursor:
+            cursor.execute(_KILLED_SESSIONS)
+            row = cursor.fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Tell by the SQLSTATE, unless the session was made read-only through the
         driver (as SQLAlchemy's ``postgresql_readonly`` does).
@@ -137,7 +163,6 @@ class PostgreSQL:
 
         libpq counts it for each of several hosts anew.
         """
-        forget_ours(arguments)
         conninfo = arguments.get("dsn") or arguments.get("conninfo") or ""
         if (
             _TIMEOUT_ARGUMENTS.isdisjoint(arguments)
@@ -158,15 +183,14 @@ class PostgreSQL:
         if label is None or any(_NAMES_ITSELF.search(str(each)) for each in texts):
             return
         if driver in _LIBPQ_DRIVERS:
-            set_unless_users(arguments, "fallback_application_name", label)
+            arguments.setdefault("fallback_application_name", label)
         elif driver == "pg8000":
-            set_unless_users(arguments, "application_name", label)
+            arguments.setdefault("application_name", label)
         elif driver == "asyncpg":
             users = arguments.get("server_settings") or {}
-            if "application_name" not in users or isinstance(users, _OurSettings):
-                # asyncpg takes a str and nothing derived from it.
-                name = {"application_name": str(label)}
-                arguments["server_settings"] = _OurSettings({**users, **name})
+            if "application_name" not in users:
+                name = {"application_name": label}
+                arguments["server_settings"] = {**users, **name}
 
     def view(self, connection: Connection) -> ServerView:
         """Ask for version, limits, sessions and counters."""
@@ -222,20 +246,32 @@ def _transaction_status(connection: Connection) -> int | None:
     return None if status is None else int(status)
 
 
+def _is_in_transaction(connection: Connection) -> bool | None:
+    """Ask the driver, never the server; None from a driver that does not tell."""
+    status = _transaction_status(connection)
+    if status is not None:
+        return status != _IDLE
+    letter = getattr(connection, "_transaction_status", None)  # pg8000 1.16 and later
+    return letter != _IDLE_LETTER if isinstance(letter, bytes) else None
+
+
 @contextmanager
 def _outside_transaction(connection: Connection) -> Iterator[None]:
     """Run statements without leaving a transaction open behind them.
 
     Autocommit costs no round trip, a rollback does. A transaction that is open
     already (a connect listener of the app) is neither ended nor changed.
+
+    With a driver that does not tell, only for connections of the guard's own: what
+    is rolled back may be the listener's.
     """
-    status = _transaction_status(connection)
-    if status is None:  # an unknown driver: be safe and pay the round trip
+    is_in_transaction = _is_in_transaction(connection)
+    if is_in_transaction is None:
         try:
             yield
         finally:
             connection.rollback()
-    elif status != _IDLE:
+    elif is_in_transaction:
         yield
     else:
         before = connection.autocommit

@@ -49,6 +49,10 @@ class SQLite:
         """Return that it is unknown: there is nobody who could end a session."""
         return Loss.UNKNOWN
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Return None: there are no sessions."""
+        return None
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Return False: a new connection would open the same file."""
         return False

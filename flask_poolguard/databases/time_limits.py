@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import typing as t
 
-_NAME: t.Final = "connect_timeout"
-
 # Not below this, even if less is left: a server that is only busy answers within it,
 # and one that was given too little time would be taken for one that is away.
 SHORTEST: t.Final = 0.5
@@ -16,18 +14,7 @@ SHORTEST: t.Final = 0.5
 _TOLERANCE: t.Final = 0.05
 
 
-class OurWholeSeconds(int):
-    """A time limit among a driver's arguments that is not the user's.
-
-    SQLAlchemy 2.0 passes the same dict again with the next connect.
-    """
-
-
-class OurSeconds(float):
-    """The same for a driver that takes fractions."""
-
-
-def whole_seconds(seconds: float, left: float, shortest: int) -> OurWholeSeconds:
+def whole_seconds(seconds: float, left: float, shortest: int) -> int:
     """Return a limit for a driver that takes whole seconds only.
 
     :param left: until the checkout's time is up.
@@ -36,10 +23,4 @@ def whole_seconds(seconds: float, left: float, shortest: int) -> OurWholeSeconds
     limit = math.ceil(seconds)
     if left < limit:
         limit = math.floor(left + _TOLERANCE)
-    return OurWholeSeconds(max(limit, shortest))
-
-
-def forget_ours(arguments: dict[str, t.Any]) -> None:
-    """Take away the limit that an earlier connect was given."""
-    if isinstance(arguments.get(_NAME), OurWholeSeconds | OurSeconds):
-        del arguments[_NAME]
+    return max(limit, shortest)

@@ -66,6 +66,10 @@ class UnknownDatabase:
         """Return that it is unknown."""
         return Loss.UNKNOWN
 
+    def killed_sessions(self, connection: Connection) -> int | None:
+        """Return None: unknown."""
+        return None
+
     def means_read_only(self, error: BaseException, connection: Connection) -> bool:
         """Return False: unknown."""
         return False

@@ -69,6 +69,10 @@ class IdleDeaths:
         if last is not None:
             last.is_of_server = True
 
+    def forget(self) -> None:
+        """Forget the deaths so far: something else may explain them."""
+        self._moments.clear()
+
     def conclude(self) -> bool:
         """Tell whether the moments that are over teach a new limit."""
         if len(self._moments) < DEATHS or self._last() is not None:
@@ -80,7 +84,7 @@ class IdleDeaths:
         outlived = self._survived * (1 - SPREAD) > longest
         if outlived or any(each.is_of_server for each in moments):
             self._survived = 0.0
-            self._moments.clear()
+            self.forget()
             return False
         if not alike or (self.limit is not None and shortest >= self.limit):
             return False

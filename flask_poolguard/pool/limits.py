@@ -6,18 +6,22 @@ import logging
 import typing as t
 
 from ..config import AUTO
-from ..databases import IdleLimit
+from ..databases import IdleLimit, Loss
 from .learning import IdleDeaths
 from .recycle import SHARE_OF_LIMIT, Recycle, derive
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .observer import Observer
     from .policy import Policy
     from .record import GuardedRecord
 
 logger = logging.getLogger("flask_poolguard")
+
+# What the server itself explains teaches nothing about the way to it. Neither of these
+# is its word: the line was closed without one, or the driver gave up waiting.
+_UNEXPLAINED: t.Final = (Loss.UNKNOWN, Loss.NO_ANSWER)
 
 
 class IdleLimits:
@@ -35,6 +39,8 @@ class IdleLimits:
         self._derived = Recycle(None, "not known before the first connection")
         self._server_limit: float | None = None
         self._deaths = IdleDeaths()
+        self._is_in_doubt = False
+        self._killed: int | None = None
         self._warned: dict[str, object] = {}
         self.max_age = -1.0 if policy.recycle == AUTO else policy.recycle
 
@@ -76,19 +82,42 @@ class IdleLimits:
         """Note that a connection is alive after so many seconds of idling."""
         self._deaths.survived(idle)
 
-    def died(self, idle: float) -> None:
+    def died(self, idle: float, loss: Loss) -> None:
         """Note that a connection was found dead after so many seconds of idling."""
-        self._deaths.died(idle)
+        if loss in _UNEXPLAINED:
+            self._is_in_doubt = True
+            self._deaths.died(idle)
+
+    def explain(self, count_killed: Callable[[], int | None]) -> None:
+        """Find out whether the deaths since the last time may have been kills.
+
+        A server that ends an idle session says so, if at all, in a way that not every
+        driver passes on: MariaDB just hangs up, psycopg2 and pg8000 lose the message.
+        All of them count their kills.
+
+        :param count_killed: asks the server; None is unknown. Only called after a
+            death, because it costs a round trip.
+        """
+        if not self._is_in_doubt:
+            return
+        self._is_in_doubt = False  # first: one that dies meanwhile is asked for anew
+        killed = count_killed()
+        if killed is None:
+            return
+        if self._killed is not None and killed != self._killed:
+            self._deaths.forget()
+        self._killed = killed
 
     def conclude(self, is_away: bool, idle: Iterable[GuardedRecord]) -> None:
-        """Learn from the deaths that were noted.
+        """Learn from the deaths that were noted, once a later connection has told
+        whether they may have been kills.
 
         :param is_away: whether the server takes no connections at present.
         :param idle: the connections that must keep to what was learned.
         """
         if is_away:
             self._deaths.server_is_away()
-        if self._deaths.conclude():
+        if not self._is_in_doubt and self._deaths.conclude():
             self.warn_once(
                 f"learned {self.learned}",
                 "Connections of bind %r die after about %.0f s of idling, before the"

@@ -15,7 +15,7 @@ import typing as t
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from ..databases import IdleLimit
+from ..databases import IdleLimit, Loss
 from .inherited import keep_from_finalising
 from .liveness import (
     PING_AFTER,
@@ -24,6 +24,7 @@ from .liveness import (
     keep_alive,
     watch,
 )
+from .pings import failure_of_ping
 from .recycle import Recycle, derive
 
 if t.TYPE_CHECKING:
@@ -159,8 +160,9 @@ class GuardedRecord(_ConnectionRecord):
         silent = idle >= self._silence
         spoken = self.has_spoken()
         if spoken or (is_asked_for and (unproved or silent or pool._pre_ping)):
-            if not self._answers(may_raise=is_asked_for and pool._pre_ping):
-                pool.limits.died(idle)
+            loss = self._ping(may_raise=is_asked_for and pool._pre_ping)
+            if loss is not None:
+                pool.limits.died(idle, loss)
                 return "dead"
             self.proved_at = self._pool.clock()
             # SQLAlchemy's pre_ping spares a connection that is fresh, and knows no
@@ -212,20 +214,25 @@ class GuardedRecord(_ConnectionRecord):
             return None
         return not self.has_spoken()
 
-    def _answers(self, may_raise: bool) -> bool:
+    def _ping(self, may_raise: bool) -> Loss | None:
+        """Return why the server does not answer, None if it does."""
         pool, connection = self._pool, self.dbapi_connection
+        failure: Exception | None = None
 
         def ping() -> bool:
-            return pool._dialect._do_ping_w_event(connection)  # type: ignore[arg-type] # a record that is judged has one
+            nonlocal failure
+            failure = failure_of_ping(pool._dialect, connection)
+            return failure is None
 
         try:
-            return answers_within(ping, self._fileno, pool.policy.ping_timeout)
+            if answers_within(ping, self._fileno, pool.policy.ping_timeout):
+                return None
         except Exception as error:
             if may_raise:  # as SQLAlchemy's pre_ping: an error that is no disconnect
                 raise
-            # Whatever it is, it is no answer.
             pool.logger.info("Ping of %r failed: %s", connection, error)
-            return False
+            failure = error
+        return Loss.UNKNOWN if failure is None else pool.database.why_lost(failure)
 
     # Opening and closing -----------------------------------------------------------
 
@@ -321,8 +328,19 @@ class GuardedRecord(_ConnectionRecord):
         self.limit = limit = self._ask_for_limit()
         self.recycle = self._pool.limits.ask(limit)
         self._idle_allowed = self.recycle.jittered()
+        self._pool.limits.explain(self._count_killed)
         self.idle_since = self.proved_at = self._pool.clock()
         self._set_bounds()
+
+    def _count_killed(self) -> int | None:
+        pool = self._pool
+        try:
+            return pool.database.killed_sessions(self.dbapi_connection)
+        except Exception as error:
+            if pool.is_disconnect(error, self.dbapi_connection):
+                raise
+            pool.logger.info("The number of killed sessions is unknown: %s", error)
+            return None
 
     def _ask_for_limit(self) -> IdleLimit:
         pool = self._pool

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
 import time
 import typing as t
 import weakref
@@ -22,6 +24,7 @@ from .scope import (
     request_var,
     this_thread,
 )
+from .tasks import current_task_name, socketio_event_name
 
 if t.TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -41,7 +44,7 @@ NO_ROUTE: t.Final = "(no route)"
 # In a record's ``info``: the transaction settings of its connection when it was opened.
 SETTINGS: t.Final = "_poolguard_settings"
 
-# What a holding is called that belongs to no request and no command.
+# What a holding is called that belongs to no request, task or command.
 OUTSIDE: t.Final = "(outside any request)"
 
 
@@ -107,6 +110,17 @@ class Holding:
         """Tell whether this thread took it, or one that has ended since."""
         mark = self.mark()
         return mark is None or mark is this_thread.mark
+
+    def is_at_prompt(self) -> bool:
+        """Tell whether it is used by hand (``flask shell``, IPython, ``python -i``):
+        taken by the thread that reads what is typed.
+        """
+        mark = self.mark()
+        return (
+            hasattr(sys, "ps1")
+            and mark is not None
+            and mark.ident == threading.main_thread().ident
+        )
 
     def is_of(self, session: object) -> bool:
         """Tell whether this ORM session works on it."""
@@ -178,7 +192,10 @@ def _scope_of_reconnecting(current: Scope | None) -> Scope | None:
 
 
 def current_endpoint() -> str:
-    """Return the endpoint or command that runs now."""
+    """Return the endpoint, background task or command that runs now.
+
+    A task that runs within a request (Celery's eager mode) is part of the request.
+    """
     context = request_var.get(None)
     request = None if context is None else getattr(context, _REQUEST)
     if request is None and MERGED:
@@ -186,12 +203,11 @@ def current_endpoint() -> str:
         requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
         request = next((each for each in requests if each is not None), None)
     if request is not None:
-        endpoint: str = request.endpoint or NO_ROUTE
-        return endpoint
+        return socketio_event_name(request) or request.endpoint or NO_ROUTE
     response = current_response()
     if response is not None and response.endpoint:
         return response.endpoint
-    return command_name() or OUTSIDE
+    return current_task_name() or command_name() or OUTSIDE
 
 
 def command_name() -> str | None:

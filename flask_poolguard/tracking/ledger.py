@@ -442,6 +442,8 @@ class PoolLedger:
             is_said = holding.is_reported or holding.is_kept
             if held < limit or is_said or holding.fairy() is None:
                 continue
+            if holding.is_at_prompt():
+                continue  # a warning would come between what is typed
             holding.is_reported = True
             logger.warning(
                 "%s has held a connection of bind %r for %.0f s, since it took it at"
