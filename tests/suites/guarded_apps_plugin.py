@@ -71,7 +71,7 @@ class Recorder:
             init(app, *args, **kwargs)
             self.apps += 1
 
-        Flask.__init__ = counted  # type: ignore[method-assign] # every app is counted
+        Flask.__init__ = counted  # type: ignore[assignment, method-assign] # every app is counted
 
     def guard_apps(self) -> None:
         """Put a guard on each app as soon as it is made."""
@@ -86,7 +86,7 @@ class Recorder:
             flask_poolguard.PoolGuard(app)
             self.guards += 1
 
-        Flask.__init__ = guarded  # type: ignore[method-assign] # every app is guarded
+        Flask.__init__ = guarded  # type: ignore[assignment, method-assign] # every app is guarded
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note the modules that could not be collected, or said to skip them."""
