@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.suites.comparison import Comparison, compare
@@ -31,7 +33,11 @@ def main() -> int:
     """Run the suites that were asked for; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.suites")
     parser.add_argument("suites", nargs="*", metavar="suite", help=", ".join(PROJECTS))
-    names: list[str] = parser.parse_args().suites or list(PROJECTS)
+    parser.add_argument(
+        "--tests", help="for pytest, instead of the whole suite; '-k session', say"
+    )
+    options = parser.parse_args()
+    names: list[str] = options.suites or list(PROJECTS)
     unknown = [name for name in names if name not in PROJECTS]
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(PROJECTS)}")
@@ -40,13 +46,25 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="suites-") as name:
         guard = Path(name) / "guard"
         install_guard(checkout, guard)
-        ended_well = [_try(PROJECTS[each], Path(name) / each, guard) for each in names]
+        ended_well = [
+            _try(_narrowed(PROJECTS[each], options.tests), Path(name) / each, guard)
+            for each in names
+        ]
     return 0 if all(ended_well) else 1
+
+
+def _narrowed(project: Project, tests: str | None) -> Project:
+    """Return the project with some of its tests only, of which one must pass."""
+    if tests is None:
+        return project
+    print(f"{project.name}: only {tests}. This says nothing about the rest of it.")
+    # Which of them make pools is not known.
+    return replace(project, arguments=tuple(shlex.split(tests)), minimum=1, pools=False)
 
 
 def _try(project: Project, folder: Path, guard: Path) -> bool:
     """Run a suite and print what was found; tell whether the guard changed nothing."""
-    print(f"\n{project.package} {project.version}", flush=True)
+    print(f"\n{project.name} {project.version}", flush=True)
     try:
         return _run(project, folder, guard).passed
     except BrokenRunError as error:

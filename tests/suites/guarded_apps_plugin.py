@@ -7,14 +7,17 @@ folder can be imported but this module.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy.engine.create
 import sqlalchemy.pool
 from flask import Flask
+from sqlalchemy.engine import make_url
 
 # How much of a failure is kept: the end, where the error stands.
 MESSAGE_CHARACTERS = 3000
@@ -24,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that the runner sets."""
     group = parser.getgroup("poolguard")
     group.addoption("--suite-guarded", action="store_true")
+    group.addoption("--suite-files", type=Path)
     group.addoption("--suite-result", type=Path, required=True)
 
 
@@ -34,6 +38,31 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.pluginmanager.register(
         Recorder(options.suite_result, guarded=options.suite_guarded)
     )
+    if options.suite_files is not None:
+        put_on_files(options.suite_files)
+
+
+def put_on_files(folder: Path) -> None:
+    """Give each engine on SQLite in memory a file of its own instead.
+
+    In memory it has a pool with one connection, which no guard replaces.
+    """
+    make: Any = sqlalchemy.create_engine
+    numbers = itertools.count(1)
+
+    @functools.wraps(make)
+    def create_engine(url: Any, **options: Any) -> Any:
+        found = make_url(url)
+        in_memory = found.database in (None, "", ":memory:") and not found.query
+        if found.drivername in ("sqlite", "sqlite+pysqlite") and in_memory:
+            # Flask-SQLAlchemy and tests set the pool that a database in memory needs.
+            options.pop("poolclass", None)
+            found = found.set(database=str(folder / f"{next(numbers)}.db"))
+        return make(found, **options)
+
+    # `engine_from_config` looks the function up in its own module.
+    for namespace in (sqlalchemy, sqlalchemy.engine, sqlalchemy.engine.create):
+        namespace.create_engine = create_engine  # type: ignore[attr-defined] # before the project imports it
 
 
 class Recorder:

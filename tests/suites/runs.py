@@ -15,7 +15,7 @@ from tests.support.processes import Daemon
 
 # The longest of the tests takes some seconds; one that waits for ever is ended.
 TEST_SECONDS = 90
-RUN_SECONDS = 1200
+RUN_SECONDS = 3600
 
 PLUGIN = Path(guarded_apps_plugin.__file__)
 # Settings of the machine or of this project that would change what a suite does.
@@ -75,6 +75,10 @@ def run(
     ]
     if guard is not None:
         command.append("--suite-guarded")
+    if project.on_files:
+        files = folder / "files"
+        files.mkdir()
+        command += ["--suite-files", str(files)]
     process = Daemon(
         command, log=folder / "log.txt", env=_variables(folder, guard), cwd=root
     )
