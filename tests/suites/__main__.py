@@ -3,7 +3,7 @@
     python -m tests.suites                        all of them
     python -m tests.suites flask-sqlalchemy …     these
 
-`POOLGUARD_CHECKOUT` names the folder of another checkout, whose guard is tested then.
+`GUARD_CHECKOUT` names the folder of another checkout, whose guard is tested then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.suites.runs import BrokenRunError, Run, run
 from tests.support.app_server import REPOSITORY
 from tests.support.not_tested import MARK
 
-CHECKOUT = "POOLGUARD_CHECKOUT"
+CHECKOUT = "GUARD_CHECKOUT"
 # Lines of a failure that are printed: the last ones say what was raised.
 MESSAGE_LINES = 12
 

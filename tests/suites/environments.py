@@ -23,7 +23,7 @@ _PIP = ("-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check")
 class MissingProjectError(RuntimeError):
     """A project or its tests cannot be had here."""
 
-    def __init__(self, project: Project, error: subprocess.SubprocessError) -> None:
+    def __init__(self, project: Project, error: Exception) -> None:
         output = str(getattr(error, "stderr", None) or "").strip()[-1000:]
         super().__init__(
             f"{project.requirement} cannot be had here. pip fetches it from the package"
@@ -58,7 +58,8 @@ def prepare(project: Project) -> Environment:
             folder = cache / f"suite-{name}-{_fingerprint(project)}"
             if not folder.exists():
                 _install(project, folder)
-    except subprocess.SubprocessError as error:
+    # OSError: no git, say.
+    except (OSError, subprocess.SubprocessError) as error:
         raise MissingProjectError(project, error) from error
     return Environment(folder / "bin" / "python", archive)
 

@@ -119,7 +119,7 @@ _AS_THEY_ARE: Final = (
 
 # The least that passes in stock when databases in memory are files.
 _ON_FILES: Final = {
-    "flask-sqlalchemy": 430,
+    "flask-sqlalchemy": 420,
     "flask-sqlalchemy-lite": 30,
     "flask-admin": 100,
     "ihatemoney": 130,
