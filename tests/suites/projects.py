@@ -106,7 +106,7 @@ _AS_THEY_ARE: Final = (
         pools=True,
         minimum=300,
         extras="jmespath,oauth,talisman",
-        requirements=(SQLALCHEMY, "flask==3.1.3", "hiro", "parameterized"),
+        requirements=(SQLALCHEMY, "flask==3.1.3", "hiro", "parameterized", "requests"),
     ),
     Project(
         "ihatemoney",
