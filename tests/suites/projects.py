@@ -90,7 +90,7 @@ _AS_THEY_ARE: Final = (
             "flask_admin/tests/sqla",
             *("--ignore", "flask_admin/tests/sqla/test_postgres.py"),
         ),
-        minimum=100,
+        minimum=270,
         extras="sqlalchemy,sqlalchemy-lite,sqlalchemy-with-utils,translation,export",
         requirements=(
             *(SQLALCHEMY, "flask[async]==3.1.3", "beautifulsoup4"),
@@ -120,7 +120,7 @@ _AS_THEY_ARE: Final = (
 # The least that passes in stock when databases in memory are files.
 _ON_FILES: Final = {
     "flask-sqlalchemy": 420,
-    "flask-sqlalchemy-lite": 30,
+    "flask-sqlalchemy-lite": 35,
     "flask-admin": 100,
     "ihatemoney": 130,
 }
