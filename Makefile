@@ -4,6 +4,10 @@ PYTHON ?= python3
 WORKERS ?= 4
 # More words for pytest, such as PYTEST_ARGS="-k teardown".
 PYTEST_ARGS ?=
+# Which test suites of other projects, such as SUITES="flask-sqlalchemy ihatemoney", and
+# another checkout to take the guard from. Without either: all of them, this checkout.
+SUITES ?=
+GUARD_CHECKOUT ?=
 
 VENV := .venv
 LOWEST := .venv-lowest
@@ -20,7 +24,7 @@ IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 # Who is done takes over what another has not begun, so that none is left alone at the end.
 PYTEST := -m pytest -m "not soak" -n $(WORKERS) --dist worksteal -ra
 
-.PHONY: help venv test coverage test-soak test-lowest lint format types imports docs demo bench clean
+.PHONY: help venv test coverage test-soak test-lowest test-suites lint format types imports docs demo bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -59,6 +63,10 @@ test-soak: $(STAMP) ## Run the tests that take minutes
 test-lowest: $(LOWEST_STAMP) ## Run the tests on the oldest supported releases
 	tools/ensure-servers
 	$(LOWEST)/bin/python $(PYTEST) $(IGNORED) $(PYTEST_ARGS)
+
+# All of them take hours; tests/suites/projects.py lists them.
+test-suites: $(STAMP) ## Run test suites of other projects with a guard (SUITES="ihatemoney")
+	GUARD_CHECKOUT="$(GUARD_CHECKOUT)" $(BIN)/python -m tests.suites $(SUITES)
 
 lint: $(STAMP) ## Check the code's style and format
 	$(BIN)/ruff check .
