@@ -54,6 +54,8 @@ def find(app: Flask) -> list[Found]:
     found = []
     engines: Mapping[str | None, Engine] = getattr(extension, "engines", {})
     for key, engine in engines.items():
+        if not isinstance(engine, Engine):
+            continue  # a test's Connection in its place, or a mock
         bind = "default" if key is None else str(key)
         if key == "default" and None in engines:
             bind = "default (bind)"  # Flask-SQLAlchemy's main database is None
@@ -64,6 +66,8 @@ def find(app: Flask) -> list[Found]:
         options.update(_written(app, key, base, engine))
         found.append(Found(bind, engine, options))
     for key, engine in getattr(extension, "async_engines", {}).items():
+        if not isinstance(engine.sync_engine, Engine):
+            continue
         found.append(Found(f"{key} (async)", engine.sync_engine, {}))
     # Flask-SQLAlchemy lists the main database last.
     return sorted(found, key=lambda each: each.bind != "default")
