@@ -14,6 +14,7 @@ import typing as t
 if t.TYPE_CHECKING:
     from .errors import (
         ConfigError,
+        ConnectionReturned,
         DatabaseUnavailable,
         Leak,
         LeakError,
@@ -28,6 +29,7 @@ if t.TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "ConnectionReturned",
     "DatabaseUnavailable",
     "Leak",
     "LeakError",

@@ -24,7 +24,7 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
-from flask_poolguard import ConfigError, PoolGuard, SetupError
+from flask_poolguard import ConfigError, ConnectionReturned, PoolGuard, SetupError
 from flask_poolguard.engines import Guarded
 from flask_poolguard.pool import GuardedPool
 from tests.conftest import Database
@@ -432,7 +432,8 @@ class TestPlainEngines:
         for app in (one, other):
             with app.app_context():
                 connection = engine.connect()
-            assert not connection.connection.is_valid
+            with pytest.raises(ConnectionReturned):
+                connection.connection.cursor()
         assert guarded(other)["audit"].ledger.figure("leaks") == 2
 
     def test_an_engine_with_execution_options_of_its_own_is_guarded_with_its_base(

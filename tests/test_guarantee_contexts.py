@@ -14,7 +14,7 @@ from flask import Flask, g
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from flask_poolguard import PoolGuard
+from flask_poolguard import ConnectionReturned, PoolGuard
 from tests.conftest import Database
 from tests.support.shop import (
     SEED,
@@ -152,8 +152,21 @@ class TestInnerContexts:
         with shop.app.app_context():
             for _ in range(3):
                 with shop.app.app_context():
-                    sessions.execute(ADD)
+                    sessions.execute(COUNT)
                 assert shop.out() == 0
+        Witness(shop).assert_nothing_left()
+
+    def test_a_session_that_lost_rows_with_one_inner_context_says_so_in_the_next(
+        self, shop: Shop
+    ) -> None:
+        sessions = scoped_session(sessionmaker(shop.engine))
+        with shop.app.app_context():
+            sessions.execute(ADD)
+        with shop.app.app_context():
+            with pytest.raises(ConnectionReturned, match="what its statements wrote"):
+                sessions.execute(COUNT)
+            sessions.rollback()
+            sessions.execute(COUNT)
         Witness(shop).assert_nothing_left()
 
     def test_many_inner_contexts_are_not_remembered(self, shop: Shop) -> None:

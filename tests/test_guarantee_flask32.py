@@ -68,7 +68,6 @@ class TestSignature:
         with Shop(sqlite_url, app=Recorder("recorder")) as shop:
             with shop.app.app_context() as context:
                 take_connection(shop)
-                take_db_session_of_other_bind(shop)
                 seen.clear()
                 shop.app.do_teardown_appcontext(context, None)  # type: ignore[call-arg,arg-type] # as in 3.2
                 assert seen == [(context, None, {})]

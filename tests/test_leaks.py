@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 import flask_poolguard
-from flask_poolguard import Leak, LeakError, connection_leaked
-from flask_poolguard.tracking.callsite import Place
+from flask_poolguard import ConnectionReturned, Leak, LeakError, connection_leaked
+from flask_poolguard.tracking.callsite import Place, Taken
 from tests.conftest import Database
 from tests.support.shop import (
     WAYS,
@@ -287,7 +287,7 @@ class TestOnLeak:
             assert shop.out() == 0
             assert server.session_ids(database=name) == set()
             (message,) = warnings_in(caplog)
-            assert "; it was closed." in message
+            assert "; it was closed, because" in message
             Witness(shop).assert_nothing_left()
 
     def test_return_keeps_it_open_for_the_next_request(
@@ -426,7 +426,7 @@ class TestTheOldOwner:
         connection: PoolProxiedConnection = self.kept_by_view(
             shop, shop.engine.raw_connection
         )
-        with pytest.raises((AssertionError, AttributeError)):
+        with pytest.raises(ConnectionReturned):
             connection.cursor()
         self.assert_harmless(shop, connection.close)
 
@@ -439,7 +439,8 @@ class TestTheOldOwner:
         session: Session = self.kept_by_view(shop, make)
 
         def late() -> None:
-            session.commit()
+            with pytest.raises(ConnectionReturned, match="what its statements wrote"):
+                session.commit()
             session.close()
 
         self.assert_harmless(shop, late)
@@ -476,7 +477,7 @@ class TestAnswersStillToCome:
 
             self.assert_discarded(shop, "1")
             (message,) = warnings_in(caplog)
-            assert "; it was closed." in message
+            assert "; it was closed, because" in message
 
     def test_a_streamed_result_of_a_connection(self, mariadb_url: Any) -> None:
         with Shop(mariadb_url) as shop:
@@ -570,7 +571,7 @@ class TestHotPath:
             assert type(holding.place.filename) is str
             assert type(holding.place.line) is int
             kept = {type(getattr(holding.place, name)) for name in Place.__slots__}
-            assert kept == {CodeType, str, int}
+            assert kept == {CodeType, str, int, Taken}
 
 
 class TestInterruptions:

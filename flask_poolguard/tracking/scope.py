@@ -10,7 +10,7 @@ import time
 import typing as t
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from flask import globals as flask_globals
 from flask.ctx import AppContext
@@ -206,7 +206,10 @@ def open_scope(context: AppContext) -> ContextScope:
     """
     scope = scope_of(context)
     if scope is None:
+        earlier: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
         scope = ContextScope(context, current_response())
+        if earlier is not None and earlier.number == scope.number:
+            scope.first_session = earlier.first_session
         context.__dict__[_ON_CONTEXT] = scope
     return scope
 
@@ -340,10 +343,12 @@ class MarkRef(weakref.ref["ThreadMark"]):
 deserted: deque[ContextScope] = deque()
 
 
-def _note_end(mark: MarkRef) -> None:
-    # Runs in the middle of anything, so it does no more than this.
-    deserted.extend(mark.scopes)
-    mark.scopes.clear()
+def _note_end(
+    mark: MarkRef, extend: Callable[[Iterable[ContextScope]], None] = deserted.extend
+) -> None:
+    # Runs in the middle of anything, the interpreter's end included, when this module
+    # is empty already. So it does no more than this.
+    extend(list(mark.scopes))
 
 
 class ThreadMark:
