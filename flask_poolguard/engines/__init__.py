@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from .connecting import carries_label
-from .finding import Found, find, plain
+from .finding import Found, find, plain, sync_engine_of
 from .guarding import Guarded, guard, resize
 from .pending import watch
+from .registry import Registry
 
 __all__ = [
     "Found",
     "Guarded",
+    "Registry",
     "carries_label",
     "find",
     "guard",
     "plain",
     "resize",
+    "sync_engine_of",
     "watch",
 ]

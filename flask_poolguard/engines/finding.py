@@ -69,9 +69,13 @@ def find(app: Flask) -> list[Found]:
     return sorted(found, key=lambda each: each.bind != "default")
 
 
-def plain(engine: Engine | AsyncEngine, bind: str) -> Found:
+def sync_engine_of(engine: Engine | AsyncEngine) -> Engine:
+    """Return the engine that has the pool."""
+    return t.cast(Engine, getattr(engine, "sync_engine", engine))
+
+
+def plain(engine: Engine, bind: str) -> Found:
     """Describe an engine that the app made itself."""
-    engine = t.cast(Engine, getattr(engine, "sync_engine", engine))
     known = ledger_of(engine)
     if known is not None:  # of another app; its pool has that one's settings
         return Found(bind, engine, known.options)

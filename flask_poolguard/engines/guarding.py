@@ -58,12 +58,14 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     """
     engine, pool = found.engine, found.engine.pool
     known = ledger_of(engine)
-    if known is not None and known.app is app:
+    earlier = known if known is not None and known.app is app else None
+    if earlier is not None and not earlier.is_hidden:
         raise SetupError(
             f"The engine of bind {found.bind!r} is guarded already, as bind"
-            f" {known.facts.bind!r}; give each bind an engine of its own."
+            f" {earlier.facts.bind!r}; give each bind an engine of its own, or"
+            f" unregister({earlier.facts.bind!r}) first."
         )
-    if known is not None and known.app is not None:
+    if known is not None and earlier is None and known.app is not None:
         # A module's engine and an app factory, called once per test.
         logger.info(
             "The engine of bind %r now shows in the status of the newest app, %r.",
@@ -79,21 +81,27 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         )
     settings = config.for_bind(found.bind, found.options)
     pool_class = _pool_class(pool, settings)
-    ledger = PoolLedger(
+    facts = _facts(found, settings, pool_class)
+    ledger = earlier or PoolLedger(
         app,
-        _facts(found, settings, pool_class),
+        facts,
         for_dialect(engine.dialect.name),
         settings.on_leak.value,
         books.open_file,
         _recycle_before_connecting(settings, pool_class),
         settings.held_warning.value,
     )
-    if pool_class is type(pool) and pool_class is not GuardedPool:
-        _warn_of_no_effect(found.bind, pool, settings)
-        observe(engine, ledger)
-    else:
+    if earlier is not None:  # it was unregistered
+        ledger.on_leak = settings.on_leak.value
+        ledger.held_warning = settings.held_warning.value
+        ledger.show_again(facts)
+    if pool_class is not type(pool) or pool_class is GuardedPool:
         _replace(engine, pool_class, settings, ledger)
-    books.ledgers.append(ledger)
+    else:
+        _warn_of_no_effect(found.bind, pool, settings)
+        if earlier is None:  # else it is observed already
+            observe(engine, ledger)
+    books.add(ledger)
     ledger.options = found.options
     keep_ledger(engine, ledger)
     listen(engine)
