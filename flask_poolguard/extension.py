@@ -16,6 +16,7 @@ from .engines import (
     Found,
     Guarded,
     Registry,
+    check_followed,
     find,
     guard,
     plain,
@@ -308,6 +309,8 @@ def _log_own_findings(app: Flask | None) -> None:
 
     if app is not None:
         state = _state_of(app)
+        with state.lock:
+            state.guarded.forget_gone()
         engines = state.engines
         binds = {each.bind for each in engines}
         state.logged = {each for each in state.logged if each[2] in binds}
@@ -339,11 +342,13 @@ def _look(app: Flask, state: AppState) -> None:
         binds += [name for name, _ in waiting]
         if binds:  # else the app's database is still to come
             state.config.check_binds(binds)
+        plains = [plain(engine, name) for name, engine in waiting]
+        check_followed([*found, *plains], state.config)
         for each in found:
             _guard(each, app, state, is_registered=False)
-        for name, engine in waiting:
-            _guard(plain(engine, name), app, state, is_registered=True)
-            del state.registered[name]
+        for each in plains:
+            _guard(each, app, state, is_registered=True)
+            del state.registered[each.bind]
         state.registered.clear()
         isolate_session_teardown(app)
         state.seen = extension

@@ -399,14 +399,16 @@ class TestPlainEngines:
         app = Flask("shop")
         guard = PoolGuard(app)
         guard.register(sa.create_engine(URL), name="audit")
-        with pytest.raises(SetupError, match="has a bind 'audit' already"):
+        with pytest.raises(SetupError, match="another engine under the name 'audit'"):
             guard.register(sa.create_engine(URL), name="audit")
 
     def test_a_name_that_is_taken_by_the_extension_is_refused(self) -> None:
         app = make_app(URL)
         PoolGuard().register(sa.create_engine(URL), name="default", app=app)
         for _ in range(2):
-            with pytest.raises(SetupError, match="has a bind 'default' already"):
+            with pytest.raises(
+                SetupError, match="another engine under the name 'default'"
+            ):
                 pools(app)
 
     def test_one_engine_cannot_be_registered_twice(self) -> None:
@@ -532,6 +534,7 @@ class TestPoolClasses:
         app = make_app(
             URL,
             SQLALCHEMY_ENGINE_OPTIONS={"poolclass": OwnPool},
+            SQLALCHEMY_BINDS={"reports": URL},
             POOLGUARD_POOL_SIZE=7,
             POOLGUARD_MAX_OVERFLOW=10,
         )
@@ -539,6 +542,18 @@ class TestPoolClasses:
         (warning,) = warnings_of(caplog)
         assert "POOLGUARD_POOL_SIZE = 7 has no effect on bind 'default'" in warning
         assert "OwnPool" in warning
+
+    def test_a_size_that_no_pool_gets_is_an_error(self) -> None:
+        class OwnPool(QueuePool):
+            pass
+
+        app = make_app(
+            URL,
+            SQLALCHEMY_ENGINE_OPTIONS={"poolclass": OwnPool},
+            POOLGUARD_POOL_SIZE=7,
+        )
+        with pytest.raises(ConfigError, match="POOLGUARD_POOL_SIZE = 7 has no effect"):
+            pools(app)
 
     def test_a_size_that_an_in_memory_database_does_not_need_is_not_warned_of(
         self, caplog: pytest.LogCaptureFixture

@@ -319,7 +319,7 @@ class TestAnotherVersionsFile:
         worker.overwrite(7, b"\x09")
         (problem,) = worker.read().problems
         assert problem.kind == "layout"
-        assert problem.reason == "layout 9, not 3"
+        assert problem.reason == "layout 9, not 4"
 
     def test_is_named_so_even_if_its_header_cannot_be_read(
         self, worker: Worker

@@ -302,6 +302,7 @@ class TestMemory:
         gc.collect()
         tenants.app.extensions["poolguard"].books.tend()  # as once a second
         assert tenants.shown() == []
+        tenants.app.extensions["poolguard"].guarded.forget_gone()  # as once a minute
         assert [alive(kind) for kind in kinds] == before
         assert tenants.app.extensions["poolguard"].books.ledgers == ()
         assert warnings_of(caplog) == []

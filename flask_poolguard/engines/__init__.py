@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .connecting import carries_label
+from .effects import check_followed
 from .finding import Found, find, plain, sync_engine_of
 from .guarding import Guarded, guard, resize
 from .pending import watch
@@ -13,6 +14,7 @@ __all__ = [
     "Guarded",
     "Registry",
     "carries_label",
+    "check_followed",
     "find",
     "guard",
     "plain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import (
+    AsyncAdaptedQueuePool,
     ConnectionPoolEntry,
     NullPool,
     Pool,
     QueuePool,
     StaticPool,
 )
+from sqlalchemy.util.queue import Empty
 
-from ..config import AUTO, PREFIX, AppConfig, Setting, Settings
+from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
@@ -28,6 +31,7 @@ from ..tracking.ledger import PoolLedger, keep_ledger, ledger_of
 from ..tracking.page import PoolFacts
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
 from .connecting import prepare
+from .effects import SIZES, pool_class_for, refuse_or_warn
 from .errors import listen, note_failures
 from .finding import Found, values_of
 
@@ -80,7 +84,8 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
             HOW_TO_QUOTE,
         )
     settings = config.for_bind(found.bind, found.options)
-    pool_class = _pool_class(pool, settings)
+    pool_class = pool_class_for(pool, settings)
+    refuse_or_warn(found, settings, pool_class)
     facts = _facts(found, settings, pool_class)
     ledger = earlier or PoolLedger(
         app,
@@ -95,12 +100,11 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         ledger.on_leak = settings.on_leak.value
         ledger.held_warning = settings.held_warning.value
         ledger.show_again(facts)
-    if pool_class is not type(pool) or pool_class is GuardedPool:
+    if _is_to_be_replaced(pool, pool_class, settings):
         _replace(engine, pool_class, settings, ledger)
-    else:
-        _warn_of_no_effect(found.bind, pool, settings)
-        if earlier is None:  # else it is observed already
-            observe(engine, ledger)
+    is_observed = earlier is not None and not isinstance(pool, GuardedPool)
+    if not isinstance(engine.pool, GuardedPool) and not is_observed:
+        observe(engine, ledger)
     books.add(ledger)
     ledger.options = found.options
     keep_ledger(engine, ledger)
@@ -139,31 +143,6 @@ def resize(guarded: Guarded, size: int) -> None:
     _replace(guarded.engine, GuardedPool, settings, guarded.ledger)
 
 
-def _pool_class(pool: Pool, settings: Settings) -> type[Pool]:
-    """Only a stock QueuePool is replaced: who chose another class meant it."""
-    if type(pool) is not QueuePool and not isinstance(pool, GuardedPool):
-        return type(pool)
-    return NullPool if settings.pool_class.value == "null" else GuardedPool
-
-
-def _warn_of_no_effect(bind: str, pool: Pool, settings: Settings) -> None:
-    """Say which settings do not reach a queue pool of another class."""
-    if not isinstance(pool, QueuePool):
-        return  # has no size at all
-    for name, value in values_of(pool).items():
-        setting = getattr(settings, name)
-        wanted = type(pool).__name__ if setting.value == "queue" else setting.value
-        if setting.origin.startswith(PREFIX) and wanted != value:
-            logger.warning(
-                "%s = %r has no effect on bind %r, which keeps its own %s. Set it"
-                " where that engine is made, or leave the pool's class to the guard.",
-                setting.origin,
-                setting.value,
-                bind,
-                type(pool).__name__,
-            )
-
-
 def _replace(
     engine: Engine, pool_class: type[Pool], settings: Settings, ledger: PoolLedger
 ) -> None:
@@ -173,6 +152,7 @@ def _replace(
     they come back.
     """
     old = t.cast(QueuePool, engine.pool)
+    recycle = settings.pool_recycle
     if isinstance(old, GuardedPool):
         old.forget_parent()  # so that it tells how a pool of this process resets
     arguments: dict[str, t.Any] = {
@@ -185,7 +165,16 @@ def _replace(
     }
     if pool_class is NullPool:
         engine.pool = NullPool(old._creator, **arguments)
-        observe(engine, ledger)
+    elif pool_class is AsyncAdaptedQueuePool:
+        engine.pool = AsyncAdaptedQueuePool(
+            old._creator,
+            pool_size=settings.pool_size.value,
+            max_overflow=settings.max_overflow.value,
+            timeout=settings.pool_timeout.value,
+            use_lifo=old._pool.use_lifo,
+            recycle=old._recycle if recycle.value == AUTO else int(recycle.value),
+            **arguments,
+        )
     else:
         engine.pool = GuardedPool(
             old._creator,
@@ -195,8 +184,8 @@ def _replace(
             use_lifo=old._pool.use_lifo,
             policy=Policy(
                 name=ledger.facts.bind,
-                recycle=settings.pool_recycle.value,
-                recycle_origin=settings.pool_recycle.origin,
+                recycle=recycle.value,
+                recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
                 max_idle=settings.max_idle.value,
                 max_waiting=settings.max_waiting.value,
@@ -209,7 +198,7 @@ def _replace(
         )
     event.listen(old, "checkin", _close)
     out = old.checkedout()
-    old.dispose()
+    _close_idle(old)
     if out > 0:
         logger.warning(
             "Connections of bind %r were out when the guard took over (%d); they are"
@@ -217,6 +206,31 @@ def _replace(
             ledger.facts.bind,
             out,
         )
+
+
+def _is_to_be_replaced(pool: Pool, pool_class: type[Pool], settings: Settings) -> bool:
+    """Tell whether the engine's pool is not what the settings say."""
+    if pool_class is GuardedPool or pool_class is not type(pool):
+        return True
+    return pool_class is AsyncAdaptedQueuePool and any(
+        getattr(settings, name).value not in (AUTO, value)
+        for name, value in values_of(pool).items()
+        if name in SIZES
+    )
+
+
+def _close_idle(pool: QueuePool) -> None:
+    """Close the idle connections of a pool that was replaced.
+
+    Those of an async engine are cut off: only their event loop, which may be gone, can
+    end them in order.
+    """
+    if not isinstance(pool, AsyncAdaptedQueuePool):
+        pool.dispose()
+        return
+    with contextlib.suppress(Empty):
+        while True:
+            pool._pool.get(block=False).invalidate()
 
 
 def _close(connection: object, record: ConnectionPoolEntry) -> None:
@@ -228,7 +242,7 @@ def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFact
     max_overflow: int | None = settings.max_overflow.value
     if not issubclass(pool_class, QueuePool):
         size = max_overflow = None
-    elif pool_class is not GuardedPool:
+    elif not issubclass(pool_class, GuardedPool | AsyncAdaptedQueuePool):
         values = values_of(found.engine.pool)
         size, max_overflow = values["pool_size"], values["max_overflow"]
     elif size == 0:  # as SQLAlchemy has it

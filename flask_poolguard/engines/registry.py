@@ -36,7 +36,8 @@ class _Entry:
 class Registry:
     """The engines under guard, by their bind's name, in the order they were added.
 
-    What is kept of an engine that is gone is dropped when another is added. The caller
+    What is kept of an engine that is gone is dropped when another is added, and when
+    the worker looks at its own findings. The caller
     sees to it that changes do not overlap; reading is safe at any time.
     """
 
@@ -64,8 +65,7 @@ class Registry:
 
     def add(self, guarded: Guarded, *, is_registered: bool) -> None:
         """Keep what is known of an engine, in place of another of its name."""
-        for entry in [each for each in self._entries.values() if not each.engine()]:
-            self.remove(entry.bind)
+        self.forget_gone()
         self.remove(guarded.bind)
         self._entries[guarded.bind] = _Entry(
             guarded.bind,
@@ -74,6 +74,11 @@ class Registry:
             guarded.ledger,
             is_registered,
         )
+
+    def forget_gone(self) -> None:
+        """Drop what is kept of engines that are gone."""
+        for entry in [each for each in self._entries.values() if not each.engine()]:
+            self.remove(entry.bind)
 
     def remove(self, bind: str) -> None:
         """Forget an engine, and show no other process its pool any more."""
