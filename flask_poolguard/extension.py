@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 
 from flask.globals import _cv_app
 
-from .config import AppConfig, read_config
+from .config import (
+    AppConfig,
+    has_changed,
+    read_config,
+    read_config_again,
+    snapshot,
+    warn_of_fixed,
+)
 from .engines import (
     Found,
     Guarded,
@@ -20,6 +27,7 @@ from .engines import (
     find,
     guard,
     plain,
+    reconfigure,
     sync_engine_of,
     watch,
 )
@@ -59,6 +67,8 @@ class AppState:
 
     ``lock`` protects the look for the app's engines, and their coming and going.
 
+    :ivar keys: the ``POOLGUARD_*`` keys that ``config`` was read from.
+    :ivar is_settled: a request was served; the keys are not looked at any more.
     :ivar guarded: the engines under guard.
     :ivar registered: engines that wait for that look, by their bind's name.
     :ivar own_findings: what the worker says of itself; kept, or it would not be done.
@@ -68,6 +78,8 @@ class AppState:
 
     config: AppConfig
     books: Books
+    keys: dict[str, t.Any]
+    is_settled: bool = False
     guarded: Registry = field(default_factory=Registry)
     registered: Waiting = field(default_factory=dict)
     teardown: Teardown | None = None
@@ -119,7 +131,7 @@ class PoolGuard:
                 " init_app(app) once per app; one PoolGuard can serve several apps."
             )
         config = read_config(app.config)
-        state = AppState(config, Books(app, config.state_dir))
+        state = AppState(config, Books(app, config.state_dir), snapshot(app.config))
         with self._lock:
             state.registered, self._waiting = self._waiting, {}
         # Nothing in here may keep the app alive: a weak reference, taken back.
@@ -284,6 +296,9 @@ def _call(
     start_response: StartResponse,
 ) -> t.Iterable[bytes]:
     # Before Flask's own error handling, which needs a request to handle an error.
+    if not state.is_settled:
+        _read_again(t.cast("Flask", reference()), state)
+        state.is_settled = True
     _have_looked(t.cast("Flask", reference()), state)
     return wsgi_app(environ, start_response)
 
@@ -296,6 +311,8 @@ def _have_looked(app: Flask, state: AppState) -> None:
 
 def _look_on_push(app: Flask, state: AppState) -> None:
     try:
+        if not state.is_settled:
+            _read_again(app, state)
         _look(app, state)
     except BaseException:
         # Flask leaves a context current whose push failed; the next request on this
@@ -315,6 +332,27 @@ def _log_own_findings(app: Flask | None) -> None:
         binds = {each.bind for each in engines}
         state.logged = {each for each in state.logged if each[2] in binds}
         log_findings(app, engines, state.books.path, state.logged)
+
+
+def _read_again(app: Flask, state: AppState) -> None:
+    """Follow ``POOLGUARD_*`` keys that were set after ``init_app``.
+
+    :raises ConfigError: as at start; raised again until it is put right.
+    """
+    if not has_changed(app.config, state.keys):
+        return
+    with state.lock:
+        if not has_changed(app.config, state.keys):
+            return
+        config = read_config_again(app.config, state.config)
+        engines = state.engines
+        if engines:
+            config.check_binds([*(e.bind for e in engines), *state.registered])
+        for each in reconfigure(app, engines, config):
+            state.guarded.update(each)
+        before, state.keys = state.keys, snapshot(app.config)
+        state.config = config
+    warn_of_fixed(app.config, before)
 
 
 def _look(app: Flask, state: AppState) -> None:

@@ -6,6 +6,7 @@ from .connecting import carries_label
 from .effects import check_followed
 from .finding import Found, find, plain, sync_engine_of
 from .guarding import Guarded, guard, resize
+from .late import reconfigure
 from .pending import watch
 from .registry import Registry
 
@@ -18,6 +19,7 @@ __all__ = [
     "find",
     "guard",
     "plain",
+    "reconfigure",
     "resize",
     "sync_engine_of",
     "watch",

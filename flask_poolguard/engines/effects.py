@@ -21,7 +21,7 @@ logger = logging.getLogger("flask_poolguard")
 SIZES: t.Final = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
 
 # What is a matter of the pool, and not of all connections alike.
-_OF_POOLS: t.Final = (
+OF_POOLS: t.Final = (
     *SIZES,
     "pool_class",
     "idle_limit",
@@ -72,15 +72,22 @@ def pool_class_for(pool: Pool, settings: Settings) -> type[Pool]:
     return NullPool if is_null else GuardedPool
 
 
-def refuse_or_warn(found: Found, settings: Settings, pool_class: type[Pool]) -> None:
+def refuse_or_warn(
+    found: Found,
+    settings: Settings,
+    pool_class: type[Pool],
+    earlier: Settings | None = None,
+) -> None:
     """Log what was set for all binds and has no effect on this one.
 
+    :param earlier: what was set before, and logged.
     :raises ConfigError: it was set for this bind.
     """
     for lost in _find_lost(found, settings, pool_class):
         if lost.setting.origin.startswith("POOLGUARD_BINDS["):
             raise ConfigError(lost.describe())
-        if not is_in_memory(found.engine.url):
+        known = earlier is not None and lost.setting in _values(earlier)
+        if not is_in_memory(found.engine.url) and not known:
             logger.warning("%s", lost.describe())
 
 
@@ -111,7 +118,7 @@ def _find_lost(
     if pool_class is GuardedPool:
         return
     values = values_of(found.engine.pool)
-    for name in _OF_POOLS:
+    for name in OF_POOLS:
         setting: Setting[t.Any] = getattr(settings, name)
         if (
             setting.origin.startswith(PREFIX)
@@ -119,6 +126,10 @@ def _find_lost(
             and not _can_follow(name, setting.value, pool_class, values)
         ):
             yield _Lost(found.bind, setting, pool_class)
+
+
+def _values(settings: Settings) -> list[Setting[t.Any]]:
+    return [getattr(settings, name) for name in OF_POOLS]
 
 
 def _can_follow(

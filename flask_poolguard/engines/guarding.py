@@ -86,14 +86,14 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     settings = config.for_bind(found.bind, found.options)
     pool_class = pool_class_for(pool, settings)
     refuse_or_warn(found, settings, pool_class)
-    facts = _facts(found, settings, pool_class)
+    facts = facts_of(found, settings, pool_class)
     ledger = earlier or PoolLedger(
         app,
         facts,
         for_dialect(engine.dialect.name),
         settings.on_leak.value,
         books.open_file,
-        _recycle_before_connecting(settings, pool_class),
+        recycle_before_connecting(settings, pool_class),
         settings.held_warning.value,
     )
     if earlier is not None:  # it was unregistered
@@ -101,7 +101,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         ledger.held_warning = settings.held_warning.value
         ledger.show_again(facts)
     if _is_to_be_replaced(pool, pool_class, settings):
-        _replace(engine, pool_class, settings, ledger)
+        replace_pool(engine, pool_class, settings, ledger)
     is_observed = earlier is not None and not isinstance(pool, GuardedPool)
     if not isinstance(engine.pool, GuardedPool) and not is_observed:
         observe(engine, ledger)
@@ -140,10 +140,10 @@ def resize(guarded: Guarded, size: int) -> None:
         pool_timeout=Setting(math.inf, origin),
         max_waiting=Setting(None, origin),
     )
-    _replace(guarded.engine, GuardedPool, settings, guarded.ledger)
+    replace_pool(guarded.engine, GuardedPool, settings, guarded.ledger)
 
 
-def _replace(
+def replace_pool(
     engine: Engine, pool_class: type[Pool], settings: Settings, ledger: PoolLedger
 ) -> None:
     """Give the engine its new pool, as ``Engine.dispose()`` would.
@@ -237,7 +237,8 @@ def _close(connection: object, record: ConnectionPoolEntry) -> None:
     record.close()
 
 
-def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+    """Return what does not change while an engine's pool lives."""
     size: int | None = settings.pool_size.value
     max_overflow: int | None = settings.max_overflow.value
     if not issubclass(pool_class, QueuePool):
@@ -266,7 +267,8 @@ def _timeout(settings: Settings) -> float | None:
     return None if seconds is None or math.isinf(seconds) else seconds
 
 
-def _recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
+def recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
+    """Return the recycle time as far as it is known without a server."""
     if not issubclass(pool_class, GuardedPool):
         return Recycle(None, f"{pool_class.__name__} keeps its own rules")
     if settings.pool_recycle.value == AUTO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from dataclasses import dataclass
 
@@ -73,6 +74,13 @@ class Registry:
             guarded.settings,
             guarded.ledger,
             is_registered,
+        )
+
+    def update(self, guarded: Guarded) -> None:
+        """Keep other settings of an engine that is kept already."""
+        entry = self._entries[guarded.bind]
+        self._entries[guarded.bind] = dataclasses.replace(
+            entry, settings=guarded.settings
         )
 
     def forget_gone(self) -> None:
