@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import difflib
 import logging
 import os
@@ -17,12 +19,17 @@ from .options import AUTO, BY_NAME, OPTIONS, PREFIX, Option
 __all__ = [
     "AUTO",
     "DEFAULT",
+    "FIXED",
     "LEFTOVERS",
     "PREFIX",
     "AppConfig",
     "Setting",
     "Settings",
+    "has_changed",
     "read_config",
+    "read_config_again",
+    "snapshot",
+    "warn_of_fixed",
 ]
 
 # All that logs imports this module. Not done by the package itself, which flask loads
@@ -80,6 +87,10 @@ LEFTOVERS: t.Final = {
 }
 
 
+# What init_app itself makes use of, so that a later change comes too late.
+FIXED: t.Final = ("state_dir", "cli_group", "http_503")
+
+
 @dataclass(frozen=True, slots=True)
 class AppConfig:
     """The validated ``POOLGUARD_*`` keys of one app."""
@@ -133,11 +144,55 @@ class AppConfig:
                 )
 
 
+def snapshot(config: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the ``POOLGUARD_*`` keys as they are now, to be compared later."""
+    return copy.deepcopy(
+        {key: value for key, value in config.items() if key.startswith(PREFIX)}
+    )
+
+
+def has_changed(config: Mapping[str, t.Any], keys: Mapping[str, t.Any]) -> bool:
+    """Tell whether the keys are others than at a :func:`snapshot`."""
+    now = {key: value for key, value in config.items() if key.startswith(PREFIX)}
+    return now != keys
+
+
+def read_config_again(config: Mapping[str, t.Any], earlier: AppConfig) -> AppConfig:
+    """Validate the keys of an app that is set up; what cannot change stays as it was.
+
+    :raises ConfigError: as :func:`read_config`.
+    """
+    fixed = {name: getattr(earlier, name) for name in FIXED}
+    return dataclasses.replace(_read(config), **fixed)
+
+
+def warn_of_fixed(config: Mapping[str, t.Any], keys: Mapping[str, t.Any]) -> None:
+    """Log which keys have changed since a :func:`snapshot` and cannot any more."""
+    for name in FIXED:
+        option = BY_NAME[name]
+        now = config.get(option.key, option.default)
+        before = keys.get(option.key, option.default)
+        if now != before:
+            logger.warning(
+                "%s = %r has no effect: PoolGuard was set up with %r. Set it before"
+                " PoolGuard(app) or init_app(app).",
+                option.key,
+                now,
+                before,
+            )
+
+
 def read_config(config: Mapping[str, t.Any]) -> AppConfig:
     """Validate every ``POOLGUARD_*`` key of an app's config.
 
     :raises ConfigError: for an unknown key, a wrong type or an impossible value.
     """
+    read = _read(config)
+    _warn_of_leftovers(config)
+    return read
+
+
+def _read(config: Mapping[str, t.Any]) -> AppConfig:
     app_wide: dict[str, Setting[t.Any]] = {}
     for key in config:
         if key.startswith(PREFIX):
@@ -150,7 +205,6 @@ def read_config(config: Mapping[str, t.Any]) -> AppConfig:
                 )
             _check(option, key, config[key])
             app_wide[option.name] = Setting(option.meaning_of(config[key]), key)
-    _warn_of_leftovers(config)
     state_dir = app_wide.pop("state_dir", Setting(None)).value
     return AppConfig(
         state_dir=None if state_dir is None else os.fspath(state_dir),

@@ -11,8 +11,26 @@ from dataclasses import dataclass, field
 
 from flask.globals import _cv_app
 
-from .config import AppConfig, read_config
-from .engines import Found, Guarded, find, guard, plain, watch
+from .config import (
+    AppConfig,
+    has_changed,
+    read_config,
+    read_config_again,
+    snapshot,
+    warn_of_fixed,
+)
+from .engines import (
+    Found,
+    Guarded,
+    Registry,
+    check_followed,
+    find,
+    guard,
+    plain,
+    reconfigure,
+    sync_engine_of,
+    watch,
+)
 from .errors import SetupError
 from .pool import Chore, housekeeper
 from .tracking.books import Books
@@ -40,6 +58,9 @@ OWN_FINDINGS_EVERY: t.Final = 60.0
 # No database extension was looked at yet, not even "there is none".
 _NOTHING: t.Final = object()
 
+# Registered, but not looked at yet; nothing in here keeps an engine alive.
+Waiting = dict[str, "weakref.ref[Engine]"]
+
 _states: weakref.WeakSet[AppState] = weakref.WeakSet()
 
 
@@ -47,8 +68,12 @@ _states: weakref.WeakSet[AppState] = weakref.WeakSet()
 class AppState:
     """What the guard keeps per app, in ``app.extensions["poolguard"]``.
 
-    ``lock`` protects the look for the app's engines.
+    ``lock`` protects the look for the app's engines, and their coming and going.
 
+    :ivar keys: the ``POOLGUARD_*`` keys that ``config`` was read from.
+    :ivar is_settled: a request was served; the keys are not looked at any more.
+    :ivar guarded: the engines under guard.
+    :ivar registered: engines that wait for that look, by their bind's name.
     :ivar own_findings: what the worker says of itself; kept, or it would not be done.
     :ivar logged: what it has said, by pid, code and bind.
     :ivar seen: the database extension whose engines are guarded.
@@ -56,8 +81,10 @@ class AppState:
 
     config: AppConfig
     books: Books
-    engines: list[Guarded] = field(default_factory=list)
-    registered: list[Found] = field(default_factory=list)
+    keys: dict[str, t.Any]
+    is_settled: bool = False
+    guarded: Registry = field(default_factory=Registry)
+    registered: Waiting = field(default_factory=dict)
     teardown: Teardown | None = None
     own_findings: Chore | None = None
     logged: set[tuple[int, str, str]] = field(default_factory=set)
@@ -66,6 +93,11 @@ class AppState:
 
     def __post_init__(self) -> None:
         _states.add(self)
+
+    @property
+    def engines(self) -> list[Guarded]:
+        """The engines under guard that are not gone."""
+        return self.guarded.all()
 
 
 class PoolGuard:
@@ -77,7 +109,9 @@ class PoolGuard:
 
     def __init__(self, app: Flask | None = None) -> None:
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
-        self._waiting: list[Found] = []
+        # Registered before there was an app.
+        self._waiting: Waiting = {}
+        self._lock = threading.Lock()
         if app is not None:
             self.init_app(app)
 
@@ -100,8 +134,9 @@ class PoolGuard:
                 " init_app(app) once per app; one PoolGuard can serve several apps."
             )
         config = read_config(app.config)
-        state = AppState(config, Books(app, config.state_dir))
-        state.registered, self._waiting = self._waiting, []
+        state = AppState(config, Books(app, config.state_dir), snapshot(app.config))
+        with self._lock:
+            state.registered, self._waiting = self._waiting, {}
         # Nothing in here may keep the app alive: a weak reference, taken back.
         reference = weakref.ref(app)
         state.teardown = Teardown(
@@ -133,29 +168,62 @@ class PoolGuard:
 
         Before :meth:`init_app` the engine waits for the first app that is set up.
 
+        The guard does not keep the engine alive. An engine takes the place of another
+        one of its name that is gone, or that :meth:`register` was given and that was
+        disposed of and has not connected since. To register an engine again under its
+        name does nothing.
+
         :param name: the bind's name in settings, messages and reports.
         :param app: which app; may be left out if there is one, or one is current.
         :raises SetupError: it is not clear which app, or the name is taken.
         """
-        found = plain(engine, name)
-        app = app or _current_app()
-        if app is None and len(self._apps) == 1:
-            app = next(iter(self._apps))
+        engine = sync_engine_of(engine)
+        app = self._app_for(app, f"the engine {name!r} belongs to with register")
         if app is None:
-            if self._apps:
-                raise SetupError(
-                    f"{len(self._apps)} apps share this PoolGuard: say which one the"
-                    f" engine {name!r} belongs to with register(…, app=app)."
-                )
-            self._waiting.append(found)
+            with self._lock:
+                _wait(engine, name, self._waiting)
             return
         state = _state_of(app)
         with state.lock:
-            if any(name == each.bind for each in state.registered):
-                raise _taken(app, name)
-            if state.seen is not _NOTHING:
-                _guard(found, app, state)
-            state.registered.append(found)
+            if state.seen is _NOTHING:
+                _wait(engine, name, state.registered)
+            else:
+                _guard(plain(engine, name), app, state, is_registered=True)
+
+    def unregister(
+        self, engine: Engine | AsyncEngine | str, *, app: Flask | None = None
+    ) -> None:
+        """Take an engine out of status, findings and settings.
+
+        Its pool goes on as it is: its connections are given back when their scope
+        ends, and leaks are logged, but no report shows them. Its name is free for
+        another engine.
+
+        :param engine: an engine, or the name that it was registered under.
+        :param app: which app; may be left out if there is one, or one is current.
+        :raises SetupError: it is not clear which app, or it has no such engine.
+        """
+        if not isinstance(engine, str):
+            engine = sync_engine_of(engine)
+        app = self._app_for(app, "to look in with unregister")
+        if app is None:
+            with self._lock:
+                _unregister(engine, self._waiting, Registry(), "This PoolGuard")
+            return
+        state = _state_of(app)
+        with state.lock:
+            where = f"The app {app.name!r}"
+            _unregister(engine, state.registered, state.guarded, where)
+
+    def _app_for(self, app: Flask | None, purpose: str) -> Flask | None:
+        """Return the app that is meant, None if there is none yet."""
+        app = app or _current_app()
+        if app is None and len(self._apps) > 1:
+            raise SetupError(
+                f"{len(self._apps)} apps share this PoolGuard: say which one"
+                f" {purpose}(…, app=app)."
+            )
+        return app or next(iter(self._apps), None)
 
     def report(
         self, app: Flask | None = None, *, sessions: bool = False, seconds: float = 0.0
@@ -250,6 +318,9 @@ def _call(
     start_response: StartResponse,
 ) -> t.Iterable[bytes]:
     # Before Flask's own error handling, which needs a request to handle an error.
+    if not state.is_settled:
+        _read_again(t.cast("Flask", reference()), state)
+        state.is_settled = True
     _have_looked(t.cast("Flask", reference()), state)
     return wsgi_app(environ, start_response)
 
@@ -262,6 +333,8 @@ def _have_looked(app: Flask, state: AppState) -> None:
 
 def _look_on_push(app: Flask, state: AppState) -> None:
     try:
+        if not state.is_settled:
+            _read_again(app, state)
         _look(app, state)
     except BaseException:
         # Flask leaves a context current whose push failed; the next request on this
@@ -275,7 +348,33 @@ def _log_own_findings(app: Flask | None) -> None:
 
     if app is not None:
         state = _state_of(app)
-        log_findings(app, state.engines, state.books.path, state.logged)
+        with state.lock:
+            state.guarded.forget_gone()
+        engines = state.engines
+        binds = {each.bind for each in engines}
+        state.logged = {each for each in state.logged if each[2] in binds}
+        log_findings(app, engines, state.books.path, state.logged)
+
+
+def _read_again(app: Flask, state: AppState) -> None:
+    """Follow ``POOLGUARD_*`` keys that were set after ``init_app``.
+
+    :raises ConfigError: as at start; raised again until it is put right.
+    """
+    if not has_changed(app.config, state.keys):
+        return
+    with state.lock:
+        if not has_changed(app.config, state.keys):
+            return
+        config = read_config_again(app.config, state.config)
+        engines = state.engines
+        if engines:
+            config.check_binds([*(e.bind for e in engines), *state.registered])
+        for each in reconfigure(app, engines, config):
+            state.guarded.update(each)
+        before, state.keys = state.keys, snapshot(app.config)
+        state.config = config
+    warn_of_fixed(app.config, before)
 
 
 def _look(app: Flask, state: AppState) -> None:
@@ -292,28 +391,81 @@ def _look(app: Flask, state: AppState) -> None:
     with state.lock:
         if state.seen is extension:
             return
-        found = [*find(app), *state.registered]
-        if found:  # else the app's database is still to come
-            state.config.check_binds([each.bind for each in found])
+        found = find(app)
+        waiting = [
+            (name, engine)
+            for name, reference in state.registered.items()
+            if (engine := reference()) is not None
+        ]
+        binds = [each.bind for each in found]
+        binds += [each.bind for each in state.engines]
+        binds += [name for name, _ in waiting]
+        if binds:  # else the app's database is still to come
+            state.config.check_binds(binds)
+        plains = [plain(engine, name) for name, engine in waiting]
+        check_followed([*found, *plains], state.config)
         for each in found:
-            _guard(each, app, state)
+            _guard(each, app, state, is_registered=False)
+        for each in plains:
+            _guard(each, app, state, is_registered=True)
+            del state.registered[each.bind]
+        state.registered.clear()
         state.seen = extension
 
 
-def _guard(found: Found, app: Flask, state: AppState) -> None:
-    """Guard an engine unless an earlier look has done so."""
-    for each in state.engines:
-        if each.bind == found.bind:
-            if each.engine is found.engine:
-                return
-            raise _taken(app, found.bind)
-    state.engines.append(guard(found, app, state.config, state.books))
+def _guard(found: Found, app: Flask, state: AppState, *, is_registered: bool) -> None:
+    """Guard an engine unless that was done before. Called under the state's lock.
+
+    :raises SetupError: another engine has its name.
+    """
+    known = state.guarded.get(found.bind)
+    if known is not None and known.engine is found.engine:
+        return
+    if not state.guarded.is_vacant(found.bind):
+        raise _taken(f"The app {app.name!r}", found.bind)
+    guarded = guard(found, app, state.config, state.books)
+    state.guarded.add(guarded, is_registered=is_registered)
+    state.books.forget_gone()
 
 
-def _taken(app: Flask, name: str) -> SetupError:
+def _wait(engine: Engine, name: str, waiting: Waiting) -> None:
+    """Note an engine that is to be guarded later. Called under a lock.
+
+    :raises SetupError: another engine has its name.
+    """
+    reference = waiting.get(name)
+    before = None if reference is None else reference()
+    if before is not None and before is not engine:
+        raise _taken("This PoolGuard", name)
+    waiting[name] = weakref.ref(engine)
+
+
+def _unregister(
+    engine: Engine | str, waiting: Waiting, guarded: Registry, where: str
+) -> None:
+    """Forget an engine. Called under a lock.
+
+    :raises SetupError: it is not known, naming those that are.
+    """
+    known = {name: reference() for name, reference in waiting.items()}
+    known |= {each.bind: each.engine for each in guarded.all()}
+    names = [name for name, each in known.items() if engine in (name, each)]
+    if not names:
+        asked = repr(engine) if isinstance(engine, str) else f"engine {engine!r}"
+        raise SetupError(
+            f"{where} has no {asked} to unregister; it has"
+            f" {', '.join(sorted(map(repr, known))) or 'none'}."
+        )
+    for name in names:
+        waiting.pop(name, None)
+        guarded.remove(name)
+
+
+def _taken(where: str, name: str) -> SetupError:
     return SetupError(
-        f"The app {app.name!r} has a bind {name!r} already; register the engine under"
-        " another name."
+        f"{where} has another engine under the name {name!r}. Call"
+        f" unregister({name!r}) first if you are done with that one, or register this"
+        " one under another name."
     )
 
 

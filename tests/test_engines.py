@@ -356,14 +356,16 @@ class TestPlainEngines:
     def test_a_disagreement_names_it(self) -> None:
         app = Flask("shop")
         app.config["POOLGUARD_POOL_SIZE"] = 7
-        PoolGuard(app).register(sa.create_engine(URL, pool_size=3), name="audit")
+        engine = sa.create_engine(URL, pool_size=3)
+        PoolGuard(app).register(engine, name="audit")
         with pytest.raises(ConfigError, match=r"create_engine\(pool_size=…\) of 'audi"):
             pools(app)
 
     def test_a_pool_class_that_its_maker_chose_counts_as_set(self) -> None:
         app = Flask("shop")
         app.config["POOLGUARD_POOL_CLASS"] = "queue"
-        PoolGuard(app).register(sa.create_engine(URL, poolclass=NullPool), name="audit")
+        engine = sa.create_engine(URL, poolclass=NullPool)
+        PoolGuard(app).register(engine, name="audit")
         with pytest.raises(
             ConfigError, match=r"create_engine\(poolclass=…\) of 'audit'"
         ):
@@ -372,7 +374,8 @@ class TestPlainEngines:
     def test_a_pool_class_that_its_dialect_chose_does_not(self) -> None:
         app = Flask("shop")
         app.config["POOLGUARD_POOL_CLASS"] = "null"
-        PoolGuard(app).register(sa.create_engine("sqlite://"), name="audit")
+        engine = sa.create_engine("sqlite://")
+        PoolGuard(app).register(engine, name="audit")
         assert type(pools(app)["audit"]) is SingletonThreadPool
 
     def test_an_engine_for_one_of_several_apps_must_say_which(self) -> None:
@@ -398,15 +401,19 @@ class TestPlainEngines:
     def test_a_name_that_is_taken_by_another_plain_engine_is_refused(self) -> None:
         app = Flask("shop")
         guard = PoolGuard(app)
-        guard.register(sa.create_engine(URL), name="audit")
-        with pytest.raises(SetupError, match="has a bind 'audit' already"):
+        engine = sa.create_engine(URL)
+        guard.register(engine, name="audit")
+        with pytest.raises(SetupError, match="another engine under the name 'audit'"):
             guard.register(sa.create_engine(URL), name="audit")
 
     def test_a_name_that_is_taken_by_the_extension_is_refused(self) -> None:
         app = make_app(URL)
-        PoolGuard().register(sa.create_engine(URL), name="default", app=app)
+        engine = sa.create_engine(URL)
+        PoolGuard().register(engine, name="default", app=app)
         for _ in range(2):
-            with pytest.raises(SetupError, match="has a bind 'default' already"):
+            with pytest.raises(
+                SetupError, match="another engine under the name 'default'"
+            ):
                 pools(app)
 
     def test_one_engine_cannot_be_registered_twice(self) -> None:
@@ -533,6 +540,7 @@ class TestPoolClasses:
         app = make_app(
             URL,
             SQLALCHEMY_ENGINE_OPTIONS={"poolclass": OwnPool},
+            SQLALCHEMY_BINDS={"reports": URL},
             POOLGUARD_POOL_SIZE=7,
             POOLGUARD_MAX_OVERFLOW=10,
         )
@@ -540,6 +548,18 @@ class TestPoolClasses:
         (warning,) = warnings_of(caplog)
         assert "POOLGUARD_POOL_SIZE = 7 has no effect on bind 'default'" in warning
         assert "OwnPool" in warning
+
+    def test_a_size_that_no_pool_gets_is_an_error(self) -> None:
+        class OwnPool(QueuePool):
+            pass
+
+        app = make_app(
+            URL,
+            SQLALCHEMY_ENGINE_OPTIONS={"poolclass": OwnPool},
+            POOLGUARD_POOL_SIZE=7,
+        )
+        with pytest.raises(ConfigError, match="POOLGUARD_POOL_SIZE = 7 has no effect"):
+            pools(app)
 
     def test_a_size_that_an_in_memory_database_does_not_need_is_not_warned_of(
         self, caplog: pytest.LogCaptureFixture

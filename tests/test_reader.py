@@ -26,6 +26,7 @@ from flask_poolguard.tracking.header import Damaged, OtherLayout
 from flask_poolguard.tracking.layout import (
     BLOCK,
     DIRECTORY_OFFSET,
+    NAMES,
     QUEUE,
     REGIONS_OFFSET,
     SLOT,
@@ -37,7 +38,8 @@ from flask_poolguard.tracking.reader import Search, Taken, read_workers
 
 QUEUE_OFFSET = REGIONS_OFFSET + BLOCK.size
 USAGE_OFFSET = QUEUE_OFFSET + QUEUE.size
-FIRST_SLOT = USAGE_OFFSET + USAGE.size
+NAMES_OFFSET = USAGE_OFFSET + USAGE.size
+FIRST_SLOT = NAMES_OFFSET + NAMES.size
 # Where a file is not empty.
 PLACES = [
     *range(400),
@@ -251,6 +253,11 @@ class TestADamagedFile:
             (USAGE_OFFSET + 8, b"\xff" * 8),
             (USAGE_OFFSET + 8 + 8 * len(USE), b"\xff" * 8),
             (USAGE_OFFSET + USAGE.size - 16, b"\xff" * 8),
+            (NAMES_OFFSET, b"\x07\x07"),
+            (NAMES_OFFSET, bytes(NAMES.size)),
+            (NAMES_OFFSET + 8, b"\xff" * 2),
+            (NAMES_OFFSET + 10, b"\xff" * 4),
+            (NAMES_OFFSET + 8, b"\x00" * 2),
             (FIRST_SLOT, b"\x07"),
             (FIRST_SLOT + 8, b"\x09"),
             (FIRST_SLOT + 24, b"\xff" * 8),
@@ -312,7 +319,7 @@ class TestAnotherVersionsFile:
         worker.overwrite(7, b"\x09")
         (problem,) = worker.read().problems
         assert problem.kind == "layout"
-        assert problem.reason == "layout 9, not 3"
+        assert problem.reason == "layout 9, not 4"
 
     def test_is_named_so_even_if_its_header_cannot_be_read(
         self, worker: Worker

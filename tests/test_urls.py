@@ -134,7 +134,8 @@ class TestAPasswordThatIsNotQuoted:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         app = Flask("shop")
-        PoolGuard(app).register(create_engine(UNQUOTED[0]))
+        engine = create_engine(UNQUOTED[0])
+        PoolGuard(app).register(engine)
         with app.app_context():
             pass
         (warning,) = [each.getMessage() for each in caplog.records]

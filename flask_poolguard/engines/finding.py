@@ -59,23 +59,27 @@ def find(app: Flask) -> list[Found]:
         bind = "default" if key is None else str(key)
         if key == "default" and None in engines:
             bind = "default (bind)"  # Flask-SQLAlchemy's main database is None
-        options = _unusual(engine, bind)
-        recycle = options.get("pool_recycle")
-        if engine.dialect.name == "mysql" and recycle and recycle.value == _THEIRS:
-            del options["pool_recycle"]
+        options = _set_in_code(engine, bind)
         options.update(_written(app, key, base, engine))
         found.append(Found(bind, engine, options))
     for key, engine in getattr(extension, "async_engines", {}).items():
         if not isinstance(engine.sync_engine, Engine):
             continue
-        found.append(Found(f"{key} (async)", engine.sync_engine, {}))
+        bind = f"{key} (async)"
+        found.append(
+            Found(bind, engine.sync_engine, _set_in_code(engine.sync_engine, bind))
+        )
     # Flask-SQLAlchemy lists the main database last.
     return sorted(found, key=lambda each: each.bind != "default")
 
 
-def plain(engine: Engine | AsyncEngine, bind: str) -> Found:
+def sync_engine_of(engine: Engine | AsyncEngine) -> Engine:
+    """Return the engine that has the pool."""
+    return t.cast(Engine, getattr(engine, "sync_engine", engine))
+
+
+def plain(engine: Engine, bind: str) -> Found:
     """Describe an engine that the app made itself."""
-    engine = t.cast(Engine, getattr(engine, "sync_engine", engine))
     known = ledger_of(engine)
     if known is not None:  # of another app; its pool has that one's settings
         return Found(bind, engine, known.options)
@@ -115,6 +119,15 @@ def _unusual(engine: Engine, bind: str) -> dict[str, Setting[t.Any]]:
         for name, value in values_of(engine.pool).items()
         if name in _SQLALCHEMY and value != _SQLALCHEMY[name]
     }
+
+
+def _set_in_code(engine: Engine, bind: str) -> dict[str, Setting[t.Any]]:
+    """Return such values of an engine that a database extension has made."""
+    options = _unusual(engine, bind)
+    recycle = options.get("pool_recycle")
+    if engine.dialect.name == "mysql" and recycle and recycle.value == _THEIRS:
+        del options["pool_recycle"]
+    return options
 
 
 def _written(

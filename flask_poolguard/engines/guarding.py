@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import (
+    AsyncAdaptedQueuePool,
     ConnectionPoolEntry,
     NullPool,
     Pool,
     QueuePool,
     StaticPool,
 )
+from sqlalchemy.util.queue import Empty
 
-from ..config import AUTO, PREFIX, AppConfig, Setting, Settings
+from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
@@ -31,6 +34,7 @@ from ..tracking.statements import watch_statements
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
 from .connecting import prepare
 from .dropping import roll_back_dropped
+from .effects import SIZES, pool_class_for, refuse_or_warn
 from .errors import listen, note_failures
 from .finding import Found, values_of
 
@@ -61,12 +65,14 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     """
     engine, pool = found.engine, found.engine.pool
     known = ledger_of(engine)
-    if known is not None and known.app is app:
+    earlier = known if known is not None and known.app is app else None
+    if earlier is not None and not earlier.is_hidden:
         raise SetupError(
             f"The engine of bind {found.bind!r} is guarded already, as bind"
-            f" {known.facts.bind!r}; give each bind an engine of its own."
+            f" {earlier.facts.bind!r}; give each bind an engine of its own, or"
+            f" unregister({earlier.facts.bind!r}) first."
         )
-    if known is not None and known.app is not None:
+    if known is not None and earlier is None and known.app is not None:
         # A module's engine and an app factory, called once per test.
         logger.info(
             "The engine of bind %r now shows in the status of the newest app, %r.",
@@ -81,22 +87,28 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
             HOW_TO_QUOTE,
         )
     settings = config.for_bind(found.bind, found.options)
-    pool_class = _pool_class(pool, settings)
-    ledger = PoolLedger(
+    pool_class = pool_class_for(pool, settings)
+    refuse_or_warn(found, settings, pool_class)
+    facts = facts_of(found, settings, pool_class)
+    ledger = earlier or PoolLedger(
         app,
-        _facts(found, settings, pool_class),
+        facts,
         for_dialect(engine.dialect.name),
         settings.on_leak.value,
         books.open_file,
-        _recycle_before_connecting(settings, pool_class),
+        recycle_before_connecting(settings, pool_class),
         settings.held_warning.value,
     )
-    if pool_class is type(pool) and pool_class is not GuardedPool:
-        _warn_of_no_effect(found.bind, pool, settings)
+    if earlier is not None:  # it was unregistered
+        ledger.on_leak = settings.on_leak.value
+        ledger.held_warning = settings.held_warning.value
+        ledger.show_again(facts)
+    if _is_to_be_replaced(pool, pool_class, settings):
+        replace_pool(engine, pool_class, settings, ledger)
+    is_observed = earlier is not None and not isinstance(pool, GuardedPool)
+    if not isinstance(engine.pool, GuardedPool) and not is_observed:
         observe(engine, ledger)
-    else:
-        _replace(engine, pool_class, settings, ledger)
-    books.ledgers.append(ledger)
+    books.add(ledger)
     ledger.options = found.options
     keep_ledger(engine, ledger)
     ledger.on_deserted = give_back_deserted
@@ -134,35 +146,10 @@ def resize(guarded: Guarded, size: int) -> None:
         pool_timeout=Setting(math.inf, origin),
         max_waiting=Setting(None, origin),
     )
-    _replace(guarded.engine, GuardedPool, settings, guarded.ledger)
+    replace_pool(guarded.engine, GuardedPool, settings, guarded.ledger)
 
 
-def _pool_class(pool: Pool, settings: Settings) -> type[Pool]:
-    """Only a stock QueuePool is replaced: who chose another class meant it."""
-    if type(pool) is not QueuePool and not isinstance(pool, GuardedPool):
-        return type(pool)
-    return NullPool if settings.pool_class.value == "null" else GuardedPool
-
-
-def _warn_of_no_effect(bind: str, pool: Pool, settings: Settings) -> None:
-    """Say which settings do not reach a queue pool of another class."""
-    if not isinstance(pool, QueuePool):
-        return  # has no size at all
-    for name, value in values_of(pool).items():
-        setting = getattr(settings, name)
-        wanted = type(pool).__name__ if setting.value == "queue" else setting.value
-        if setting.origin.startswith(PREFIX) and wanted != value:
-            logger.warning(
-                "%s = %r has no effect on bind %r, which keeps its own %s. Set it"
-                " where that engine is made, or leave the pool's class to the guard.",
-                setting.origin,
-                setting.value,
-                bind,
-                type(pool).__name__,
-            )
-
-
-def _replace(
+def replace_pool(
     engine: Engine, pool_class: type[Pool], settings: Settings, ledger: PoolLedger
 ) -> None:
     """Give the engine its new pool, as ``Engine.dispose()`` would.
@@ -171,6 +158,7 @@ def _replace(
     they come back.
     """
     old = t.cast(QueuePool, engine.pool)
+    recycle = settings.pool_recycle
     if isinstance(old, GuardedPool):
         old.forget_parent()  # so that it tells how a pool of this process resets
     arguments: dict[str, t.Any] = {
@@ -183,7 +171,16 @@ def _replace(
     }
     if pool_class is NullPool:
         engine.pool = NullPool(old._creator, **arguments)
-        observe(engine, ledger)
+    elif pool_class is AsyncAdaptedQueuePool:
+        engine.pool = AsyncAdaptedQueuePool(
+            old._creator,
+            pool_size=settings.pool_size.value,
+            max_overflow=settings.max_overflow.value,
+            timeout=settings.pool_timeout.value,
+            use_lifo=old._pool.use_lifo,
+            recycle=old._recycle if recycle.value == AUTO else int(recycle.value),
+            **arguments,
+        )
     else:
         engine.pool = GuardedPool(
             old._creator,
@@ -193,8 +190,8 @@ def _replace(
             use_lifo=old._pool.use_lifo,
             policy=Policy(
                 name=ledger.facts.bind,
-                recycle=settings.pool_recycle.value,
-                recycle_origin=settings.pool_recycle.origin,
+                recycle=recycle.value,
+                recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
                 max_idle=settings.max_idle.value,
                 max_waiting=settings.max_waiting.value,
@@ -207,7 +204,7 @@ def _replace(
         )
     event.listen(old, "checkin", _close)
     out = old.checkedout()
-    old.dispose()
+    _close_idle(old)
     if out > 0:
         logger.warning(
             "Connections of bind %r were out when the guard took over (%d); they are"
@@ -217,16 +214,42 @@ def _replace(
         )
 
 
+def _is_to_be_replaced(pool: Pool, pool_class: type[Pool], settings: Settings) -> bool:
+    """Tell whether the engine's pool is not what the settings say."""
+    if pool_class is GuardedPool or pool_class is not type(pool):
+        return True
+    return pool_class is AsyncAdaptedQueuePool and any(
+        getattr(settings, name).value not in (AUTO, value)
+        for name, value in values_of(pool).items()
+        if name in SIZES
+    )
+
+
+def _close_idle(pool: QueuePool) -> None:
+    """Close the idle connections of a pool that was replaced.
+
+    Those of an async engine are cut off: only their event loop, which may be gone, can
+    end them in order.
+    """
+    if not isinstance(pool, AsyncAdaptedQueuePool):
+        pool.dispose()
+        return
+    with contextlib.suppress(Empty):
+        while True:
+            pool._pool.get(block=False).invalidate()
+
+
 def _close(connection: object, record: ConnectionPoolEntry) -> None:
     record.close()
 
 
-def _facts(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+    """Return what does not change while an engine's pool lives."""
     size: int | None = settings.pool_size.value
     max_overflow: int | None = settings.max_overflow.value
     if not issubclass(pool_class, QueuePool):
         size = max_overflow = None
-    elif pool_class is not GuardedPool:
+    elif not issubclass(pool_class, GuardedPool | AsyncAdaptedQueuePool):
         values = values_of(found.engine.pool)
         size, max_overflow = values["pool_size"], values["max_overflow"]
     elif size == 0:  # as SQLAlchemy has it
@@ -250,7 +273,8 @@ def _timeout(settings: Settings) -> float | None:
     return None if seconds is None or math.isinf(seconds) else seconds
 
 
-def _recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
+def recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
+    """Return the recycle time as far as it is known without a server."""
     if not issubclass(pool_class, GuardedPool):
         return Recycle(None, f"{pool_class.__name__} keeps its own rules")
     if settings.pool_recycle.value == AUTO:

@@ -40,7 +40,8 @@ class Books:
         self._has_served = False
         self._pid = os.getpid()
         self._inbox = Inbox()
-        self.ledgers: list[PoolLedger] = []
+        # Replaced as a whole, under the lock, because each scope's end goes through it.
+        self.ledgers: tuple[PoolLedger, ...] = ()
         _all.add(self)
         housekeeper.add(self, may_hang=True)
 
@@ -75,6 +76,22 @@ class Books:
             )
         return file
 
+    def add(self, ledger: PoolLedger) -> None:
+        """Keep a pool's books here for as long as its engine lives."""
+        with self._lock:
+            if ledger not in self.ledgers:
+                self.ledgers = (*self.ledgers, ledger)
+
+    def forget_gone(self) -> None:
+        """Drop the books of engines that are gone."""
+        gone = [each for each in self.ledgers if each.is_over()]
+        if not gone:
+            return
+        with self._lock:
+            self.ledgers = tuple(each for each in self.ledgers if each not in gone)
+        for each in gone:
+            each.hide()
+
     def show_worker(self) -> None:
         """Make this process visible as one that serves, with all its pools.
 
@@ -91,14 +108,17 @@ class Books:
                 _ = ledger.page
 
     def tend(self) -> None:
-        """Do what other processes ask of this one; the housekeeper calls it."""
+        """Forget pools that are gone, and do what other processes ask of this one; the
+        housekeeper calls it.
+        """
+        self.forget_gone()
         path = self.path
         if path is None or self._pid != os.getpid():
             return
         request = self._inbox.look(path)
         if not request:
             return
-        for ledger in list(self.ledgers):
+        for ledger in self.ledgers:
             number = number_for(request, ledger.facts.bind)
             if number > ledger.usage.renewed:
                 ledger.renew(number)

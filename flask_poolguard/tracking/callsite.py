@@ -127,7 +127,24 @@ def find_place(depth: int) -> Place:
             return _new_place(frame, taken) if place is None else place
         frame = frame.f_back
         left -= 1
+    if "greenlet" in sys.modules:
+        frame = find_app_frame(_frame_of_parent_greenlet())
+        if frame is not None:
+            place = places.get((id(frame.f_code), frame.f_lasti))
+            return _new_place(frame, taken) if place is None else place
     return _NO_PLACE[taken]
+
+
+def _frame_of_parent_greenlet() -> FrameType | None:
+    """Return where the greenlet that started this one waits for it.
+
+    SQLAlchemy runs what an async engine does in a greenlet of its own, whose stack ends
+    where it begins; the coroutine that awaits it is in the parent's.
+    """
+    import greenlet
+
+    parent = greenlet.getcurrent().parent
+    return None if parent is None else parent.gr_frame
 
 
 def _taken_as(frame: FrameType | None) -> Taken:

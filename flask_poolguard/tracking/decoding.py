@@ -6,7 +6,7 @@ import codecs
 import math
 import struct
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .header import Damaged, Header, decode_header
@@ -22,6 +22,7 @@ from .layout import (
     MAX_POOLS,
     MAX_SLOTS,
     MAX_STRING,
+    NAMES,
     OBSTACLES,
     OUT,
     QUEUE,
@@ -141,13 +142,15 @@ def decode(data: bytes) -> tuple[Header, tuple[PoolState, ...], list[str]]:
         if len(data) < place + DIRECTORY.size:
             reasons.append("it is cut off")
             break
-        offset, slots = DIRECTORY.unpack_from(data, place)
+        offset, slots, hidden = DIRECTORY.unpack_from(data, place)
         if (offset, slots) == (0, 0):
             break
-        if offset != end or not 0 < slots <= MAX_SLOTS:
+        if offset != end or not 0 < slots <= MAX_SLOTS or hidden > 1:
             reasons.append(f"the directory's entry {number} is garbage")
             break
         end = offset + region_size(slots)
+        if hidden:
+            continue
         try:
             pools.append(_pool(data, offset, slots))
         except Damaged as error:
@@ -167,8 +170,7 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         raise Damaged("it is cut off")
     values = iter(BLOCK.unpack_from(data, offset))
     sequence = next(values)
-    bind, url, pool_class = (_needed(data, next(values)) for _ in range(3))
-    recycle_source = _string(data, next(values))
+    pool_class = _needed(_string(data, next(values)))
     size, max_overflow = (_size(next(values)) for _ in range(2))
     recycle_seconds, server_limit, learned_limit, pool_timeout, held_warning = (
         _seconds(next(values)) for _ in range(5)
@@ -181,10 +183,12 @@ def _pool(data: bytes, offset: int, slots: int) -> PoolState:
         raise Damaged("its figures do not fit together")
     queue = _queue(data, offset + BLOCK.size)
     usage = _usage(data, offset + BLOCK.size + QUEUE.size)
+    names = _names(data, offset + BLOCK.size + QUEUE.size + USAGE.size)
+    bind, url, recycle_source = names
     listed, checkouts = _slots(data, offset + SLOTS_OFFSET, slots)
     return PoolState(
-        bind=bind,
-        url=url,
+        bind=_needed(bind),
+        url=_needed(url),
         pool_class=pool_class,
         recycle_source=recycle_source,
         size=size,
@@ -243,6 +247,17 @@ def _usage(data: bytes, offset: int) -> UsageState:
     )
 
 
+def _names(data: bytes, offset: int) -> Iterator[str | None]:
+    """Yield the names that lie in a region: bind, URL and recycle source."""
+    head, *names, tail = NAMES.unpack_from(data, offset)
+    if head == 0 or head != tail:
+        raise Damaged("the names do not fit together")
+    for length, text in zip(names[::2], names[1::2], strict=True):
+        if length > MAX_STRING:
+            raise Damaged("a name is garbage")
+        yield _text(text[:length]) or None
+
+
 def _slots(data: bytes, offset: int, slots: int) -> tuple[tuple[SlotState, ...], int]:
     """Return the open connections, and the checkouts of all slots ever used."""
     found, total = [], 0
@@ -270,8 +285,7 @@ def _slots(data: bytes, offset: int, slots: int) -> tuple[tuple[SlotState, ...],
     return tuple(found), total
 
 
-def _needed(data: bytes, string_id: int) -> str:
-    found = _string(data, string_id)
+def _needed(found: str | None) -> str:
     if found is None:
         raise Damaged("a name is missing")
     return found

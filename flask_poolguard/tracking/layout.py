@@ -2,10 +2,15 @@
 
     0       magic, version and a JSON object that says whose file this is
     4095    1 once the process has served a request
-    4096    directory: per pool the offset of its region and its number of slots
-    4608    strings: length-prefixed UTF-8, only ever appended
-    53760   regions, one per pool: a block of figures, the queue, the usage, then the
-            slots
+    4096    directory: per region its offset, its number of slots, and whether it is
+            hidden (it has no pool, or none that is ready to be read)
+    8192    strings: length-prefixed UTF-8, only ever appended
+    57344   regions, one per pool: a block of figures, the queue, the usage, the names,
+            then the slots
+
+A region whose pool is gone is hidden, and serves a later pool that fits. The names that
+can differ from pool to pool lie in the region, so that pools that come and go do not
+fill up the strings.
 
 The queue is who has no connection yet; it changes so often that it is not worth a
 block. The usage is what sizes are chosen by, at most a second old. A slot is one
@@ -21,12 +26,14 @@ import typing as t
 
 from .usage import BUCKETS
 
-MAGIC: t.Final = b"PGUARD\x00\x03"
+MAGIC: t.Final = b"PGUARD\x00\x04"
 HEADER_SIZE: t.Final = 4096
 SERVED_OFFSET: t.Final = HEADER_SIZE - 1
-MAX_POOLS: t.Final = 32
+MAX_POOLS: t.Final = 256
 MAX_SLOTS: t.Final = 1024
-DIRECTORY: t.Final = struct.Struct("<QQ")
+# Whether a region is hidden is one byte, so that no reader sees half a change.
+DIRECTORY: t.Final = struct.Struct("<QI3xB")
+HIDDEN_OFFSET: t.Final = DIRECTORY.size - 1
 DIRECTORY_OFFSET: t.Final = HEADER_SIZE
 STRINGS_OFFSET: t.Final = DIRECTORY_OFFSET + MAX_POOLS * DIRECTORY.size
 STRINGS_SIZE: t.Final = 48 * 1024
@@ -41,7 +48,7 @@ SLOT: t.Final = struct.Struct("<QQQdqII24sQ")
 # No state is 0: a file that was cut off grows again as zeros, which must not count.
 FREE, IDLE, OUT, KEPT = 1, 2, 3, 4
 
-# A block: sequence; bind, url, class, recycle source; size and max_overflow (or
+# A block: sequence; the pool's class; size and max_overflow (or
 # UNKNOWN); recycle seconds, server's limit, learned limit, pool_timeout and
 # held_warning (NaN for none); whether
 # checkouts are counted, whether recycle goes by age; the COUNTS; updated (monotonic
@@ -65,7 +72,7 @@ COUNTS: t.Final = (
 LEAKS: t.Final = 16
 UNKNOWN: t.Final = -(2**63)
 BLOCK: t.Final = struct.Struct(
-    "<Q IIII qq ddddd QQ" + "Q" * len(COUNTS) + "d" + "IIQ" * LEAKS + "Q"
+    "<Q I qq ddddd QQ" + "Q" * len(COUNTS) + "d" + "IIQ" * LEAKS + "Q"
 )
 
 # A queue: sequence; how many wait for others to give one back, the first of them since
@@ -88,8 +95,11 @@ USE: t.Final = (
 )
 USAGE: t.Final = struct.Struct(f"<Q {len(USE)}Q dd {len(BUCKETS)}Q Q")
 
+# The names: sequence; length and UTF-8 of bind, URL and recycle source; sequence.
+NAMES: t.Final = struct.Struct(f"<Q {f'H{MAX_STRING}s' * 3} Q")
+
 # What comes before a region's slots.
-SLOTS_OFFSET: t.Final = BLOCK.size + QUEUE.size + USAGE.size
+SLOTS_OFFSET: t.Final = BLOCK.size + QUEUE.size + USAGE.size + NAMES.size
 
 
 def region_size(slots: int) -> int:

@@ -13,6 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -40,6 +41,7 @@ from .scope import (
     this_thread,
 )
 from .stacks import format_stack
+from .statefile import NoStateFile
 from .troubles import find_troubles
 from .usage import Usage
 from .waiting import ScopeClaim, describe_holders, find_deadlock
@@ -48,7 +50,6 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
     from ..databases import Database
-    from .statefile import NoStateFile
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -70,8 +71,9 @@ def ledger_of(engine: Engine) -> PoolLedger | None:
 
 
 def keep_ledger(engine: Engine, ledger: PoolLedger) -> None:
-    """Let a ledger be found by its engine."""
+    """Let a ledger be found by its engine, and know whether that is in use."""
     engine.dialect.__dict__[_ON_DIALECT] = ledger
+    ledger.belong_to(engine)
 
 
 class PoolLedger:
@@ -81,6 +83,10 @@ class PoolLedger:
     written to the state file (in memory, about half a microsecond). It is
     re-entrant because a garbage collection inside may return a connection.
     ``out`` is only ever changed by single operations of a dict.
+
+    :ivar is_hidden: its engine was unregistered: its connections are guarded as ever,
+        but nothing of them is shown.
+    :ivar is_disposed: its engine was disposed of, and has not connected since.
     """
 
     def __init__(
@@ -109,6 +115,9 @@ class PoolLedger:
         self.options: Mapping[str, t.Any] = {}
         # The engine's pool, and those before it that still have connections out.
         self._pools: weakref.WeakSet[Renewable] = weakref.WeakSet()
+        self._engine: weakref.ref[Engine] | None = None
+        self.is_hidden = False
+        self.is_disposed = False
         self._start()
         housekeeper.add(self)
 
@@ -156,11 +165,59 @@ class PoolLedger:
             file = self._open_file()  # which may log
             with self._lock:
                 if self._page is None:
+                    if self.is_hidden:
+                        file = NoStateFile()
                     self._page = PoolPage(file, self.facts, self._lost)
                     self._show_figures()
                     self._show_waiting(soon=False)
                     self._show_usage()
+                    self._page.publish()
+                return self._page
         return self._page
+
+    # The engine ------------------------------------------------------------------
+
+    def belong_to(self, engine: Engine) -> None:
+        """Note whose pool these are the books of, without keeping it alive."""
+        if self._engine is None:
+            self._engine = weakref.ref(engine)
+            event.listen(engine, "engine_disposed", self._disposed)
+
+    def _disposed(self, engine: Engine) -> None:
+        self.is_disposed = True
+
+    def is_over(self) -> bool:
+        """Tell whether the engine is gone, and nothing that it gave out is in use."""
+        if self._engine is None or self._engine() is not None:
+            return False
+        return all(each.fairy() is None for each in list(self.out.values()))
+
+    def hide(self) -> None:
+        """Show no other process this pool any more."""
+        self.is_hidden = True
+        self._drop_page()
+
+    def show_again(self, facts: PoolFacts) -> None:
+        """Show a pool that was hidden.
+
+        What is out has no slot in its new part of the file, and is only counted.
+        """
+        self.facts = facts
+        with self._lock:
+            for holding in list(self.out.values()):
+                if self.facts.counted and holding.is_listed:
+                    holding.is_listed = False
+                    self._counts["slotless_out"] += 1
+        self.is_hidden = False
+        self._drop_page()
+        if self._counts["connects"]:  # else with the first event, as ever
+            _ = self.page
+
+    def _drop_page(self) -> None:
+        with self._lock:
+            page, self._page = self._page, None
+        if page is not None:
+            page.close()
 
     # Replacing all connections ---------------------------------------------------
 
@@ -205,6 +262,7 @@ class PoolLedger:
         """Count a new connection."""
         housekeeper.start()
         record.info[SETTINGS] = transaction_settings(record.dbapi_connection)
+        self.is_disposed = False
         self._show_connected(record)
         self.count("connects")
 
@@ -432,6 +490,8 @@ class PoolLedger:
             with self._lock:
                 self._show_waiting(soon=False)
         self._tend_usage()
+        if not self.facts.counted:
+            self._forget_closed()
         limit, now = self.held_warning, _monotonic()
         if limit is None:
             return
@@ -456,6 +516,15 @@ class PoolLedger:
                 limit,
                 format_stack(holding.mark()) or "  (that is not known)",
             )
+
+    def _forget_closed(self) -> None:
+        """Forget what was given back unseen, as it is where all share a connection:
+        it would keep the pool alive, and the engine with it.
+        """
+        for record, holding in list(self.out.items()):
+            if holding.fairy() is None and self.out.get(record) is holding:
+                del self.out[record]
+                self.forget(holding)
 
     def _say_it_is_back(self, holding: Holding, when: float) -> None:
         logger.warning(

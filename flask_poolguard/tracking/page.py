@@ -19,6 +19,8 @@ from .layout import (
     IDLE,
     LEAKS,
     MAX_SLOTS,
+    MAX_STRING,
+    NAMES,
     OBSTACLES,
     OUT,
     QUEUE,
@@ -28,6 +30,7 @@ from .layout import (
     USAGE,
     USE,
 )
+from .mapping import NOWHERE, View
 from .statefile import NoStateFile
 
 if t.TYPE_CHECKING:
@@ -75,6 +78,10 @@ class PoolFacts:
         return min(max(2 * (self.size + self.max_overflow), 2), MAX_SLOTS)
 
 
+def _ignore() -> None:
+    """Do nothing."""
+
+
 class _Slot:
     """Where a connection is shown, and how often its slot was handed out.
 
@@ -108,13 +115,16 @@ class PoolPage:
         self._facts = facts
         self._lost = lost
         slots = facts.slots()
+        self._view: View
         region, self._view = file.add_region(slots)
         queue = region + BLOCK.size
         usage = queue + QUEUE.size
+        names = usage + USAGE.size
         first = region + SLOTS_OFFSET
         self._block = slice(region, queue)
         self._queue = slice(queue, usage)
-        self._usage = slice(usage, first)
+        self._usage = slice(usage, names)
+        self._names = slice(names, first)
         self._free = deque(_Slot(first + each * SLOT.size) for each in range(slots))
         blank = _pack_slot(FREE, FREE, 0, 0.0, -1, 0, 0, b"", FREE)
         self._view[first : first + SLOT.size * slots] = blank * slots
@@ -124,7 +134,27 @@ class PoolPage:
         self._sites: dict[Place, int] = {}
         self._endpoints: dict[str, int] = {}
         self._sequence = self._queue_sequence = self._usage_sequence = 0
+        self._names_sequence = 0
+        self._shown_names: tuple[str, ...] = ()
         self.show_waiting((), (), None)
+        self._region = region
+        # Not before a thread that may be about to write has let go of this page.
+        finalizer = weakref.finalize(self, file.free_region, region)
+        finalizer.atexit = False
+
+    def publish(self) -> None:
+        """Let other processes see the region, once all of it is written."""
+        self._file.show_region(self._region)
+
+    def close(self) -> None:
+        """Write nothing more, and let other processes see the region no more."""
+        self._view = NOWHERE
+        self._file.hide_region(self._region)
+        # These lead back here: without them the region is free at once, not only with
+        # the next garbage collection.
+        self._slots.clear()
+        self._free.clear()
+        self._lost = _ignore
 
     @property
     def connections(self) -> int:
@@ -269,6 +299,7 @@ class PoolPage:
     ) -> None:
         """Write the block; the caller sees to it that calls do not overlap."""
         facts, intern = self._facts, self._file.intern
+        self._show_names(facts.bind, facts.url, recycle_source)
         # Kept apart: a collection may write the block again in the middle of this.
         self._sequence = sequence = self._sequence + 1
         named: list[int] = []
@@ -276,10 +307,7 @@ class PoolPage:
             named += (intern(endpoint), intern(site), count)
         self._view[self._block] = BLOCK.pack(
             sequence,
-            intern(facts.bind),
-            intern(facts.url),
             intern(facts.pool_class),
-            intern(recycle_source),
             UNKNOWN if facts.size is None else facts.size,
             UNKNOWN if facts.max_overflow is None else facts.max_overflow,
             math.nan if recycle_seconds is None else recycle_seconds,
@@ -295,3 +323,13 @@ class PoolPage:
             *(0,) * (3 * LEAKS - len(named)),
             sequence,
         )
+
+    def _show_names(self, *names: str) -> None:
+        if names != self._shown_names:
+            self._shown_names = names
+            self._names_sequence = sequence = self._names_sequence + 1
+            fields: list[int | bytes] = []
+            for name in names:
+                data = name.encode("utf-8", "replace")[:MAX_STRING]
+                fields += (len(data), data)
+            self._view[self._names] = NAMES.pack(sequence, *fields, sequence)

@@ -14,16 +14,22 @@ import secrets
 import threading
 import typing as t
 import weakref
+from dataclasses import dataclass
 
 from . import identity, mapping
 from .layout import (
     DIRECTORY,
     DIRECTORY_OFFSET,
+    FREE,
+    HIDDEN_OFFSET,
     MAGIC,
+    MAX_FILE_SIZE,
     MAX_POOLS,
     MAX_STRING,
     REGIONS_OFFSET,
     SERVED_OFFSET,
+    SLOT,
+    SLOTS_OFFSET,
     STRING_LENGTH,
     STRINGS_OFFSET,
     STRINGS_SIZE,
@@ -46,6 +52,19 @@ except ImportError:  # Windows: no locks, so no state files
 logger = logging.getLogger("flask_poolguard")
 
 
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A pool's part of the file.
+
+    :ivar entry: the offset of its entry in the directory.
+    """
+
+    entry: int
+    offset: int
+    slots: int
+    view: mapping.View
+
+
 class NoStateFile:
     """The null object: nothing is shown to other processes."""
 
@@ -54,6 +73,15 @@ class NoStateFile:
     def add_region(self, slots: int) -> tuple[int, mapping.View]:
         """Return a place that nothing is written to."""
         return 0, mapping.NOWHERE
+
+    def show_region(self, offset: int) -> None:
+        """Do nothing."""
+
+    def hide_region(self, offset: int) -> None:
+        """Do nothing."""
+
+    def free_region(self, offset: int) -> None:
+        """Do nothing."""
 
     def intern(self, text: str) -> int:
         """Return the id of no string."""
@@ -89,7 +117,10 @@ class StateFile(NoStateFile):
         self._strings: dict[str, int] = {}
         # 0 means "none", so the first string stands behind one unused entry.
         self._strings_end = STRING_LENGTH.size
-        self._pools = 0
+        self._pid = os.getpid()
+        # By offset. What is free is changed by single operations of a dict only.
+        self._regions: dict[int, _Region] = {}
+        self._free: dict[int, _Region] = {}
         self._size = REGIONS_OFFSET
         self._fd, self.path = _create_in_first(folder, header)
         self._is_open = True
@@ -104,7 +135,7 @@ class StateFile(NoStateFile):
         self._finalizer.atexit = False
 
     def add_region(self, slots: int) -> tuple[int, mapping.View]:
-        """Make room for one more pool.
+        """Make room for one more pool, hidden until :meth:`show_region` is called.
 
         :returns: the offset of its region, and what to write it through; where there
             is no room, what is written is lost.
@@ -112,30 +143,82 @@ class StateFile(NoStateFile):
         with self._lock:
             if not self._is_open:
                 return 0, mapping.NOWHERE
-            if self._pools == MAX_POOLS:
-                if self._is_full:
-                    return 0, mapping.NOWHERE
-                self._is_full = True
-                logger.warning(
-                    "Other processes see the first %d pools of this app only.",
-                    MAX_POOLS,
-                )
+            region = self._reuse(slots)
+            if region is None and self._has_room(slots):
+                region = self._append(slots)
+            if region is None:
                 return 0, mapping.NOWHERE
-            offset = self._size
-            try:
-                _reserve(self._fd, offset, region_size(slots))
-            except OSError as error:
-                self._give_up(error)
-                return 0, mapping.NOWHERE
-            self._size += region_size(slots)
-            place = DIRECTORY_OFFSET + self._pools * DIRECTORY.size
-            self._pools += 1
-            self._write(place, DIRECTORY.pack(offset, slots))
-            found = mapping.map_file(self._fd, self._size)
-            if found is None:
-                return offset, mapping.Written(self._write)
+            return region.offset, region.view
+
+    def _reuse(self, slots: int) -> _Region | None:
+        """Return the smallest free region with so many slots, blank and hidden."""
+        fit = [each for each in list(self._free.values()) if each.slots >= slots]
+        if not fit:
+            return None
+        region = min(fit, key=lambda each: each.slots)
+        del self._free[region.offset]
+        # Not a byte of the earlier pool is to show, nor its slots to count.
+        blank = SLOT.pack(FREE, FREE, 0, 0.0, -1, 0, 0, b"", FREE) * region.slots
+        self._write(region.offset, bytes(SLOTS_OFFSET) + blank)
+        return region
+
+    def _has_room(self, slots: int) -> bool:
+        """Tell whether the file can grow by a region; the first time that it cannot is
+        logged.
+        """
+        has_room = (
+            len(self._regions) < MAX_POOLS
+            and self._size + region_size(slots) <= MAX_FILE_SIZE
+        )
+        if not has_room and not self._is_full:
+            self._is_full = True
+            logger.warning(
+                "Other processes see the first %d pools of this app only.",
+                len(self._regions),
+            )
+        return has_room
+
+    def _append(self, slots: int) -> _Region | None:
+        """Let the file grow by a hidden region; None if it cannot be written to."""
+        offset = self._size
+        try:
+            _reserve(self._fd, offset, region_size(slots))
+        except OSError as error:
+            self._give_up(error)
+            return None
+        self._size += region_size(slots)
+        entry = DIRECTORY_OFFSET + len(self._regions) * DIRECTORY.size
+        self._write(entry, DIRECTORY.pack(offset, slots, True))
+        found = mapping.map_file(self._fd, self._size)
+        if found is not None:
             self._maps.append(found)
-            return offset, found
+        view = mapping.Written(self._write) if found is None else found
+        region = self._regions[offset] = _Region(entry, offset, slots, view)
+        return region
+
+    def show_region(self, offset: int) -> None:
+        """Let readers see a region, all of which is written."""
+        self._mark(offset, b"\0")
+
+    def hide_region(self, offset: int) -> None:
+        """Let readers see a region no more; its pool may still write to it."""
+        self._mark(offset, b"\1")
+
+    def free_region(self, offset: int) -> None:
+        """Hide a region that is not written to any more, and let another pool have it.
+
+        Takes no lock: a garbage collection calls it, which may happen anywhere.
+        """
+        self._mark(offset, b"\1")
+        region = self._regions.get(offset)
+        if region is not None:
+            self._free[offset] = region
+
+    def _mark(self, offset: int, hidden: bytes) -> None:
+        region = self._regions.get(offset)
+        # In a child that has not left its parent's file yet, it is the parent's.
+        if region is not None and self._pid == os.getpid():
+            self._write(region.entry + HIDDEN_OFFSET, hidden)
 
     def _write(self, offset: int, data: bytes) -> None:
         if self._is_open:

@@ -93,9 +93,9 @@ class Shop:
         return self.app.test_client()
 
     @property
-    def ledgers(self) -> list[PoolLedger]:
+    def ledgers(self) -> tuple[PoolLedger, ...]:
         """Return the guard's books, of all binds."""
-        ledgers: list[PoolLedger] = self.app.extensions["poolguard"].books.ledgers
+        ledgers: tuple[PoolLedger, ...] = self.app.extensions["poolguard"].books.ledgers
         return ledgers
 
     @property

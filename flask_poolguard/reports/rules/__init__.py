@@ -36,6 +36,7 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
     sizes.find_nesting,
     sizes.find_misfits,
     setup.find_null_pools,
+    setup.find_async_pools,
     setup.find_shared_connections,
     setup.find_inherited,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterator
 
-from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 
 from ...config import LEFTOVERS
 from ...databases.unknown import UnknownDatabase
@@ -46,6 +46,28 @@ def find_null_pools(evidence: Evidence) -> Iterator[Finding]:
             "Every checkout waits for a connect, and nothing limits how many"
             " connections the server gets.",
         )
+
+
+def find_async_pools(evidence: Evidence) -> Iterator[Finding]:
+    """Find the async engines whose pool keeps connections beyond their event loop."""
+    for each in evidence.engines:
+        if (
+            each.engine.dialect.is_async
+            and isinstance(each.engine.pool, QueuePool)
+            and not each.ledger.facts.in_memory
+        ):
+            yield Finding(
+                "warning",
+                "async-pool",
+                f"Bind {each.bind!r} is an async engine whose"
+                f" {type(each.engine.pool).__name__} keeps connections",
+                'Set POOLGUARD_POOL_CLASS = "null", for this bind in POOLGUARD_BINDS,'
+                " or create_async_engine(…, poolclass=NullPool).",
+                "Flask runs each async view in an event loop of its own. A connection"
+                " that is kept belongs to a loop that is gone, and fails in the next"
+                " view (attached to a different loop; another operation is in"
+                " progress).",
+            )
 
 
 def find_shared_connections(evidence: Evidence) -> Iterator[Finding]:

@@ -1,0 +1,95 @@
+"""Which engines of an app are under guard; none of them is kept alive by that."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from dataclasses import dataclass
+
+from sqlalchemy.engine import Engine
+
+from ..config import Settings
+from ..tracking.ledger import PoolLedger
+from .guarding import Guarded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Entry:
+    """What is kept of a :class:`Guarded`.
+
+    :ivar is_registered: the app registered it; it is not a database extension's.
+    """
+
+    bind: str
+    engine: weakref.ref[Engine]
+    settings: Settings
+    ledger: PoolLedger
+    is_registered: bool
+
+    def guarded(self) -> Guarded | None:
+        """Return the engine with what is kept of it, None if it is gone."""
+        engine = self.engine()
+        if engine is None:
+            return None
+        return Guarded(self.bind, engine, self.settings, self.ledger)
+
+
+class Registry:
+    """The engines under guard, by their bind's name, in the order they were added.
+
+    What is kept of an engine that is gone is dropped when another is added, and when
+    the worker looks at its own findings. The caller
+    sees to it that changes do not overlap; reading is safe at any time.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+
+    def all(self) -> list[Guarded]:
+        """Return the engines that are not gone."""
+        found = [each.guarded() for each in list(self._entries.values())]
+        return [each for each in found if each is not None]
+
+    def get(self, bind: str) -> Guarded | None:
+        """Return the engine of this name, None if there is none, or it is gone."""
+        entry = self._entries.get(bind)
+        return None if entry is None else entry.guarded()
+
+    def is_vacant(self, bind: str) -> bool:
+        """Tell whether another engine may have this name: it has no engine, or one that
+        the app registered and has disposed of, with no connection made since.
+        """
+        entry = self._entries.get(bind)
+        if entry is None or entry.engine() is None:
+            return True
+        return entry.is_registered and entry.ledger.is_disposed
+
+    def add(self, guarded: Guarded, *, is_registered: bool) -> None:
+        """Keep what is known of an engine, in place of another of its name."""
+        self.forget_gone()
+        self.remove(guarded.bind)
+        self._entries[guarded.bind] = _Entry(
+            guarded.bind,
+            weakref.ref(guarded.engine),
+            guarded.settings,
+            guarded.ledger,
+            is_registered,
+        )
+
+    def update(self, guarded: Guarded) -> None:
+        """Keep other settings of an engine that is kept already."""
+        entry = self._entries[guarded.bind]
+        self._entries[guarded.bind] = dataclasses.replace(
+            entry, settings=guarded.settings
+        )
+
+    def forget_gone(self) -> None:
+        """Drop what is kept of engines that are gone."""
+        for entry in [each for each in self._entries.values() if not each.engine()]:
+            self.remove(entry.bind)
+
+    def remove(self, bind: str) -> None:
+        """Forget an engine, and show no other process its pool any more."""
+        entry = self._entries.pop(bind, None)
+        if entry is not None:
+            entry.ledger.hide()
