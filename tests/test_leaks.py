@@ -505,7 +505,9 @@ class TestAnswersStillToCome:
                 return str(shop.keep(result).fetchone()[0])
 
             self.assert_discarded(shop, "1")
-            assert warnings_in(caplog) == []
+            # The extension's own remove() runs first, and PyMySQL complains.
+            said = "\n".join(warnings_in(caplog))
+            assert "an answer was still to be read" in said
 
     def test_a_streamed_result_of_a_session(self, mariadb_url: Any) -> None:
         with Shop(mariadb_url) as shop:

@@ -103,6 +103,8 @@ def check_followed(found: Sequence[Found], config: AppConfig) -> None:
     served = [each for each in found if not is_in_memory(each.engine.url)]
     for each in served:
         settings = config.for_bind(each.bind, each.options)
+        if settings.pool_class.value == "null":
+            continue  # sizes of production, in an app or a test that keeps none open
         pool_class = pool_class_for(each.engine.pool, settings)
         for one in _find_lost(each, settings, pool_class):
             lost.setdefault(one.setting.origin, []).append(one)

@@ -52,7 +52,7 @@ def find(app: Flask) -> list[Found]:
         return []
     base: Mapping[str, t.Any] = getattr(extension, "_engine_options", None) or {}
     found = []
-    engines: Mapping[str | None, Engine] = getattr(extension, "engines", {})
+    engines: Mapping[str | None, t.Any] = getattr(extension, "engines", {})
     for key, engine in engines.items():
         if not isinstance(engine, Engine):
             continue  # a test's Connection in its place, or a mock

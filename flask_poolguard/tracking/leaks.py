@@ -210,7 +210,7 @@ class _TakingBack:
         """Roll back, whatever the pool does on return; tell whether that worked."""
         fairy = self._fairy
         try:
-            fairy._pool._dialect.do_rollback(fairy)  # type: ignore[attr-defined] # every proxy that a pool makes has it
+            fairy._pool._dialect.do_rollback(fairy)
         except Exception as error:
             self.reason = f"it could not be rolled back ({_word(error)})"
             return False

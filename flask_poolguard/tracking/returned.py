@@ -76,7 +76,7 @@ class ReturnedConnection:
 
 def stand_in(fairy: PoolProxiedConnection, returned: Returned) -> None:
     """Let each further use of a proxy, which has no connection any more, raise."""
-    fairy.dbapi_connection = ReturnedConnection(returned)  # type: ignore[misc,assignment] # has what ending it calls
+    fairy.dbapi_connection = ReturnedConnection(returned)  # type: ignore[misc] # has what ending it calls
 
 
 def mark_session(session: Session, returned: Returned) -> None:
