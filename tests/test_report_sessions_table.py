@@ -26,6 +26,7 @@ IDLE = Session(
     endpoint=None,
     site=None,
     held_seconds=None,
+    kept=None,
     state="idle",
     state_seconds=2.0,
     age_seconds=60.0,

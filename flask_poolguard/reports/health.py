@@ -206,7 +206,12 @@ def _obstructed(pid: int, pool: PoolStatus) -> _Issue:
 
 
 def _by_whom(where: Sequence[tuple[int, PoolStatus]]) -> str:
-    held = [(pid, holder) for pid, pool in where for holder in pool.holders]
+    held = [
+        (pid, holder)
+        for pid, pool in where
+        for holder in pool.holders
+        if not holder.kept
+    ]
     if not held:
         return ""
     pid, longest = max(held, key=lambda each: each[1].held_seconds)

@@ -20,6 +20,7 @@ class Held:
     :ivar host: with ``pid``, the worker that holds it.
     :ivar state: what its session does, as the server says; ``statement`` likewise.
     :ivar gone: whether the server has ended its session.
+    :ivar kept: it outlives its scope on purpose.
     """
 
     held_seconds: float
@@ -33,6 +34,7 @@ class Held:
     state: SessionState | None
     state_seconds: float | None
     gone: bool
+    kept: bool
     statement: str | None = field(metadata=NOT_IN_JSON)
 
 
@@ -65,6 +67,7 @@ def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
                         state=session.state if session else None,
                         state_seconds=session.state_seconds if session else None,
                         gone=each.gone,
+                        kept=each.kept,
                         statement=session.statement if session else None,
                     )
                 )
@@ -121,6 +124,8 @@ def describe(held: Held, report: Report, page: Page) -> list[str]:
     first = f"  {duration(held.held_seconds):>6}  "
     rest = " " * len(first)
     text = f"{process(held.host, held.pid, report.host)} {held.bind}: {_purpose(held)}"
+    if held.kept:
+        text += ", kept on purpose"
     if held.thread:
         text += f", thread {held.thread}"
     if held.server_id is not None:

@@ -23,6 +23,7 @@ NOT_IN_JSON: t.Final = {"json": False}
 class Holder:
     """A connection that is out; None is unknown, or still being opened.
 
+    :ivar kept: it outlives its scope on purpose (``guard.keep()``).
     :ivar server_id: the server's own number of the session.
     :ivar gone: whether the server has ended it.
     """
@@ -33,6 +34,7 @@ class Holder:
     thread: str | None
     server_id: int | None
     gone: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,12 @@ class PoolStatus:
         return None if self.waiting is None else self.waiting + (self.connecting or 0)
 
     @property
+    def holds_only_kept(self) -> bool:
+        """Tell whether all that is out is kept on purpose, or nothing is out."""
+        kept = [each for each in self.holders if each.kept]
+        return len(kept) == self.checked_out
+
+    @property
     def is_unlimited(self) -> bool:
         """Tell whether it is known to have no limit."""
         return self.size == 0 or self.max_overflow == -1
@@ -179,6 +187,7 @@ class Session:
         everybody else.
     :ivar host: of the owner, as are ``pid`` and, for a worker's, ``bind``.
     :ivar endpoint: which holds it now, as it took it at ``site``.
+    :ivar kept: on purpose.
     :ivar label: what the client calls itself; "" if it does not.
     :ivar statement: what it runs, or ran last in its open transaction.
     """
@@ -191,6 +200,7 @@ class Session:
     endpoint: str | None
     site: str | None
     held_seconds: float | None
+    kept: bool | None
     state: SessionState | None
     state_seconds: float | None
     age_seconds: float | None

@@ -264,6 +264,7 @@ def _held(
         endpoint=slot.endpoint if slot.out else None,
         site=slot.site if slot.out else None,
         held_seconds=age(slot.since, state.now) if slot.out else None,
+        kept=slot.kept if slot.out else None,
     )
 
 
@@ -282,6 +283,7 @@ _OF_OWNER: t.Final = (
     "endpoint",
     "site",
     "held_seconds",
+    "kept",
 )
 
 

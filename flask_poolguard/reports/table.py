@@ -135,7 +135,7 @@ def _row(name: str, pool: PoolStatus) -> list[str]:
         _number(pool.idle),
         _number(pool.unserved),
         _number(pool.peak_checked_out),
-        duration(pool.longest_held_seconds, NONE if pool.checked_out == 0 else UNKNOWN),
+        duration(pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN),
         _number(pool.timeouts),
         _number(pool.leaks),
         NONE if pool.recycle_seconds is None else f"{pool.recycle_seconds:g}s",

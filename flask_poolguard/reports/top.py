@@ -52,6 +52,7 @@ class Activity:
     waits_per_second: float | None
     timeouts_per_second: float | None
     unserved: int | None = field(metadata=NOT_IN_JSON)
+    holds_only_kept: bool = field(metadata=NOT_IN_JSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,7 @@ def _activity(
         waits_per_second=waits,
         timeouts_per_second=timeouts,
         unserved=pool.unserved,
+        holds_only_kept=pool.holds_only_kept,
     )
 
 
@@ -252,6 +254,6 @@ def _row(pool: Activity, host: str) -> list[str]:
         visible(pool.bind),
         f"{UNKNOWN if pool.checked_out is None else pool.checked_out}/{limit}",
         UNKNOWN if pool.unserved is None else str(pool.unserved),
-        duration(pool.longest_held_seconds, NONE if pool.checked_out == 0 else UNKNOWN),
+        duration(pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN),
         *(NONE if each is None else f"{each:.1f}" for each in rates),
     ]

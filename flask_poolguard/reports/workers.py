@@ -146,7 +146,9 @@ def _usage(pool: PoolState, now: float) -> dict[str, t.Any]:
     overflow = None
     if all_listed and pool.size is not None:
         overflow = max(0, len(pool.slots) - pool.size) if pool.size else 0
-    longest = age(out[0].since, now) if out and not unlisted else None
+    # What is kept on purpose is not held for too long.
+    held = [slot.since for slot in out if not slot.kept]
+    longest = age(held[0], now) if held and not unlisted else None
     return {
         "checked_out": len(out) + unlisted,
         "idle": len(pool.slots) - len(out) if all_listed else None,
@@ -180,6 +182,7 @@ def describe_holder(slot: SlotState, now: float) -> Holder:
         site=slot.site,
         thread=slot.thread,
         server_id=slot.server_id,
+        kept=slot.kept,
     )
 
 

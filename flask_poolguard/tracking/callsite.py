@@ -20,6 +20,7 @@ _RECONNECT: t.Final = Connection._revalidate_connection.__code__
 # Layers between the app's line and the pool; a frame of theirs is not the cause.
 _LAYERS: t.Final = (
     "asgiref",
+    "blinker",
     "click",
     "flask",
     "flask_poolguard",

@@ -73,7 +73,8 @@ def idle_in_transaction(evidence: Evidence) -> set[tuple[t.Any, ...]]:
 
 def _idles(session: Session) -> bool:
     """Tell whether a session that somebody holds does nothing in its transaction."""
-    return session.held_seconds is not None and _is_idle(session)
+    is_held = session.held_seconds is not None and not session.kept
+    return is_held and _is_idle(session)
 
 
 def _is_idle(session: Session) -> bool:

@@ -34,7 +34,8 @@ def find_held(evidence: Evidence) -> Iterator[Finding]:
                 continue
             for holder in pool.holders:
                 session = (worker.host, worker.pid, pool.bind, holder.server_id)
-                if holder.held_seconds < longest or session in known:
+                is_known = holder.kept or session in known
+                if holder.held_seconds < longest or is_known:
                     continue
                 if holder.site is not None or holder.endpoint is not None:
                     found = lines.setdefault(line_of(holder), [])
