@@ -26,6 +26,7 @@ from sqlalchemy.orm import (
 )
 
 from flask_poolguard import ConnectionReturned, LeakError
+from flask_poolguard.tracking import teardown
 from flask_poolguard.tracking.scope import MERGED
 from tests.conftest import Database
 from tests.support.side_by_side import ADD, COUNT, World, both, make_world, outcome
@@ -598,8 +599,12 @@ class TestSharedContext:
         assert world.rows() == ["row"]
 
     def test_one_warning_says_where_the_context_was_pushed(
-        self, world: World, caplog: pytest.LogCaptureFixture
+        self,
+        world: World,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(teardown, "_told_of_shared", set())
         world.app.get("/")(lambda: "ok")
         with world.app.app_context():
             for _ in range(4):
