@@ -63,11 +63,16 @@ class MySQL:
             return None
 
     def is_in_mid_query(self, connection: Connection) -> bool:
-        """Tell whether an unbuffered (server-side) cursor of PyMySQL is unread:
-        a rollback would first fetch all that is left.
+        """Tell whether PyMySQL has an answer still to read: an unbuffered cursor's,
+        of which a rollback would first fetch all that is left, or one that another
+        thread waits for.
+
+        The number of the next packet is 1 from a command until its answer begins
+        (private; the same in PyMySQL 1.1 and 1.2).
         """
         result = getattr(connection, "_result", None)
-        return bool(getattr(result, "unbuffered_active", False))
+        is_waited_for = getattr(connection, "_next_seq_id", 0) == 1
+        return is_waited_for or bool(getattr(result, "unbuffered_active", False))
 
     def fileno_of(self, connection: Connection) -> Callable[[], int] | None:
         """Return ``fileno`` of PyMySQL's socket (TCP, Unix or TLS; -1 once it is

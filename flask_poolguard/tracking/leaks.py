@@ -18,7 +18,6 @@ from .holding import SETTINGS
 from .orm_sessions import end_transaction
 from .returned import Returned, mark_session, stand_in
 from .scope import ResponseScope, Scope
-from .stacks import find_other_user
 
 if t.TYPE_CHECKING:
     from .holding import Holding
@@ -123,24 +122,10 @@ class Returns:
 def _is_left(holding: Holding, fairy: PoolProxiedConnection) -> bool:
     """Tell whether a connection is left to an owner that still means to use it."""
     try:
-        if is_left_alone(holding, fairy):
-            return True
-        has_ended = holding.mark() is None  # the thread that took it
-        user = None if has_ended else find_other_user(fairy, holding.ledger.root_path)
-    except Exception:  # whatever it is, the connection comes back
+        return is_left_alone(holding, fairy)
+    except Exception:  # the look failed, so the connection comes back
         logger.debug("It is not known who uses a connection", exc_info=True)
         return False
-    if user is None:
-        return False
-    holding.release()
-    logger.info(
-        "The connection of bind %r that %s took at %s is left to %s, which uses it.",
-        holding.ledger.facts.bind,
-        holding.endpoint,
-        holding.site(),
-        user,
-    )
-    return True
 
 
 class _TakingBack:

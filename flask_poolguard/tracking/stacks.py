@@ -11,7 +11,6 @@ import typing as t
 from types import FrameType
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.pool import PoolProxiedConnection
 
 from .callsite import describe_callsite, find_app_frame
 from .scope import ThreadMark, live_marks, this_thread
@@ -24,8 +23,6 @@ _DEPTH: t.Final = 200
 
 # The file whose functions are a Connection's methods.
 _METHODS: t.Final = Connection.execute.__code__.co_filename
-# Files of drivers that are written in Python, with a Connection's methods.
-_DRIVERS: t.Final = ("pymysql/connections.py", "pg8000/core.py", "pg8000/legacy.py")
 
 # CPython before 3.11.9 lists the threads' frames while it holds a lock of its own, and
 # a garbage collection in there can stop the whole process for good
@@ -143,32 +140,3 @@ def _describe_frame(frame: FrameType | None, root_path: str) -> str:
         return "an unknown line"
     place = describe_callsite(found.f_code.co_filename, found.f_lineno, root_path)
     return f"{place} in {found.f_code.co_name}"
-
-
-def find_other_user(proxy: PoolProxiedConnection, root_path: str) -> str | None:
-    """Return which other thread is in the middle of using a proxy's connection, as
-    ``thread NAME at file:line in function``; None if none is.
-
-    Seen are methods of a Connection, and of a driver that is written in Python.
-    """
-    driver = proxy.dbapi_connection
-    if driver is None:
-        return None
-    running = current_frames()
-    for thread in threading.enumerate():
-        if thread is threading.current_thread():
-            continue
-        frame = running.get(thread.ident or 0)
-        for _ in range(_DEPTH):
-            if frame is None:
-                break
-            code = frame.f_code
-            if code.co_filename == _METHODS or code.co_filename.endswith(_DRIVERS):
-                owner = frame.f_locals.get("self")
-                # A Connection that is being made has no such attribute yet.
-                used = getattr(owner, "_dbapi_connection", None)
-                if owner is driver or used is proxy:
-                    where = _describe_frame(frame, root_path)
-                    return f"thread {thread.name!r} at {where}"
-            frame = frame.f_back
-    return None
