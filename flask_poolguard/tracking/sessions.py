@@ -190,12 +190,22 @@ def _filed_under(context: AppContext) -> Iterator[Filed]:
         if getattr(scope_function, "__name__", "") == "_app_ctx_id":  # its own
             session = registry.registry.get(id(context))
         else:  # the app's; it can only be asked within the context
-            is_current = _cv_app.get(None) is context
-            session = registry() if is_current and registry.has() else None
+            session = _ask(registry) if _cv_app.get(None) is context else None
         if session is not None:
             yield Filed(session, registry)
-    for session in (context.g.get(_LITE_SESSIONS) or {}).values():
+    # An app's own class of ``g`` may have no ``get()``.
+    for session in (getattr(context.g, _LITE_SESSIONS, None) or {}).values():
         yield Filed(session, None)
+
+
+def _ask(registry: t.Any) -> t.Any:
+    """Return the current session by an app's own scopefunc, None if there is none, or
+    this context is not one that it can answer in.
+    """
+    try:
+        return registry() if registry.has() else None
+    except Exception:
+        return None
 
 
 def _registry_of(app: Flask) -> t.Any:
@@ -285,7 +295,7 @@ def end_filed(context: AppContext) -> None:
 
 def _unfile(context: AppContext, session: Session, registry: t.Any) -> None:
     if registry is None:
-        filed = context.g.get(_LITE_SESSIONS, {})
+        filed = getattr(context.g, _LITE_SESSIONS, {})
         for key in [key for key, value in filed.items() if value is session]:
             del filed[key]
     elif registry.registry.pop(id(context), None) is None:

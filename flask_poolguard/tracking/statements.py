@@ -36,12 +36,14 @@ def watch_statements(engine: Engine) -> None:
 def _executed(
     connection: Connection,
     cursor: object,
-    statement: str,
+    statement: t.Any,
     parameters: object,
     context: object,
     executemany: bool,
 ) -> None:
-    # With every statement: the first line must be all that a query costs.
+    # With every statement: the first lines must be all that a query costs.
+    if not isinstance(statement, str):  # psycopg2's SQL, or bytes
+        statement = str(statement)
     if statement.startswith("SELECT") and (
         len(statement) > _SHORT or "LOCK" not in statement.upper()
     ):
