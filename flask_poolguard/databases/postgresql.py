@@ -251,7 +251,11 @@ def _is_in_transaction(connection: Connection) -> bool | None:
     status = _transaction_status(connection)
     if status is not None:
         return status != _IDLE
-    letter = getattr(connection, "_transaction_status", None)  # pg8000 1.16 and later
+    if not hasattr(connection, "_transaction_status"):  # pg8000 1.16 and later
+        return None
+    letter = connection._transaction_status
+    if letter is None:  # it has sent no statement yet
+        return False
     return letter != _IDLE_LETTER if isinstance(letter, bytes) else None
 
 
