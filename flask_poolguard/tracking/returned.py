@@ -43,7 +43,7 @@ class Returned:
         )
 
     def error(self) -> ConnectionReturned:
-        """Return the error for whoever uses it now."""
+        """Return the error for the code that uses it now."""
         age = time.monotonic() - self.at
         return ConnectionReturned(f"{self._text} ({age:.1f} s ago). {HOW_TO_KEEP}")
 
