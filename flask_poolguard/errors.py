@@ -50,9 +50,9 @@ class Leak:
     :ivar site: ``file:line`` that took it.
     :ivar held_seconds: how long it had been out.
     :ivar action: what the guard did: ``"returned"`` (rolled back first),
-        ``"discarded"`` (closed) or ``"left"`` (async drivers, which can only be closed
-        by their event loop).
-    :ivar reason: why it was discarded and not returned; empty if it was not.
+        ``"discarded"`` (closed) or ``"left"`` (an async driver's, which only its event
+        loop can close, and one that others use as well).
+    :ivar reason: why it was not returned; empty if it was.
     :ivar lost: what its ORM session had not committed, such as ``3 new, 1 changed``;
         empty if there was nothing, or no session.
     :ivar remedy: what to change, as a sentence.
@@ -73,7 +73,7 @@ class Leak:
             "returned": "it was rolled back and returned to its pool",
             "discarded": "it was closed"
             + (f", because {self.reason}" * bool(self.reason)),
-            "left": "an async driver's connection cannot be returned from here",
+            "left": f"it was left as it is, because {self.reason}",
         }[self.action]
         lost = (
             f" Lost with its session, not committed: {self.lost}." if self.lost else ""
@@ -101,9 +101,9 @@ class LeakError(PoolGuardError, RuntimeError):
 class ConnectionReturned(PoolGuardError, exc.InvalidRequestError):
     """A connection or session is used after the guard took it back.
 
-    Its scope had ended before it was closed. Raised once, by the first use after that,
-    ``commit()`` included; from ``execute()`` it arrives as the cause (and ``orig``) of
-    a :class:`sqlalchemy.exc.StatementError`. After a ``rollback()`` a session or
+    Its scope had ended before it was closed. Raised by the next use after that, and by
+    a ``commit()``; from ``execute()`` it arrives as the cause (and ``orig``) of a
+    :class:`sqlalchemy.exc.StatementError`. After a ``rollback()`` a session or
     connection can be used again, with another connection of the pool.
     """
 

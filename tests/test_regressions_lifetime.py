@@ -19,6 +19,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Engine, text
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.tracking.layout import MAX_POOLS
 from tests.conftest import Database
 from tests.support.reporting import pool_in
 from tests.support.shop import Shop
@@ -130,9 +131,9 @@ class TestProcessExit:
 
 
 class TestManyPools:
-    """A state file has room for 32 pools."""
+    """A state file has room for so many pools and no more."""
 
-    BINDS = 40
+    BINDS = MAX_POOLS + 2
 
     @pytest.fixture
     def engines(self, sqlite_url: URL, tmp_path: Path) -> Iterator[list[Engine]]:
@@ -160,8 +161,7 @@ class TestManyPools:
             with self.app.app_context(), engine.connect() as connection:
                 assert connection.scalar(text("SELECT 1")) == 1
         (worker,) = PoolGuard().report(self.app).workers
-        assert len(worker.pools) == 32
-        assert [pool.checked_out for pool in worker.pools] == [0] * 32
+        assert [pool.checked_out for pool in worker.pools] == [0] * MAX_POOLS
 
     def test_those_beyond_are_warned_of_once(
         self, caplog: pytest.LogCaptureFixture, engines: list[Engine]
@@ -170,7 +170,7 @@ class TestManyPools:
             engine.connect().close()
         logged = caplog.get_records("setup") + caplog.get_records("call")
         (record,) = [each for each in logged if each.name == LOGGER]
-        assert "first 32 pools" in record.getMessage()
+        assert f"first {MAX_POOLS} pools" in record.getMessage()
 
 
 class TestDispose:

@@ -118,7 +118,7 @@ class TestDescribeUsers:
         thread.start()
         try:
             for _ in range(200):
-                assert describe_users(None, "") == []
+                assert describe_users((), "") == []
         finally:
             looked.set()
             thread.join()

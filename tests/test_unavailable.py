@@ -31,13 +31,14 @@ def make_app(url: URL, pool_class: Any = None, **config: Any) -> Flask:
     :param pool_class: of the app's own choice.
     """
     app = Flask("busy")
-    app.config.update(
-        POOLGUARD_POOL_SIZE=1,
-        POOLGUARD_MAX_OVERFLOW=0,
-        POOLGUARD_POOL_TIMEOUT=0.1,
-        POOLGUARD_CONNECT_RETRY=0.1,
-        **config,
-    )
+    app.config.update(config)
+    if pool_class in (None, NullPool):  # which any other refuses
+        app.config.update(
+            POOLGUARD_POOL_SIZE=1,
+            POOLGUARD_MAX_OVERFLOW=0,
+            POOLGUARD_POOL_TIMEOUT=0.1,
+            POOLGUARD_CONNECT_RETRY=0.1,
+        )
     engine = create_engine(url, poolclass=pool_class)
     PoolGuard(app).register(engine, app=app)
 

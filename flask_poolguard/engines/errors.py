@@ -200,8 +200,7 @@ class _Judge:
 
 def _remember_owner(connection: Connection, ledger: PoolLedger) -> None:
     proxy = None if connection.invalidated else connection.connection
-    record = getattr(proxy, "_connection_record", None)
-    holding = None if record is None else ledger.out.get(record)
+    holding = ledger.holding_of(proxy)
     if holding is not None:
         remember_owner(connection, holding)
 

@@ -58,7 +58,9 @@ class Evidence:
         users: list[str] = []
         is_mysql = context.dialect.name in TAKE_NO_LOCK
         if loss is Loss.OUT_OF_STEP or is_mysql:
-            users = describe_users(context.connection, ledger.root_path)
+            marks = [each.mark() for each in list(ledger.out.values())]
+            owners = {each for each in marks if each is not None}
+            users = describe_users(owners, ledger.root_path)
         pool = None if context.engine is None else context.engine.pool
         facts = Lost(
             bind=ledger.facts.bind,

@@ -50,9 +50,9 @@ def find(app: Flask) -> list[Found]:
     extension = app.extensions.get("sqlalchemy")
     if extension is None:
         return []
-    base: Mapping[str, t.Any] = getattr(extension, "_engine_options", None) or {}
+    base = _mapping(extension, "_engine_options")
     found = []
-    engines: Mapping[str | None, t.Any] = getattr(extension, "engines", {})
+    engines = _mapping(extension, "engines")
     for key, engine in engines.items():
         if not isinstance(engine, Engine):
             continue  # a test's Connection in its place, or a mock
@@ -62,7 +62,7 @@ def find(app: Flask) -> list[Found]:
         options = _set_in_code(engine, bind)
         options.update(_written(app, key, base, engine))
         found.append(Found(bind, engine, options))
-    for key, engine in getattr(extension, "async_engines", {}).items():
+    for key, engine in _mapping(extension, "async_engines").items():
         if not isinstance(engine.sync_engine, Engine):
             continue
         bind = f"{key} (async)"
@@ -71,6 +71,12 @@ def find(app: Flask) -> list[Found]:
         )
     # Flask-SQLAlchemy lists the main database last.
     return sorted(found, key=lambda each: each.bind != "default")
+
+
+def _mapping(extension: object, name: str) -> Mapping[t.Any, t.Any]:
+    # What stands for the extension may be a test's mock.
+    found = getattr(extension, name, None)
+    return found if isinstance(found, Mapping) else {}
 
 
 def sync_engine_of(engine: Engine | AsyncEngine) -> Engine:

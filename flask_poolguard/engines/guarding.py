@@ -105,8 +105,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         ledger.show_again(facts)
     if _is_to_be_replaced(pool, pool_class, settings):
         replace_pool(engine, pool_class, settings, ledger)
-    is_observed = earlier is not None and not isinstance(pool, GuardedPool)
-    if not isinstance(engine.pool, GuardedPool) and not is_observed:
+    if not isinstance(engine.pool, GuardedPool):
         observe(engine, ledger)
     books.add(ledger)
     ledger.options = found.options

@@ -122,10 +122,7 @@ def close_abandoned(environ: WSGIEnvironment) -> None:
     if response is None or response.scope.ended or response.scope.runner:
         return
     scope = response.scope
-    if _cv_app.get(None) not in scope.contexts and (
-        scope.reader is not this_thread.mark.ref
-        or scope.input is environ.get("wsgi.input")
-    ):
+    if _cv_app.get(None) not in scope.contexts:
         return
     logger.warning(
         "The response of %s was never closed by its server; it is closed now,"

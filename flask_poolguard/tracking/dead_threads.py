@@ -30,6 +30,8 @@ def _end(scope: ContextScope, returns: Returns) -> None:
     context = scope.context
     if scope.ended or context is None:
         return
+    if any(each() is not None for each in list(scope.pushers)):
+        return  # another thread pushed it as well: the last of them counts
     try:
         returns.end_scope(scope)
     finally:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import typing as t
+from collections.abc import Mapping
 
 from flask.globals import _cv_app
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import PoolProxiedConnection
+
+from .effects import Effect
 
 if t.TYPE_CHECKING:
     from .holding import Holding
@@ -21,7 +24,7 @@ logger = logging.getLogger("flask_poolguard")
 
 def is_left_alone(holding: Holding, proxy: PoolProxiedConnection) -> bool:
     """Tell whether a connection is left to its owner on purpose, and say why."""
-    if holding.has_locked and holding.is_bare():
+    if Effect.LOCKS in holding.effects and holding.is_bare():
         level, why = logging.WARNING, "its session took a lock, or listens"
     elif _is_the_extensions(holding, proxy):
         level, why = logging.INFO, "the database extension was made to use it"
@@ -52,7 +55,8 @@ def _is_the_extensions(holding: Holding, proxy: PoolProxiedConnection) -> bool:
     bound = _binds_of(getattr(extension, "__dict__", {}).get("session"))
     context = _cv_app.get(None)
     if context is not None and context.app is app:
-        bound += list(getattr(extension, "engines", {}).values())
+        engines = getattr(extension, "engines", None)
+        bound += list(engines.values()) if isinstance(engines, Mapping) else []
     return any(
         isinstance(each, Connection) and each._dbapi_connection is proxy
         for each in bound

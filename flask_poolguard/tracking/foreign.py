@@ -21,15 +21,29 @@ if t.TYPE_CHECKING:
 _PID: t.Final = "_poolguard_pid"
 _GENERATION: t.Final = "_poolguard_generation"
 
+# Whose books a connection that is out stands in; likewise.
+_LEDGER: t.Final = "_poolguard_ledger"
+
+# On a dialect, which an engine keeps for life.
+_WATCHER: t.Final = "_poolguard_watcher"
+
 _EVENTS: t.Final = ("connect", "checkout", "checkin", "detach", "close", "invalidate")
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def observe(engine: Engine, ledger: PoolLedger) -> None:
-    """Keep a pool's books by its events, which survive ``engine.dispose()``."""
-    _Watcher(ledger).listen(engine)
-    _engines.add(engine)
+    """Keep a pool's books by its events, which survive ``engine.dispose()``.
+
+    An engine that several apps share, one after another, has one watcher for all.
+    """
+    watcher: _Watcher | None = engine.dialect.__dict__.get(_WATCHER)
+    if watcher is None:
+        watcher = engine.dialect.__dict__[_WATCHER] = _Watcher(ledger)
+        watcher.listen(engine)
+        _engines.add(engine)
+    else:
+        watcher.tell(ledger)
 
 
 class _Watcher:
@@ -44,6 +58,12 @@ class _Watcher:
         self._generation = object()
         self._records: set[weakref.ref[ConnectionPoolEntry]] = set()
         ledger.began(self)
+
+    def tell(self, ledger: PoolLedger) -> None:
+        """Keep other books from now on; what is out comes back to its own."""
+        if ledger is not self._ledger:
+            self._ledger = ledger
+            ledger.began(self)
 
     def listen(self, engine: Engine) -> None:
         """Listen to the pool that the engine has now, and to those after it."""
@@ -61,9 +81,9 @@ class _Watcher:
 
     def outdated(self) -> int:
         """Return how many connections are older than that, and out."""
-        out = list(self._ledger.out)
         return sum(
-            record.info.get(_GENERATION) is not self._generation for record in out
+            each.record.info.get(_GENERATION) is not self._generation
+            for each in list(self._ledger.out.values())
         )
 
     def obstacle(self) -> None:
@@ -102,13 +122,14 @@ class _Watcher:
             keep_from_finalising(connection)
             fairy.dbapi_connection = record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
             raise exc.DisconnectionError(f"Opened by process {opened_by}")
-        self._ledger.took(record, fairy)
+        record.info[_LEDGER] = ledger = self._ledger
+        ledger.took(record, fairy)
 
     def checkin(self, connection: object, record: ConnectionPoolEntry) -> None:
-        self._ledger.gave(record)
+        record.info.pop(_LEDGER, self._ledger).gave(record)
 
     def detach(self, connection: object, record: ConnectionPoolEntry) -> None:
-        self._ledger.gave(record)  # without its connection
+        record.info.pop(_LEDGER, self._ledger).gave(record)  # without its connection
 
     def close(self, connection: object, record: ConnectionPoolEntry) -> None:
         self._ledger.closed(record, None)

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising, orphan
 from .callsite import Taken, find_place, find_reconnecting
+from .effects import Effect
 from .orm_sessions import end_transaction
 from .scope import (
     MERGED,
@@ -55,15 +56,13 @@ class Holding:
     :ivar scope: what it was taken for; None if nothing ends that, or it is kept.
     :ivar session: the ORM session that took it.
     :ivar is_kept: it outlives its scope on purpose (``guard.keep()``).
-    :ivar has_written: a statement other than a query ran on it.
-    :ivar has_locked: a statement took a lock, or listens, for the server's session.
+    :ivar effects: what the statements that ran on it did.
     """
 
     __slots__ = (
         "_fairy",
+        "effects",
         "endpoint",
-        "has_locked",
-        "has_written",
         "is_kept",
         "is_listed",
         "is_reported",
@@ -90,7 +89,8 @@ class Holding:
         self.taken_at = _monotonic()
         self.is_listed = True  # in the state file, unless that has no slot left
         self.is_reported = False  # as held for too long
-        self.is_kept = self.has_written = self.has_locked = False
+        self.is_kept = False
+        self.effects = Effect.READS
         # Past this, took() and the pool's connect().
         self.place = place = find_place(3)
         self.endpoint = current_endpoint()

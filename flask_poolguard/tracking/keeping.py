@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import typing as t
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.pool import PoolProxiedConnection
 
 from .sessions import keep_session
+
+logger = logging.getLogger("flask_poolguard")
 
 if t.TYPE_CHECKING:
     from .holding import Holding
@@ -26,9 +29,14 @@ def keep(kept: t.Any, ledgers: Iterable[PoolLedger]) -> None:
     :raises sqlalchemy.exc.ResourceClosedError: the connection is closed.
     """
     kept = _plain(kept)
-    for ledger in ledgers:
-        for holding in _holdings_of(kept, ledger):
-            holding.keep()
+    found = [each for ledger in ledgers for each in _holdings_of(kept, ledger)]
+    for holding in found:
+        holding.keep()
+    if isinstance(kept, PoolProxiedConnection) and not found and not kept.is_detached:
+        logger.warning(
+            "keep() was given a connection that no guarded pool of this app gave out;"
+            " it stays as it is."
+        )
 
 
 def _plain(kept: t.Any) -> t.Any:

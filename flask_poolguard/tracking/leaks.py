@@ -14,8 +14,9 @@ from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
 from ..signals import connection_leaked
 from .callsite import Taken
 from .deliberate import is_left_alone
+from .effects import Effect
 from .holding import SETTINGS
-from .orm_sessions import end_transaction
+from .orm_sessions import end_or_cut_off
 from .returned import Returned, mark_session, stand_in
 from .scope import ResponseScope, Scope
 
@@ -139,7 +140,8 @@ class _TakingBack:
     def __init__(self, holding: Holding, fairy: PoolProxiedConnection) -> None:
         self._holding, self._fairy = holding, fairy
         self._session = None if holding.session is None else holding.session()
-        self._looks_deliberate = holding.is_bare() or holding.has_locked
+        self._looks_deliberate = holding.is_bare() or Effect.LOCKS in holding.effects
+        self._is_session_over = False
         self.action, self.reason, self.lost = "left", "", ""
 
     def run(self) -> None:
@@ -147,12 +149,18 @@ class _TakingBack:
         owner know.
         """
         holding, fairy = self._holding, self._fairy
-        if holding.ledger.facts.is_async:
-            # Its rollback needs an event loop; SQLAlchemy drops it on collection.
+        if holding.ledger.facts.is_async:  # SQLAlchemy drops it on collection
+            self.reason = "an async driver's connection needs its event loop"
+            return
+        if holding.ledger.is_shared(holding):
+            self.reason = "others use the same driver's connection"
             return
         try:
             self.reason = self._why_not_reused()
-            if self.reason == _MID_QUERY or not self._roll_back() or self.reason:
+            if not self.reason and self._has_savepoint():
+                # Gone from the server after a rollback, which its session must know.
+                self._end_session()
+            elif self.reason == _MID_QUERY or not self._roll_back() or self.reason:
                 self._close()
             self._end_session()
             self._check_in()
@@ -182,7 +190,7 @@ class _TakingBack:
             return "it was taken as the driver's connection, which may still be used"
         if holding.is_bare():
             return "it was taken outside of a request or command"
-        if holding.has_locked:
+        if Effect.LOCKS in holding.effects:
             return "it may have a lock, or listen"
         if getattr(record, "finalize_callback", None):
             return "its isolation level was changed"
@@ -208,16 +216,16 @@ class _TakingBack:
 
     def _end_session(self) -> None:
         session = self._session
-        if session is None:
+        if session is None or self._is_session_over:
             return
-        has_written = self._holding.has_written
-        try:
-            self.lost = end_transaction(session, has_written)
-        except Exception:
-            self.lost = self.lost or "its transaction"
-            session.invalidate()
-        if self.lost:
-            mark_session(session, self._returned())
+        self._is_session_over = True
+        holding = self._holding
+        self.lost = end_or_cut_off(session, Effect.WRITES in holding.effects)
+        if self.lost or Effect.MAY_WRITE in holding.effects:
+            mark_session(session, self._returned(), is_sure=bool(self.lost))
+
+    def _has_savepoint(self) -> bool:
+        return self._session is not None and self._session.in_nested_transaction()
 
     def _check_in(self) -> None:
         fairy = self._fairy

@@ -7,6 +7,7 @@ Uses of what SQLAlchemy keeps private stand here: ``SessionTransaction._new``,
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from sqlalchemy import inspect
@@ -41,6 +42,26 @@ def describe_unsaved(session: Session) -> str:
     changed -= new | deleted
     counts = {"new": len(new), "changed": len(changed), "deleted": len(deleted)}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def end_or_cut_off(session: Session, has_written: bool = False) -> str:
+    """End a session's transaction; if that fails, as when its connection is dead, end
+    it without a word to the server.
+
+    :return: as :func:`end_transaction`.
+    """
+    try:
+        return end_transaction(session, has_written)
+    except Exception:
+        unsaved = describe_unsaved(session)
+        transactions = list(_transactions(session))
+        for transaction in transactions:
+            for connection, *_ in transaction._connections.values():
+                with contextlib.suppress(Exception):  # it was closed already
+                    connection.invalidate()
+        for transaction in transactions:
+            transaction.close()
+        return unsaved or "its transaction"
 
 
 def end_transaction(session: Session, has_written: bool = False) -> str:

@@ -2,7 +2,8 @@
 
 A proxy whose connection was taken back is given a stand-in for the driver's connection,
 which answers any use but ending it with an error that says what happened. A session
-that lost something is marked, and its next use raises the same error.
+that lost something is marked, and raises the same error until it is rolled back or
+closed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import time
 import typing as t
 
+from sqlalchemy import event
+
 from ..errors import ConnectionReturned
 
 if t.TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import PoolProxiedConnection
 
 # On a session that lost what it had not committed.
@@ -79,12 +82,39 @@ def stand_in(fairy: PoolProxiedConnection, returned: Returned) -> None:
     fairy.dbapi_connection = ReturnedConnection(returned)  # type: ignore[misc] # has what ending it calls
 
 
-def mark_session(session: Session, returned: Returned) -> None:
-    """Let the next use of a session raise."""
-    session.__dict__[_ON_SESSION] = returned
+class Mark(t.NamedTuple):
+    """What a session's next use is to be told.
+
+    :ivar is_sure: it lost something; else it may have, and only a commit is told.
+    """
+
+    returned: Returned
+    is_sure: bool
 
 
-def take_mark(session: Session) -> Returned | None:
-    """Return the mark of a session, which then has none; None if it has none."""
-    mark: Returned | None = session.__dict__.pop(_ON_SESSION, None)
+def mark_session(session: Session, returned: Returned, is_sure: bool = True) -> None:
+    """Let each use of a session raise, until it is rolled back or closed.
+
+    So that the session hears of either, it is given an empty transaction, such as it
+    would be in if nothing had been taken from it.
+    """
+    if not session.in_transaction():
+        session.begin()
+    session.__dict__[_ON_SESSION] = Mark(returned, is_sure)
+    event.listen(session, "after_transaction_end", _ended)
+
+
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        unmark(session)
+
+
+def mark_of(session: Session) -> Mark | None:
+    """Return the mark of a session, None if it has none."""
+    mark: Mark | None = session.__dict__.get(_ON_SESSION)
     return mark
+
+
+def unmark(session: Session) -> None:
+    """Let a session be used as ever."""
+    session.__dict__.pop(_ON_SESSION, None)

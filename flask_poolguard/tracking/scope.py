@@ -58,7 +58,7 @@ class Scope:
     :ivar holdings: the connections taken for it that are still out.
     :ivar began_at: monotonic seconds.
     :ivar first_session: sessions with a lower number are older than the scope.
-    :ivar mark: the thread that it began in.
+    :ivar mark: the thread that it began in; of a context, the last that pushed it.
     :ivar response: the WSGI call during which the context was pushed; None for one
         that was pushed outside of any, and for the scope of a response.
     :ivar place: where such a context was pushed.
@@ -106,9 +106,11 @@ class ContextScope(Scope):
         ``id``, under which Flask-SQLAlchemy files a session, is given to no other.
     :ivar number: that ``id``. A copy of the context's attributes has another.
     :ivar requests: WSGI calls that ran within it without a context of their own.
+    :ivar pushers: the threads that pushed it, outside of any WSGI call. It is deserted
+        when all of them have ended.
     """
 
-    __slots__ = ("context", "number", "requests")
+    __slots__ = ("context", "number", "pushers", "requests")
 
     def __init__(self, context: AppContext, response: ResponseScope | None) -> None:
         super().__init__(context.app)
@@ -116,14 +118,23 @@ class ContextScope(Scope):
         self.number = id(context)
         self.requests = 0
         self.response = response
+        self.pushers: set[MarkRef] = set()
         if response is None:
             self.place = find_app_place(2)
-            self.mark.scopes.add(self)
+            self.pushed()
+
+    def pushed(self) -> None:
+        """Note that this thread has pushed the context."""
+        self.mark = mark = this_thread.mark.ref
+        if self.response is None:
+            self.pushers.add(mark)
+            mark.scopes.add(self)
 
     def end(self) -> None:
         """Note that it is over, and let go of the context."""
-        if self.response is None and not self.ended:
-            self.mark.scopes.discard(self)
+        for mark in list(self.pushers):
+            mark.scopes.discard(self)
+        self.pushers.clear()
         super().end()
         self.context = None
 
@@ -211,6 +222,8 @@ def open_scope(context: AppContext) -> ContextScope:
         if earlier is not None and earlier.number == scope.number:
             scope.first_session = earlier.first_session
         context.__dict__[_ON_CONTEXT] = scope
+    elif scope.mark is not this_thread.mark.ref:
+        scope.pushed()
     return scope
 
 

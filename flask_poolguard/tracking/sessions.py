@@ -19,7 +19,8 @@ from sqlalchemy import event
 
 from .holding import OUTSIDE, Holding, current_endpoint
 from .ledger import ledger_of
-from .returned import take_mark
+from .orm_sessions import end_or_cut_off
+from .returned import mark_of, unmark
 from .scope import (
     ContextScope,
     Scope,
@@ -86,15 +87,16 @@ def _after_begin(
     ledger = ledger_of(connection.engine)
     if ledger is None or not _took(transaction, connection):
         return
-    record = getattr(connection.connection, "_connection_record", None)
-    holding = None if record is None else ledger.out.get(record)
+    holding = ledger.holding_of(connection.connection)
     if holding is None or holding.session is not None:
         return
     holding.session = weakref.ref(session)
     _settle_owner(session, holding)
-    mark = take_mark(session)
-    if mark is not None and not _is_used_anew(mark):
-        raise mark.error()
+    mark = mark_of(session)
+    if mark is not None and mark.is_sure and not _is_used_anew(mark.returned):
+        raise mark.returned.error()
+    if mark is not None:
+        unmark(session)
 
 
 def _settle_owner(session: Session, holding: Holding) -> None:
@@ -153,9 +155,12 @@ def _began_within(scopes: list[Scope], mark: Returned) -> bool:
 
 
 def _before_commit(session: Session) -> None:
-    mark = take_mark(session)
-    if mark is not None:
-        raise mark.error()
+    mark = mark_of(session)
+    if mark is None:
+        return
+    if mark.is_sure or not _is_used_anew(mark.returned):
+        raise mark.returned.error()
+    unmark(session)
 
 
 def _took(transaction: SessionTransaction, connection: Connection) -> bool:
@@ -286,11 +291,14 @@ def end_left_over(
 
 
 def end_filed(context: AppContext) -> None:
-    """End the extension's sessions of a context that nothing will ever pop."""
+    """End what the extension's sessions are in the middle of, of a context that nothing
+    will ever pop. Their objects may be in use elsewhere, and are left to them.
+    """
     with ExitStack() as stack:
         for session, registry in list(_filed_under(context)):
             _unfile(context, session, registry)
-            stack.callback(_close, session, [], current_endpoint())
+            if session.in_transaction():
+                stack.callback(end_or_cut_off, session)
 
 
 def _unfile(context: AppContext, session: Session, registry: t.Any) -> None:

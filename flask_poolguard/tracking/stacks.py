@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 import typing as t
+from collections.abc import Collection
 from types import FrameType
 
 from sqlalchemy.engine import Connection
@@ -23,6 +24,8 @@ _DEPTH: t.Final = 200
 
 # The file whose functions are a Connection's methods.
 _METHODS: t.Final = Connection.execute.__code__.co_filename
+# Those that take one from the pool.
+_TAKING: t.Final = ("__init__", "connect", "raw_connection", "_revalidate_connection")
 
 # CPython before 3.11.9 lists the threads' frames while it holds a lock of its own, and
 # a garbage collection in there can stop the whole process for good
@@ -95,24 +98,30 @@ def describe_activity(mark: ThreadMark | None, root_path: str) -> str | None:
     return f"{place} in {frame.f_code.co_name}"
 
 
-def describe_users(connection: Connection | None, root_path: str) -> list[str]:
+def describe_users(owners: Collection[ThreadMark], root_path: str) -> list[str]:
     """Return which other threads, or greenlets, are within a method of a Connection
-    right now, each as ``thread NAME at file:line in function``.
+    that they did not take: each as ``thread NAME at file:line in function``.
+
+    Which Connection it is cannot be seen: to read the variables of a running frame
+    can end the process (CPython before 3.13).
+
+    :param owners: who has connections of their own out.
     """
     stacks: list[tuple[str, FrameType]] = []
-    running = current_frames()
+    running, idents = current_frames(), {each.ident for each in owners}
     for thread in threading.enumerate():
         frame = running.get(thread.ident or 0)
-        if frame is not None and thread is not threading.current_thread():
+        is_other = thread is not threading.current_thread()
+        if frame is not None and is_other and thread.ident not in idents:
             stacks.append((thread.name, frame))
     for reference in live_marks.valuerefs():
         mark = reference()
         if mark is None or mark.greenlet is None or this_thread.is_of(mark):
             continue
         frame = getattr(mark.greenlet(), "gr_frame", None)
-        if frame is not None:
+        if frame is not None and mark not in owners:
             stacks.append((mark.name.decode(errors="replace"), frame))
-    found = ((name, _method_of(connection, frame)) for name, frame in stacks)
+    found = ((name, _method_in(frame)) for name, frame in stacks)
     return [
         f"thread {name!r} at {_describe_frame(method, root_path)}"
         for name, method in found
@@ -120,18 +129,20 @@ def describe_users(connection: Connection | None, root_path: str) -> list[str]:
     ]
 
 
-def _method_of(
-    connection: Connection | None, frame: FrameType | None
-) -> FrameType | None:
-    """Return the frame of a Connection's method, None if the stack has none."""
+def _method_in(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of a Connection's method, None if the stack has none, or is
+    about to get a connection.
+    """
+    method = None
     for _ in range(_DEPTH):
         if frame is None:
             break
-        is_method = frame.f_code.co_filename == _METHODS
-        if is_method and frame.f_locals.get("self") is connection:
-            return frame
+        if frame.f_code.co_filename == _METHODS:
+            if frame.f_code.co_name in _TAKING:
+                return None
+            method = method or frame
         frame = frame.f_back
-    return None
+    return method
 
 
 def _describe_frame(frame: FrameType | None, root_path: str) -> str:

@@ -62,7 +62,7 @@ class _Region:
     entry: int
     offset: int
     slots: int
-    view: mapping.View
+    memory: mapping.Map | None
 
 
 class NoStateFile:
@@ -148,7 +148,10 @@ class StateFile(NoStateFile):
                 region = self._append(slots)
             if region is None:
                 return 0, mapping.NOWHERE
-            return region.offset, region.view
+            # Not kept with the region: a ring of references would let the file wait
+            # for the garbage collector.
+            view = region.memory or mapping.Written(self._write)
+            return region.offset, view
 
     def _reuse(self, slots: int) -> _Region | None:
         """Return the smallest free region with so many slots, blank and hidden."""
@@ -192,8 +195,7 @@ class StateFile(NoStateFile):
         found = mapping.map_file(self._fd, self._size)
         if found is not None:
             self._maps.append(found)
-        view = mapping.Written(self._write) if found is None else found
-        region = self._regions[offset] = _Region(entry, offset, slots, view)
+        region = self._regions[offset] = _Region(entry, offset, slots, found)
         return region
 
     def show_region(self, offset: int) -> None:

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 
 from flask import appcontext_pushed, request, request_finished
 from flask.globals import _cv_app
+from werkzeug.wsgi import ClosingIterator
 
 from ..pool import housekeeper
 from .abandoned import (
@@ -31,6 +32,7 @@ from .abandoned import (
 from .async_views import count_async_views_as_requests
 from .dead_threads import dead_threads
 from .holding import NO_ROUTE
+from .kept_on_g import leave_what_g_has
 from .leaks import Returns
 from .own_teardown import run_teardown
 from .responses import GuardedResponse, runs_app_code
@@ -187,7 +189,9 @@ class Teardown:
         finally:
             if scope is None:
                 pass
-            elif response is not None and response.keeps:
+            elif response is not None and _is_the_requests(context, response):
+                # What the view left may still be used by the response, by middleware
+                # or by those who are told that the context was popped.
                 scope.end()
                 for holding in list(scope.holdings):
                     response.adopt(holding)
@@ -208,11 +212,12 @@ class Teardown:
             # Werkzeug 3.0 to 3.1.
             has_callbacks = bool(response._on_close)
             scope.streams = response.is_streamed or has_callbacks
-            # An error page (Werkzeug streams its own) does not read from what the
-            # view had opened before it failed.
-            scope.keeps = has_callbacks or (
-                response.is_streamed and response.status_code < 400
+            # Werkzeug's page of an HTTP error, which it streams, does not read from
+            # what the view had opened before it failed.
+            is_page = response.status_code >= 400 and isinstance(
+                response.response, ClosingIterator
             )
+            scope.keeps = has_callbacks or (response.is_streamed and not is_page)
             scope.endpoint = request.endpoint or NO_ROUTE
 
     def _call(
@@ -267,6 +272,8 @@ class Teardown:
             if each is not current and not self._is_clean(each)
         ]
         scope.keeps = False
+        if scope.holdings and current is not None and current not in contexts:
+            leave_what_g_has(current, scope)
         if not contexts and not scope.holdings:
             scope.end()
             return
@@ -321,6 +328,11 @@ class Teardown:
                 stack.callback(self.end_response, scope)
             if not from_test_client:  # which may have kept them on purpose
                 leave_abandoned()
+
+
+def _is_the_requests(context: AppContext, response: ResponseScope) -> bool:
+    """Tell whether a context is a request's own, or what it has is kept for one."""
+    return response.keeps or response.contexts[:1] == [context]
 
 
 def _forget(context: AppContext) -> None:
