@@ -32,9 +32,9 @@ _LOOKED_AT: t.Final = 4000
 
 _BEFORE: t.Final = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/|#[^\n]*\n)+", re.S)
 _LITERAL: t.Final = re.compile(r"'(?:[^']|'')*'")
-_CHANGES: t.Final = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|REPLACE)\b")
-_ROWS_LOCKED: t.Final = re.compile(
-    r"\bFOR (?:NO KEY |KEY )?(?:UPDATE|SHARE)\b|\bLOCK IN SHARE MODE\b"
+_CHANGES: t.Final = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|REPLACE(?!\s*\())\b")
+_LOCKS_ROWS: t.Final = re.compile(
+    r"\bFOR (?:NO KEY |KEY )?(?:UPDATE|SHARE)\b|\bLOCK IN SHARE MODE\b|\bINTO\b"
 )
 # PostgreSQL's pg_advisory_lock() and pg_try_advisory_lock(), not those of the
 # transaction (pg_advisory_xact_lock); MySQL's GET_LOCK().
@@ -105,6 +105,6 @@ def _tell(statement: str) -> Effect:
     if _SESSION_LOCK.search(text):
         effect |= Effect.LOCKS
     calls = (each[1] not in _PURE for each in _CALL.finditer(text))
-    if _ROWS_LOCKED.search(text) or any(calls):
+    if _LOCKS_ROWS.search(text) or any(calls):
         effect |= Effect.MAY_WRITE
     return effect

@@ -292,11 +292,18 @@ def end_left_over(
 
 def end_filed(context: AppContext) -> None:
     """End what the extension's sessions are in the middle of, of a context that nothing
-    will ever pop. Their objects may be in use elsewhere, and are left to them.
+    will ever pop.
+
+    Their objects may be in use elsewhere: the sessions stay for as long as the context,
+    whose ``id`` no other has until then.
     """
     with ExitStack() as stack:
         for session, registry in list(_filed_under(context)):
-            _unfile(context, session, registry)
+            if registry is not None:
+                forget = weakref.finalize(
+                    context, registry.registry.pop, id(context), None
+                )
+                forget.atexit = False
             if session.in_transaction():
                 stack.callback(end_or_cut_off, session)
 

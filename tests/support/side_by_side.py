@@ -56,9 +56,16 @@ Program = Callable[[World], object]
 
 
 def make_world(
-    url: URL, guarded: bool, db: SQLAlchemy | None = None, **config: Any
+    url: URL,
+    guarded: bool,
+    db: SQLAlchemy | None = None,
+    prepare: Callable[[Flask], None] | None = None,
+    **config: Any,
 ) -> World:
-    """Return an app with an empty table on a database."""
+    """Return an app with an empty table on a database.
+
+    :param prepare: is given the app before the guard is.
+    """
     engine = create_engine(url, poolclass=NullPool)
     metadata = sa.MetaData()
     key: Any = sa.Column("id", sa.Integer, primary_key=True)
@@ -67,6 +74,8 @@ def make_world(
     metadata.create_all(engine)
     app, db = Flask("harm"), db or SQLAlchemy()
     app.testing = True
+    if prepare is not None:
+        prepare(app)
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     guard_config = {key: config.pop(key) for key in list(config) if "POOLG" in key}
     app.config.update(config)
