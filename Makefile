@@ -22,7 +22,8 @@ NOT_ON_LOWEST := support_* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
 IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 
 # Who is done takes over what another has not begun, so that none is left alone at the end.
-PYTEST := -m pytest -m "not soak" -n $(WORKERS) --dist worksteal -ra
+# CPython 3.11 can fail in the AST module while pytest draws a failure in its own style.
+PYTEST := -m pytest -m "not soak" -n $(WORKERS) --dist worksteal -ra --tb=native
 
 .PHONY: help venv test coverage test-soak test-lowest test-suites lint format types imports docs demo bench clean
 .DEFAULT_GOAL := help

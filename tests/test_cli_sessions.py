@@ -433,7 +433,7 @@ class TestHolders:
         assert late["holders"] == []
         assert late["workers"] >= 1
         names = "held_seconds host pid bind endpoint site thread server_id state"
-        assert " ".join(held[0]) == f"{names} state_seconds gone"
+        assert " ".join(held[0]) == f"{names} state_seconds gone kept"
 
     @pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
     def test_refuse_a_senseless_bound(self, mariadb_url: URL, seconds: str) -> None:

@@ -109,7 +109,7 @@ class TestOutput:
             "nesting threads inherited waits waited_seconds longest_wait_seconds demand"
         )
         assert names(pool["holders"][0]) == (
-            "held_seconds endpoint site thread server_id gone"
+            "held_seconds endpoint site thread server_id gone kept"
         )
         assert names(report["servers"][0]) == (
             "bind product reachable idle_timeout_seconds max_connections connections"

@@ -226,15 +226,17 @@ class TestEnds:
         for stream in STREAMS:
             left = Call(shop, f"/{stream}")
             left.next()
+            is_in_the_way = has_app_context()
             following = Call(shop, "/fine")
             assert following.rest() == "1"
             following.close()
-            assert shop.out() == 0, stream
+            # One that left no context may be read in turns with others.
+            assert shop.out() == (0 if is_in_the_way else 1), stream
             assert not has_app_context()
             assert not has_request_context()
-            Witness(shop).assert_nothing_left()
             left.close()
             assert shop.out() == 0, stream
+            Witness(shop).assert_nothing_left()
 
     def test_closing_it_twice_is_harmless(self, shop: Shop) -> None:
         for stream in STREAMS:

@@ -1,9 +1,9 @@
 """Running the app's own teardown functions, so that one error does not undo the rest.
 
 The functions stay on the app's list as they are, and Flask calls them. Only what the
-database extension's own function raises because its connection was killed is not the
-app's doing: it is logged, and the functions after it are called as if it had not
-raised.
+database extension's own, unchanged function raises, such as when its connection was
+killed, is not what the app asked for: it is logged, and the functions after it are
+called as if it had not raised.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ import weakref
 from collections.abc import Callable
 
 from flask import Flask, appcontext_tearing_down
-from sqlalchemy.exc import DBAPIError
 
 from .holding import current_endpoint
 from .sessions import is_extensions_own, say_not_closed
 
 if t.TYPE_CHECKING:
     from types import TracebackType
-
-# What a connection raises that is dead, or breaks meanwhile.
-_OF_THE_SERVER: t.Final = (DBAPIError, OSError)
 
 _TEARDOWN: t.Final = Flask.do_teardown_appcontext.__code__
 
@@ -42,7 +38,7 @@ def run_teardown(
     raising = sys.exc_info()[1]
     try:
         original(*args, **kwargs)
-    except _OF_THE_SERVER as error:
+    except Exception as error:
         app = app_ref()
         left = None if app is None else _left_after(app, error)
         if app is None or left is None:
@@ -90,7 +86,7 @@ def _go_on(
     for function in reversed(functions):
         try:
             app.ensure_sync(function)(exc)
-        except _OF_THE_SERVER as error:
+        except Exception as error:
             if not is_extensions_own(function):
                 raise
             say_not_closed(current_endpoint(), error)

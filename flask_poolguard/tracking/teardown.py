@@ -211,13 +211,13 @@ class Teardown:
             # use or close what the view opened. The list is private, and the same in
             # Werkzeug 3.0 to 3.1.
             has_callbacks = bool(response._on_close)
-            scope.streams = response.is_streamed or has_callbacks
             # Werkzeug's page of an HTTP error, which it streams, does not read from
             # what the view had opened before it failed.
             is_page = response.status_code >= 400 and isinstance(
                 response.response, ClosingIterator
             )
-            scope.keeps = has_callbacks or (response.is_streamed and not is_page)
+            reads = response.is_streamed and not is_page
+            scope.keeps = scope.streams = has_callbacks or reads
             scope.endpoint = request.endpoint or NO_ROUTE
 
     def _call(
@@ -279,12 +279,21 @@ class Teardown:
             return
         returns = Returns()
         with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
-            stack.callback(returns.report)
+            stack.callback(self._report, returns)
             stack.callback(returns.end_scope, scope)
             for context in contexts:
                 stack.callback(
                     self._sweep, context, returns, next_session(), True, _NOT_POPPED
                 )
+
+    def _report(self, returns: Returns) -> None:
+        """Report leaks within an app context: receivers may use the database."""
+        app = self._app_ref()
+        if not returns.leaks or app is None or _cv_app.get(None) is not None:
+            returns.report()
+            return
+        with app.app_context():
+            returns.report()
 
     def _note_shared(self, context: AppContext) -> None:
         """Say once that requests run within one context, which nothing tears down.
@@ -332,6 +341,8 @@ class Teardown:
 
 def _is_the_requests(context: AppContext, response: ResponseScope) -> bool:
     """Tell whether a context is a request's own, or what it has is kept for one."""
+    if response.ended or response.streams is None:  # the request failed
+        return False
     return response.keeps or response.contexts[:1] == [context]
 
 
