@@ -14,7 +14,7 @@ from flask.globals import _cv_app
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import PoolProxiedConnection
 
-from .effects import Effect
+from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
     from .holding import Holding

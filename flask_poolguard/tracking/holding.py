@@ -13,7 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising, orphan
 from .callsite import Taken, find_place, find_reconnecting
-from .effects import Effect
+from .sql_effects import Effect
 from .orm_sessions import end_transaction
 from .scope import (
     MERGED,

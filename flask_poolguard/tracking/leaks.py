@@ -14,7 +14,7 @@ from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
 from ..signals import connection_leaked
 from .callsite import Taken
 from .deliberate import is_left_alone
-from .effects import Effect
+from .sql_effects import Effect
 from .holding import SETTINGS
 from .orm_sessions import end_or_cut_off
 from .returned import Returned, mark_session, stand_in
@@ -200,7 +200,7 @@ class _TakingBack:
         return ""
 
     def _roll_back(self) -> bool:
-        """Roll back, whatever the pool does on return; tell whether that worked."""
+        """Roll back, also if the pool would not on return; tell whether that worked."""
         fairy = self._fairy
         try:
             fairy._pool._dialect.do_rollback(fairy)

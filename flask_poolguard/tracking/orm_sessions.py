@@ -72,7 +72,7 @@ def end_transaction(session: Session, has_written: bool = False) -> str:
     expire them, so that the next look at one, in any thread, asks the database through
     this session.
 
-    :param has_written: its statements wrote, whatever its objects say.
+    :param has_written: its statements wrote, which its objects do not show.
     :return: what was thrown away, in words; empty if nothing was.
     """
     unsaved = describe_unsaved(session)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import PoolProxiedConnection
 
-from .effects import effect_of
+from .sql_effects import effect_of
 from .ledger import ledger_of
 
 # On a dialect, which an engine keeps for life: its engine is listened to already.

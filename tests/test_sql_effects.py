@@ -10,7 +10,7 @@ from psycopg2 import sql
 from sqlalchemy.orm import Session
 
 from flask_poolguard import ConnectionReturned
-from flask_poolguard.tracking.effects import Effect, effect_of
+from flask_poolguard.tracking.sql_effects import Effect, effect_of
 from tests.support.side_by_side import COUNT, World, both
 
 READS = Effect.READS
@@ -53,14 +53,14 @@ class TestEffectOf:
         assert effect_of(statement) == effect  # as it was kept
 
     def test_long_ones_that_differ_are_not_kept(self) -> None:
-        from flask_poolguard.tracking import effects
+        from flask_poolguard.tracking import sql_effects
 
         for number in range(3):
             effect_of(f"SELECT {'a, ' * 3000} {number}")
-        assert max(map(len, effects._known), default=0) <= effects._LONGEST_KNOWN
-        for number in range(2 * effects._MOST_KNOWN):
+        assert max(map(len, sql_effects._known), default=0) <= sql_effects._LONGEST_KNOWN
+        for number in range(2 * sql_effects._MOST_KNOWN):
             effect_of(f"SELECT {number}")
-        assert len(effects._known) <= effects._MOST_KNOWN
+        assert len(sql_effects._known) <= sql_effects._MOST_KNOWN
 
 
 class TestAfterTheEnd:
