@@ -286,9 +286,7 @@ class PoolLedger:
         if usage.is_shown and "gevent" in sys.modules:
             self._look_for_troubles(record)
         if not self.facts.counted:
-            before = out.get(id(fairy))
-            if before is not None:
-                self.forget(before)  # nobody told of its return
+            self._forget_closed()  # nobody told of their return
             out[id(fairy)] = holding
             return
         out[record] = holding
@@ -526,7 +524,7 @@ class PoolLedger:
         """
         for key, holding in list(self.out.items()):
             if holding.fairy() is None and self.out.get(key) is holding:
-                del self.out[key]
+                self.out.pop(key, None)
                 self.forget(holding)
 
     def _say_it_is_back(self, holding: Holding, when: float) -> None:
