@@ -49,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let no garbage collection look at what all tests are made of, which costs each that
-    a test asks for 0.1 s.
+    """Let no garbage collection look at what all tests are made of: that costs 0.1 s
+    each time that a test asks for one.
     """
     gc.collect()
     gc.freeze()

@@ -57,7 +57,9 @@ class TestEffectOf:
 
         for number in range(3):
             effect_of(f"SELECT {'a, ' * 3000} {number}")
-        assert max(map(len, sql_effects._known), default=0) <= sql_effects._LONGEST_KNOWN
+        assert (
+            max(map(len, sql_effects._known), default=0) <= sql_effects._LONGEST_KNOWN
+        )
         for number in range(2 * sql_effects._MOST_KNOWN):
             effect_of(f"SELECT {number}")
         assert len(sql_effects._known) <= sql_effects._MOST_KNOWN

@@ -201,6 +201,7 @@ def replace_pool(
             observer=ledger,
             **arguments,
         )
+    ledger.uses(engine)
     event.listen(old, "checkin", _close)
     out = old.checkedout()
     _close_idle(old)

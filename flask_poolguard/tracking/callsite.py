@@ -91,7 +91,9 @@ _NO_PLACE: t.Final = {each: Place(taken=each) for each in Taken}
 # at run time.
 _Places = dict[tuple[int, int], Place]
 _places: dict[Taken, _Places] = {each: {} for each in Taken}
-_usual: t.Final = _places[Taken.CONNECTION]
+# Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
+_CONNECTION: t.Final = Taken.CONNECTION
+_usual: t.Final = _places[_CONNECTION]
 MOST_PLACES: t.Final = 4096
 
 
@@ -104,7 +106,7 @@ def find_place(depth: int) -> Place:
     :param depth: how many frames lie between this one and the pool's caller.
     """
     frame: FrameType | None
-    taken, places = Taken.CONNECTION, _usual
+    taken, places = _CONNECTION, _usual
     try:
         # The pool's caller is Engine.raw_connection, that one's Connection.__init__.
         frame = sys._getframe(depth + 3)

@@ -30,7 +30,7 @@ def _end(scope: ContextScope, returns: Returns) -> None:
     context = scope.context
     if scope.ended or context is None:
         return
-    if any(each() is not None for each in list(scope.pushers)):
+    if any(each() is not None for each in list(scope.pushers or ())):
         return  # another thread pushed it as well: the last of them counts
     try:
         returns.end_scope(scope)

@@ -13,7 +13,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising, orphan
 from .callsite import Taken, find_place, find_reconnecting
-from .sql_effects import Effect
 from .orm_sessions import end_transaction
 from .scope import (
     MERGED,
@@ -25,6 +24,7 @@ from .scope import (
     request_var,
     this_thread,
 )
+from .sql_effects import Effect
 from .tasks import current_task_name, socketio_event_name
 
 if t.TYPE_CHECKING:
@@ -34,6 +34,10 @@ if t.TYPE_CHECKING:
     from .ledger import PoolLedger
 
 _monotonic = time.monotonic
+
+# Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
+_READS: t.Final = Effect.READS
+_AGAIN: t.Final = Taken.AGAIN
 
 # Where a context keeps its request.
 _REQUEST: t.Final = "_request" if MERGED else "request"
@@ -90,13 +94,13 @@ class Holding:
         self.is_listed = True  # in the state file, unless that has no slot left
         self.is_reported = False  # as held for too long
         self.is_kept = False
-        self.effects = Effect.READS
+        self.effects = _READS
         # Past this, took() and the pool's connect().
         self.place = place = find_place(3)
         self.endpoint = current_endpoint()
         self.session: weakref.ref[Session] | None = None
         self.scope = scope = current_scope()
-        if place.taken is Taken.AGAIN:
+        if place.taken is _AGAIN:
             self.scope = scope = _scope_of_reconnecting(scope)
         if scope is not None:
             scope.holdings.add(self)

@@ -14,11 +14,11 @@ from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
 from ..signals import connection_leaked
 from .callsite import Taken
 from .deliberate import is_left_alone
-from .sql_effects import Effect
 from .holding import SETTINGS
 from .orm_sessions import end_or_cut_off
 from .returned import Returned, mark_session, stand_in
 from .scope import ResponseScope, Scope
+from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
     from .holding import Holding

@@ -13,9 +13,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from ..databases import transaction_settings
 from ..errors import PoolTimeout
@@ -76,12 +75,6 @@ def keep_ledger(engine: Engine, ledger: PoolLedger) -> None:
     ledger.belong_to(engine)
 
 
-def _disposed(engine: Engine) -> None:
-    ledger = ledger_of(engine)
-    if ledger is not None:
-        ledger.is_disposed = True
-
-
 class PoolLedger:
     """The books of one bind's pool, and the observer of that pool.
 
@@ -93,7 +86,6 @@ class PoolLedger:
 
     :ivar is_hidden: its engine was unregistered: its connections are guarded as ever,
         but nothing of them is shown.
-    :ivar is_disposed: its engine was disposed of, and has not connected since.
     """
 
     def __init__(
@@ -124,7 +116,7 @@ class PoolLedger:
         self._pools: weakref.WeakSet[Renewable] = weakref.WeakSet()
         self._engine: weakref.ref[Engine] | None = None
         self.is_hidden = False
-        self.is_disposed = False
+        self._pool_in_use: weakref.ref[Pool] | Callable[[], None] = lambda: None
         self._start()
         housekeeper.add(self)
 
@@ -188,7 +180,19 @@ class PoolLedger:
         """Note whose pool these are the books of, without keeping it alive."""
         if self._engine is None:
             self._engine = weakref.ref(engine)
-            event.listen(engine, "engine_disposed", _disposed)  # once, if shared
+        self.uses(engine)
+
+    def uses(self, engine: Engine) -> None:
+        """Note which pool the engine has now; ``dispose()`` gives it another."""
+        self._pool_in_use = weakref.ref(engine.pool)
+
+    def is_disposed(self) -> bool:
+        """Tell whether the engine was disposed of, and has not connected since.
+
+        The engine's own event for that would slow down each of its statements.
+        """
+        engine = None if self._engine is None else self._engine()
+        return engine is not None and self._pool_in_use() is not engine.pool
 
     def is_over(self) -> bool:
         """Tell whether the engine is gone, and nothing that it gave out is in use."""
@@ -266,7 +270,9 @@ class PoolLedger:
         """Count a new connection."""
         housekeeper.start()
         record.info[SETTINGS] = transaction_settings(record.dbapi_connection)
-        self.is_disposed = False
+        engine = None if self._engine is None else self._engine()
+        if engine is not None:
+            self.uses(engine)
         self._show_connected(record)
         self.count("connects")
 

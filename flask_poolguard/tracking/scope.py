@@ -106,8 +106,8 @@ class ContextScope(Scope):
         ``id``, under which Flask-SQLAlchemy files a session, is given to no other.
     :ivar number: that ``id``. A copy of the context's attributes has another.
     :ivar requests: WSGI calls that ran within it without a context of their own.
-    :ivar pushers: the threads that pushed it, outside of any WSGI call. It is deserted
-        when all of them have ended.
+    :ivar pushers: the threads that pushed it outside of any WSGI call, None for one
+        that was pushed within. It is deserted when all of them have ended.
     """
 
     __slots__ = ("context", "number", "pushers", "requests")
@@ -118,23 +118,25 @@ class ContextScope(Scope):
         self.number = id(context)
         self.requests = 0
         self.response = response
-        self.pushers: set[MarkRef] = set()
+        self.pushers: set[MarkRef] | None = None
         if response is None:
             self.place = find_app_place(2)
+            self.pushers = set()
             self.pushed()
 
     def pushed(self) -> None:
         """Note that this thread has pushed the context."""
         self.mark = mark = this_thread.mark.ref
-        if self.response is None:
+        if self.pushers is not None:
             self.pushers.add(mark)
             mark.scopes.add(self)
 
     def end(self) -> None:
         """Note that it is over, and let go of the context."""
-        for mark in list(self.pushers):
-            mark.scopes.discard(self)
-        self.pushers.clear()
+        if self.pushers:
+            for mark in list(self.pushers):
+                mark.scopes.discard(self)
+            self.pushers.clear()
         super().end()
         self.context = None
 
@@ -285,9 +287,10 @@ def current_scope() -> Scope | None:
     response = response_var.get()
     if context is not None:
         scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
-        if scope is not None and scope.number == id(context):
-            if scope.ended:
-                scope = open_scope(context)
+        if scope is not None and scope.context is not context:  # over, or a copy's
+            is_over = scope.ended and scope.number == id(context)
+            scope = open_scope(context) if is_over else None
+        if scope is not None:
             if response is None or scope.response is response:
                 return scope
             response = current_response()

@@ -11,42 +11,44 @@ import typing as t
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import PoolProxiedConnection
 
-from .sql_effects import effect_of
 from .ledger import ledger_of
+from .sql_effects import Effect, effect_of
+
+_READS: t.Final = Effect.READS
 
 # On a dialect, which an engine keeps for life: its engine is listened to already.
 _LISTENED: t.Final = "_poolguard_statements"
 
 
 def watch_statements(engine: Engine) -> None:
-    """Note which connections of an engine have written, or have taken a lock."""
+    """Note which connections of an engine have written, or have taken a lock.
+
+    Through the dialect's events: one of the engine's own would let SQLAlchemy look for
+    listeners at a dozen places of each statement, for some 50 µs.
+    """
     if _LISTENED not in engine.dialect.__dict__:
         engine.dialect.__dict__[_LISTENED] = True
-        event.listen(engine, "after_cursor_execute", _executed)
+        event.listen(engine, "do_execute", _executes, insert=True)
+        event.listen(engine, "do_executemany", _executes, insert=True)
+        event.listen(engine, "do_execute_no_params", _executes_plain, insert=True)
 
 
-def _executed(
-    connection: Connection,
-    cursor: object,
-    statement: t.Any,
-    parameters: object,
-    context: object,
-    executemany: bool,
+def _executes(
+    cursor: object, statement: t.Any, parameters: object, context: t.Any
 ) -> None:
-    # With every statement: the first lines must be all that a query costs.
+    _executes_plain(cursor, statement, context)
+
+
+def _executes_plain(cursor: object, statement: t.Any, context: t.Any) -> None:
     if not isinstance(statement, str):  # psycopg2's SQL, or bytes
         statement = str(statement)
     effect = effect_of(statement)
-    if not effect:
-        return
-    ledger = ledger_of(connection.engine)
-    holding = None if ledger is None else ledger.holding_of(_proxy_of(connection))
-    if holding is not None:
-        holding.effects |= effect
-
-
-def _proxy_of(connection: Connection) -> PoolProxiedConnection | None:
-    # To ask a Connection that was lost for it would make it connect anew.
-    return connection._dbapi_connection
+    if effect is not _READS:
+        connection: Connection = context.root_connection
+        ledger = ledger_of(connection.engine)
+        # To ask a Connection that was lost for its proxy would make it connect anew.
+        proxy = connection._dbapi_connection
+        holding = None if ledger is None else ledger.holding_of(proxy)
+        if holding is not None:
+            holding.effects |= effect
