@@ -35,20 +35,25 @@ class Returned:
     :ivar at: monotonic seconds.
     """
 
-    __slots__ = ("_text", "at")
+    __slots__ = ("_begins", "_goes_on", "at")
 
     def __init__(self, what: str, site: str, scope: str, done: str) -> None:
         self.at = time.monotonic()
-        clock = time.strftime("%H:%M:%S")
-        self._text = (
-            f"This {what} was taken back by Flask-PoolGuard at {clock}, at the end of"
-            f" {scope}, because it was still open; it had been taken at {site}. {done}"
+        self._begins = (
+            f"This {what} was taken back by Flask-PoolGuard at"
+            f" {time.strftime('%H:%M:%S')}"
+        )
+        self._goes_on = (
+            f", at the end of {scope}, because it was still open; it had been taken at"
+            f" {site}. {done}."
         )
 
     def error(self) -> ConnectionReturned:
         """Return the error for the code that uses it now."""
         age = time.monotonic() - self.at
-        return ConnectionReturned(f"{self._text} ({age:.1f} s ago). {HOW_TO_KEEP}")
+        return ConnectionReturned(
+            f"{self._begins} ({age:.1f} s ago){self._goes_on} {HOW_TO_KEEP}"
+        )
 
 
 class ReturnedConnection:
