@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from flask_poolguard.databases import for_dialect
 from flask_poolguard.pool import learning
 from flask_poolguard.pool.learning import APART, IdleDeaths
+from flask_poolguard.pool.record import GuardedRecord
 from tests.conftest import Database, database_by
 from tests.support.drivers import DRIVERS
 from tests.support.guarded_app import (
@@ -310,11 +311,20 @@ class Die:
         self._moments = moments
         self._server = server
         self._proxy = proxy
+        self._records: list[GuardedRecord] = []
+        event.listen(engine, "connect", self._connected)
+
+    def _connected(self, connection: object, record: GuardedRecord) -> None:
+        self._records.append(record)
 
     def of_a_kill(self) -> None:
         """Let the server be told to end it."""
         number = checked_out_id(self.engine)
         self._server.kill_session(number)
+        # The proxy passes that on in its own time.
+        fileno = self._records[-1]._fileno
+        if fileno is not None:  # else the driver has no socket of its own
+            select.select([fileno()], [], [], 20)
         self._notice(number)
 
     def of_a_cut(self) -> None:
