@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 # What a child may take; one that waits for a lock would wait for ever.
 CHILD_SECONDS = 20.0
+# A child that is forked without hooks while another thread is about to take the
+# interpreter's lock stands still in CPython itself: in take_gil(), whose condition
+# variable is held by a thread that is not there any more. So it may be tried again; what
+# stands still for a reason of ours does so each time.
+ATTEMPTS = 3
 # Python 3.12 warns of every fork while threads run, which is what is tested here.
 MAY_DEADLOCK = "ignore:This process .* is multi-threaded:DeprecationWarning"
 
@@ -34,17 +39,9 @@ def in_child(work: Callable[[], T], *, fork: Callable[[], int] = os.fork) -> T:
 
     :raises ChildError: with the child's traceback, or because it took too long.
     """
-    reader, writer = os.pipe()
-    pid = fork()
-    if pid == 0:
-        _run(work, writer)
-    os.close(writer)
-    try:
-        answer = _read_all(reader)
-    finally:
-        os.close(reader)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    answer = b""
+    for _ in range(ATTEMPTS if fork is fork_without_hooks else 1):
+        answer = answer or _ask_child(work, fork)
     if not answer:
         raise ChildError(f"The child said nothing within {CHILD_SECONDS:g} s")
     kind, value = pickle.loads(answer)  # noqa: S301 (written by our own child)
@@ -52,6 +49,21 @@ def in_child(work: Callable[[], T], *, fork: Callable[[], int] = os.fork) -> T:
         raise ChildError(value)
     result: T = value
     return result
+
+
+def _ask_child(work: Callable[[], Any], fork: Callable[[], int]) -> bytes:
+    """Return what a child writes, nothing if it does not come to an end."""
+    reader, writer = os.pipe()
+    pid = fork()
+    if pid == 0:
+        _run(work, writer)
+    os.close(writer)
+    try:
+        return _read_all(reader)
+    finally:
+        os.close(reader)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _run(work: Callable[[], Any], writer: int) -> None:
