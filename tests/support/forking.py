@@ -17,8 +17,8 @@ T = TypeVar("T")
 CHILD_SECONDS = 20.0
 # A child that is forked without hooks while another thread is about to take the
 # interpreter's lock stands still in CPython itself: in take_gil(), whose condition
-# variable is held by a thread that is not there any more. So it may be tried again; what
-# stands still for a reason of ours does so each time.
+# variable is held by a thread that is not there any more. So it may be tried again:
+# what stands still for a reason of ours does so each time.
 ATTEMPTS = 3
 # Python 3.12 warns of every fork while threads run, which is what is tested here.
 MAY_DEADLOCK = "ignore:This process .* is multi-threaded:DeprecationWarning"
