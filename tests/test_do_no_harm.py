@@ -17,10 +17,7 @@ from flask.globals import _cv_app
 from flask_executor import Executor
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     Session,
-    mapped_column,
     scoped_session,
     sessionmaker,
 )
@@ -29,21 +26,9 @@ from flask_poolguard import ConnectionReturned, LeakError
 from flask_poolguard.tracking import teardown
 from flask_poolguard.tracking.scope import MERGED
 from tests.conftest import Database
-from tests.support.side_by_side import ADD, COUNT, World, both, make_world, outcome
+from tests.support.side_by_side import ADD, COUNT, Row, World, both, make_world, outcome
 
 LOGGER = "flask_poolguard"
-
-
-class Base(DeclarativeBase):
-    """Of the models here."""
-
-
-class Row(Base):
-    """One row of the table."""
-
-    __tablename__ = "harm"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(20))
 
 
 class Mine(Exception):

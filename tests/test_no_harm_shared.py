@@ -15,10 +15,7 @@ from flask.globals import _cv_app
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session as ExtensionSession
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     Session,
-    mapped_column,
     object_session,
     scoped_session,
     sessionmaker,
@@ -30,21 +27,9 @@ from flask_poolguard import ConnectionReturned, PoolGuard
 from flask_poolguard.tracking.dead_threads import dead_threads
 from flask_poolguard.tracking.scope import MERGED
 from tests.conftest import Database
-from tests.support.side_by_side import ADD, COUNT, World, both, make_world
+from tests.support.side_by_side import ADD, COUNT, Row, World, both, make_world
 
 LOST = "did not give back"
-
-
-class Base(DeclarativeBase):
-    """Of the model here."""
-
-
-class Row(Base):
-    """One row of the table."""
-
-    __tablename__ = "harm"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(20))
 
 
 def in_a_thread(function: Callable[[], object]) -> None:

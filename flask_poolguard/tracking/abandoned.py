@@ -109,7 +109,7 @@ def _response_of(request_context: t.Any) -> ResponseScope | None:
     return None if environ is None else environ.get(_IN_ENVIRON)
 
 
-def close_abandoned(environ: WSGIEnvironment) -> None:
+def close_abandoned() -> None:
     """Close the last response of this thread if its server forgot to.
 
     PEP 3333 demands that call. Without it a ``stream_with_context`` leaves its context

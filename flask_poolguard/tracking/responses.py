@@ -43,7 +43,6 @@ class GuardedResponse:
 
     def __next__(self) -> bytes:
         before = self.scope.enter()
-        self.scope.reader = self.scope.runner
         try:
             return next(self._iterator)
         finally:

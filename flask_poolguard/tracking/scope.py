@@ -145,8 +145,6 @@ class ResponseScope(Scope):
     """A WSGI call and, when its response streams, the time until that is closed.
 
     :ivar runner: the thread that runs the app's code for it right now.
-    :ivar reader: the thread that read from it last.
-    :ivar input: the request's ``wsgi.input``, which tells one request from another.
     :ivar runners: the threads that ran its code; none does when it ends, so what they
         took may be given back by whichever thread closes it.
     :ivar streams: what the response says of itself; None if none was seen.
@@ -159,9 +157,7 @@ class ResponseScope(Scope):
     __slots__ = (
         "contexts",
         "endpoint",
-        "input",
         "keeps",
-        "reader",
         "runner",
         "runners",
         "streams",
@@ -170,8 +166,6 @@ class ResponseScope(Scope):
     def __init__(self, app: Flask) -> None:
         super().__init__(app)
         self.runner: MarkRef | None = None
-        self.reader: MarkRef | None = None
-        self.input: object = None
         self.runners: set[MarkRef] = set()
         self.streams: bool | None = None
         self.keeps = False

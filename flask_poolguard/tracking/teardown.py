@@ -231,12 +231,11 @@ class Teardown:
             self._end_dropped(from_test_client)
         if not from_test_client:
             leave_abandoned()
-            close_abandoned(environ)
+            close_abandoned()
         outer = _cv_app.get(None)
         if outer is not None and not MERGED:
             self._note_shared(outer)
         scope = ResponseScope(t.cast("Flask", self._app_ref()))
-        scope.input = environ.get("wsgi.input")
         note_response(environ, scope)
         before = scope.enter()
         streams = False

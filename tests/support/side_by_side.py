@@ -12,9 +12,23 @@ from flask import Flask
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
 from flask_poolguard import PoolGuard
+
+
+class Base(DeclarativeBase):
+    """Of the model here."""
+
+
+class Row(Base):
+    """One row of the table."""
+
+    __tablename__ = "harm"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(20))
+
 
 ADD = text("INSERT INTO harm (name) VALUES ('row')")
 COUNT = text("SELECT count(*) FROM harm")
