@@ -207,7 +207,11 @@ def current_endpoint() -> str:
         requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
         request = next((each for each in requests if each is not None), None)
     if request is not None:
-        return socketio_event_name(request) or request.endpoint or NO_ROUTE
+        if "flask_socketio" in sys.modules:  # asked here: a call costs a checkout more
+            event = socketio_event_name(request)
+            if event:
+                return event
+        return request.endpoint or NO_ROUTE
     response = current_response()
     if response is not None and response.endpoint:
         return response.endpoint

@@ -8,9 +8,7 @@ called as if it had not raised.
 
 from __future__ import annotations
 
-import sys
 import typing as t
-import weakref
 from collections.abc import Callable
 
 from flask import Flask, appcontext_tearing_down
@@ -24,29 +22,20 @@ if t.TYPE_CHECKING:
 _TEARDOWN: t.Final = Flask.do_teardown_appcontext.__code__
 
 
-def run_teardown(
-    app_ref: weakref.ref[Flask],
-    original: Callable[..., None],
-    args: tuple[t.Any, ...],
-    kwargs: dict[str, t.Any],
-) -> bool:
-    """Run Flask's teardown of an app context.
+def go_on_after(error: Exception, app: Flask | None, given: object) -> bool:
+    """Go on with a teardown that an error ended, if that is of the database extension's
+    own function.
 
-    :return: whether the database extension's own function raised.
+    :param given: what the teardown functions are told.
+    :return: whether it is; the error is logged then, and the others have run.
     :raises BaseException: what any other function raised.
     """
-    raising = sys.exc_info()[1]
-    try:
-        original(*args, **kwargs)
-    except Exception as error:
-        app = app_ref()
-        left = None if app is None else _left_after(app, error)
-        if app is None or left is None:
-            raise
-        say_not_closed(current_endpoint(), error)
-        _go_on(app, left, _given(args, kwargs, raising))
-        return True
-    return False
+    left = None if app is None else _left_after(app, error)
+    if app is None or left is None:
+        return False
+    say_not_closed(current_endpoint(), error)
+    _go_on(app, left, given if isinstance(given, BaseException) else None)
+    return True
 
 
 def _left_after(app: Flask, error: Exception) -> list[Callable[..., t.Any]] | None:
@@ -68,16 +57,6 @@ def _steps(traceback: TracebackType | None) -> t.Iterator[TracebackType]:
     while traceback is not None:
         yield traceback
         traceback = traceback.tb_next
-
-
-def _given(
-    args: tuple[t.Any, ...],
-    kwargs: dict[str, t.Any],
-    raising: BaseException | None,
-) -> BaseException | None:
-    """Return the exception that the functions are told, as Flask finds it."""
-    found = kwargs.get("exc", args[-1] if args else raising)
-    return found if isinstance(found, BaseException) else None
 
 
 def _go_on(

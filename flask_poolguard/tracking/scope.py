@@ -137,8 +137,8 @@ class ContextScope(Scope):
             for mark in list(self.pushers):
                 mark.scopes.discard(self)
             self.pushers.clear()
-        super().end()
-        self.context = None
+        self.ended = True
+        self.response = self.context = None
 
 
 class ResponseScope(Scope):

@@ -11,7 +11,6 @@ import logging
 import sys
 import typing as t
 import weakref
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 from flask.globals import _cv_app
@@ -42,6 +41,8 @@ logger = logging.getLogger("flask_poolguard")
 # Where a session remembers whose it is: a function that returns the scope, None for a
 # thread's, a test's or a job's own.
 _OWNER: t.Final = "_poolguard_scope"
+# Flask-SQLAlchemy-Lite, and where it keeps the sessions of a context.
+_LITE: t.Final = "flask_sqlalchemy_lite._extension"
 _LITE_SESSIONS: t.Final = "_sqlalchemy_sessions"
 
 _listening = False
@@ -134,7 +135,9 @@ def _owner_of(session: Session) -> Scope | None:
     # that context (db.session) is the context's, as tests rely on.
     for scope in current_scopes():
         context = scope.context if isinstance(scope, ContextScope) else None
-        if context is not None and session in sessions_of(context):
+        if context is not None and any(
+            filed.session is session for filed in filed_under(context)
+        ):
             return scope
     return home
 
@@ -187,8 +190,9 @@ class Filed(t.NamedTuple):
     registry: t.Any
 
 
-def _filed_under(context: AppContext) -> Iterator[Filed]:
-    """Give the database extension's sessions of a context; no mocks, no others."""
+def filed_under(context: AppContext) -> list[Filed]:
+    """Return the database extension's sessions of a context; no mocks, no others."""
+    filed: list[Filed] = []
     registry = _registry_of(context.app)
     if registry is not None:
         scope_function = registry.scopefunc
@@ -197,10 +201,12 @@ def _filed_under(context: AppContext) -> Iterator[Filed]:
         else:  # the app's; it can only be asked within the context
             session = _ask(registry) if _cv_app.get(None) is context else None
         if session is not None:
-            yield Filed(session, registry)
-    # An app's own class of ``g`` may have no ``get()``.
-    for session in (getattr(context.g, _LITE_SESSIONS, None) or {}).values():
-        yield Filed(session, None)
+            filed.append(Filed(session, registry))
+    # An attribute that ``g`` does not have takes it long to miss.
+    if _LITE in sys.modules:
+        sessions = getattr(context.g, _LITE_SESSIONS, None) or {}
+        filed += [Filed(session, None) for session in sessions.values()]
+    return filed
 
 
 def _ask(registry: t.Any) -> t.Any:
@@ -217,18 +223,16 @@ def _registry_of(app: Flask) -> t.Any:
     """Return the registry of a Flask-SQLAlchemy's ``db.session``, None if that is none
     or the app has put something else in its place.
     """
+    extension = app.extensions.get("sqlalchemy")
+    if extension is None:
+        return None
     # An attribute; to ask for Lite's property of that name would make a session.
-    scoped = getattr(app.extensions.get("sqlalchemy"), "__dict__", {}).get("session")
+    scoped = getattr(extension, "__dict__", {}).get("session")
     orm = sys.modules.get("sqlalchemy.orm")
     if scoped is None or orm is None or not isinstance(scoped, orm.scoped_session):
         return None
     registry = scoped.registry
     return registry if hasattr(registry, "scopefunc") else None
-
-
-def sessions_of(context: AppContext) -> list[Session]:
-    """Return the database extension's sessions of a context."""
-    return [each.session for each in _filed_under(context)]
 
 
 def would_remove(app: Flask) -> bool:
@@ -239,7 +243,7 @@ def would_remove(app: Flask) -> bool:
     """
     extension: t.Any = app.extensions.get("sqlalchemy")
     functions = app.teardown_appcontext_funcs
-    lite = sys.modules.get("flask_sqlalchemy_lite._extension")
+    lite = sys.modules.get(_LITE)
     if lite is not None and lite._close_sessions in functions:
         return True
     if getattr(extension, "_teardown_session", None) not in functions:
@@ -251,7 +255,7 @@ def would_remove(app: Flask) -> bool:
 
 def is_extensions_own(function: t.Any) -> bool:
     """Tell whether a teardown function is that of a database extension, unchanged."""
-    lite = sys.modules.get("flask_sqlalchemy_lite._extension")
+    lite = sys.modules.get(_LITE)
     if lite is not None and function is lite._close_sessions:
         return True
     plain = sys.modules.get("flask_sqlalchemy.extension")
@@ -274,7 +278,7 @@ def end_left_over(
     left = None
     is_to_remove = raised and would_remove(context.app)
     with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
-        for session, registry in list(_filed_under(context)):
+        for session, registry in filed_under(context):
             number = session.hash_key
             is_late = number >= first_late
             own = [each for each in list(scope.holdings) if each.is_of(session)]
@@ -298,7 +302,7 @@ def end_filed(context: AppContext) -> None:
     whose ``id`` no other has until then.
     """
     with ExitStack() as stack:
-        for session, registry in list(_filed_under(context)):
+        for session, registry in filed_under(context):
             if registry is not None:
                 forget = weakref.finalize(
                     context, registry.registry.pop, id(context), None

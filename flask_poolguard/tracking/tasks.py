@@ -33,8 +33,6 @@ def socketio_event_name(request: t.Any) -> str | None:
 
     The request is that of the handshake, so it has no endpoint to go by.
     """
-    if "flask_socketio" not in sys.modules:
-        return None
     event = getattr(request, "event", None)
     name = event.get("message") if isinstance(event, dict) else None
     return f"socketio {_plain(name)}" if isinstance(name, str) else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import typing as t
 import weakref
 from collections import deque
@@ -34,7 +35,7 @@ from .dead_threads import dead_threads
 from .holding import NO_ROUTE
 from .kept_on_g import leave_what_g_has
 from .leaks import Returns
-from .own_teardown import run_teardown
+from .own_teardown import go_on_after
 from .responses import GuardedResponse, runs_app_code
 from .scope import (
     MERGED,
@@ -45,7 +46,7 @@ from .scope import (
     scope_of,
     unclosed_var,
 )
-from .sessions import end_left_over, sessions_of
+from .sessions import end_left_over, filed_under
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -108,10 +109,16 @@ class Teardown:
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
             if is_popped_elsewhere():
                 return
-            context = _cv_app.get(None)
+            context, raising = _cv_app.get(None), sys.exc_info()[1]
             first_late, raised = next_session(), True
             try:
-                raised = run_teardown(app_ref, original, args, kwargs)
+                try:
+                    original(*args, **kwargs)
+                    raised = False
+                except Exception as error:
+                    given = kwargs.get("exc", args[-1] if args else raising)
+                    if not go_on_after(error, app_ref(), given):
+                        raise
             finally:
                 if context is not None:
                     self._end_context(context, first_late, raised)
@@ -154,7 +161,7 @@ class Teardown:
 
     def _is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""
-        if sessions_of(context):
+        if filed_under(context):
             return False
         for ledger in self._books.ledgers:
             if ledger.left_behind:
