@@ -14,8 +14,8 @@ from flask.cli import FlaskGroup
 
 from .cli import make_group
 from .cli.check import command_without_app, fail
-from .reports.plugin import State
-from .tracking.visibility import hide_process
+from .report.monitoring_plugin import State
+from .state.visibility import hide_process
 
 
 class _Main(FlaskGroup):

@@ -33,9 +33,9 @@ from .engines import (
 )
 from .errors import SetupError
 from .pool import Chore, housekeeper
-from .tracking.books import Books
-from .tracking.keeping import keep
-from .tracking.sessions import listen
+from .tracking.app_tracker import Books
+from .tracking.keep import keep
+from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
 from .tracking.unavailable import answer_with_503
 
@@ -45,7 +45,7 @@ if t.TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from .reports.model import Report
+    from .report.model import Report
 
 EXTENSION: t.Final = "poolguard"
 
@@ -240,7 +240,7 @@ class PoolGuard:
             and 2 s for the second question.
         :raises SetupError: there is no app, or it has no PoolGuard.
         """
-        from .reports import Detail, make_report
+        from .report import Detail, make_report
 
         app = app or _current_app()
         if app is None:
@@ -285,7 +285,7 @@ class PoolGuard:
         :param app: the current app if left out.
         :raises SetupError: there is no app, or it has no PoolGuard.
         """
-        from .tracking.renewal import new_number
+        from .state.requests import new_number
 
         app = app or _current_app()
         if app is None:
@@ -344,7 +344,7 @@ def _look_on_push(app: Flask, state: AppState) -> None:
 
 
 def _log_own_findings(app: Flask | None) -> None:
-    from .reports.own import log_findings
+    from .report.self_check import log_findings
 
     if app is not None:
         state = _state_of(app)

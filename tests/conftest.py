@@ -18,7 +18,7 @@ from sqlalchemy import URL
 
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
-from flask_poolguard.tracking import mapping
+from flask_poolguard.state import mapping
 from tests.support import leftovers, not_tested, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.postgresql13 import fetch_bin_dir

@@ -15,7 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool, StaticPo
 
 from flask_poolguard import ConfigError, PoolGuard
 from flask_poolguard.engines import Guarded
-from flask_poolguard.reports.own import log_findings
+from flask_poolguard.report.self_check import log_findings
 from tests.support.guarded_app import make_app, warnings_of
 from tests.support.reporting import found
 

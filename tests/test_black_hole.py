@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_poolguard.engines.connecting import read_timeout_of
+from flask_poolguard.engines.connect_args import read_timeout_of
 from flask_poolguard.errors import DatabaseUnavailable
 from tests.support.guarded_app import (
     Clock,

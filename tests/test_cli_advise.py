@@ -18,12 +18,12 @@ from flask import Flask
 from sqlalchemy import URL, NullPool, QueuePool, create_engine
 
 from flask_poolguard import PoolDeadlock
-from flask_poolguard.reports import Report
-from flask_poolguard.reports.advice import make_advice
-from flask_poolguard.reports.advice_model import Advice, BindAdvice, Wish
-from flask_poolguard.reports.advice_text import render
-from flask_poolguard.reports.lines import lines_to_write
-from flask_poolguard.reports.text import Page
+from flask_poolguard.cli.advise_view import render
+from flask_poolguard.report import Report
+from flask_poolguard.report.advice import make_advice
+from flask_poolguard.report.advice_model import Advice, BindAdvice, Wish
+from flask_poolguard.report.config_lines import lines_to_write
+from flask_poolguard.report.text import Page
 from tests.conftest import Database
 from tests.support import not_tested
 from tests.support.desk import APP, DeskServer, environment

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import URL, NullPool, QueuePool, create_engine
 
+from flask_poolguard.cli.config_view import render
 from flask_poolguard.options import OPTIONS
-from flask_poolguard.reports.effective import EffectiveConfig, find_effective
-from flask_poolguard.reports.effective_text import render
-from flask_poolguard.reports.text import Page
+from flask_poolguard.report.effective_settings import EffectiveConfig, find_effective
+from flask_poolguard.report.text import Page
 from tests.support.app_server import REPOSITORY
 from tests.support.desk import APP, DeskServer, environment
 from tests.support.monitoring import run

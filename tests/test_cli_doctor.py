@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import URL
 
-from flask_poolguard.reports import Finding, Report
-from flask_poolguard.reports.diagnosis import is_critical, render_diagnosis
-from flask_poolguard.reports.text import Page
+from flask_poolguard.cli.doctor_view import is_critical, render_diagnosis
+from flask_poolguard.report import Finding, Report
+from flask_poolguard.report.text import Page
 from tests.conftest import Database, started
 from tests.support.desk import (
     DeskServer,

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from flask_poolguard.databases import for_dialect
 from flask_poolguard.engines import carries_label
-from flask_poolguard.engines.connecting import read_timeout_of
+from flask_poolguard.engines.connect_args import read_timeout_of
 from tests.conftest import Database, database_by
 from tests.support.drivers import DRIVERS, driver_connection
 from tests.support.guarded_app import guarded_engine, guarded_pool

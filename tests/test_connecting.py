@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from flask_poolguard import PoolTimeout
-from flask_poolguard.reports import PoolStatus
+from flask_poolguard.report import PoolStatus
 from tests.conftest import Database
 from tests.support.desk import DeskServer, environment, finding, pool_of, status
 from tests.support.monitoring import check

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, event, exc
 
 from flask_poolguard.errors import PoolDeadlock
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.tracking.ledger import PoolLedger
+from flask_poolguard.tracking.pool_tracker import PoolLedger
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Person, Stop, Struck, people
 from tests.support.waiting import wait_until

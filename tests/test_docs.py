@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flask_poolguard.databases import Loss
-from flask_poolguard.explaining import (
+from flask_poolguard.error_notes import (
     First,
     Lost,
     Room,

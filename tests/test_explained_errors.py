@@ -21,7 +21,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.engines.evidence import Evidence
+from flask_poolguard.engines.error_facts import Evidence
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
 from tests.support.drivers import POSTGRESQL_DRIVERS

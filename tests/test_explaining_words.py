@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flask_poolguard.databases import IdleLimit, Loss
-from flask_poolguard.explaining import (
+from flask_poolguard.error_notes import (
     First,
     Held,
     Lost,

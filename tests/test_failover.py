@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_poolguard.engines import errors
+from flask_poolguard.engines import driver_errors
 from tests.conftest import Database
 from tests.support.guarded_app import checked_out_id, guarded_engine, session_id
 from tests.support.waiting import wait_until
@@ -72,7 +72,7 @@ class TestReadOnlyServers:
             for _ in range(5):
                 assert refused(engine)
             assert checked_out_id(engine) == kept
-            monkeypatch.setattr(errors, "_BETWEEN_RETIREMENTS", 0.0)
+            monkeypatch.setattr(driver_errors, "_BETWEEN_RETIREMENTS", 0.0)
             assert refused(engine)
             assert checked_out_id(engine) != kept
 

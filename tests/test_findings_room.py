@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, create_engine
 
 from flask_poolguard.databases import for_dialect
-from flask_poolguard.reports import Plan
+from flask_poolguard.report import Plan
 from tests.conftest import fresh_database, started
 from tests.support.drivers import driver_connection
 from tests.support.reporting import MakeShop, found, sessions, the_one

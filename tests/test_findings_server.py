@@ -16,8 +16,8 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from flask_poolguard.databases import Loss, for_dialect
-from flask_poolguard.reports import collect
-from flask_poolguard.reports.rules import idling
+from flask_poolguard.report import collect
+from flask_poolguard.report.rules import idle_sessions
 from tests.conftest import Database
 from tests.support.drivers import DRIVERS, MYSQL_DRIVERS, driver_connection
 from tests.support.reporting import (
@@ -97,7 +97,7 @@ class TestRecycle:
         self, make_shop: MakeShop, mariadb_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [0.0]
-        monkeypatch.setattr("flask_poolguard.pool.learning._clock", lambda: now[0])
+        monkeypatch.setattr("flask_poolguard.pool.idle_deaths._clock", lambda: now[0])
         shop = make_shop(default=create_engine(mariadb_url, pool_recycle=600))
         shop.use()
         pool: Any = shop.engines["default"].pool
@@ -115,7 +115,7 @@ class TestSleeping:
     @pytest.fixture
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Count a second of sleep as long."""
-        monkeypatch.setattr(idling, "_LONG_SECONDS", 1.0)
+        monkeypatch.setattr(idle_sessions, "_LONG_SECONDS", 1.0)
 
     @pytest.mark.usefixtures("soon")
     def test_sessions_are_named_with_user_number_and_longest(

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import URL, create_engine, make_url
 
 from flask_poolguard.databases import ServerView, for_dialect
-from flask_poolguard.reports.rules import versions
-from flask_poolguard.reports.rules.transport import remote_hosts
+from flask_poolguard.report.rules import faulty_versions
+from flask_poolguard.report.rules.network import remote_hosts
 from tests.conftest import database_by, started
 from tests.support import not_tested
 from tests.support.drivers import REQUIRED_DRIVERS, driver_connection
@@ -238,7 +238,9 @@ class TestReleases:
         self, product: str, version: tuple[int, ...], is_faulty: bool
     ) -> None:
         faults = [
-            each for each in versions._SERVER_FAULTS if each.has(product, version)
+            each
+            for each in faulty_versions._SERVER_FAULTS
+            if each.has(product, version)
         ]
         assert len(faults) == is_faulty
 
@@ -253,13 +255,13 @@ class TestReleases:
         with driver_connection(postgresql_url) as connection:
             version = for_dialect("postgresql").view(connection).version
         assert version is not None
-        fault = versions._Fault(
+        fault = faulty_versions._Fault(
             "PostgreSQL", version, (version[0] + 1, 0), "critical", "It is faulty."
         )
-        monkeypatch.setattr(versions, "_SERVER_FAULTS", (fault,))
+        monkeypatch.setattr(faulty_versions, "_SERVER_FAULTS", (fault,))
         finding = the_one(shop.report(), "server-version")
         assert finding.message.startswith(f"127.0.0.1:{postgresql_url.port} runs")
 
     def test_are_read_from_what_drivers_say(self) -> None:
-        assert versions.numbers("2.9.13 (dt dec pq3 ext lo64)") == (2, 9, 13)
-        assert versions.numbers("unknown") == ()
+        assert faulty_versions.numbers("2.9.13 (dt dec pq3 ext lo64)") == (2, 9, 13)
+        assert faulty_versions.numbers("unknown") == ()

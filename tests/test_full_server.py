@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import exc
 
 from flask_poolguard.databases import ConnectFailure
-from flask_poolguard.pool import Claim, GuardedPool, gate
-from flask_poolguard.pool.observer import NullObserver
+from flask_poolguard.pool import Claim, GuardedPool, connect_breaker
+from flask_poolguard.pool.types import NullObserver
 
 
 class FullError(Exception):
@@ -148,7 +148,7 @@ class TestFull:
         pool._timeout = 0
         with pytest.raises(exc.TimeoutError):
             pool.connect()
-        monkeypatch.setattr(gate, "_FORGET_AFTER", -1.0)
+        monkeypatch.setattr(connect_breaker, "_FORGET_AFTER", -1.0)
         pool._timeout = 60
         server.room = 9
         pool.connect().close()

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from flask_poolguard.databases import ConnectFailure
-from flask_poolguard.pool import gate as gate_module
-from flask_poolguard.pool.gate import Gate, Patience
+from flask_poolguard.pool import connect_breaker as gate_module
+from flask_poolguard.pool.connect_breaker import Gate, Patience
 from tests.support.guarded_app import Clock
 from tests.support.people import SECONDS, Stop
 from tests.support.strikes import struck_at

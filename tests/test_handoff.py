@@ -15,9 +15,9 @@ from sqlalchemy.pool import QueuePool
 
 from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool, Policy
-from flask_poolguard.pool.handoff import HandOff, Waiter
-from flask_poolguard.pool.observer import Asked
-from flask_poolguard.pool.record import GuardedRecord
+from flask_poolguard.pool.fair_queue import HandOff, Waiter
+from flask_poolguard.pool.slot import GuardedRecord
+from flask_poolguard.pool.types import Asked
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Person, Stop, Struck, people
 
@@ -114,7 +114,7 @@ class TestOrder:
         handoff = self.hand_off(slots=2)
         records = [handoff.get_now(), handoff.get_now()]
         waiters = self.waiters(handoff, (1.0, 2.0, 3.0))
-        heapify = "flask_poolguard.pool.handoff.heapq.heapify"
+        heapify = "flask_poolguard.pool.fair_queue.heapq.heapify"
 
         def collect(_: object) -> None:
             for record in records:

@@ -12,10 +12,16 @@ from flask import Flask
 from sqlalchemy import URL, Engine, NullPool, StaticPool, create_engine
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.reports.health import examine
-from flask_poolguard.reports.plugin import Range, State, Thresholds, Verdict, render
-from flask_poolguard.tracking import statefile
-from flask_poolguard.tracking.reader import Problem, Search, read_workers
+from flask_poolguard.report.health import examine
+from flask_poolguard.report.monitoring_plugin import (
+    Range,
+    State,
+    Thresholds,
+    Verdict,
+    render,
+)
+from flask_poolguard.state import writer
+from flask_poolguard.state.reader import Problem, Search, read_workers
 from tests.support.monitoring import Check, read
 
 MakeApp = Callable[..., Engine]
@@ -146,7 +152,7 @@ class TestNobody:
     def test_is_unknown_where_there_are_no_state_files(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(statefile, "fcntl", None)
+        monkeypatch.setattr(writer, "fcntl", None)
         verdict = judge()
         assert verdict.state is State.UNKNOWN
         assert "this platform has no file locks" in verdict.text

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_poolguard.pool.housekeeper import Chore, Housekeeper
-from flask_poolguard.tracking import renewal
-from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
+from flask_poolguard.state import requests
+from flask_poolguard.tracking.pool_tracker import PoolLedger, ledger_of
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import (
@@ -436,7 +436,7 @@ class TestWithoutThreads:
         with engine.connect(), engine.connect():
             pass
         path = app.extensions["poolguard"].books.path
-        renewal.ask(path, renewal.ALL, renewal.new_number())
+        requests.ask(path, requests.ALL, requests.new_number())
         checked_out_id(engine)
         assert closed(engine) == {}
         threadless.overdue_at = time.monotonic() - 1

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Engine, event
 
 from flask_poolguard.databases import for_dialect
-from flask_poolguard.pool import learning
-from flask_poolguard.pool.learning import APART, IdleDeaths
-from flask_poolguard.pool.record import GuardedRecord
+from flask_poolguard.pool import idle_deaths
+from flask_poolguard.pool.idle_deaths import APART, IdleDeaths
+from flask_poolguard.pool.slot import GuardedRecord
 from tests.conftest import Database, database_by
 from tests.support.drivers import DRIVERS
 from tests.support.guarded_app import (
@@ -36,7 +36,7 @@ ALL_DRIVERS = [*DRIVERS, "postgresql+pg8000"]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let deaths be told apart by a clock that the test turns."""
     clock = Clock()
-    monkeypatch.setattr(learning, "_clock", clock)
+    monkeypatch.setattr(idle_deaths, "_clock", clock)
     return clock
 
 
@@ -190,7 +190,7 @@ class TestOnTheWay:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(learning, "APART", 0.2)
+        monkeypatch.setattr(idle_deaths, "APART", 0.2)
         url = served_database.url.set(port=firewall.port)
         with guarded_engine(url) as engine:
             pool = guarded_pool(engine)
@@ -203,7 +203,7 @@ class TestOnTheWay:
             wait_until(learns, seconds=20, what="the limit")
             limit = pool.limits.learned
             assert limit is not None
-            deaths = witness.deaths[-learning.DEATHS :]
+            deaths = witness.deaths[-idle_deaths.DEATHS :]
             assert all(least <= idle <= most for least, idle, most in deaths)
             # Each is noticed some time after it, so the shortest is the best.
             assert limit == min(idle for _, idle, _ in deaths)
@@ -232,7 +232,7 @@ class TestOnTheWay:
     def test_restarts_of_the_server_teach_nothing(
         self, served_database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(learning, "APART", 0.01)
+        monkeypatch.setattr(idle_deaths, "APART", 0.01)
         server = served_database.running_server
         with guarded_engine(served_database.url) as engine:
             clock = Clock().of(engine)

@@ -26,13 +26,13 @@ from sqlalchemy import URL, Engine, create_engine, event, pool, text
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool import CloseReason
-from flask_poolguard.pool.gate import FIRST_PAUSE
-from flask_poolguard.tracking.decoding import PoolState
-from flask_poolguard.tracking.ledger import PoolLedger
-from flask_poolguard.tracking.mapping import Map, View
-from flask_poolguard.tracking.reader import read_workers
-from flask_poolguard.tracking.statefile import StateFile
-from flask_poolguard.tracking.waiting import ScopeClaim
+from flask_poolguard.pool.connect_breaker import FIRST_PAUSE
+from flask_poolguard.state.decoding import PoolState
+from flask_poolguard.state.mapping import Map, View
+from flask_poolguard.state.reader import read_workers
+from flask_poolguard.state.writer import StateFile
+from flask_poolguard.tracking.deadlocks import ScopeClaim
+from flask_poolguard.tracking.pool_tracker import PoolLedger
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness
 
@@ -650,7 +650,7 @@ class TestMemory:
         assert engine() is None
 
     def test_requests_leave_nothing_of_the_guard_behind(self, sqlite_url: URL) -> None:
-        from flask_poolguard.tracking.holding import Holding
+        from flask_poolguard.tracking.checkout import Holding
         from flask_poolguard.tracking.scope import Scope
 
         def alive() -> int:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import URL, NullPool, StaticPool, create_engine
 
 from flask_poolguard.pool import Chore, housekeeper
-from flask_poolguard.tracking.reader import read_own
+from flask_poolguard.state.reader import read_own
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import DeskServer, environment, status
@@ -201,7 +201,9 @@ class TestTheHousekeeper:
         def failing(evidence: object) -> list[object]:
             raise LookupError("this rule fails")
 
-        monkeypatch.setattr("flask_poolguard.reports.own.OF_ONE_WORKER", (failing,))
+        monkeypatch.setattr(
+            "flask_poolguard.report.self_check.OF_ONE_WORKER", (failing,)
+        )
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
         chore_of(shop)

@@ -20,10 +20,10 @@ from sqlalchemy import Engine, create_engine
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool.housekeeper import Housekeeper
-from flask_poolguard.tracking import reader
-from flask_poolguard.tracking.decoding import PoolState, decode
-from flask_poolguard.tracking.header import Damaged, OtherLayout
-from flask_poolguard.tracking.layout import (
+from flask_poolguard.state import reader
+from flask_poolguard.state.decoding import PoolState, decode
+from flask_poolguard.state.header import Damaged, OtherLayout
+from flask_poolguard.state.layout import (
     BLOCK,
     DIRECTORY_OFFSET,
     NAMES,
@@ -34,7 +34,7 @@ from flask_poolguard.tracking.layout import (
     USAGE,
     USE,
 )
-from flask_poolguard.tracking.reader import Search, Taken, read_workers
+from flask_poolguard.state.reader import Search, Taken, read_workers
 
 QUEUE_OFFSET = REGIONS_OFFSET + BLOCK.size
 USAGE_OFFSET = QUEUE_OFFSET + QUEUE.size

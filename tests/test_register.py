@@ -18,12 +18,12 @@ from sqlalchemy.exc import StatementError
 from flask_poolguard import PoolGuard, SetupError
 from flask_poolguard.engines import Guarded
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.tracking.layout import COUNTS, MAX_POOLS
-from flask_poolguard.tracking.ledger import PoolLedger
-from flask_poolguard.tracking.page import PoolFacts, PoolPage
-from flask_poolguard.tracking.reader import read_own
-from flask_poolguard.tracking.statefile import StateFile
-from flask_poolguard.tracking.usage import Usage
+from flask_poolguard.state.layout import COUNTS, MAX_POOLS
+from flask_poolguard.state.pool_block import PoolFacts, PoolPage
+from flask_poolguard.state.reader import read_own
+from flask_poolguard.state.usage import Usage
+from flask_poolguard.state.writer import StateFile
+from flask_poolguard.tracking.pool_tracker import PoolLedger
 from tests.conftest import Database
 from tests.support.guarded_app import make_app, warnings_of
 

@@ -19,7 +19,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Engine, text
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.tracking.layout import MAX_POOLS
+from flask_poolguard.state.layout import MAX_POOLS
 from tests.conftest import Database
 from tests.support.reporting import pool_in
 from tests.support.shop import Shop

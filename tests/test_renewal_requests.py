@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, StaticPool, create_engine
 
-from flask_poolguard.reports.recycling import Recycling, Renewal
-from flask_poolguard.reports.recycling_text import render
-from flask_poolguard.reports.text import Page
-from flask_poolguard.tracking import reader, renewal
-from flask_poolguard.tracking.books import Books
-from flask_poolguard.tracking.ledger import PoolLedger, ledger_of
-from flask_poolguard.tracking.renewal import ALL, new_number
+from flask_poolguard.cli.recycle_view import render
+from flask_poolguard.report.recycling import Recycling, Renewal
+from flask_poolguard.report.text import Page
+from flask_poolguard.state import reader, requests
+from flask_poolguard.state.requests import ALL, new_number
+from flask_poolguard.tracking.app_tracker import Books
+from flask_poolguard.tracking.pool_tracker import PoolLedger, ledger_of
 from tests.conftest import Database
 from tests.support.guarded_app import warnings_of
 from tests.support.reporting import Shop, shops
@@ -58,7 +58,7 @@ def ask(shop: Shop, bind: str = ALL) -> int:
     """Ask this process for new connections; return the number."""
     path, number = books_of(shop).path, new_number()
     assert path is not None
-    renewal.ask(path, bind, number)
+    requests.ask(path, bind, number)
     return number
 
 
@@ -214,7 +214,7 @@ class TestWhatIsNoRequest:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         ask(shop)
-        monkeypatch.setattr(renewal, "user_id", lambda: 4711)
+        monkeypatch.setattr(requests, "user_id", lambda: 4711)
         assert "not to 4711" in self.is_ignored(shop, caplog)
 
     def test_is_replaced_by_one(

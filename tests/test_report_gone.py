@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine
 
+from flask_poolguard.cli.holders_view import held_now, render
 from flask_poolguard.engines import Guarded
-from flask_poolguard.reports import Detail, Report, make_report, servers
-from flask_poolguard.reports.holders import held_now, render
-from flask_poolguard.reports.text import Page
+from flask_poolguard.report import Detail, Report, make_report, servers
+from flask_poolguard.report.text import Page
 from tests.conftest import Database
 from tests.support.guarded_app import session_id
 from tests.support.reporting import (

@@ -15,9 +15,9 @@ from flask import current_app
 from sqlalchemy import URL, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from flask_poolguard.reports import Server
-from flask_poolguard.reports.table import render as report_text
-from flask_poolguard.reports.text import Page
+from flask_poolguard.cli.status_view import render as report_text
+from flask_poolguard.report import Server
+from flask_poolguard.report.text import Page
 from tests.conftest import Database
 from tests.support import not_tested
 from tests.support.database_server import APP_PASSWORD

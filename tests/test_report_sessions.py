@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from flask_poolguard.reports import Detail, Report, Session, make_report, servers
-from flask_poolguard.reports.holders import held_now
-from flask_poolguard.tracking import identity
+from flask_poolguard.cli.holders_view import held_now
+from flask_poolguard.report import Detail, Report, Session, make_report, servers
+from flask_poolguard.state import process
 from tests.conftest import Database
 from tests.support import not_tested
 from tests.support.guarded_app import session_id
@@ -203,7 +203,7 @@ class TestOrphans:
             assert owned(report_of(shop), number).owner == "process"
             # As if the session had been open for long when the process began.
             monkeypatch.setattr(
-                "flask_poolguard.reports.sessions._TOLERANCE_SECONDS", -3600.0
+                "flask_poolguard.report.session_matching._TOLERANCE_SECONDS", -3600.0
             )
             assert owned(report_of(shop), number).owner == "orphan"
 
@@ -223,7 +223,7 @@ class TestOrphans:
         dead_pid: int,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        seconds = "flask_poolguard.reports.rules.sessions._ORPHANED_SECONDS"
+        seconds = "flask_poolguard.report.rules.orphaned_sessions._ORPHANED_SECONDS"
         shop = make_shop(default=create_engine(postgresql_url))
         with client(postgresql_url, label(dead_pid)) as connection:
             connection.exec_driver_sql("SELECT 1")
@@ -381,7 +381,7 @@ class TestNumbersThatWereGivenAnew:
             number = session_id(connection)
             # As if the session had begun long after the connection was taken.
             monkeypatch.setattr(
-                "flask_poolguard.reports.sessions._TOLERANCE_SECONDS", -3600.0
+                "flask_poolguard.report.session_matching._TOLERANCE_SECONDS", -3600.0
             )
             with believing(shop, number, out=out):
                 assert owned(report_of(shop), number).owner is None
@@ -393,7 +393,7 @@ class TestNumbersThatWereGivenAnew:
         with client(mariadb_url) as connection:
             number = session_id(connection)
             monkeypatch.setattr(
-                "flask_poolguard.reports.sessions._TOLERANCE_SECONDS", -3600.0
+                "flask_poolguard.report.session_matching._TOLERANCE_SECONDS", -3600.0
             )
             with believing(shop, number, out=True):
                 assert owned(report_of(shop), number).owner == "worker"
@@ -569,7 +569,9 @@ class TestIdleTransactions:
     @pytest.fixture(autouse=True)
     def at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let a moment be long enough."""
-        monkeypatch.setattr("flask_poolguard.reports.rules.sessions._IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(
+            "flask_poolguard.report.rules.orphaned_sessions._IDLE_SECONDS", 0.0
+        )
 
     def test_are_named_with_endpoint_and_line(
         self, make_shop: MakeShop, postgresql_url: URL
@@ -639,22 +641,22 @@ class TestHolders:
 
 class TestProcessAge:
     def test_is_known_of_live_processes(self, live_pid: int) -> None:
-        age = identity.age_seconds(live_pid)
-        own = identity.age_seconds(os.getpid())
+        age = process.age_seconds(live_pid)
+        own = process.age_seconds(os.getpid())
         assert age is not None
         assert own is not None
         assert 0 <= age <= own < 7 * 86400
 
     def test_is_none_without_one(self, dead_pid: int) -> None:
-        assert identity.age_seconds(dead_pid) is None
-        assert identity.age_seconds(10**10) is None
+        assert process.age_seconds(dead_pid) is None
+        assert process.age_seconds(10**10) is None
 
     def test_is_none_of_a_zombie(self) -> None:
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         try:
-            wait_until(lambda: identity.age_seconds(pid) is None, what="a zombie")
+            wait_until(lambda: process.age_seconds(pid) is None, what="a zombie")
             assert Path(f"/proc/{pid}").exists()
         finally:
             os.waitpid(pid, 0)
@@ -663,4 +665,4 @@ class TestProcessAge:
         self, live_pid: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr(time, "CLOCK_BOOTTIME")
-        assert identity.age_seconds(live_pid) == float("inf")
+        assert process.age_seconds(live_pid) == float("inf")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from flask_poolguard.reports import PoolStatus, Report, Session, Worker
-from flask_poolguard.reports import holders as holders_text
-from flask_poolguard.reports import top as top_text
-from flask_poolguard.reports.model import Holder
-from flask_poolguard.reports.table import render
-from flask_poolguard.reports.text import Page
-from flask_poolguard.reports.top import Top
+from flask_poolguard.cli import holders_view as holders_text
+from flask_poolguard.cli import top_view as top_text
+from flask_poolguard.cli.status_view import render
+from flask_poolguard.cli.top_view import Top
+from flask_poolguard.report import PoolStatus, Report, Session, Worker
+from flask_poolguard.report.model import Holder
+from flask_poolguard.report.text import Page
 from tests.test_report_table import POOL, REPORT, UNKNOWN, WORKER
 
 PAGE = Page(80, break_words=False)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, NullPool, SingletonThreadPool, StaticPool, create_engine
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.reports.workers import parents_among
+from flask_poolguard.report.workers import parents_among
 from tests.conftest import Database
 from tests.support.desk import (
     DeskServer,

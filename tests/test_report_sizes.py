@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL, QueuePool, create_engine, text
 
-from flask_poolguard.reports.evidence import Evidence
-from flask_poolguard.reports.model import Finding
-from flask_poolguard.reports.rules.figures import Use, uses_of
+from flask_poolguard.report.evidence import Evidence
+from flask_poolguard.report.model import Finding
+from flask_poolguard.report.rules.pool_use import Use, uses_of
 from tests.conftest import Database
 from tests.support.evidence import (
     changed,

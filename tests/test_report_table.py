@@ -7,7 +7,8 @@ from dataclasses import replace
 import click
 import pytest
 
-from flask_poolguard.reports import (
+from flask_poolguard.cli.status_view import render
+from flask_poolguard.report import (
     BindSetting,
     BindSettings,
     Closed,
@@ -19,8 +20,7 @@ from flask_poolguard.reports import (
     Usage,
     Worker,
 )
-from flask_poolguard.reports.table import render
-from flask_poolguard.reports.text import Page, duration
+from flask_poolguard.report.text import Page, duration
 
 POOL = PoolStatus(
     bind="default",

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import URL, create_engine
 
 from flask_poolguard.databases import Loss
-from flask_poolguard.pool import learning
-from flask_poolguard.pool.guarded import GuardedPool
+from flask_poolguard.pool import idle_deaths
+from flask_poolguard.pool.guarded_pool import GuardedPool
 from tests.support.reporting import MakeShop, found
 
 
@@ -34,7 +34,7 @@ class TestHiddenLimit:
         self, make_shop: MakeShop, sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [0.0]
-        monkeypatch.setattr(learning, "_clock", lambda: now[0])
+        monkeypatch.setattr(idle_deaths, "_clock", lambda: now[0])
         engine = create_engine(sqlite_url)
         shop = make_shop(default=engine)
         shop.use()

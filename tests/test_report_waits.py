@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import URL, create_engine
 
-from flask_poolguard.reports.evidence import Evidence
+from flask_poolguard.report.evidence import Evidence
 from tests.support.evidence import changed, evidence_of, found_by_rules
 from tests.support.reporting import MakeShop
 

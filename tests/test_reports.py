@@ -88,7 +88,9 @@ class TestTheReport:
         postgresql_url: URL,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("flask_poolguard.reports.rules.sessions._IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(
+            "flask_poolguard.report.rules.orphaned_sessions._IDLE_SECONDS", 0.0
+        )
         shop = make_shop(default=create_engine(postgresql_url))
         with shop.app.app_context(), shop.engines["default"].connect() as connection:
             connection.exec_driver_sql("SELECT 1")

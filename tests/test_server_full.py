@@ -15,8 +15,8 @@ from sqlalchemy import event
 
 from flask_poolguard.errors import DatabaseUnavailable, PoolDeadlock
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.pool.gate import Gate
-from flask_poolguard.pool.handoff import Waiter
+from flask_poolguard.pool.connect_breaker import Gate
+from flask_poolguard.pool.fair_queue import Waiter
 from tests.conftest import Database
 from tests.support.guarded_app import (
     checked_out_id,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_poolguard.reports import sizing
-from flask_poolguard.reports.sizing import Need
+from flask_poolguard.report import sizing
+from flask_poolguard.report.sizing import Need
 
 counts = st.integers(0, 1_000_000)
 demands = st.dictionaries(st.integers(1, 1024), counts, max_size=30)

@@ -10,9 +10,9 @@ from sqlalchemy.pool import NullPool
 
 from flask_poolguard.databases import ConnectionLimit, IdleLimit, ServerView
 from flask_poolguard.engines import Guarded
-from flask_poolguard.reports.servers import Answer
-from flask_poolguard.tune.budget import budget, sizes_up_to, used
-from flask_poolguard.tune.errors import TuneError
+from flask_poolguard.report.servers import Answer
+from flask_poolguard.tune.connection_budget import budget, sizes_up_to, used
+from flask_poolguard.tune.failures import TuneError
 from flask_poolguard.tune.planning import make_plan
 from flask_poolguard.tune.work import Work
 from tests.support.reporting import shops

@@ -14,8 +14,8 @@ from sqlalchemy.pool import NullPool
 from flask_poolguard import PoolGuard
 from flask_poolguard.engines import Guarded, resize
 from flask_poolguard.errors import SetupError
-from flask_poolguard.tune import doing, processor
-from flask_poolguard.tune.errors import WorkFailed
+from flask_poolguard.tune import processor, workload
+from flask_poolguard.tune.failures import WorkFailed
 from flask_poolguard.tune.load import Load
 from flask_poolguard.tune.work import Work
 from tests.conftest import Database
@@ -198,7 +198,7 @@ class TestRequests:
 
     def do(self, app: Flask, path: str) -> int:
         engine = sa.create_engine("sqlite://")
-        deed, _ = doing.prepare(Work("url", path), app, engine, [])
+        deed, _ = workload.prepare(Work("url", path), app, engine, [])
         return deed()
 
     @pytest.mark.parametrize("status", [200, 302, 404])

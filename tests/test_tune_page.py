@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flask_poolguard.tune.errors import TuneError
+from flask_poolguard.tune.failures import TuneError
+from flask_poolguard.tune.html_page import PageFile, render
 from flask_poolguard.tune.outcome import Outcome
-from flask_poolguard.tune.page import PageFile, render
 from flask_poolguard.tune.work import Work
 from tests.support.tuning import a_plan, an_outcome
 

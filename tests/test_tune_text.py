@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from flask_poolguard.reports.text import Page
-from flask_poolguard.tune import axes, plot, text
-from flask_poolguard.tune.notes import notes
+from flask_poolguard.report.text import Page
+from flask_poolguard.tune import axes, plot, run_view
+from flask_poolguard.tune.caveats import notes
 from flask_poolguard.tune.outcome import Outcome, Step, to_dict
 from flask_poolguard.tune.work import Work
 from tests.support.tuning import LAW, a_plan, an_outcome
@@ -114,11 +114,11 @@ class TestAxes:
 
 class TestText:
     def test_fits_eighty_columns(self) -> None:
-        rendered = text.render(an_outcome(), PAGE, plot.FULL)
+        rendered = run_view.render(an_outcome(), PAGE, plot.FULL)
         assert max(map(len, rendered.splitlines())) <= 80
 
     def test_tells_size_range_setting_and_parameters(self) -> None:
-        rendered = " ".join(text.render(an_outcome(), PAGE, plot.FULL).split())
+        rendered = " ".join(run_view.render(an_outcome(), PAGE, plot.FULL).split())
         assert re.search(
             r"pool_size \d+ is enough \(95% range: \d+( to \d+)?\)", rendered
         )
@@ -131,7 +131,7 @@ class TestText:
     def test_a_size_at_which_it_still_rises_is_the_least_and_not_enough(self) -> None:
         outcome = an_outcome(lambda n: 1000 * n)
         assert outcome.choice is not None
-        rendered = " ".join(text.render(outcome, PAGE, plot.FULL).split())
+        rendered = " ".join(run_view.render(outcome, PAGE, plot.FULL).split())
         assert f"It takes pool_size {outcome.choice.size} or more" in rendered
         assert "still rising at 24, the largest size measured" in rendered
         assert "is enough" not in rendered
@@ -139,14 +139,14 @@ class TestText:
         assert "95% range" not in rendered
 
     def test_tells_the_share_of_each_work(self) -> None:
-        rendered = text.render(an_outcome(), PAGE, plot.FULL)
+        rendered = run_view.render(an_outcome(), PAGE, plot.FULL)
         assert "75% GET /search?q=tea" in rendered
         assert "25% GET /basket" in rendered
 
     def test_another_bind_has_a_line_of_its_own(self) -> None:
         outcome = an_outcome(plan=a_plan(bind="reports"))
         assert outcome.choice is not None
-        line = text.setting(outcome.plan, outcome.choice)
+        line = run_view.setting(outcome.plan, outcome.choice)
         size = outcome.choice.size
         assert line == f'POOLGUARD_BINDS = {{"reports": {{"pool_size": {size}}}}}'
 
@@ -154,20 +154,22 @@ class TestText:
         def without(step: Step) -> Step:
             return dataclasses.replace(step, machine_share=None)
 
-        rendered = text.render(an_outcome(steps=without), PAGE, plot.FULL)
+        rendered = run_view.render(an_outcome(steps=without), PAGE, plot.FULL)
         rows = [line for line in rendered.splitlines() if " ms " in line]
         assert all(row.endswith("  ?") for row in rows)
 
     def test_too_few_sizes_give_no_choice_but_a_table(self) -> None:
         outcome = an_outcome(plan=a_plan(sizes=(1, 2)))
         assert outcome.choice is None
-        rendered = text.render(outcome, PAGE, plot.FULL)
+        rendered = run_view.render(outcome, PAGE, plot.FULL)
         assert "Too few sizes were measured" in rendered
         assert "PER SECOND" in rendered
 
     def test_control_characters_are_shown_and_not_obeyed(self) -> None:
         work = Work("sql", "SELECT '\x1b[2J'")
-        rendered = text.render(an_outcome(plan=a_plan(works=(work,))), PAGE, plot.FULL)
+        rendered = run_view.render(
+            an_outcome(plan=a_plan(works=(work,))), PAGE, plot.FULL
+        )
         assert "\x1b[2J" not in rendered
         assert r"\x1b[2J" in rendered
 

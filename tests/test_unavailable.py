@@ -12,12 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 from werkzeug.exceptions import ServiceUnavailable
 
-from flask_poolguard import (
-    DatabaseUnavailable,
-    PoolDeadlock,
-    PoolGuard,
-    PoolTimeout,
-)
+from flask_poolguard import DatabaseUnavailable, PoolDeadlock, PoolGuard, PoolTimeout
 from tests.support.servers import APP_PASSWORD, DatabaseServer
 from tests.support.waiting import free_port
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event
 
 from flask_poolguard import PoolGuard, PoolTimeout
-from flask_poolguard.tracking import ledger as ledger_module
-from flask_poolguard.tracking import waiting as waiting_module
-from flask_poolguard.tracking.decoding import PoolState, UsageState
-from flask_poolguard.tracking.reader import read_workers
-from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
+from flask_poolguard.state.decoding import PoolState, UsageState
+from flask_poolguard.state.reader import read_workers
+from flask_poolguard.state.usage import BUCKETS, EXACT, bucket_of
+from flask_poolguard.tracking import deadlocks as waiting_module
+from flask_poolguard.tracking import pool_tracker as ledger_module
 from tests.conftest import Database
 from tests.support.forking import fork_without_hooks, in_child
 from tests.support.waiting import wait_until

@@ -13,10 +13,10 @@ from sqlalchemy import URL, Engine, create_engine, event, exc
 from flask_poolguard import PoolGuard
 from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.pool.handoff import Waiter
-from flask_poolguard.tracking import waiting as waiting_module
+from flask_poolguard.pool.fair_queue import Waiter
+from flask_poolguard.tracking import deadlocks as waiting_module
+from flask_poolguard.tracking.deadlocks import AGE_COUNTS
 from flask_poolguard.tracking.scope import current_scopes
-from flask_poolguard.tracking.waiting import AGE_COUNTS
 from tests.support.guarded_app import Clock, guarded_pool
 from tests.support.people import SECONDS, Person, Stop, people
 from tests.support.waiting import wait_until

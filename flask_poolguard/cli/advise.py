@@ -8,11 +8,11 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from ..reports.advice import make_advice
-from ..reports.advice_model import Wish
-from ..reports.advice_text import render
-from ..reports.sizing import SHARE
+from ..report.advice import make_advice
+from ..report.advice_model import Wish
+from ..report.sizing import SHARE
 from . import current
+from .advise_view import render
 from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """

@@ -15,11 +15,11 @@ from click.core import ParameterSource
 from flask import current_app, has_app_context
 from flask.cli import ScriptInfo
 
-from ..reports.health import examine
-from ..reports.plugin import Range, State, Thresholds, Verdict, render
-from ..reports.workers import belong, parents_among
-from ..tracking.decoding import cut
-from ..tracking.reader import Search, WorkerState, read_workers
+from ..report.health import examine
+from ..report.monitoring_plugin import Range, State, Thresholds, Verdict, render
+from ..report.workers import belong, parents_among
+from ..state.decoding import cut
+from ..state.reader import Search, WorkerState, read_workers
 from . import current
 from .output import Number, echo, echo_json, json_option
 

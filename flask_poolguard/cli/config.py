@@ -8,9 +8,9 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from ..reports.effective import find_effective
-from ..reports.effective_text import render
+from ..report.effective_settings import find_effective
 from . import current
+from .config_view import render
 from .output import echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """

@@ -8,8 +8,8 @@ import click
 from flask import current_app
 from flask.cli import FlaskGroup
 
-from ..reports import Detail, Plan, Report, make_report
-from ..reports.recycling import Recycling
+from ..report import Detail, Plan, Report, make_report
+from ..report.recycling import Recycling
 
 
 def state() -> t.Any:

@@ -7,9 +7,9 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..reports import LEVELS, Detail, Level, Plan
-from ..reports.diagnosis import diagnosis_dict, is_critical, render_diagnosis
+from ..report import LEVELS, Detail, Level, Plan
 from . import current
+from .doctor_view import diagnosis_dict, is_critical, render_diagnosis
 from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """

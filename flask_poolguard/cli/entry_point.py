@@ -52,7 +52,7 @@ class _AnyApps(click.Command):
 
     def _find(self, ctx: click.Context | None) -> click.Command:
         ctx = ctx or click.get_current_context()
-        from ..tracking.visibility import hide_process
+        from ..state.visibility import hide_process
 
         hide_process()  # an app that asks its database while it is made is no worker
         with contextlib.redirect_stdout(sys.stderr):  # what an import prints

@@ -7,9 +7,9 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..reports import Detail
-from ..reports.holders import held_now, render, to_dict
+from ..report import Detail
 from . import current
+from .holders_view import held_now, render, to_dict
 from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """

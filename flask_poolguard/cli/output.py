@@ -12,7 +12,7 @@ import typing as t
 
 import click
 
-from ..reports.text import Page
+from ..report.text import Page
 
 # Where there is no terminal that could say.
 _WIDTH: t.Final = 80

@@ -8,10 +8,10 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..reports.recycling import Renewal
-from ..reports.recycling_text import render, render_progress
+from ..report.recycling import Renewal
 from . import current
 from .output import Number, echo, echo_json, json_option, page, prints_to_terminal
+from .recycle_view import render, render_progress
 
 _EPILOG: t.Final = """
 \b

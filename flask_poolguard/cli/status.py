@@ -7,11 +7,11 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..reports import Detail, Report
-from ..reports.table import render
+from ..report import Detail, Report
 from . import current
 from .output import Number, echo, echo_json, json_option, page, terminal_height
 from .repeating import begin_page, repeat
+from .status_view import render
 
 _EPILOG: t.Final = """
 \b

@@ -8,11 +8,11 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..reports import Detail
-from ..reports.top import Top, render
+from ..report import Detail
 from . import current
 from .output import Number, echo, echo_json, json_option, page, terminal_height
 from .repeating import begin_page, repeat
+from .top_view import Top, render
 
 _EPILOG: t.Final = """
 \b

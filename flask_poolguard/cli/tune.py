@@ -16,12 +16,12 @@ from flask import current_app
 from flask.cli import ScriptInfo, with_appcontext
 
 from ..engines import Guarded
-from ..tune import experiment, text
-from ..tune.budget import DEFAULT_LARGEST
+from ..tune import experiment, run_view
 from ..tune.choice import FEWEST_SIZES
-from ..tune.errors import TuneError
+from ..tune.connection_budget import DEFAULT_LARGEST
+from ..tune.failures import TuneError
+from ..tune.html_page import PageFile
 from ..tune.outcome import Outcome, Plan, Step, summarise, to_dict
-from ..tune.page import PageFile
 from ..tune.planning import make_plan
 from ..tune.plot import characters_for
 from ..tune.processor import cores
@@ -181,7 +181,7 @@ def command(
             rounds=rounds,
         )
         if not current_app.debug and not is_meant:
-            raise TuneError(text.warning(plan))
+            raise TuneError(run_view.warning(plan))
         outcome, signum, failure = _run(plan, import_path, _cleaner(engines))
         if file is not None and outcome.choice is not None:
             file.write(outcome, outcome.choice)
@@ -191,7 +191,7 @@ def command(
         echo_json(to_dict(outcome))
     else:
         encoding = getattr(sys.stdout, "encoding", None)
-        echo(text.render(outcome, page(), characters_for(encoding)))
+        echo(run_view.render(outcome, page(), characters_for(encoding)))
     if failure is not None:
         raise click.ClickException(_wrapped(str(failure))) from failure
     if signum:
@@ -247,7 +247,7 @@ def _run(
                 plan,
                 found,
             ):
-                click.echo(text.announce(plan, page()), err=True)
+                click.echo(run_view.announce(plan, page()), err=True)
                 for step in _shown(found, plan):
                     steps.append(step)
         except _Terminated:

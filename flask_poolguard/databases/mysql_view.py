@@ -6,13 +6,7 @@ import re
 import typing as t
 from functools import partial
 
-from .base import (
-    IdleLimit,
-    ListedSession,
-    ServerView,
-    ids_of,
-    is_same_session,
-)
+from .base import IdleLimit, ListedSession, ServerView, ids_of, is_same_session
 from .mysql_accounts import Rows, limit_of_account
 
 # In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .connecting import carries_label
-from .effects import check_followed
-from .finding import Found, find, plain, sync_engine_of
-from .guarding import Guarded, guard, resize
-from .late import reconfigure
-from .pending import watch
+from .connect_args import carries_label
+from .discover import Found, find, plain, sync_engine_of
+from .first_errors import watch
+from .fixed_settings import check_followed
+from .install import Guarded, guard, resize
+from .reconfigure import reconfigure
 from .registry import Registry
 
 __all__ = [

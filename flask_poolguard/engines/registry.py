@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy.engine import Engine
 
 from ..config import Settings
-from ..tracking.ledger import PoolLedger
-from .guarding import Guarded
+from ..tracking.pool_tracker import PoolLedger
+from .install import Guarded
 
 
 @dataclass(frozen=True, slots=True, eq=False)

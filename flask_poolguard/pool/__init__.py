@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from .gate import gave_up, give_up
+from .connect_breaker import gave_up, give_up
+from .fair_queue import Claim
+from .fork import keep_from_finalising, orphan
 from .greenlets import Trouble, are_threads_greenlets, trouble_of
-from .guarded import GuardedPool
-from .handoff import Claim
+from .guarded_pool import GuardedPool
 from .housekeeper import Chore, housekeeper
-from .inherited import keep_from_finalising, orphan
-from .inquiry import UnpooledEntry
-from .observer import (
+from .policy import Policy
+from .recycle import Recycle, derive
+from .session_probe import UnpooledEntry
+from .slot import GuardedRecord
+from .types import (
     NULL_OBSERVER,
     Attempt,
     CloseReason,
@@ -18,9 +21,6 @@ from .observer import (
     Obstacle,
     Renewable,
 )
-from .policy import Policy
-from .record import GuardedRecord
-from .recycle import Recycle, derive
 
 __all__ = [
     "NULL_OBSERVER",

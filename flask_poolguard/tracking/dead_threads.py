@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ..errors import POP_CONTEXT
 from .leaks import Returns
+from .orm_sessions import end_filed
 from .scope import ContextScope, deserted
-from .sessions import end_filed
 
 
 def give_back_deserted() -> None:

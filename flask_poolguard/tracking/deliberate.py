@@ -17,7 +17,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
-    from .holding import Holding
+    from .checkout import Holding
 
 logger = logging.getLogger("flask_poolguard")
 

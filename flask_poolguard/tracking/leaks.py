@@ -13,15 +13,15 @@ from ..databases import transaction_settings
 from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
 from ..signals import connection_leaked
 from .callsite import Taken
+from .checkout import SETTINGS
 from .deliberate import is_left_alone
-from .holding import SETTINGS
-from .orm_sessions import end_or_cut_off
+from .orm_transactions import end_or_cut_off
 from .returned import Returned, mark_session, stand_in
 from .scope import ResponseScope, Scope
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
-    from .holding import Holding
+    from .checkout import Holding
 
 logger = logging.getLogger("flask_poolguard")
 

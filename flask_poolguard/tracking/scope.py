@@ -21,8 +21,8 @@ from .callsite import Place, find_app_place
 if t.TYPE_CHECKING:
     from flask import Flask
 
-    from .holding import Holding
-    from .responses import GuardedResponse
+    from .checkout import Holding
+    from .streams import GuardedResponse
 
 # Flask 3.2 merges the request context into the app context.
 MERGED: t.Final = not hasattr(flask_globals, "_cv_request")

@@ -12,7 +12,7 @@ import typing as t
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from .ledger import ledger_of
+from .pool_tracker import ledger_of
 from .sql_effects import Effect, effect_of
 
 _READS: t.Final = Effect.READS

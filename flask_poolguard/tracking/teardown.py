@@ -23,7 +23,7 @@ from flask.globals import _cv_app
 from werkzeug.wsgi import ClosingIterator
 
 from ..pool import housekeeper
-from .abandoned import (
+from .abandoned_streams import (
     close_abandoned,
     is_popped_elsewhere,
     leave_abandoned,
@@ -31,12 +31,11 @@ from .abandoned import (
     note_response,
 )
 from .async_views import count_async_views_as_requests
+from .checkout import NO_ROUTE
 from .dead_threads import dead_threads
-from .holding import NO_ROUTE
 from .kept_on_g import leave_what_g_has
 from .leaks import Returns
-from .own_teardown import go_on_after
-from .responses import GuardedResponse, runs_app_code
+from .orm_sessions import end_left_over, filed_under
 from .scope import (
     MERGED,
     ResponseScope,
@@ -46,7 +45,8 @@ from .scope import (
     scope_of,
     unclosed_var,
 )
-from .sessions import end_left_over, filed_under
+from .streams import GuardedResponse, runs_app_code
+from .teardown_functions import go_on_after
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -54,7 +54,7 @@ if t.TYPE_CHECKING:
     from flask.ctx import AppContext
     from flask.wrappers import Response
 
-    from .books import Books
+    from .app_tracker import Books
     from .callsite import Place
 
 logger = logging.getLogger("flask_poolguard")

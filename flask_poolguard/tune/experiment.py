@@ -11,8 +11,8 @@ import typing as t
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from .crew import Answer, Crew
 from .load import DRAIN_SECONDS
+from .load_processes import Answer, Crew
 from .outcome import Plan, Step
 
 # From the order to the first request, so that all processes have heard it.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import latency, processor
-from .doing import Deed
-from .errors import WorkFailed
+from .failures import WorkFailed
+from .workload import Deed
 
 # How often it is looked how many connections are out.
 _PAUSE_SECONDS: t.Final = 0.01

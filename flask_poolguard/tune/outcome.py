@@ -184,7 +184,7 @@ def _summarise(plan: Plan, size: int, steps: t.Sequence[Step]) -> Size:
 
 def to_dict(outcome: Outcome) -> dict[str, t.Any]:
     """Return what ``flask pool tune --json`` prints, before it is JSON."""
-    from .notes import notes
+    from .caveats import notes
 
     plan, choice = outcome.plan, outcome.choice
     return {

@@ -7,11 +7,11 @@ import typing as t
 from collections.abc import Sequence
 
 from ..engines import Guarded
-from ..reports import servers
+from ..report import servers
 from ..urls import public_url
-from .budget import DEFAULT_LARGEST, budget, sizes_up_to, used
 from .choice import FEWEST_SIZES
-from .errors import TuneError
+from .connection_budget import DEFAULT_LARGEST, budget, sizes_up_to, used
+from .failures import TuneError
 from .outcome import Plan
 from .work import Work
 

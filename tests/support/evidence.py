@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask_poolguard.engines import Guarded
-from flask_poolguard.reports.evidence import Evidence
-from flask_poolguard.reports.model import Finding
-from flask_poolguard.reports.rules import judge
-from flask_poolguard.reports.servers import Answer
-from flask_poolguard.reports.workers import describe_worker
-from flask_poolguard.tracking.decoding import PoolState, UsageState
-from flask_poolguard.tracking.reader import read_own
-from flask_poolguard.tracking.usage import BUCKETS
+from flask_poolguard.report.evidence import Evidence
+from flask_poolguard.report.model import Finding
+from flask_poolguard.report.rules import judge
+from flask_poolguard.report.servers import Answer
+from flask_poolguard.report.workers import describe_worker
+from flask_poolguard.state.decoding import PoolState, UsageState
+from flask_poolguard.state.reader import read_own
+from flask_poolguard.state.usage import BUCKETS
 from tests.support.database_server import APP_PASSWORD
 from tests.support.reporting import Shop
 

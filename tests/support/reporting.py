@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.reports import (
+from flask_poolguard.report import (
     Finding,
     Plan,
     PoolStatus,

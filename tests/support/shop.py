@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.tracking.ledger import PoolLedger
+from flask_poolguard.tracking.pool_tracker import PoolLedger
 
 # A row that is always there, for locks to be taken on.
 SEED = "seed"

@@ -1,0 +1,189 @@
+"""Advice on sizes as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..report.advice_model import Advice, BindAdvice, Seen
+from ..report.text import UNKNOWN, Page, duration
+
+
+def render(advice: Advice, page: Page) -> str:
+    """Return the whole advice."""
+    sections = [page.wrap(_headline(advice))]
+    sections += [
+        [
+            *page.wrap(f"{each.bind}: {each.url}", rest="  "),
+            *_bind(each, advice, page),
+        ]
+        for each in advice.binds
+    ]
+    sections.append(
+        [line for each in advice.differences for line in page.wrap(each, rest="  ")]
+    )
+    sections.append(_what_to_write(advice, page))
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _headline(advice: Advice) -> str:
+    number = advice.live_workers
+    if not number:
+        return f"{advice.app}: no live worker on host {advice.host}, so no advice"
+    return (
+        f"{advice.app}: sizes by what {_workers(number)} on host {advice.host} needed"
+        " so far"
+    )
+
+
+def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
+    seen = each.seen
+    if each.refusal is not None:
+        yield from page.wrap(f"No advice: {each.refusal}.", "  ", "    ")
+        # Of a pool of another class no traffic tells what it needs, nor does a test.
+        if each.pool_class == "GuardedPool":
+            yield from page.wrap(
+                "Come back when there was more traffic (--at-least), or have it made"
+                " by flask pool tune.",
+                "  ",
+                "    ",
+            )
+        if seen.peak:
+            yield from page.wrap(f"The most out at a time: {seen.peak}.", "  ")
+        return
+    for text in _sizes(each, advice):
+        yield from page.wrap(text, "  ", "    ")
+    for text in _reasons(each):
+        yield from page.wrap(text, "    ", "      ")
+
+
+def _sizes(each: BindAdvice, advice: Advice) -> Iterator[str]:
+    seen = each.seen
+    yield (
+        f"pool_size {_change(each.present_size, each.pool_size)}: {each.beyond:,} of"
+        f" {seen.checkouts:,} checkouts ({_percent(each.beyond or 0, seen.checkouts)},"
+        f" {_rate(each.beyond_per_hour)} an hour) wanted more at a time"
+    )
+    if each.max_overflow is None:
+        yield (
+            f"max_overflow {_number(each.present_overflow)}: no advice, it is not known"
+            f" how many connections are left: {each.room_unknown}"
+        )
+    else:
+        total = (each.pool_size or 0) + each.max_overflow
+        yield (
+            f"max_overflow {_change(each.present_overflow, each.max_overflow)}: with"
+            f" it {total}; {_use(seen)} can use {each.most}{_server(each, advice)}"
+        )
+
+
+def _reasons(each: BindAdvice) -> Iterator[str]:
+    seen = each.seen
+    yield (
+        f"Seen in {_hours(seen.hours)} of {_workers(seen.workers)}: at most"
+        f" {_number(seen.peak)} out at a time, {seen.connects:,} connects"
+        + (f", {seen.timeouts:,} timeouts." if seen.timeouts else ".")
+    )
+    if each.busiest_size is not None and each.busiest_size > (each.pool_size or 0):
+        yield f"Worker {each.busiest_worker} alone would want {each.busiest_size}."
+    if seen.waits:
+        yield (
+            f"{seen.waits:,} checkouts waited, {duration(seen.longest_wait_seconds)} at"
+            " most. Those who waited are counted as wanting, so this is an upper bound:"
+            " with more connections each has to wait for less. Ask again after the"
+            " change."
+        )
+    if each.is_short:
+        name = each.room_of or "the server"
+        yield (
+            f"{name[0].upper()}{name[1:]} has too little room: raise"
+            f" {each.room_remedy or 'its max_connections'}, or start fewer workers or"
+            " threads."
+        )
+    if each.fewest is not None and each.fewest > 1:
+        yield _nesting(each, each.fewest)
+
+
+def _nesting(each: BindAdvice, fewest: int) -> str:
+    """Return what it takes where one request has several, as doctor's finding does."""
+    seen, size = each.seen, each.pool_size or 0
+    text = (
+        f"One request takes {seen.nesting} connections at once: {seen.threads} threads"
+        f" that do so need {seen.threads} × ({seen.nesting} - 1) + 1 = {fewest}"
+    )
+    if fewest > size + (each.max_overflow or 0):
+        return (
+            f"{text}. With fewer, when all are held by requests that each wait for one"
+            " more, none can go on: one of them is refused with PoolDeadlock. Let a"
+            " request use one at a time."
+        )
+    if fewest < size:
+        return (
+            f"{text} so that one of them always gets on. More were wanted at a time:"
+            f" hence {size}. To need fewer, let it take one at a time."
+        )
+    return (
+        f"{text} so that one of them always gets on. To need fewer, let it take one at"
+        " a time."
+    )
+
+
+def _use(seen: Seen) -> str:
+    threads = f"{seen.threads} thread{'' if seen.threads == 1 else 's'}"
+    each = "" if seen.threads == 1 else " each"
+    return f"{threads} with {seen.nesting}{each}"
+
+
+def _server(each: BindAdvice, advice: Advice) -> str:
+    if each.room is None:
+        return "" if each.has_limit else ", and the database has no limit"
+    among = "" if advice.workers == 1 else f" for each of {advice.workers} workers"
+    kept = f", besides {each.kept} of pools that keep their size" if each.kept else ""
+    return f", and {each.room_of or 'the server'} has room for {each.room}{among}{kept}"
+
+
+def _what_to_write(advice: Advice, page: Page) -> list[str]:
+    if advice.lines:
+        # Not wrapped: they are copied.
+        lines = [f"  {line}" for line in advice.lines]
+        if any(each.is_short for each in advice.binds):
+            return [
+                *page.wrap(
+                    "NOT ENOUGH: there is too little room. What fits into it, and makes"
+                    " requests wait:"
+                ),
+                *lines,
+            ]
+        return ["Write", *lines]
+    if any(each.refusal is None for each in advice.binds):
+        return page.wrap("Nothing to change.")
+    return []
+
+
+def _change(before: int | None, after: int | None) -> str:
+    if before == after:
+        return f"{_number(after)} stays"
+    return f"{_number(before)} → {_number(after)}"
+
+
+def _number(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2g} %"
+
+
+def _rate(per_hour: float | None) -> str:
+    if not per_hour:
+        return UNKNOWN if per_hour is None else "0"
+    if 0 < per_hour < 0.1:
+        return "less than 0.1"
+    return f"{per_hour:,.0f}" if per_hour >= 10 else f"{per_hour:.1f}"
+
+
+def _hours(hours: float) -> str:
+    return duration(hours * 3600)
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number} workers"

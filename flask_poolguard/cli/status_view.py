@@ -1,0 +1,219 @@
+"""A report as text for people, in as many columns as there are."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from ..report.model import BindSettings, Failure, PoolStatus, Report, Server, Worker
+from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..urls import server_key
+from . import findings_view, holders_view, sessions_view
+
+_MAX_HOLDERS: t.Final = 10
+# A worker that wrote nothing for longer is named.
+_QUIET_SECONDS: t.Final = 10.0
+# To connect takes milliseconds; what takes longer is named.
+_SLOW_SECONDS: t.Final = 1.0
+
+_FAILURES: t.Final[dict[Failure, str]] = {
+    "away": "unreachable, see the findings",
+    "full": "full, it refuses connections: see the findings",
+    "login": "refuses the login, see the findings",
+    "silent": "accepts connections and gives no answer, see the findings",
+}
+
+_HEADINGS: t.Final = (
+    "PID",
+    "BIND",
+    "OUT/LIMIT",
+    "IDLE",
+    "WAITING",
+    "PEAK",
+    "HELD",
+    "TIMEOUTS",
+    "LEAKS",
+    "RECYCLE",
+)
+
+
+def render(report: Report, page: Page, height: int | None = None) -> str:
+    """Return the whole report.
+
+    :param height: lines of the terminal, which the text is cut to; None for no limit.
+    """
+    lines = _lines(report, page, _MAX_HOLDERS)
+    if height is None:
+        return "\n".join(lines)
+    room = max(height - 1, 2)  # the last line is the cursor's
+    for most_holders in range(_MAX_HOLDERS - 1, 0, -1):
+        if len(lines) <= room:
+            break
+        lines = _lines(report, page, most_holders)
+    if len(lines) > room:
+        more = len(lines) - room + 1
+        lines[room - 1 :] = [f"… {more} more lines: flask pool status"]
+    return "\n".join(lines)
+
+
+def _lines(report: Report, page: Page, most_holders: int) -> list[str]:
+    sections = [
+        page.wrap(headline(report)),
+        _workers(report, page),
+        _held(report, page, most_holders),
+        _settings(report.binds, page) if not report.workers else [],
+        _servers(report, page),
+        *sessions_view.render(report, page),
+        findings_view.render(report.findings, page),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines).split("\n")
+
+
+def headline(report: Report) -> str:
+    """Return what was looked at, and when."""
+    taken = datetime.fromisoformat(report.taken_at).astimezone()
+    number = len(report.workers)
+    workers = {0: "no live worker", 1: "1 worker"}.get(number, f"{number} workers")
+    return (
+        f"{report.app}: {workers} on host {report.host}, taken at"
+        f" {taken:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def _workers(report: Report, page: Page) -> list[str]:
+    """Return a table with a line per worker and bind, and who has been quiet."""
+    rows = []
+    for worker in report.workers:
+        name = str(worker.pid)
+        if worker.host != report.host:  # a container that shares the folder
+            name = visible(f"{worker.host}:{name}")
+        rows += [_row(name, pool) for pool in worker.pools]
+        if not worker.pools:
+            rows.append([name, NONE, *[UNKNOWN] * (len(_HEADINGS) - 2)])
+    lines = list(columns(_HEADINGS, rows, page)) if rows else []
+    for text, found in (
+        ("Connecting", _connecting(report.workers)),
+        ("Stopped by a signal, or a debugger", _stopped(report.workers)),
+        ("Quiet (nothing to do)", _quiet(report.workers)),
+    ):
+        if found:
+            lines += page.wrap(f"{text}: {', '.join(found)}", rest="  ")
+    return lines
+
+
+def _connecting(workers: Sequence[Worker]) -> list[str]:
+    return [
+        f"{worker.pid} {visible(pool.bind)}: {pool.connecting} for"
+        f" {duration(pool.oldest_connect_seconds)}"
+        for worker in workers
+        for pool in worker.pools
+        if pool.connecting and (pool.oldest_connect_seconds or 0) >= _SLOW_SECONDS
+    ]
+
+
+def _stopped(workers: Sequence[Worker]) -> list[str]:
+    return [str(worker.pid) for worker in workers if worker.stopped]
+
+
+def _quiet(workers: Sequence[Worker]) -> list[str]:
+    return [
+        f"{worker.pid} for {duration(worker.updated_seconds_ago)}"
+        for worker in workers
+        if (worker.updated_seconds_ago or 0) > _QUIET_SECONDS
+        and not worker.stopped
+        and not any(pool.unserved for pool in worker.pools)
+    ]
+
+
+def _row(name: str, pool: PoolStatus) -> list[str]:
+    limit = "∞" if pool.is_unlimited else _number(pool.limit, NONE)
+    return [
+        name,
+        visible(pool.bind),
+        f"{_number(pool.checked_out)}/{limit}",
+        _number(pool.idle),
+        _number(pool.unserved),
+        _number(pool.peak_checked_out),
+        duration(pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN),
+        _number(pool.timeouts),
+        _number(pool.leaks),
+        NONE if pool.recycle_seconds is None else f"{pool.recycle_seconds:g}s",
+    ]
+
+
+def _number(value: int | None, unknown: str = UNKNOWN) -> str:
+    return unknown if value is None else str(value)
+
+
+def _held(report: Report, page: Page, most: int) -> list[str]:
+    held = holders_view.held_now(report)
+    if not held:
+        return []
+    lines = ["Held now, longest first"]
+    for each in held[:most]:
+        lines += holders_view.describe(each, report, page)
+    if len(held) > most:
+        more = len(held) - most
+        lines.append(f"  … and {more} more (--json has all)")
+    return lines
+
+
+def _settings(binds: Sequence[BindSettings], page: Page) -> list[str]:
+    if not binds:
+        return page.wrap("No bind is known to Flask-PoolGuard in this app.")
+    lines = ["Settings for each worker"]
+    for bind in binds:
+        lines += page.wrap(f"{bind.bind}: {bind.pool_class}", "  ", "    ")
+        text = ", ".join(
+            f"{each.name} {each.value} ({each.origin})" for each in bind.settings
+        )
+        lines += page.wrap(text, "    ", "    ") if text else []
+    return lines
+
+
+def _servers(report: Report, page: Page) -> list[str]:
+    urls = {bind.bind: bind.url for bind in report.binds}
+    lines = ["Servers"] if report.servers else []
+    for server in report.servers:
+        lines += page.wrap(
+            f"{server.bind}: {urls.get(server.bind, UNKNOWN)}", "  ", "    "
+        )
+        sharing = _sharing(server, report.servers, urls)
+        lines += page.wrap(_describe(server, sharing), "    ", "    ")
+    return lines
+
+
+def _sharing(
+    server: Server, servers: Sequence[Server], urls: Mapping[str, str]
+) -> list[str]:
+    """Return the binds that lead to the same server as this one does, itself among
+    them.
+    """
+    key = server_key(urls.get(server.bind, ""))
+    return [
+        each.bind
+        for each in servers
+        if each is server or (key and server_key(urls.get(each.bind, "")) == key)
+    ]
+
+
+def _describe(server: Server, sharing: Sequence[str]) -> str:
+    """Return what a server said.
+
+    :param sharing: the binds that lead to it.
+    """
+    if server.reachable is False:
+        return _FAILURES[server.failure or "away"]
+    parts = [server.product or "a server that was not asked"]
+    if server.reachable is None and server.product:
+        parts.append("no such file yet")
+    if server.connections is not None or server.max_connections is not None:
+        parts.append(
+            f"{_number(server.connections)} of {_number(server.max_connections)}"
+            f" connections, {_number(server.ours)} of them ours"
+            + (f" (binds {', '.join(sharing)} together)" if len(sharing) > 1 else "")
+        )
+    if server.idle_timeout_seconds is not None:
+        parts.append(f"closes idle ones after {server.idle_timeout_seconds:g} s")
+    return ", ".join(parts)

@@ -1,0 +1,209 @@
+"""What an engine is to make of its driver's errors.
+
+Errors that lose a connection, or find none, get a note that says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..databases import ConnectFailure, Database, Loss, for_dialect
+from ..error_notes import add_note, explain_away, explain_full, explain_loss
+from ..errors import ConnectionReturned, DatabaseUnavailable
+from ..pool import GuardedPool, gave_up, give_up
+from ..tracking.checkout import remember_owner
+from ..tracking.pool_tracker import PoolLedger, ledger_of
+from ..tracking.returned import HOW_TO_KEEP
+from .error_facts import TAKE_NO_LOCK, Evidence, first_error, room_of
+from .first_errors import remember
+
+logger = logging.getLogger("flask_poolguard")
+
+# So many seconds pass between two retirements of a pool whose server refuses to
+# write: if the new connections cannot write either, nothing is gained by more.
+_BETWEEN_RETIREMENTS: t.Final = 10.0
+
+# On a dialect, which an engine keeps for life: its engine is listened to already.
+_LISTENED: t.Final = "_poolguard_errors"
+
+
+def listen(engine: Engine) -> None:
+    """Let the engine judge errors better."""
+    if _LISTENED not in engine.dialect.__dict__:
+        judge = engine.dialect.__dict__[_LISTENED] = _Judge(engine)
+        event.listen(engine, "handle_error", judge.handle_error, retval=True)
+
+
+def note_failures(engine: Engine) -> None:
+    """Let a connect that failed in a way that may pass be known by its error, also
+    where the pool is not the guard's, which does so itself.
+
+    SQLAlchemy has no event for that, and raises the error of ``raw_connection()``
+    without asking anybody. The pools that take this one's place (``Engine.dispose``)
+    are given the same creator.
+    """
+    pool = engine.pool
+    if isinstance(pool, GuardedPool) or isinstance(pool._creator, _NotingCreator):
+        return
+    database = for_dialect(engine.dialect.name)
+    pool._creator = _NotingCreator(pool._invoke_creator, database)
+
+
+class _NotingCreator:
+    """Connects as a pool's own creator."""
+
+    def __init__(
+        self, connect: t.Callable[[ConnectionPoolEntry], t.Any], database: Database
+    ) -> None:
+        self._connect, self._database = connect, database
+
+    # With just this signature SQLAlchemy passes the record.
+    def __call__(self, connection_record: t.Any = None) -> t.Any:
+        try:
+            return self._connect(connection_record)
+        except Exception as error:
+            if self._database.connect_failure(error) is not None:
+                give_up(error)
+            raise
+
+
+class _Judge:
+    """Listens to one engine, through ``engine.dispose()``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database: Database = for_dialect(engine.dialect.name)
+        self._evidence = Evidence()
+        self._retired_at = -_BETWEEN_RETIREMENTS
+
+    def handle_error(self, context: ExceptionContext) -> BaseException | None:
+        """Judge an error of the driver's, and say in a note what is known of it.
+
+        :returns: an error to raise in its place, None to leave it as it is.
+        """
+        returned = self._judge(context)
+        try:
+            self._explain(context, returned)
+        except Exception:  # the error itself is what counts
+            logger.debug("An error could not be explained", exc_info=True)
+        return returned
+
+    def _judge(self, context: ExceptionContext) -> BaseException | None:
+        error = context.original_exception
+        if isinstance(error, ConnectionReturned):
+            # As SQLAlchemy treats a lost connection: after a rollback the Connection
+            # takes another one. Nothing is wrong with those of the pool.
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+            return None
+        if gave_up(error) is not None:
+            # Set if a listener of the app's, before this one, returned its own error.
+            if getattr(context, "chained_exception", None) is not None:
+                return None
+            return DatabaseUnavailable(None, None, error)
+        if context.is_disconnect:
+            return None
+        if self._database.means_lost(error):
+            context.is_disconnect = True
+            # It says nothing of the others, and each is looked at before it is
+            # handed out.
+            context.invalidate_pool_on_disconnect = not _has_guard(context)
+        elif self._means_demoted(context, error):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = True
+        return None
+
+    def _explain(
+        self, context: ExceptionContext, returned: BaseException | None
+    ) -> None:
+        if isinstance(context.original_exception, ConnectionReturned):
+            if context.sqlalchemy_exception is not None:
+                add_note(context.sqlalchemy_exception, HOW_TO_KEEP)
+            return
+        ledger = None if context.engine is None else ledger_of(context.engine)
+        if ledger is None or context.is_pre_ping:
+            return
+        if context.connection is None:
+            note = self._explain_connect(context, ledger)
+        else:
+            if context.is_disconnect:
+                _remember_owner(context.connection, ledger)
+            note = self._explain_loss(context, ledger)
+        seen = (
+            returned
+            or getattr(context, "chained_exception", None)
+            or context.sqlalchemy_exception
+            or context.original_exception
+        )
+        if note is not None:
+            add_note(seen, note)
+        first = first_error(context, ledger, note)
+        remember(first, context.connection, context.original_exception, seen)
+
+    def _explain_connect(
+        self, context: ExceptionContext, ledger: PoolLedger
+    ) -> str | None:
+        error = context.original_exception
+        failure = self._database.connect_failure(error)
+        if failure is ConnectFailure.FULL:
+            return explain_full(room_of(context, ledger))
+        if failure is ConnectFailure.AWAY:
+            pool = None if context.engine is None else context.engine.pool
+            retry = None
+            if isinstance(pool, GuardedPool):
+                retry = pool.policy.connect_retry
+            return explain_away(ledger.facts.bind, retry)
+        return None
+
+    def _explain_loss(
+        self, context: ExceptionContext, ledger: PoolLedger
+    ) -> str | None:
+        error = context.original_exception
+        if not isinstance(error, Exception):  # struck from outside
+            return None
+        if isinstance(error, context.dialect.loaded_dbapi.Error):
+            if not context.is_disconnect or self._database.means_read_only(error, None):
+                return None
+            facts = self._evidence.lost(context, ledger, self._database.why_lost(error))
+        elif context.dialect.name in TAKE_NO_LOCK:
+            # PyMySQL meets an AttributeError or the like when another thread uses or
+            # closes its connection meanwhile.
+            facts = self._evidence.lost(context, ledger, Loss.OUT_OF_STEP)
+            if facts is None or not facts.users:
+                return None
+        else:
+            return None
+        return None if facts is None else explain_loss(facts)
+
+    def _means_demoted(self, context: ExceptionContext, error: BaseException) -> bool:
+        """Tell whether all connections lead to a server that may not write any more.
+
+        The next ones may lead to its successor, through a name or a proxy.
+        """
+        connection = context.connection
+        if connection is None or connection.invalidated:
+            return False
+        raw = connection.connection.dbapi_connection
+        if not self._database.means_read_only(error, raw):
+            return False
+        now = time.monotonic()
+        if now - self._retired_at < _BETWEEN_RETIREMENTS:
+            return False
+        self._retired_at = now
+        return True
+
+
+def _remember_owner(connection: Connection, ledger: PoolLedger) -> None:
+    proxy = None if connection.invalidated else connection.connection
+    holding = ledger.holding_of(proxy)
+    if holding is not None:
+        remember_owner(connection, holding)
+
+
+def _has_guard(context: ExceptionContext) -> bool:
+    return context.engine is not None and isinstance(context.engine.pool, GuardedPool)

@@ -1,0 +1,285 @@
+"""Put guarded pools on engines, or watch the pools that they must keep."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import typing as t
+from dataclasses import dataclass
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import (
+    AsyncAdaptedQueuePool,
+    ConnectionPoolEntry,
+    NullPool,
+    Pool,
+    QueuePool,
+    StaticPool,
+)
+from sqlalchemy.util.queue import Empty
+
+from ..config import AUTO, AppConfig, Setting, Settings
+from ..databases import for_dialect
+from ..errors import SetupError
+from ..pool import GuardedPool, Policy, Recycle
+from ..state.pool_block import PoolFacts
+from ..tracking.app_tracker import Books
+from ..tracking.dead_threads import give_back_deserted
+from ..tracking.other_pools import observe
+from ..tracking.pool_tracker import PoolLedger, keep_ledger, ledger_of
+from ..tracking.statements import watch_statements
+from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
+from .connect_args import prepare
+from .discover import Found, values_of
+from .driver_errors import listen, note_failures
+from .dropped_connections import roll_back_dropped
+from .fixed_settings import SIZES, pool_class_for, refuse_or_warn
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger("flask_poolguard")
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """An engine under guard, and what it was decided to be like."""
+
+    bind: str
+    engine: Engine
+    settings: Settings
+    ledger: PoolLedger
+
+
+def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
+    """Put a guarded pool on an engine, or watch the pool that it must keep.
+
+    :raises ConfigError: a setting contradicts an option of the engine.
+    An engine that two apps share belongs to the one that was set up last; the
+    guarantee holds for both.
+
+    :raises SetupError: the app has guarded this engine already.
+    """
+    engine, pool = found.engine, found.engine.pool
+    known = ledger_of(engine)
+    earlier = known if known is not None and known.app is app else None
+    if earlier is not None and not earlier.is_hidden:
+        raise SetupError(
+            f"The engine of bind {found.bind!r} is guarded already, as bind"
+            f" {earlier.facts.bind!r}; give each bind an engine of its own, or"
+            f" unregister({earlier.facts.bind!r}) first."
+        )
+    if known is not None and earlier is None and known.app is not None:
+        # A module's engine and an app factory, called once per test.
+        logger.info(
+            "The engine of bind %r now shows in the status of the newest app, %r.",
+            found.bind,
+            app.name,
+        )
+    if unquoted_tail(engine.url):
+        logger.warning(
+            "What stands for the host in the URL of bind %r has an @, so it is the end"
+            " of a password, and connecting to it fails: %s.",
+            found.bind,
+            HOW_TO_QUOTE,
+        )
+    settings = config.for_bind(found.bind, found.options)
+    pool_class = pool_class_for(pool, settings)
+    refuse_or_warn(found, settings, pool_class)
+    facts = facts_of(found, settings, pool_class)
+    ledger = earlier or PoolLedger(
+        app,
+        facts,
+        for_dialect(engine.dialect.name),
+        settings.on_leak.value,
+        books.open_file,
+        recycle_before_connecting(settings, pool_class),
+        settings.held_warning.value,
+    )
+    if earlier is not None:  # it was unregistered
+        ledger.on_leak = settings.on_leak.value
+        ledger.held_warning = settings.held_warning.value
+        ledger.show_again(facts)
+    if _is_to_be_replaced(pool, pool_class, settings):
+        replace_pool(engine, pool_class, settings, ledger)
+    if not isinstance(engine.pool, GuardedPool):
+        observe(engine, ledger)
+    books.add(ledger)
+    ledger.options = found.options
+    keep_ledger(engine, ledger)
+    ledger.on_deserted = give_back_deserted
+    listen(engine)
+    note_failures(engine)
+    watch_statements(engine)
+    roll_back_dropped(engine)
+    prepare(
+        engine,
+        settings.connect_timeout.value,
+        app.name if settings.label.value else None,
+    )
+    return Guarded(found.bind, engine, settings, ledger)
+
+
+def resize(guarded: Guarded, size: int) -> None:
+    """Give an engine a new pool of so many connections and no overflow.
+
+    Whoever asks there waits until it is his turn: a test of load brings more threads
+    than connections, and is not to be refused for that.
+
+    :raises SetupError: the engine keeps a pool that is not the guard's.
+    """
+    if not isinstance(guarded.engine.pool, GuardedPool):
+        raise SetupError(
+            f"Bind {guarded.bind!r} keeps its own"
+            f" {type(guarded.engine.pool).__name__}, whose size is not the guard's to"
+            " set."
+        )
+    origin = "resize()"
+    settings = dataclasses.replace(
+        guarded.settings,
+        pool_size=Setting(size, origin),
+        max_overflow=Setting(0, origin),
+        pool_timeout=Setting(math.inf, origin),
+        max_waiting=Setting(None, origin),
+    )
+    replace_pool(guarded.engine, GuardedPool, settings, guarded.ledger)
+
+
+def replace_pool(
+    engine: Engine, pool_class: type[Pool], settings: Settings, ledger: PoolLedger
+) -> None:
+    """Give the engine its new pool, as ``Engine.dispose()`` would.
+
+    Idle connections of the old pool are closed at once, those that are out when
+    they come back.
+    """
+    old = t.cast(QueuePool, engine.pool)
+    recycle = settings.pool_recycle
+    if isinstance(old, GuardedPool):
+        old.forget_parent()  # so that it tells how a pool of this process resets
+    arguments: dict[str, t.Any] = {
+        "echo": old.echo,
+        "logging_name": old._orig_logging_name,
+        "reset_on_return": old._reset_on_return,
+        "pre_ping": old._pre_ping,
+        "_dispatch": old.dispatch,
+        "dialect": old._dialect,
+    }
+    if pool_class is NullPool:
+        engine.pool = NullPool(old._creator, **arguments)
+    elif pool_class is AsyncAdaptedQueuePool:
+        engine.pool = AsyncAdaptedQueuePool(
+            old._creator,
+            pool_size=settings.pool_size.value,
+            max_overflow=settings.max_overflow.value,
+            timeout=settings.pool_timeout.value,
+            use_lifo=old._pool.use_lifo,
+            recycle=old._recycle if recycle.value == AUTO else int(recycle.value),
+            **arguments,
+        )
+    else:
+        engine.pool = GuardedPool(
+            old._creator,
+            pool_size=settings.pool_size.value,
+            max_overflow=settings.max_overflow.value,
+            timeout=settings.pool_timeout.value,
+            use_lifo=old._pool.use_lifo,
+            policy=Policy(
+                name=ledger.facts.bind,
+                recycle=recycle.value,
+                recycle_origin=recycle.origin,
+                idle_limit=settings.idle_limit.value,
+                max_idle=settings.max_idle.value,
+                max_waiting=settings.max_waiting.value,
+                connect_retry=settings.connect_retry.value,
+                ping_timeout=settings.ping_timeout.value,
+                tcp_user_timeout=settings.tcp_user_timeout.value,
+            ),
+            observer=ledger,
+            **arguments,
+        )
+    ledger.uses(engine)
+    event.listen(old, "checkin", _close)
+    out = old.checkedout()
+    _close_idle(old)
+    if out > 0:
+        logger.warning(
+            "Connections of bind %r were out when the guard took over (%d); they are"
+            " closed when they come back, and not shown until then.",
+            ledger.facts.bind,
+            out,
+        )
+
+
+def _is_to_be_replaced(pool: Pool, pool_class: type[Pool], settings: Settings) -> bool:
+    """Tell whether the engine's pool is not what the settings say."""
+    if pool_class is GuardedPool or pool_class is not type(pool):
+        return True
+    return pool_class is AsyncAdaptedQueuePool and any(
+        getattr(settings, name).value not in (AUTO, value)
+        for name, value in values_of(pool).items()
+        if name in SIZES
+    )
+
+
+def _close_idle(pool: QueuePool) -> None:
+    """Close the idle connections of a pool that was replaced.
+
+    Those of an async engine are cut off: only their event loop, which may be gone, can
+    end them in order.
+    """
+    if not isinstance(pool, AsyncAdaptedQueuePool):
+        pool.dispose()
+        return
+    with contextlib.suppress(Empty):
+        while True:
+            pool._pool.get(block=False).invalidate()
+
+
+def _close(connection: object, record: ConnectionPoolEntry) -> None:
+    record.close()
+
+
+def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+    """Return what does not change while an engine's pool lives."""
+    size: int | None = settings.pool_size.value
+    max_overflow: int | None = settings.max_overflow.value
+    if not issubclass(pool_class, QueuePool):
+        size = max_overflow = None
+    elif not issubclass(pool_class, GuardedPool | AsyncAdaptedQueuePool):
+        values = values_of(found.engine.pool)
+        size, max_overflow = values["pool_size"], values["max_overflow"]
+    elif size == 0:  # as SQLAlchemy has it
+        max_overflow = -1
+    return PoolFacts(
+        bind=found.bind,
+        url=public_url(found.engine.url),
+        pool_class=pool_class.__name__,
+        size=size,
+        max_overflow=max_overflow,
+        pool_timeout=_timeout(settings) if pool_class is GuardedPool else None,
+        counted=not issubclass(pool_class, StaticPool),
+        age_based=settings.pool_recycle.value != AUTO,
+        is_async=found.engine.dialect.is_async,
+        in_memory=is_in_memory(found.engine.url),
+    )
+
+
+def _timeout(settings: Settings) -> float | None:
+    seconds: float | None = settings.pool_timeout.value
+    return None if seconds is None or math.isinf(seconds) else seconds
+
+
+def recycle_before_connecting(settings: Settings, pool_class: type[Pool]) -> Recycle:
+    """Return the recycle time as far as it is known without a server."""
+    if not issubclass(pool_class, GuardedPool):
+        return Recycle(None, f"{pool_class.__name__} keeps its own rules")
+    if settings.pool_recycle.value == AUTO:
+        return Recycle(None, "not known before the first connection")
+    age = settings.pool_recycle.value
+    return Recycle(
+        age if age > -1 else None, f"{settings.pool_recycle.origin} = {age:g}"
+    )

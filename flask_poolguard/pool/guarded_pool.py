@@ -1,0 +1,484 @@
+"""The pool: a QueuePool that judges, explains itself, and survives a fork."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import math
+import os
+import threading
+import time
+import typing as t
+import weakref
+
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
+
+from ..databases import Database, for_dialect
+from ..error_notes import Room
+from .acquire import SlowCheckout
+from .connect_breaker import Gate
+from .fair_queue import HandOff
+from .fork import keep_from_finalising, orphan
+from .housekeeper import housekeeper
+from .idle_limits import IdleLimits
+from .policy import Policy
+from .session_probe import Inquiry
+from .slot import FIT, GuardedRecord
+from .types import NULL_OBSERVER, CloseReason, Observer, Obstacle
+
+_clock = time.monotonic
+
+# A goodbye is one small packet; the end of a process is not to wait for more.
+_GOODBYE_SECONDS: t.Final = 1.0
+
+_pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
+
+
+class GuardedPool(QueuePool):
+    """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale, to whoever
+    has been at work for the longest time.
+
+    It takes a QueuePool's arguments; *policy* and *observer* are the extension's.
+    Where a QueuePool has its queue there is a :class:`HandOff`, which has a lock of its
+    own. ``_fork_lock`` protects the change-over to a child process, nothing else. It is
+    re-entrant because a garbage collection inside may return a connection.
+    """
+
+    # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.GuardedPool"
+
+    # For idle times and ages; the tests let it jump.
+    clock = staticmethod(time.monotonic)
+
+    # Each pool has its own of these. Named here too, because whoever compares pools
+    # by their attributes leaves out what the class has.
+    _fork_lock: t.Any = None
+    _gate: Gate = t.cast(Gate, None)
+    _inquiry: Inquiry = t.cast(Inquiry, None)
+    _slowly: SlowCheckout = t.cast(SlowCheckout, None)
+    limits: IdleLimits = t.cast(IdleLimits, None)
+    database: Database = t.cast(Database, None)
+    # Replaced as a whole with each renew(), and compared with that of each record.
+    generation: object = None
+
+    _pool: HandOff  # type: ignore[assignment] # has what others look at in a queue
+
+    def __init__(
+        self,
+        creator: t.Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float | None = 30.0,
+        use_lifo: bool = False,
+        policy: Policy | None = None,
+        observer: Observer = NULL_OBSERVER,
+        **kwargs: t.Any,
+    ) -> None:
+        if policy is None:  # used as a plain poolclass
+            policy = Policy(recycle=kwargs.get("recycle", -1))
+        self.policy = policy
+        self.observer = observer
+        self.name = policy.name
+        self.limits = IdleLimits(policy, observer)
+        self._disposed = self._retired = False
+        self.generation = object()
+        self._pid = os.getpid()
+        self._fork_lock = threading.RLock()
+        kwargs["recycle"] = self.limits.max_age
+        Pool.__init__(self, creator, **kwargs)
+        self._max_overflow = -1 if pool_size == 0 else max_overflow
+        # None waits for ever, as in a QueuePool.
+        self._timeout = math.inf if timeout is None else timeout
+        self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
+        self._start(pool_size, use_lifo)
+        _pools.add(self)
+        observer.began(self)
+        housekeeper.add(self, may_hang=True)
+
+    def _start(self, pool_size: int, use_lifo: bool) -> None:
+        limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
+        self._pool = HandOff(
+            pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
+        )
+        self._gate = Gate(self.database.connect_failure, self._pool.close_until)
+        driver = getattr(self._dialect, "driver", "")
+        self._inquiry = Inquiry(self.database, driver, self._invoke_creator)
+        self._slowly = SlowCheckout(self, self._pool, self._gate, self._inquiry)
+
+    # What a QueuePool tells --------------------------------------------------------
+
+    @property
+    def _overflow(self) -> int:  # type: ignore[override] # counted here, nobody sets it
+        """What a QueuePool counts under this name: records, connected or not."""
+        return self._pool.opened + self._pool.spare - self._pool.maxsize
+
+    def overflow(self) -> int:
+        """Return the open connections above the pool's size; below 0 what is left.
+
+        As in a QueuePool, a pool without a size has none.
+        """
+        handoff = self._pool
+        return handoff.opened - handoff.maxsize if handoff.maxsize else 0
+
+    def checkedout(self) -> int:
+        """Return the number of connections that are out or being opened."""
+        return self._pool.opened - self._pool.qsize()
+
+    @property
+    def waiting(self) -> int:
+        """The number of those who wait for a connection."""
+        return len(self._pool.waiting)
+
+    @property
+    def outage(self) -> str | None:
+        """What connects meet while nobody answers, in words; None if somebody does."""
+        return self._gate.trouble if self._gate.is_away else None
+
+    def neighbours(self) -> tuple[int, int]:
+        """Return how many idle connections nothing has happened to, and how many the
+        server has ended before their time was up, or spoken to.
+        """
+        found = [each.is_quiet() for each in list(self._pool.idle)]
+        return found.count(True), found.count(False)
+
+    def room(self, waiting: int = 0) -> Room:
+        """Return what this pool has and may have, for an error.
+
+        :param waiting: how many wait besides whoever gets the error.
+        """
+        return Room(
+            bind=self.name,
+            open=self._pool.opened,
+            out=self.checkedout(),
+            size=self._pool.maxsize,
+            max_overflow=self._max_overflow,
+            waiting=waiting,
+        )
+
+    @property  # type: ignore[override] # declared int; floats work
+    def _recycle(self) -> float:
+        """Show the derived value where SQLAlchemy keeps its own (-1 for none)."""
+        seconds = self.limits.recycle.seconds
+        return -1 if seconds is None else seconds
+
+    @_recycle.setter
+    def _recycle(self, value: float) -> None:
+        """Accept an age from Pool.__init__, and from whoever sets it later."""
+        self.limits.max_age = value
+
+    @property
+    def _reset_on_return(self) -> ResetStyle:
+        """Say how to reset what comes back: not at all what is the parent's.
+
+        SQLAlchemy asks for this just before it sends a rollback, and once more before
+        a commit, so nothing may change until :meth:`_do_return_conn`.
+        """
+        # After a fork that ran no hooks (uWSGI); otherwise it is orphaned by now.
+        return self._reset if self._pid == os.getpid() else reset_none
+
+    @_reset_on_return.setter
+    def _reset_on_return(self, value: ResetStyle) -> None:
+        self._reset = value
+
+    # Handing out -------------------------------------------------------------------
+
+    def connect(self) -> PoolProxiedConnection:
+        """Hand out a connection.
+
+        :raises PoolTimeout: none came free in time; or :class:`PoolDeadlock`,
+            :class:`TooManyWaiting`, at once.
+        """
+        fairy = _ConnectionFairy._checkout(self)
+        record: GuardedRecord = fairy._connection_record  # type: ignore[assignment] # it is None once closed only
+        self.observer.took(record, fairy, record.is_counted)
+        return fairy
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        handoff = self._pool
+        record = number = None
+        try:
+            if not handoff.waiting:
+                try:
+                    record = handoff.pop()
+                except IndexError:
+                    pass
+                else:
+                    if record.is_fit():
+                        record.is_judged = True
+                        return record
+                    number = record.returns
+            return self._slowly.get(record)
+        except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
+            if record is not None and number in (None, record.returns):
+                self.free(record)
+            raise
+
+    def refill(self, record: GuardedRecord) -> None:
+        """Replace a connection that was lost after the pool had handed it over."""
+        self._slowly.refill(record)
+
+    def owns(self, record: ConnectionPoolEntry) -> bool:
+        """Tell whether a record is one of this pool's."""
+        return isinstance(record, GuardedRecord) and record.is_of(self)
+
+    def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
+        """Ask the dialect whether this error means a lost connection."""
+        try:
+            return bool(self._dialect.is_disconnect(error, connection, None))  # type: ignore[arg-type,union-attr] # any exception, and any dialect or none
+        except Exception:  # none, or not an exception of its driver
+            return False
+
+    # Taking back -------------------------------------------------------------------
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        record = GuardedRecord(self)
+        record.open()
+        return record
+
+    def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
+        is_inherited = False
+        try:
+            is_inherited = record.pid != os.getpid()
+            if is_inherited:
+                keep_from_finalising(record)
+                self.forget_parent()
+                return
+            if record.was_detached():
+                self.observer.closed(record, "detached")
+            self.observer.gave(record)
+            if self._retired:
+                record.close()
+            elif record.generation is not self.generation:
+                record.close_because("invalidated")
+        except BaseException:
+            if not is_inherited:
+                self.observer.gave(record)  # perhaps again: it may have struck there
+            raise
+        finally:
+            if not is_inherited:  # whatever strikes: the slot comes back
+                number = record.returns
+                try:
+                    self._take_back(record)
+                except BaseException:
+                    if record.returns == number:
+                        self._take_back(record)
+                    else:
+                        self._pool.serve()
+                    raise
+
+    def _take_back(self, record: GuardedRecord) -> None:
+        record.is_judged = record.is_counted = False
+        if record.dbapi_connection is None:
+            self._pool.free(record)
+            return
+        record.idle_since = self.clock()
+        surplus = self._pool.put(record)
+        if surplus is not None:
+            self._close_idle(surplus, "overflow")
+        if self._retired:  # meanwhile
+            self._dispose_again()
+
+    def free(self, record: GuardedRecord) -> None:
+        """Take back a record that was not handed out, without its connection."""
+        try:
+            record.close_because("dead")
+        finally:
+            self._pool.free(record, record.has_served)
+
+    def _close_idle(self, record: GuardedRecord, reason: CloseReason) -> None:
+        """Close a record that was taken out of the idle ones."""
+        try:
+            record.close_because(reason)
+        finally:
+            self._pool.free(record, reason != "overflow")
+
+    def tend(self) -> None:
+        """Do what must be done without traffic; the housekeeper calls it.
+
+        Closes idle connections whose time is up and those that are gone, and lets
+        whoever waits try again if the server was full.
+        """
+        if self._pid != os.getpid():
+            return
+        handoff, now = self._pool, self.clock()
+        max_idle = math.inf if self.policy.max_idle is None else self.policy.max_idle
+        for record in list(handoff.idle):
+            idle = now - record.idle_since
+            if idle < max_idle and record.is_over() is None and not record.has_spoken():
+                self.limits.survived(idle)
+                continue
+            try:
+                handoff.idle.remove(record)
+            except ValueError:  # somebody has just taken it
+                continue
+            try:
+                reason = (
+                    "idle" if idle >= max_idle else record.judge(is_asked_for=False)
+                )
+            except BaseException:
+                self._close_idle(record, "dead")
+                raise
+            if reason != FIT:
+                self._close_idle(record, reason)
+                continue
+            surplus = handoff.put_first(record)
+            if surplus is not None:
+                self._close_idle(surplus, "overflow")
+            self._dispose_again()
+        self.limits.conclude(self._gate.is_away, handoff.idle)
+        if handoff.waiting:
+            handoff.serve()
+
+    def renew(self) -> None:
+        """Replace all connections, each as soon as nobody has it.
+
+        Those that are idle are closed at once, one after the other, in the calling
+        thread; who waits gets the slot that comes free. Those that are out are closed
+        when they come back, and one that is being opened when it is open. None of
+        them is handed out again, whoever comes next gets a new connection. All are
+        counted as ``invalidated``. It needs no lock: whichever of two calls is last
+        is right for both. A child that is forked later has nothing to do with it.
+
+        :raises Exception: what a listener to closing connections raised; what is
+            still idle then is closed by the next round of the housekeeper.
+        """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        self.generation = object()
+        handoff = self._pool
+        for record in list(handoff.idle):
+            if not record.is_outdated():
+                continue
+            try:
+                handoff.idle.remove(record)
+            except ValueError:  # somebody takes it, and will find out
+                continue
+            self._close_idle(record, "invalidated")
+
+    def outdated(self) -> int:
+        """Return how many connections are older than the last :meth:`renew`, with
+        those that are still being made.
+        """
+        return sum(record.is_outdated() for record in list(self._pool.records))
+
+    def obstacle(self) -> Obstacle | None:
+        """Return what keeps new connections from being made; None if nothing does."""
+        return None if self._retired else self._gate.obstacle()
+
+    def dispose(self) -> None:
+        """Close what is idle; in a child only what the child itself opened."""
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        self._disposed = True
+        handoff = self._pool
+        while True:
+            try:
+                record = handoff.pop()
+            except IndexError:
+                break
+            self._close_idle(record, "closed")
+        self.logger.info("Pool disposed. %s", self.status())
+
+    def say_goodbye(self, until: float) -> None:
+        """Close what is idle when the process ends: a session whose client just
+        vanishes is one more that the server counts, and logs, as aborted.
+
+        :param until: monotonic seconds; what is not closed by then is left.
+        """
+        if self._pid != os.getpid():
+            return
+        while _clock() < until:
+            try:
+                record = self._pool.pop()
+            except IndexError:
+                return
+            with contextlib.suppress(Exception):  # a listener's, perhaps
+                self._close_idle(record, "closed")
+
+    def _dispose_again(self) -> None:
+        """Close what became idle here while the pool was replaced.
+
+        Without a dispose() (``Engine.dispose(close=False)``) what is idle is to stay
+        open.
+        """
+        if self._retired and self._disposed:
+            self.dispose()
+
+    def recreate(self) -> GuardedPool:
+        """Return the pool that takes this one's place (``Engine.dispose``).
+
+        What is still checked out here is closed when it comes back: nobody would
+        ever take it from this pool again.
+        """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forget_parent()
+        self.logger.info("Pool recreating")
+        self._retired = True
+        self._dispose_again()  # of what came back between dispose() and this
+        fresh = self.__class__(
+            self._creator,
+            pool_size=self._pool.maxsize,
+            max_overflow=self._max_overflow,
+            pre_ping=self._pre_ping,
+            use_lifo=self._pool.use_lifo,
+            timeout=self._timeout,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+            policy=self.policy,
+            observer=self.observer,
+        )
+        fresh.limits = self.limits
+        return fresh
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child, without touching the parent's connections.
+
+        Its locks are replaced as well: the fork may have caught them held.
+        """
+        with self._fork_lock:
+            if self._pid == os.getpid():
+                return
+            if self._pool.opened:
+                keep_from_finalising(self._pool)
+                if self.observer is NULL_OBSERVER:  # otherwise that is its part
+                    self._orphan_all()
+            self._start(self._pool.maxsize, self._pool.use_lifo)
+            # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
+            # set up. Without a dialect there is nobody to set it up.
+            for name in ("first_connect", "connect"):
+                with contextlib.suppress(AttributeError):
+                    listeners: t.Any = getattr(self.dispatch, name)
+                    listeners._exec_once_mutex = threading.Lock()
+            self._pid = os.getpid()
+        self.observer.forked()
+
+    def _orphan_all(self) -> None:
+        for record in list(self._pool.records):
+            if record.dbapi_connection is not None:
+                reference = record.fairy_ref
+                orphan(record, None if reference is None else reference())
+
+
+def _say_goodbye() -> None:
+    until = _clock() + _GOODBYE_SECONDS
+    for pool in list(_pools):
+        pool.say_goodbye(until)
+
+
+def _forget_parents() -> None:
+    for pool in list(_pools):
+        pool._fork_lock = threading.RLock()
+        pool.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents)
+# Who registered last is called first: what an app registers after the import is done.
+atexit.register(_say_goodbye)

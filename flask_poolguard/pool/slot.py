@@ -1,0 +1,377 @@
+"""One slot of a guarded pool: judges its connection before it is handed out.
+
+SQLAlchemy has no hook between taking a record from the queue and handing its
+connection out, so the pool judges the records that it hands over. For that this calls
+the private ``__connect`` and ``__close`` of ``_ConnectionRecord``; the same in
+SQLAlchemy 2.0.31 and 2.1.9, on which it was checked.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import typing as t
+
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from ..databases import IdleLimit, Loss
+from .fork import keep_from_finalising
+from .liveness import PING_AFTER, PING_BLINDLY_AFTER, answers_within, keep_alive, watch
+from .pings import failure_of_ping
+from .recycle import Recycle, derive
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .guarded_pool import GuardedPool
+    from .types import CloseReason
+
+
+FIT: t.Final = "fit"
+
+
+class GuardedRecord(_ConnectionRecord):
+    """A record that knows its own connection's limit and idle time.
+
+    It is made without a connection; :meth:`open` makes one.
+
+    :ivar pid: the process that opened the connection; no other may use it.
+    :ivar has_served: it has had a connection.
+    :ivar is_counted: the observer knows already that whoever has it wanted one.
+    :ivar is_judged: the pool has just found it fit.
+    :ivar generation: the pool's, when the connect began; the pool's next one makes
+        the connection outdated.
+    :ivar is_open: it has a connection, as far as this class was told.
+    :ivar is_connecting: one is being made right now.
+    :ivar connect_until: monotonic time at which nobody will wait for that any more.
+    :ivar returns: how often it came back. While that stays the same, whoever has it
+        still has to give it back.
+    :ivar recycle: derived for this connection; None until the server was asked.
+    :ivar limit: what the server said of this connection; None likewise.
+    :ivar idle_since: monotonic time of the last return to the pool.
+    :ivar proved_at: monotonic time of the last answer that is known to have come
+        from the server (a view may take a connection and never use it).
+    """
+
+    __slots__ = (
+        "_fileno",
+        "_idle_allowed",
+        "_number",
+        "_poll",
+        "_pool",
+        "_quiet_for",
+        "_silence",
+        "_unproved_at",
+        "connect_until",
+        "generation",
+        "has_served",
+        "idle_since",
+        "is_connecting",
+        "is_counted",
+        "is_judged",
+        "is_open",
+        "limit",
+        "pid",
+        "proved_at",
+        "recycle",
+        "returns",
+    )
+
+    def __init__(self, pool: GuardedPool) -> None:
+        self._pool = pool
+        self.pid = os.getpid()
+        self.has_served = self.is_counted = self.is_judged = self.is_open = False
+        self.is_connecting = False
+        self.connect_until = math.inf
+        self.returns = 0
+        self.generation = pool.generation
+        self.recycle: Recycle | None = None
+        self.limit: IdleLimit | None = None
+        self._idle_allowed: float | None = None
+        self._fileno: Callable[[], int] | None = None
+        self._number = -1
+        self._poll: Callable[[int], t.Any] | None = None
+        # Bounds for is_fit(), in seconds of idling and as a monotonic time.
+        self._quiet_for = self._unproved_at = self._silence = 0.0
+        self.idle_since = self.proved_at = 0.0
+        super().__init__(pool, connect=False)
+
+    def is_of(self, pool: GuardedPool) -> bool:
+        """Tell whether this is a slot of that pool."""
+        return self._pool is pool
+
+    # With every checkout -----------------------------------------------------------
+
+    def is_fit(self) -> bool:
+        """Tell whether the connection can be handed out without further questions."""
+        pool, started = self._pool, self.starttime
+        if (
+            self.generation is not pool.generation
+            or pool._invalidate_time > started
+            or self._soft_invalidate_time > started
+            or -1 < pool.limits.max_age < time.time() - started
+        ):
+            return False
+        now = pool.clock()
+        if now >= self._unproved_at or now - self.idle_since >= self._quiet_for:
+            return False
+        if self._poll is None:
+            return True
+        try:
+            return self._fileno() == self._number and not self._poll(0)  # type: ignore[misc] # set with _poll
+        except Exception:  # the driver's way to say that it is closed
+            return False
+
+    def get_connection(self) -> t.Any:
+        """Return the connection; a new one if it was lost since the pool gave it."""
+        if self.is_judged:
+            self.is_judged = False
+        elif self._is_hard_or_soft_invalidated():
+            self._pool.refill(self)
+        return self.dbapi_connection
+
+    # Judging -----------------------------------------------------------------------
+
+    def judge(self, is_asked_for: bool = True) -> CloseReason | t.Literal["fit"]:
+        """Return why to replace the connection, ``"fit"`` if it can be handed out.
+
+        :param is_asked_for: whether somebody is to have it now. If not, the server is
+            asked only if it has spoken: a ping is a sign of life that keeps the
+            server from ending what nobody needs.
+
+        Whatever strikes meanwhile (a ``gevent.Timeout``) leaves a connection that is
+        in the middle of a question; the caller closes it.
+        """
+        pool, now = self._pool, self._pool.clock()
+        over = self.is_over()
+        if over is not None:
+            return over
+        idle, allowed = now - self.idle_since, self._idle_allowed
+        # A connection that came back lately may not have been used by anybody, and
+        # the server counts from the last statement. One ping per limit settles it.
+        unproved = allowed is not None and now - self.proved_at >= allowed
+        silent = idle >= self._silence
+        spoken = self.has_spoken()
+        if spoken or (is_asked_for and (unproved or silent or pool._pre_ping)):
+            loss = self._ping(may_raise=is_asked_for and pool._pre_ping)
+            if loss is not None:
+                pool.limits.died(idle, loss)
+                return "dead"
+            self.proved_at = self._pool.clock()
+            # SQLAlchemy's pre_ping spares a connection that is fresh, and knows no
+            # limit of time.
+            self.fresh = is_asked_for
+            if spoken:
+                self._watch()  # the driver may have another socket
+            self._set_bounds()
+        return FIT
+
+    def is_over(self) -> CloseReason | None:
+        """Return why the connection's time is up, None if it is not."""
+        pool = self._pool
+        if self._is_hard_or_soft_invalidated():
+            dead = pool._invalidate_time > self.starttime
+            return "dead" if dead else "invalidated"
+        if self.is_outdated():
+            return "invalidated"
+        if -1 < pool.limits.max_age < time.time() - self.starttime:
+            return "recycled"
+        allowed = self._idle_allowed
+        if allowed is not None and pool.clock() - self.idle_since >= allowed:
+            return "recycled"
+        return None
+
+    def is_outdated(self) -> bool:
+        """Tell whether its connect began before the pool was last renewed, done or not.
+
+        Where one that is under way leads is not known, so it counts until it is judged.
+        """
+        return self.generation is not self._pool.generation and (
+            self.dbapi_connection is not None or self.is_connecting
+        )
+
+    def has_spoken(self) -> bool:
+        """Tell whether the server sent something or hung up while nobody asked."""
+        if self._poll is None or self._fileno is None:
+            return False
+        try:
+            return self._fileno() != self._number or bool(self._poll(0))
+        except Exception:  # the driver's way to say that it is closed
+            return True
+
+    def is_quiet(self) -> bool | None:
+        """Tell whether nothing has happened to an idle connection; None if its time
+        was up anyway, or that cannot be seen.
+        """
+        if self._poll is None or self.is_over() is not None:
+            return None
+        return not self.has_spoken()
+
+    def _ping(self, may_raise: bool) -> Loss | None:
+        """Return why the server does not answer, None if it does."""
+        pool, connection = self._pool, self.dbapi_connection
+        failure: Exception | None = None
+
+        def ping() -> bool:
+            nonlocal failure
+            failure = failure_of_ping(pool._dialect, connection)
+            return failure is None
+
+        try:
+            if answers_within(ping, self._fileno, pool.policy.ping_timeout):
+                return None
+        except Exception as error:
+            if may_raise:  # as SQLAlchemy's pre_ping: an error that is no disconnect
+                raise
+            pool.logger.info("Ping of %r failed: %s", connection, error)
+            failure = error
+        return Loss.UNKNOWN if failure is None else pool.database.why_lost(failure)
+
+    # Opening and closing -----------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect, and read the limit on this connection, after all connect listeners.
+
+        :raises Exception: what the driver, or a listener, raised; nothing is left
+            open then.
+        """
+        self.info.clear()
+        self.recycle = self.limit = None
+        self._soft_invalidate_time = 0
+        # In this order: a renewal in between finds one too many, never one too few.
+        self.is_connecting = True
+        # Before it connects: what is asked for meanwhile is not asked of this one.
+        self.generation = self._pool.generation
+        try:
+            self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
+        except BaseException:
+            if self.dbapi_connection is not None:
+                # A listener refused it. SQLAlchemy closes it since 2.1 only, and
+                # nobody was told that it is there.
+                self._ConnectionRecord__close(terminate=True)  # type: ignore[attr-defined] # private name
+            raise
+        finally:
+            self.is_connecting = False
+        self.has_served = self.is_open = True
+        self._pool.observer.connected(self)
+        try:
+            self._watch()  # first: the bounds depend on whether there is a socket
+            self._learn_limit()
+        except BaseException:
+            self.close_because("dead")
+            raise
+        if self._fileno is not None:
+            keep_alive(self._number, self._pool.policy.tcp_user_timeout)
+
+    def _watch(self) -> None:
+        self._fileno = self._pool.database.fileno_of(self.dbapi_connection)
+        found = watch(self._fileno)
+        self._number, self._poll = found if found is not None else (-1, None)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        self.close_because("closed")
+
+    def close_because(self, reason: CloseReason) -> None:
+        """Close the connection, if there is one, and count it."""
+        if self.pid != os.getpid():
+            self._disown()
+        elif self.dbapi_connection is not None:
+            self._pool.logger.info(
+                "Closing connection %r (%s)", self.dbapi_connection, reason
+            )
+            self._let_go()
+            try:
+                self._ConnectionRecord__close(terminate=reason in _ABRUPT)  # type: ignore[attr-defined] # private name
+            finally:
+                # Whatever a listener, or the driver, raised: nobody gets it again.
+                self.dbapi_connection = None
+                self._pool.observer.closed(self, reason)
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Close an unusable connection, or have it replaced at the next checkout."""
+        if self.pid != os.getpid():
+            self._disown()
+        had_one = self.dbapi_connection is not None
+        super().invalidate(e, soft)
+        if had_one and self.dbapi_connection is None:
+            self._let_go()
+            self._pool.observer.closed(self, "dead" if e is not None else "invalidated")
+
+    def was_detached(self) -> bool:
+        """Tell, once, whether somebody took the connection out of the pool for good."""
+        if self.dbapi_connection is None and self.is_open:
+            self._let_go()
+            return True
+        return False
+
+    def _let_go(self) -> None:
+        self.is_open = False
+        self._poll = self._fileno = None
+
+    def _disown(self) -> None:
+        """Leave an inherited connection to the parent."""
+        keep_from_finalising(self.dbapi_connection)
+        self.dbapi_connection = None
+        self._let_go()
+
+    # Limits ------------------------------------------------------------------------
+
+    def _learn_limit(self) -> None:
+        self.limit = limit = self._ask_for_limit()
+        self.recycle = self._pool.limits.ask(limit)
+        self._idle_allowed = self.recycle.jittered()
+        self._pool.limits.explain(self._count_killed)
+        self.idle_since = self.proved_at = self._pool.clock()
+        self._set_bounds()
+
+    def _count_killed(self) -> int | None:
+        pool = self._pool
+        try:
+            return pool.database.killed_sessions(self.dbapi_connection)
+        except Exception as error:
+            if pool.is_disconnect(error, self.dbapi_connection):
+                raise
+            pool.logger.info("The number of killed sessions is unknown: %s", error)
+            return None
+
+    def _ask_for_limit(self) -> IdleLimit:
+        pool = self._pool
+        try:
+            return pool.database.idle_limit(self.dbapi_connection)
+        except Exception as error:
+            if pool.is_disconnect(error, self.dbapi_connection):
+                raise
+            pool.limits.warn_once(
+                "idle-limit",
+                "The idle limit of %s is unknown: %s. Set POOLGUARD_IDLE_LIMIT if"
+                " connections die while they idle.",
+                pool.name,
+                error,
+            )
+            return IdleLimit(None, f"the server did not tell ({error})")
+
+    def respect(self, limit: float) -> None:
+        """Idle for less than a limit that was learned after this one connected."""
+        recycle = derive(IdleLimit(None, ""), None, limit)
+        allowed = recycle.jittered()
+        if allowed is not None and (
+            self._idle_allowed is None or allowed < self._idle_allowed
+        ):
+            self.recycle, self._idle_allowed = recycle, allowed
+            self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        allowed = math.inf if self._idle_allowed is None else self._idle_allowed
+        self._silence = PING_AFTER if self._poll is not None else PING_BLINDLY_AFTER
+        if not self._pool.database.has_server:
+            self._silence = math.inf
+        self._quiet_for = min(allowed, self._silence)
+        if self._pool._pre_ping:  # never without a question
+            self._quiet_for = -math.inf
+        self._unproved_at = self.proved_at + allowed
+
+
+# Not worth a goodbye that may block: nobody is there to hear it.
+_ABRUPT: t.Final = ("dead", "recycled", "invalidated")

@@ -1,0 +1,234 @@
+"""Which sizes to set, by what the live workers were asked for."""
+
+from __future__ import annotations
+
+import math
+import typing as t
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from ..engines import Guarded
+from ..urls import ServerKey, public_url, server_key
+from . import servers, sizing
+from .advice_model import Advice, BindAdvice, Seen, Wish
+from .config_lines import lines_to_write
+from .effective_settings import find_differences
+from .model import SCHEMA_VERSION, PoolStatus, Report, Worker
+from .quotas import Rooms, rooms_of, sizes_within
+from .servers import Answer
+
+_Pools = Sequence[tuple[Worker, PoolStatus]]
+
+
+def make_advice(
+    report: Report, engines: Sequence[Guarded], config: Mapping[str, t.Any], wish: Wish
+) -> Advice:
+    """Choose sizes for an app's binds.
+
+    Asks the servers that answered for the report once more: for the limits of their
+    users and databases, and whose their sessions are.
+
+    :param engines: of this process, for its settings.
+    :param config: ``app.config``.
+    """
+    pools = {each.bind: _pools_of(report, each) for each in engines}
+    workers = max(wish.workers or len(report.workers), 1) * wish.hosts
+    seen = {bind: _look(report, each) for bind, each in pools.items()}
+    refusals = {
+        each.bind: _refusal(each, seen[each.bind], wish.checkouts) for each in engines
+    }
+    answers = _ask_again(report, engines)
+    advice: dict[str, BindAdvice] = {}
+    for group in _by_server(engines):
+        advised = [each for each in group if refusals[each.bind] is None]
+        kept = {
+            each.bind: _may_open(pools[each.bind])
+            for each in group
+            if each not in advised
+        }
+        rooms = rooms_of(report, group, answers, workers, wish.hosts)
+        for each in _advise_on_server(advised, pools, seen, rooms, kept, wish.share):
+            advice[each.bind] = each
+    binds = tuple(
+        advice.get(each.bind)
+        or BindAdvice(
+            **_present(each), seen=seen[each.bind], refusal=refusals[each.bind]
+        )
+        for each in sorted(
+            engines, key=lambda each: (each.bind != "default", each.bind)
+        )
+    )
+    changes = {
+        each.bind: {
+            name: value
+            for name, value in (
+                ("pool_size", each.pool_size),
+                ("max_overflow", each.max_overflow),
+            )
+            if value is not None
+        }
+        for each in binds
+    }
+    return Advice(
+        schema_version=SCHEMA_VERSION,
+        taken_at=report.taken_at,
+        app=report.app,
+        host=report.host,
+        live_workers=len(report.workers),
+        workers=workers,
+        share=wish.share,
+        checkouts_needed=wish.checkouts,
+        binds=binds,
+        differences=find_differences(report.workers, engines),
+        lines=lines_to_write(engines, changes, config),
+    )
+
+
+def _pools_of(report: Report, guarded: Guarded) -> _Pools:
+    return [
+        (worker, pool)
+        for worker in report.workers
+        for pool in worker.pools
+        if pool.bind == guarded.bind
+    ]
+
+
+def _look(report: Report, pools: _Pools) -> Seen:
+    usages = [pool.usage for _, pool in pools]
+    demand = sizing.add_up(usage.demand for usage in usages)
+    peaks = [pool.peak_checked_out for _, pool in pools]
+    timeouts = [pool.timeouts for _, pool in pools if pool.timeouts is not None]
+    return Seen(
+        workers=len(pools),
+        checkouts=sum(demand.values()),
+        hours=round(sum(_hours(report, worker) for worker, _ in pools), 6),
+        peak=max((each for each in peaks if each is not None), default=None),
+        nesting=max((usage.nesting for usage in usages), default=0),
+        threads=max((usage.threads for usage in usages), default=0),
+        connects=sum(pool.connects for _, pool in pools),
+        waits=sum(usage.waits for usage in usages),
+        timeouts=sum(timeouts) if timeouts else None,
+        longest_wait_seconds=max(
+            (usage.longest_wait_seconds for usage in usages), default=0.0
+        ),
+        demand=demand,
+    )
+
+
+def _hours(report: Report, worker: Worker) -> float:
+    now, then = map(datetime.fromisoformat, (report.taken_at, worker.started_at))
+    return max((now - then).total_seconds(), 1.0) / 3600
+
+
+def _refusal(guarded: Guarded, seen: Seen, needed: int) -> str | None:
+    """Return why nothing is said about a bind's sizes."""
+    pool_class = guarded.ledger.facts.pool_class
+    if pool_class != "GuardedPool":
+        if guarded.ledger.facts.size is None:
+            return f"its pool is a {pool_class}, which has no size to choose"
+        return (
+            f"its pool is a {pool_class}, which does not tell who had to wait, so that"
+            " it is not known how many connections were wanted at a time"
+        )
+    if not seen.workers:
+        return "no live worker has used it"
+    if seen.checkouts >= needed:
+        return None
+    count = f"only {seen.checkouts:,}" if seen.checkouts else "no"
+    text = f"{count} checkouts so far, {needed:,} are needed"
+    if seen.checkouts and seen.hours:
+        per_hour = seen.checkouts / seen.hours * seen.workers
+        text += f" (at this rate in {_time((needed - seen.checkouts) / per_hour)})"
+    return text
+
+
+def _time(hours: float) -> str:
+    if hours < 2:
+        return f"{math.ceil(hours * 60)} min"
+    return f"{math.ceil(hours)} h" if hours < 48 else f"{math.ceil(hours / 24)} days"
+
+
+def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
+    groups: dict[ServerKey | str, list[Guarded]] = {}
+    for each in engines:
+        groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
+    return list(groups.values())
+
+
+def _ask_again(report: Report, engines: Sequence[Guarded]) -> dict[str, Answer]:
+    """Ask the servers; those that did not tell the report their size are not asked."""
+    told = {each.bind for each in report.servers if each.max_connections is not None}
+    asked = [each for each in engines if each.bind in told]
+    unasked = {each.bind: Answer(None) for each in engines}
+    return unasked | servers.finish(servers.begin(asked), asked)
+
+
+def _may_open(pools: _Pools) -> int:
+    """Return the connections that a worker's pool may have, or could use."""
+    return max(
+        (
+            sizing.most_usable(
+                pool.usage.threads,
+                pool.usage.nesting,
+                sizing.peak_of(pool.usage.demand),
+            )
+            if pool.limit is None
+            else pool.limit
+            for _, pool in pools
+        ),
+        default=0,
+    )
+
+
+def _advise_on_server(
+    advised: Sequence[Guarded],
+    pools: Mapping[str, _Pools],
+    seen: Mapping[str, Seen],
+    rooms: Rooms,
+    kept: Mapping[str, int],
+    share: float,
+) -> t.Iterator[BindAdvice]:
+    needs = {
+        each.bind: sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
+        for each, saw in ((each, seen[each.bind]) for each in advised)
+    }
+    found = sizes_within(needs, rooms, kept)
+    for guarded in advised:
+        bind = guarded.bind
+        saw, need, sizes = seen[bind], needs[bind], found[bind]
+        room = rooms.tightest(bind, kept)
+        beyond = sizing.exceeding(saw.demand, sizes.pool_size)
+        busiest_size, pid = max(
+            (sizing.smallest(pool.usage.demand, share), worker.pid)
+            for worker, pool in pools[bind]
+        )
+        yield BindAdvice(
+            **_present(guarded),
+            seen=saw,
+            pool_size=sizes.pool_size,
+            max_overflow=sizes.max_overflow,
+            beyond=beyond,
+            beyond_per_hour=round(beyond / saw.hours * saw.workers, 2),
+            fewest=need.fewest,
+            most=need.most,
+            room=None if room is None else room.left(kept),
+            room_of=None if room is None else room.name,
+            room_remedy=None if room is None else room.remedy,
+            room_unknown=rooms.unknown,
+            has_limit=bool(rooms.known) or rooms.unknown is not None,
+            is_short=sizes.is_short,
+            kept=0 if room is None else room.kept(kept),
+            busiest_worker=pid,
+            busiest_size=busiest_size,
+        )
+
+
+def _present(guarded: Guarded) -> dict[str, t.Any]:
+    facts = guarded.ledger.facts
+    return {
+        "bind": guarded.bind,
+        "url": public_url(guarded.engine.url),
+        "pool_class": facts.pool_class,
+        "present_size": facts.size,
+        "present_overflow": facts.max_overflow,
+    }

@@ -1,0 +1,244 @@
+"""One report out of state files, servers' answers and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import time
+import typing as t
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..config import AUTO, AppConfig, Setting
+from ..engines import Guarded
+from ..pool import GuardedPool
+from ..state.decoding import cut
+from ..state.reader import Search, WorkerState, read_workers
+from ..urls import public_url
+from . import gaps, servers
+from .ended_sessions import find_gone, mark_gone
+from .evidence import Evidence, Plan
+from .model import (
+    LEVELS,
+    SCHEMA_VERSION,
+    BindSetting,
+    BindSettings,
+    Finding,
+    Report,
+    Server,
+    Worker,
+)
+from .rules import judge
+from .servers import Detail
+from .session_counts import count_at_server
+from .session_matching import Joined, join
+from .workers import belong, describe_worker, parents_among
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+
+def make_report(
+    app: Flask,
+    config: AppConfig,
+    engines: Sequence[Guarded],
+    *,
+    with_this_process: bool = True,
+    detail: Detail = Detail.VIEW,
+    plan: Plan | None = None,
+    seconds: float = 0.0,
+) -> Report:
+    """Report on the app's live workers on this host, and on their servers.
+
+    Takes two seconds at most, however many servers do not answer; with a second look
+    twice that and the time between.
+
+    :param engines: of this process; they say which servers to ask, and how.
+    :param with_this_process: whether this process's own pools count as a worker's.
+    :param detail: whether servers are asked for their sessions, and for statements.
+    :param plan: the deployment to judge, if it is not what is found.
+    :param seconds: after how long to look a second time, to see what servers and
+        workers count rise; 0 for not at all.
+    """
+    # Flask-SQLAlchemy's order varies from process to process.
+    engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
+
+    def read() -> _Found:
+        search = read_workers(config.state_dir, app.name, app.root_path)
+        return _sort(search, engines, with_this_process=with_this_process)
+
+    questions = servers.begin(engines, detail)
+    earlier: Mapping[str, servers.Answer] = {}
+    earlier_workers: tuple[Worker, ...] = ()
+    watched = 0.0
+    if seconds > 0:
+        then, first = read().ours, servers.finish(questions, engines)
+        if _can_rise(then, first):
+            time.sleep(seconds)
+            watched = seconds
+            earlier_workers = tuple(map(describe_worker, then))
+            earlier, questions = first, servers.begin(engines, detail)
+    found = read()
+    search, ours = found.search, found.ours
+    parents = parents_among(ours)
+    serving = [each for each in ours if each not in parents]
+    answers = servers.finish(questions, engines)
+    gone = find_gone(engines, answers, serving)
+    if gone:  # and not given back before the server listed its sessions
+        gone &= find_gone(engines, answers, read().ours)
+    workers = mark_gone(tuple(map(describe_worker, serving)), gone)
+    sessions = join(app.name, engines, answers, ours) if detail else {}
+    evidence = Evidence(
+        config=app.config,
+        engines=engines,
+        states=serving,
+        parents=parents,
+        workers=workers,
+        answers=answers,
+        sessions=sessions,
+        plan=plan or Plan(),
+        earlier=earlier,
+        earlier_workers=earlier_workers,
+        seconds=watched,
+        has_all_workers=not search.problems,
+    )
+    findings = [
+        *judge(evidence),
+        *gaps.find_problems(search.problems),
+        *gaps.find_taken(search.taken),
+        *gaps.find_other_deployments(app.name, found.others),
+        *gaps.find_parents(parents),
+        *([] if ours else gaps.find_nobody(app.name, search, config.state_dir)),
+    ]
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        app=app.name,
+        workers=workers,
+        servers=tuple(
+            _with_sessions(_server(each, engines, answers, ours, search), sessions)
+            for each in engines
+        ),
+        findings=tuple(sorted(findings, key=_rank)),
+        host=socket.gethostname(),
+        binds=tuple(_settings(each) for each in engines),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The live workers: those of this process's deployment, and of others."""
+
+    search: Search
+    ours: Sequence[WorkerState]
+    others: Sequence[WorkerState]
+
+
+def _sort(
+    search: Search, engines: Sequence[Guarded], *, with_this_process: bool
+) -> _Found:
+    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
+    states = [
+        state
+        for state in search.workers
+        if with_this_process or state.header.pid != os.getpid()
+    ]
+    return _Found(
+        search,
+        [state for state in states if belong(state, own)],
+        [state for state in states if not belong(state, own)],
+    )
+
+
+def _can_rise(
+    states: Sequence[WorkerState], answers: Mapping[str, servers.Answer]
+) -> bool:
+    """Tell whether anything is counted that a second look could see rise."""
+    return any(state.pools for state in states) or any(
+        each.view and each.view.counters for each in answers.values()
+    )
+
+
+def _rank(finding: Finding) -> int:
+    return LEVELS.index(finding.level)
+
+
+def _server(
+    guarded: Guarded,
+    engines: Sequence[Guarded],
+    answers: Mapping[str, servers.Answer],
+    states: Sequence[WorkerState],
+    search: Search,
+) -> Server:
+    answer = answers[guarded.bind]
+    view = answer.view
+    if view is None:
+        return Server(
+            guarded.bind,
+            None,
+            answer.reachable,
+            None,
+            None,
+            None,
+            None,
+            failure=answer.failure,
+        )
+    return Server(
+        bind=guarded.bind,
+        product=view.product,
+        reachable=answer.reachable,
+        idle_timeout_seconds=view.idle_limit.seconds,
+        max_connections=view.max_connections,
+        connections=view.connections,
+        ours=None
+        if search.problems  # of a file that could not be read
+        else count_at_server(guarded, engines, answers, states),
+        reserved=view.reserved,
+        failure=answer.failure,
+    )
+
+
+def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
+    found = sessions.get(server.bind)
+    if found is None:
+        return server
+    return dataclasses.replace(
+        server, sessions=found.sessions, sessions_hidden=found.hidden
+    )
+
+
+def _settings(guarded: Guarded) -> BindSettings:
+    """Describe how this process would set up a bind's pool."""
+    facts, settings = guarded.ledger.facts, guarded.settings
+    shown: list[tuple[str, Setting[t.Any], str]] = []
+    if isinstance(guarded.engine.pool, GuardedPool):
+        recycle = settings.pool_recycle
+        shown = [
+            ("size", settings.pool_size, ""),
+            ("overflow", settings.max_overflow, ""),
+            ("timeout", settings.pool_timeout, " s"),
+            ("recycle", recycle, "" if recycle.value in (AUTO, -1) else " s"),
+        ]
+        if settings.idle_limit.value is not None:
+            shown.append(("idle limit", settings.idle_limit, " s"))
+    elif facts.size is not None:
+        own = f"{facts.pool_class} keeps its own"
+        shown = [
+            ("size", Setting(facts.size, own), ""),
+            ("overflow", Setting(facts.max_overflow, own), ""),
+        ]
+    return BindSettings(
+        bind=guarded.bind,
+        url=public_url(guarded.engine.url),
+        pool_class=facts.pool_class,
+        settings=tuple(
+            BindSetting(name, _text(setting.value) + unit, setting.origin)
+            for name, setting, unit in shown
+        ),
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

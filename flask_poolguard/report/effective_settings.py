@@ -1,0 +1,211 @@
+"""The settings in force, with where each came from, and who runs with others."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from ..config import DEFAULT, AppConfig, Setting
+from ..engines import Guarded
+from ..options import OPTIONS
+from ..state.decoding import cut
+from ..state.reader import Search, read_workers
+from ..urls import public_url
+from .model import SCHEMA_VERSION, PoolStatus, Worker
+from .workers import belong, describe_worker
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+# What the guard does for pools of any class; the others need its own pool.
+_FOR_ANY_POOL: t.Final = frozenset({"connect_timeout", "held_warning", "on_leak"})
+# A pool class that can be asked for, and what it is then.
+_NULL: t.Final = ("null", "NullPool")
+
+_SECONDS: t.Final = frozenset(
+    option.name for option in OPTIONS if "seconds" in option.allowed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting.
+
+    :ivar value: None is "none" or "never", unless it is not ``in_force``.
+    :ivar origin: a key of ``app.config``, an engine option, what it follows from, or
+        "default".
+    """
+
+    name: str
+    value: t.Any
+    origin: str
+    in_force: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleInForce:
+    """After how long some live workers replace connections; None is never."""
+
+    seconds: float | None
+    source: str | None
+    workers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveBind:
+    """A bind's settings in this process, and the recycle time of its live workers."""
+
+    bind: str
+    url: str
+    pool_class: str
+    settings: tuple[Effective, ...]
+    recycle: tuple[RecycleInForce, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveConfig:
+    """All settings of an app.
+
+    :ivar settings: of the app as a whole.
+    :ivar differences: where live workers run with others, in words.
+    """
+
+    schema_version: int
+    app: str
+    workers: tuple[int, ...]
+    settings: tuple[Effective, ...]
+    binds: tuple[EffectiveBind, ...]
+    differences: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """Return what ``flask pool config --json`` prints, before it is JSON."""
+        return asdict(self)
+
+
+def find_effective(
+    app: Flask, config: AppConfig, engines: Sequence[Guarded]
+) -> EffectiveConfig:
+    """Look up all settings. Asks no server, and needs no worker."""
+    engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
+    search = read_workers(config.state_dir, app.name, app.root_path)
+    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
+    workers = [
+        describe_worker(each)
+        for each in search.workers
+        if each.header.pid != os.getpid() and belong(each, own)
+    ]
+    return EffectiveConfig(
+        schema_version=SCHEMA_VERSION,
+        app=app.name,
+        workers=tuple(each.pid for each in workers),
+        settings=tuple(_app_wide(app.config, config, search)),
+        binds=tuple(_bind(each, workers) for each in engines),
+        differences=find_differences(workers, engines),
+    )
+
+
+def find_differences(
+    workers: Sequence[Worker], engines: Sequence[Guarded]
+) -> tuple[str, ...]:
+    """Return, in words, which workers run with other sizes than this process has."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for guarded in engines:
+        facts = guarded.ledger.facts
+        here = _sizes(facts.pool_class, facts.size, facts.max_overflow)
+        for worker, pool in _pools_of(workers, guarded.bind):
+            there = _sizes(pool.pool_class, pool.size, pool.max_overflow)
+            if there != here:
+                found.setdefault((guarded.bind, there, here), []).append(worker.pid)
+    return tuple(
+        f"Workers ({', '.join(map(str, pids))}) run bind {bind!r} with {there}, not"
+        f" with {here} as configured here. Restart them, or run this with the"
+        " environment of the service."
+        for (bind, there, here), pids in found.items()
+    )
+
+
+def _pools_of(
+    workers: Sequence[Worker], bind: str
+) -> t.Iterator[tuple[Worker, PoolStatus]]:
+    for worker in workers:
+        for pool in worker.pools:
+            if pool.bind == bind:
+                yield worker, pool
+
+
+def _sizes(pool_class: str, size: int | None, max_overflow: int | None) -> str:
+    text = f"a {pool_class}"
+    if size is not None:
+        text += f" of pool_size {size}, max_overflow {max_overflow}"
+    return text
+
+
+def _app_wide(
+    written: Mapping[str, t.Any], config: AppConfig, search: Search
+) -> t.Iterator[Effective]:
+    for option in OPTIONS:
+        if not option.per_bind and option.name != "binds":
+            value = getattr(config, option.name)
+            origin = option.key if option.key in written else DEFAULT
+            if option.name == "state_dir" and value is None:
+                origin = f"the first usable of {', '.join(search.folders)}"
+            yield Effective(option.name, value, origin)
+
+
+def _bind(guarded: Guarded, workers: Sequence[Worker]) -> EffectiveBind:
+    facts = guarded.ledger.facts
+    return EffectiveBind(
+        bind=guarded.bind,
+        url=public_url(guarded.engine.url),
+        pool_class=facts.pool_class,
+        settings=tuple(
+            _setting(guarded, option.name) for option in OPTIONS if option.per_bind
+        ),
+        recycle=_recycle(guarded.bind, workers),
+    )
+
+
+def _setting(guarded: Guarded, name: str) -> Effective:
+    facts = guarded.ledger.facts
+    setting: Setting[t.Any] = getattr(guarded.settings, name)
+    if facts.pool_class != "GuardedPool" and name not in _FOR_ANY_POOL:
+        return _of_other_class(guarded, name, setting)
+    if name == "max_overflow" and facts.max_overflow != setting.value:
+        return Effective(name, facts.max_overflow, "pool_size 0 is no limit")
+    if name == "connect_timeout" and name in guarded.engine.url.query:
+        return Effective(name, guarded.engine.url.query[name], "the database URL")
+    return Effective(name, setting.value, setting.origin)
+
+
+def _of_other_class(guarded: Guarded, name: str, setting: Setting[t.Any]) -> Effective:
+    """Return a setting of a pool that is not the guard's."""
+    facts = guarded.ledger.facts
+    if name == "pool_class" and (setting.value, facts.pool_class) == _NULL:
+        return Effective(name, setting.value, setting.origin)
+    own = {
+        "pool_class": facts.pool_class,
+        "pool_size": facts.size,
+        "max_overflow": facts.max_overflow,
+    }
+    if own.get(name) is not None:
+        return Effective(name, own[name], f"{facts.pool_class} keeps its own")
+    return Effective(name, None, f"no effect on {facts.pool_class}", False)
+
+
+def _recycle(bind: str, workers: Sequence[Worker]) -> tuple[RecycleInForce, ...]:
+    """Return the recycle times at the live workers, the most common first."""
+    pids: dict[tuple[float | None, str | None], list[int]] = {}
+    for worker, pool in _pools_of(workers, bind):
+        key = pool.recycle_seconds, pool.recycle_source
+        pids.setdefault(key, []).append(worker.pid)
+    order = Counter({key: len(each) for key, each in pids.items()}).most_common()
+    return tuple(RecycleInForce(*key, tuple(pids[key])) for key, _ in order)
+
+
+def unit_of(name: str, value: t.Any) -> str:
+    """Return the unit of a setting's value, with a space before it."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return " s" if is_number and name in _SECONDS and value != -1 else ""

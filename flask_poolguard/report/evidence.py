@@ -1,0 +1,122 @@
+"""What findings are made of."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..databases import ServerView
+from ..engines import Guarded
+from ..state.decoding import PoolState
+from ..state.reader import WorkerState
+from ..urls import ServerKey, public_url, server_key
+from .model import Worker
+from .servers import Answer
+from .session_matching import Joined
+from .workers import open_server_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A deployment to judge instead of the workers that are found.
+
+    :ivar workers: on each host; None for as many as are found on this one.
+    """
+
+    workers: int | None = None
+    hosts: int = 1
+
+    @property
+    def is_none(self) -> bool:
+        """Tell whether what is found is to be judged."""
+        return self.workers is None and self.hosts == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server that answered, and the binds that lead to it.
+
+    :ivar key: None where the URL does not say which server it is.
+    :ivar view: what it told the first of the binds.
+    :ivar earlier: the same at the first of two looks.
+    """
+
+    key: ServerKey | None
+    binds: tuple[Guarded, ...]
+    view: ServerView
+    earlier: ServerView | None
+
+    @property
+    def name(self) -> str:
+        """Return host and port, or the first bind's URL."""
+        if self.key is None:
+            return public_url(self.binds[0].engine.url)
+        _, host, port = self.key
+        return f"{host}:{port}" if port else host
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known of one app.
+
+    :ivar config: ``app.config``.
+    :ivar engines: of this process, under guard.
+    :ivar states: the files of the app's live workers.
+    :ivar parents: of the processes that only started these.
+    :ivar workers: the same, as a report shows them.
+    :ivar answers: what each bind's server said.
+    :ivar sessions: of each bind's server; empty if they were not asked for.
+    :ivar plan: the deployment to judge.
+    :ivar earlier: what the servers said at the first of two looks.
+    :ivar earlier_workers: the live workers at that look.
+    :ivar seconds: between the two looks; 0 for only one.
+    :ivar has_all_workers: whether every worker's file could be read.
+    """
+
+    config: Mapping[str, t.Any]
+    engines: Sequence[Guarded]
+    states: Sequence[WorkerState]
+    workers: Sequence[Worker]
+    answers: Mapping[str, Answer]
+    sessions: Mapping[str, Joined] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
+    earlier: Mapping[str, Answer] = field(default_factory=dict)
+    earlier_workers: Sequence[Worker] = ()
+    seconds: float = 0.0
+    has_all_workers: bool = True
+    parents: Sequence[WorkerState] = ()
+
+    def pool_states(self) -> Iterator[PoolState]:
+        """Yield the pools of workers and parents, as their files have them."""
+        for state in (*self.states, *self.parents):
+            yield from state.pools
+
+    def view(self, guarded: Guarded) -> ServerView | None:
+        """Return what a bind's server said, if it did."""
+        return self.answers[guarded.bind].view
+
+    def places(self) -> list[Place]:
+        """Return the servers that answered, once each, however many binds they have."""
+        groups: dict[ServerKey | str, list[Guarded]] = {}
+        for each in self.engines:
+            if each.ledger.database.has_server and self.view(each) is not None:
+                key = server_key(each.engine.url)
+                groups.setdefault(key or each.bind, []).append(each)
+        return [
+            Place(
+                key=key if isinstance(key, tuple) else None,
+                binds=tuple(binds),
+                view=t.cast(ServerView, self.view(binds[0])),
+                earlier=self._earlier(binds[0]),
+            )
+            for key, binds in groups.items()
+        ]
+
+    def our_ids(self, pools: Sequence[PoolState]) -> frozenset[int] | None:
+        """Return the servers' numbers of what pools have open, None for unknown."""
+        return open_server_ids(pools) if self.has_all_workers else None
+
+    def _earlier(self, guarded: Guarded) -> ServerView | None:
+        answer = self.earlier.get(guarded.bind)
+        return None if answer is None else answer.view

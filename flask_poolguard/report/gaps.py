@@ -1,0 +1,172 @@
+"""What a report cannot show, and why: findings about folders, files and users."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shlex
+import typing as t
+from collections.abc import Iterator, Sequence
+
+from ..state.directory import FOLDER, user_id
+from ..state.reader import Problem, Search, Taken, WorkerState
+from ..urls import public_url
+from .model import Finding
+from .rules.phrases import connections
+
+# As many other users' folders are named at most.
+_MAX_HINTS: t.Final = 5
+
+
+def find_problems(problems: Sequence[Problem]) -> list[Finding]:
+    """Return what was wrong with folders and files."""
+    return [_describe(problem) for problem in problems]
+
+
+def find_taken(taken: Sequence[Taken]) -> list[Finding]:
+    """Return the default folders whose names other users have taken."""
+    return [
+        Finding(
+            "info",
+            "state-folder",
+            f"User {user_name(each.owner)} has taken the name of a folder for state"
+            f" files: {each.path}",
+            "Nothing has to be done. If it is in the way, set POOLGUARD_STATE_DIR, for"
+            " the app and for this command, to a folder of the app's user.",
+            "Nothing is hidden by it: workers refuse a folder of another user, and keep"
+            " their files in the next.",
+        )
+        for each in taken
+    ]
+
+
+def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Finding]:
+    """Return the workers left out because they use other databases."""
+    pids: dict[tuple[str, ...], list[int]] = {}
+    for state in others:
+        urls = tuple(f"{pool.bind} {public_url(pool.url)}" for pool in state.pools)
+        pids.setdefault(urls, []).append(state.header.pid)
+    return [
+        Finding(
+            "info",
+            "other-deployment",
+            f"{_workers(numbers)} of {app} not shown: other databases"
+            f" ({', '.join(urls)})",
+            "If you meant these workers, this shell lacks the service's environment:"
+            " set the same variables (such as DATABASE_URL) and try again.",
+            "This report speaks of another deployment than the one that they serve.",
+        )
+        for urls, numbers in pids.items()
+    ]
+
+
+def find_parents(parents: Sequence[WorkerState]) -> list[Finding]:
+    """Return the processes that started the workers, and are none."""
+    return [
+        Finding(
+            "info",
+            "parent",
+            f"Process {state.header.pid} started the workers and serves no requests,"
+            " so it is not counted; it keeps"
+            f" {connections(sum(len(pool.slots) for pool in state.pools))} open",
+            "Use no database before the workers are forked, or call dispose() on the"
+            " engine at the end of that.",
+            "What it keeps open is used by nobody, and the server has it less for"
+            " others.",
+        )
+        for state in parents
+    ]
+
+
+def find_nobody(app: str, search: Search, configured: str | None) -> list[Finding]:
+    """Return where no worker was found, and who may have some."""
+    user = user_name(user_id())
+    nobody = Finding(
+        "info",
+        "no-workers",
+        f"No live worker of {app} found as user {user} in {', '.join(search.folders)}",
+        "Start the app, or send it a request: a worker shows up with its first. If it"
+        " runs as another user, run this as that user; if it has a POOLGUARD_STATE_DIR,"
+        " set the same here.",
+        "Nothing is known of its pools; only settings and servers were looked at.",
+    )
+    if configured is not None:
+        return [nobody]
+    hints = [
+        Finding(
+            "info",
+            "other-user",
+            f"User {user_name(uid)} has a folder for state files: {folder}",
+            f"If {app} runs as that user, run this command as that user, for example"
+            f" with sudo -u {shlex.quote(user_name(uid).partition(' ')[0])}.",
+            "Workers of other users are not shown to this one.",
+        )
+        for folder, uid in folders_of_others(search.folders)
+    ]
+    return [nobody, *hints[:_MAX_HINTS]]
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name and number."""
+    with contextlib.suppress(ImportError, KeyError):  # Windows; no such user
+        import pwd
+
+        return f"{pwd.getpwuid(uid).pw_name} ({uid})"
+    return f"#{uid}"
+
+
+def folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Find other users' folders beside those that were searched.
+
+    One that has a third user's number in its name was made to mislead.
+    """
+    patterns = [f"/run/user/*/{FOLDER}"]
+    patterns += [
+        os.path.join(glob.escape(os.path.dirname(folder)), f"{FOLDER}-*")
+        for folder in searched
+        if os.path.basename(folder).startswith(f"{FOLDER}-")
+    ]
+    for pattern in patterns:
+        for folder in sorted(glob.glob(pattern)):
+            with contextlib.suppress(OSError):
+                uid = os.lstat(folder).st_uid
+                is_own_name = os.path.basename(folder) in (FOLDER, f"{FOLDER}-{uid}")
+                if uid != user_id() and is_own_name:
+                    yield folder, uid
+
+
+def _describe(problem: Problem) -> Finding:
+    worker = "a worker" if problem.pid is None else f"worker {problem.pid}"
+    if problem.kind == "folder":
+        return Finding(
+            "warning",
+            "state-folder",
+            f"A folder of state files cannot be used: {problem.reason}",
+            "Run this command as the user that the app runs as. If you are, make the"
+            " folder that user's own with mode 0700, or set POOLGUARD_STATE_DIR to one"
+            " that is.",
+            "Workers that keep their files there are missing from this report.",
+        )
+    if problem.kind == "layout":
+        return Finding(
+            "warning",
+            "layout",
+            f"{worker.capitalize()} runs another version of Flask-PoolGuard"
+            f" ({problem.reason}), so it is not shown: {problem.path}",
+            "Restart the app's workers, so that all run the installed version.",
+            "Its connections are not counted.",
+        )
+    return Finding(
+        "warning",
+        "state-file",
+        f"The state file of {worker} cannot be read: {problem.path}: {problem.reason}",
+        "If that worker runs, restart it; it then begins a new file. Its figures are"
+        " missing until then.",
+        "How many connections the workers have is not known.",
+    )
+
+
+def _workers(pids: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, sorted(pids)))
+    return f"{'Worker' if len(pids) == 1 else 'Workers'} {numbers}"

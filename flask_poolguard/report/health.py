@@ -1,0 +1,266 @@
+"""Whether all is well, by the state files of the live workers alone."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import typing as t
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..state.directory import user_id
+from ..state.reader import Problem, Search, WorkerState
+from .gaps import find_problems, folders_of_others, user_name
+from .model import PoolStatus, Worker
+from .monitoring_plugin import (
+    BY_WEIGHT,
+    Health,
+    State,
+    Thresholds,
+    Verdict,
+    clean_label,
+    datum,
+    perfdata_of,
+)
+from .sizing import most_usable, peak_of
+from .text import duration
+from .workers import describe_worker
+
+# As many other users' folders are named at most; the line is to stay short.
+_MAX_HINTS: t.Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Issue:
+    state: State
+    text: str
+
+
+def examine(
+    search: Search,
+    workers: Sequence[WorkerState],
+    thresholds: Thresholds,
+    *,
+    label_apps: bool,
+) -> Verdict:
+    """Judge the live workers that were found.
+
+    :param workers: those of ``search`` that are meant.
+    :param label_apps: whether figures are labelled by app. Not decided by how many
+        apps live right now: a graph must keep its name while its app is down.
+    """
+    issues = [_judge_problem(each) for each in search.problems]
+    apps, lines = [], []
+    for label, states in _by_app(workers, label_apps):
+        described = [describe_worker(state) for state in states]
+        health = _measure(states[0], label, described)
+        apps.append(health)
+        found = list(_judge(health, described, thresholds))
+        issues += [_Issue(each.state, f"{health.app}: {each.text}") for each in found]
+        lines.append(f"{health.app}: {_summarize(health)}")
+    if not apps:
+        absence = _judge_absence(search, thresholds)
+        issues.append(absence)
+        lines.append(absence.text)
+    bad = [each for each in issues if each.state is not State.OK]
+    bad.sort(key=lambda each: -BY_WEIGHT.index(each.state))
+    state = bad[0].state if bad else State.OK
+    text = "; ".join([each.text for each in bad] or lines)
+    perfdata = " ".join(perfdata_of(each, thresholds) for each in apps)
+    if not apps:
+        perfdata = datum("workers", 0, low=thresholds.min_workers)
+    return Verdict(state, text, tuple(apps), perfdata)
+
+
+def _by_app(
+    workers: Sequence[WorkerState], label_apps: bool
+) -> Iterator[tuple[str, list[WorkerState]]]:
+    """Yield the workers of each app, with its label.
+
+    Two apps of one name are told apart by where they are.
+    """
+    groups: dict[tuple[str, str], list[WorkerState]] = {}
+    for each in workers:
+        key = each.header.app, os.path.realpath(each.header.root_path)
+        groups.setdefault(key, []).append(each)
+    names = [name for name, _ in groups]
+    for (name, path), states in sorted(groups.items()):
+        label = name if names.count(name) == 1 else f"{name}@{path}"
+        yield (clean_label(label) + "." if label_apps else ""), states
+
+
+def _measure(state: WorkerState, label: str, workers: Sequence[Worker]) -> Health:
+    pools = [pool for worker in workers for pool in worker.pools]
+    fullest = _fullest(pools)
+    waits = [pool.waiting for pool in pools if pool.waiting is not None]
+    held = [
+        0.0 if pool.checked_out == 0 else pool.longest_held_seconds
+        for pool in pools
+        if pool.checked_out == 0 or pool.longest_held_seconds is not None
+    ]
+    timeouts = [pool.timeouts for pool in pools if pool.timeouts is not None]
+    connects = [pool for pool in pools if pool.connecting is not None]
+    return Health(
+        app=state.header.app,
+        root_path=state.header.root_path,
+        label=label,
+        workers=len(workers),
+        usage_percent=None if fullest is None else round(_percent(fullest), 1),
+        can_wait=fullest is not None and _can_wait(fullest),
+        waiting=sum(waits) if waits else None,
+        oldest_wait_seconds=_greatest(
+            (pool.oldest_wait_seconds or 0.0 for pool in pools if pool.waiting),
+            0.0 if waits else None,
+        ),
+        longest_held_seconds=_greatest((each or 0.0 for each in held), None),
+        timeouts=sum(timeouts) if timeouts else None,
+        leaks=sum(pool.leaks for pool in pools),
+        connecting=sum(pool.connecting or 0 for pool in connects) if connects else None,
+        oldest_connect_seconds=_greatest(
+            (pool.oldest_connect_seconds or 0.0 for pool in connects), None
+        ),
+        unavailable=sum(pool.unavailable or 0 for pool in connects)
+        if connects
+        else None,
+    )
+
+
+def _greatest(values: Iterable[float], default: float | None) -> float | None:
+    return max(values, default=default)
+
+
+def _percent(pool: PoolStatus) -> float:
+    return 100 * (pool.checked_out or 0) / (pool.limit or 1)
+
+
+def _fullest(pools: Iterable[PoolStatus]) -> PoolStatus | None:
+    """Return the pool that is the worst for those who want a connection."""
+    known = [pool for pool in pools if pool.limit and pool.checked_out is not None]
+    return max(known, key=lambda pool: (_can_wait(pool), _percent(pool)), default=None)
+
+
+def _can_wait(pool: PoolStatus) -> bool:
+    """Tell whether a pool has fewer connections than its threads can hold.
+
+    Otherwise all may be out and nobody waits, as in a sync worker with one of each.
+    Unknown (0 threads, before a worker's first second is over) counts as yes.
+    """
+    usage = pool.usage
+    most = most_usable(usage.threads, usage.nesting, peak_of(usage.demand))
+    return usage.threads == 0 or pool.limit is None or most > pool.limit
+
+
+def _judge(
+    health: Health, workers: Sequence[Worker], thresholds: Thresholds
+) -> Iterator[_Issue]:
+    if health.workers < thresholds.min_workers:
+        number = _live(health.workers)
+        yield _Issue(State.CRITICAL, f"{number}, fewer than {thresholds.min_workers}")
+    where = [(worker.pid, pool) for worker in workers for pool in worker.pools]
+    fullest = _fullest(pool for _, pool in where)
+    if fullest is not None and health.can_wait:
+        pid = next(pid for pid, pool in where if pool is fullest)
+        yield _Issue(
+            thresholds.usage.judge(health.usage_percent),
+            f"pool {fullest.bind} of worker {pid} is {health.usage_percent:g}% used"
+            f" ({fullest.checked_out} of {fullest.limit})",
+        )
+    wait = health.oldest_wait_seconds
+    yield _Issue(
+        max(
+            thresholds.waiting.judge(health.waiting),
+            thresholds.wait_seconds.judge(wait if health.waiting else None),
+        ),
+        f"{health.waiting} waiting for a connection, the first for {duration(wait)}",
+    )
+    connect = health.oldest_connect_seconds
+    threads = "1 thread" if health.connecting == 1 else f"{health.connecting} threads"
+    yield _Issue(
+        thresholds.wait_seconds.judge(connect if health.connecting else None),
+        f"{threads} in the middle of connecting, the first for {duration(connect)}",
+    )
+    for worker in workers:
+        if worker.stopped:
+            yield _Issue(State.WARNING, f"worker {worker.pid} is stopped by a signal")
+    for pid, pool in where:
+        if pool.obstacle is not None:
+            yield _obstructed(pid, pool)
+    yield _Issue(
+        thresholds.held_seconds.judge(health.longest_held_seconds),
+        f"a connection is held for {duration(health.longest_held_seconds)}"
+        f"{_by_whom(where)}",
+    )
+
+
+def _obstructed(pid: int, pool: PoolStatus) -> _Issue:
+    """Say that a server gives no connections, as a worker met it within the last
+    minute. While it is full, those that the pool has go on serving.
+    """
+    is_full = pool.obstacle == "full"
+    return _Issue(
+        State.WARNING if is_full else State.CRITICAL,
+        f"worker {pid} gets no new connection of {pool.bind} since"
+        f" {duration(pool.obstacle_seconds)}: its server"
+        f" {'has no room' if is_full else 'does not answer, or not as it should'}",
+    )
+
+
+def _by_whom(where: Sequence[tuple[int, PoolStatus]]) -> str:
+    held = [
+        (pid, holder)
+        for pid, pool in where
+        for holder in pool.holders
+        if not holder.kept
+    ]
+    if not held:
+        return ""
+    pid, longest = max(held, key=lambda each: each[1].held_seconds)
+    if longest.endpoint is None and longest.site is None:
+        return f" while it is being opened (worker {pid})"
+    return f" by {longest.endpoint or '?'} at {longest.site or '?'} (worker {pid})"
+
+
+def _judge_problem(problem: Problem) -> _Issue:
+    (finding,) = find_problems([problem])
+    return _Issue(State.UNKNOWN, f"{finding.message}. {finding.fix}".rstrip("."))
+
+
+def _judge_absence(search: Search, thresholds: Thresholds) -> _Issue:
+    """Judge that there is no worker.
+
+    Where something could not be read, one may be hidden there. Whoever has no folder
+    at all has most likely never run a worker: if others have one, the wrong user asks.
+    """
+    user = user_name(user_id())
+    text = f"no live worker found as user {user} in {', '.join(search.folders)}"
+    if search.workers:
+        pids = ", ".join(str(each.header.pid) for each in search.workers)
+        text += f" but those on other databases ({pids})"
+    others = list(folders_of_others(search.folders))[:_MAX_HINTS]
+    names = dict.fromkeys(user_name(uid).partition(" ")[0] for _, uid in others)
+    if names:
+        text += "; workers may run as another user, try " + " or ".join(
+            f"sudo -u {shlex.quote(name)}" for name in names
+        )
+    own = set(search.folders).difference(each.path for each in search.taken)
+    is_stranger = others and not any(map(os.path.lexists, own))
+    if search.problems or is_stranger:
+        return _Issue(State.UNKNOWN, text)
+    return _Issue(State.CRITICAL if thresholds.min_workers else State.OK, text)
+
+
+def _live(number: int) -> str:
+    return f"{number} live {'worker' if number == 1 else 'workers'}"
+
+
+def _summarize(health: Health) -> str:
+    parts = [_live(health.workers)]
+    if health.usage_percent is not None:
+        parts.append(f"{health.usage_percent:g}% used at most")
+        if not health.can_wait:
+            parts[-1] += " (a connection for every thread)"
+    if health.waiting is not None:
+        parts.append(f"{health.waiting or 'nobody'} waiting")
+    if health.longest_held_seconds:
+        parts.append(f"longest held {duration(health.longest_held_seconds)}")
+    return ", ".join(parts)

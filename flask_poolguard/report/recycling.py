@@ -1,0 +1,302 @@
+"""Have all workers replace their connections, and see how far they are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import typing as t
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..config import AppConfig
+from ..engines import Guarded
+from ..state import requests
+from ..state.decoding import PoolState, cut
+from ..state.reader import Problem, Search, WorkerState, read_workers
+from .gaps import find_nobody, find_other_deployments, find_problems, find_taken
+from .model import Finding, Holder, to_plain
+from .workers import belong, describe_holder
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+SCHEMA_VERSION: t.Final = 1
+
+# Seconds between two looks.
+_PAUSE: t.Final = 0.2
+
+_GUARDED: t.Final = "GuardedPool"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRenewal:
+    """How far a pool is; None is unknown.
+
+    :ivar answered: its worker has begun to replace its connections.
+    :ivar closed: connections that were closed as unusable since the request, those that
+        the app itself declared unusable meanwhile included.
+    :ivar outdated: older connections that are still there, most often because
+        somebody has them; without those that the app has detached.
+    :ivar holders: who has those, longest first.
+    """
+
+    bind: str
+    pool_class: str
+    answered: bool
+    closed: int | None
+    outdated: int | None
+    holders: tuple[Holder, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether it hands out no older connection, and nobody has one."""
+        return self.answered and self.outdated == 0
+
+    @property
+    def is_unknown(self) -> bool:
+        """Tell whether it will never be known to be done."""
+        return self.answered and self.outdated is None
+
+    @property
+    def replaces_later(self) -> bool:
+        """Tell whether idle connections stay until somebody asks for one."""
+        return self.pool_class not in (_GUARDED, "NullPool")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRenewal:
+    """How far a worker is.
+
+    :ivar ended: it has ended since the request, and its connections with it.
+    :ivar problem: what keeps the request or its answer from getting through.
+    """
+
+    pid: int | None
+    host: str
+    ended: bool
+    problem: str | None
+    pools: tuple[PoolRenewal, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether it uses no older connection any more."""
+        return self.ended or (
+            self.problem is None
+            and bool(self.pools)  # else it is just beginning its file
+            and all(pool.is_done for pool in self.pools)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """How far all workers are.
+
+    :ivar refused: why nobody could be looked for; None if that worked.
+    :ivar left_out: why live workers may not have been told; None if all were.
+    :ivar elapsed_seconds: since the request.
+    """
+
+    schema_version: int
+    app: str
+    host: str
+    done: bool
+    refused: str | None
+    left_out: str | None
+    elapsed_seconds: float
+    workers: tuple[WorkerRenewal, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether there is nothing left to wait for."""
+        return self.refused is not None or all(
+            each.is_done or (each.pools and all(map(_is_final, each.pools)))
+            for each in self.workers
+        )
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """Return what ``flask pool recycle --json`` prints, before it is JSON."""
+        return t.cast("dict[str, t.Any]", to_plain(self))
+
+
+def _is_final(pool: PoolRenewal) -> bool:
+    return pool.is_done or pool.is_unknown
+
+
+class Recycling:
+    """One request to all live workers of an app on this host.
+
+    :param engines: of this process; they say which workers are of the same deployment.
+    :param bind: only this one, None for all.
+    :param with_this_process: whether this process counts as a worker.
+    :param may_be_nobody: whether it is done if there is no worker at all.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        config: AppConfig,
+        engines: Sequence[Guarded],
+        bind: str | None = None,
+        *,
+        with_this_process: bool = True,
+        may_be_nobody: bool = False,
+    ) -> None:
+        self._app = app
+        self._may_be_nobody = may_be_nobody
+        self._state_dir = config.state_dir
+        self._bind = bind
+        facts = [each.ledger.facts for each in engines]
+        self._own = {(each.bind, cut(each.url)) for each in facts}
+        self._in_memory = {
+            (each.bind, cut(each.url)) for each in facts if each.in_memory
+        }
+        self._not_me = None if with_this_process else os.getpid()
+        self._number = requests.new_number()
+        self._begun = time.monotonic()
+        # By path: the workers to ask as they were then, and who could not be read.
+        search = self._search()
+        others = [each for each in search.workers if not self._is_ours(each)]
+        folders = [each for each in search.problems if each.kind == "folder"]
+        self._workers = {
+            each.path: each for each in search.workers if self._is_asked(each)
+        }
+        self._unreadable = {
+            each.path: each for each in search.problems if each.kind != "folder"
+        }
+        self._refused: str | None = None
+        nobody: list[Finding] = []
+        if not self._workers and not self._unreadable:
+            self._refused = "; ".join(each.reason for each in folders) or None
+            nobody = find_nobody(app.name, search, self._state_dir)
+        self._left_out = self._why_left_out(folders, others)
+        self._findings = (
+            *([] if self._refused else find_problems(folders)),
+            *find_taken(search.taken),
+            *([] if self._refused else nobody),
+            *find_other_deployments(app.name, others),
+        )
+
+    def watch(self, seconds: float) -> Iterator[Renewal]:
+        """Yield how far all are, again and again, until they are done.
+
+        :param seconds: for so long at most; once in any case.
+        """
+        deadline = self._begun + seconds
+        while True:
+            now = self._look()
+            yield now
+            left = deadline - time.monotonic()
+            if now.is_final or left <= 0:
+                return
+            time.sleep(min(_PAUSE, left))
+
+    def _why_left_out(
+        self, folders: Sequence[Problem], others: Sequence[WorkerState]
+    ) -> str | None:
+        if self._refused is not None:
+            return None
+        if folders:
+            return "a folder of state files cannot be looked at"
+        # Beside workers of this deployment they are another one: staging.
+        if self._workers or self._unreadable:
+            return None
+        if others:
+            return "its live workers use other databases than this command"
+        return None if self._may_be_nobody else "no live worker was found"
+
+    def _search(self) -> Search:
+        return read_workers(self._state_dir, self._app.name, self._app.root_path)
+
+    def _is_ours(self, worker: WorkerState) -> bool:
+        """Tell whether a worker is of this deployment."""
+        return belong(worker, self._own)
+
+    def _is_asked(self, worker: WorkerState) -> bool:
+        return (
+            worker.header.pid != self._not_me
+            and self._is_ours(worker)
+            and (self._bind is None or bool(self._wanted(worker)))
+        )
+
+    def _wanted(self, worker: WorkerState) -> list[PoolState]:
+        return [each for each in worker.pools if self._bind in (None, each.bind)]
+
+    def _look(self) -> Renewal:
+        search = self._search()
+        found = {each.path: each for each in search.workers}
+        problems = {each.path: each for each in search.problems}
+        for path in list(self._unreadable):
+            if path in found:  # it was only caught half way
+                del self._unreadable[path]
+                if self._is_asked(found[path]):
+                    self._workers[path] = found[path]
+        workers = [
+            self._describe(before, found.get(path), problems.get(path))
+            for path, before in self._workers.items()
+        ]
+        workers += [
+            WorkerRenewal(each.pid, "", path not in problems, _reason(each), ())
+            for path, each in self._unreadable.items()
+        ]
+        return Renewal(
+            schema_version=SCHEMA_VERSION,
+            app=self._app.name,
+            host=socket.gethostname(),
+            done=self._refused is None
+            and self._left_out is None
+            and all(each.is_done for each in workers),
+            refused=self._refused,
+            left_out=self._left_out,
+            elapsed_seconds=round(time.monotonic() - self._begun, 3),
+            workers=tuple(workers),
+            findings=self._findings,
+        )
+
+    def _describe(
+        self, before: WorkerState, now: WorkerState | None, problem: Problem | None
+    ) -> WorkerRenewal:
+        header = before.header
+        if now is None and problem is None:
+            return WorkerRenewal(header.pid, header.host, True, None, ())
+        trouble = None if problem is None else _reason(problem)
+        pools = []
+        if now is not None:
+            counts = {pool.bind: pool.counts["invalidated"] for pool in before.pools}
+            pools = [
+                self._pool(pool, counts.get(pool.bind, 0), now.now)
+                for pool in self._wanted(now)
+            ]
+        if not all(pool.answered for pool in pools):
+            try:
+                # Again with each look: another command may have written its own.
+                requests.ask(before.path, self._bind or requests.ALL, self._number)
+            except OSError as error:
+                trouble = f"the request to it cannot be written: {error.strerror}"
+        return WorkerRenewal(header.pid, header.host, False, trouble, tuple(pools))
+
+    def _pool(self, pool: PoolState, closed_before: int, now: float) -> PoolRenewal:
+        answered = pool.usage.renewed >= self._number
+        outdated = pool.usage.outdated if answered and pool.counted else None
+        if answered and (pool.bind, pool.url) in self._in_memory:
+            outdated = 0  # its data lives in the connection, which is left alone
+        out = sorted((each for each in pool.slots if each.out), key=lambda x: x.since)
+        if not answered:  # what was taken before the request
+            out = [each for each in out if each.since * 1e6 < self._number]
+        closed = pool.counts["invalidated"] - closed_before
+        known = pool.pool_class == _GUARDED
+        return PoolRenewal(
+            bind=pool.bind,
+            pool_class=pool.pool_class,
+            answered=answered,
+            closed=closed if known else None,
+            outdated=outdated,
+            holders=tuple(describe_holder(each, now) for each in out[:outdated]),
+        )
+
+
+def _reason(problem: Problem) -> str:
+    if problem.kind == "layout":
+        return f"it runs another version of Flask-PoolGuard ({problem.reason})"
+    return f"its state file cannot be read: {problem.reason}"

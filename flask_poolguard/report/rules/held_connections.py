@@ -1,0 +1,120 @@
+"""Connections that are held too long, or not given back."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ...engines import Guarded
+from ..evidence import Evidence
+from ..model import Finding
+from ..text import duration
+from .orphaned_sessions import idle_in_transaction
+from .phrases import connections, key_of, line_of
+from .pool_use import pools_of
+
+# As many are named one by one.
+_MAX_NAMED: t.Final = 5
+
+
+def find_held(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the lines that have held connections for longer than their worker's
+    ``POOLGUARD_HELD_WARNING``.
+
+    What the server shows to idle in a transaction is a finding of its own, and what is
+    still being opened has no holder yet.
+    """
+    known = idle_in_transaction(evidence)
+    for each in evidence.engines:
+        lines: dict[str, list[tuple[float, int, float]]] = {}
+        for worker, pool in pools_of(evidence.workers, each.bind):
+            longest = pool.held_warning_seconds
+            if longest is None:
+                continue
+            for holder in pool.holders:
+                session = (worker.host, worker.pid, pool.bind, holder.server_id)
+                is_known = holder.kept or session in known
+                if holder.held_seconds < longest or is_known:
+                    continue
+                if holder.site is not None or holder.endpoint is not None:
+                    found = lines.setdefault(line_of(holder), [])
+                    found.append((holder.held_seconds, worker.pid, longest))
+        for line, held in lines.items():
+            yield _held(each, line, sorted(held, reverse=True))
+
+
+def _held(
+    guarded: Guarded, line: str, held: Sequence[tuple[float, int, float]]
+) -> Finding:
+    where = ", ".join(
+        f"for {duration(seconds)} in worker {pid}"
+        for seconds, pid, _ in held[:_MAX_NAMED]
+    )
+    longest = held[0][2]
+    more = len(held) - _MAX_NAMED
+    return Finding(
+        "warning",
+        "held",
+        f"{connections(len(held))} of bind {guarded.bind!r} held by {line}: {where}"
+        + (f" and {more} more" if more > 0 else ""),
+        "Give it back before slow work (an HTTP call, a report, a sleep); the app's"
+        " log has the stack of its holder. If it has to take so long, raise"
+        f" {key_of(guarded, 'held_warning')} (now {longest:g} s).",
+        "The pool is short of it meanwhile, and if its transaction is open, others"
+        " wait for its locks.",
+    )
+
+
+def find_stopped(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the workers that a signal or a debugger has stopped."""
+    for worker in evidence.workers:
+        if not worker.stopped:
+            continue
+        out = sum(pool.checked_out or 0 for pool in worker.pools)
+        idle = sum(pool.idle or 0 for pool in worker.pools)
+        yield Finding(
+            "critical" if out else "warning",
+            "stopped",
+            f"Worker {worker.pid} is stopped, by a signal (SIGSTOP, Ctrl-Z) or a"
+            f" debugger, with {connections(out)} out and {connections(idle)} idle",
+            f"Let it go on: kill -CONT {worker.pid}; or end it: kill -KILL"
+            f" {worker.pid}.",
+            "It answers nothing, and keeps its connections, their transactions and"
+            " locks. Its figures stand still.",
+        )
+
+
+def find_leaks(evidence: Evidence) -> list[Finding]:
+    """Return one finding per endpoint and line that did not give back connections."""
+    leaks: Counter[tuple[str, str]] = Counter()
+    unnamed = 0
+    for pool in evidence.pool_states():
+        unnamed += pool.counts["leaks"]
+        for leak in pool.leaks:
+            leaks[leak.endpoint or "(unknown)", leak.site or "unknown"] += leak.count
+            unnamed -= leak.count
+    findings = [
+        Finding(
+            "warning",
+            "leak",
+            f"{endpoint} did not give back {connections(count)} taken at {site}",
+            "Use the connection in a with block, or close it in a finally clause, at"
+            f" {site}.",
+            "The guard does that at the end of the request; until then nobody else has"
+            " what was taken, and without the guard the pool would run dry.",
+        )
+        for (endpoint, site), count in leaks.most_common()
+    ]
+    if unnamed > 0:
+        findings.append(
+            Finding(
+                "warning",
+                "leak",
+                f"{connections(unnamed)} more not given back, taken at other lines",
+                "See the warnings of flask_poolguard in the app's log for the lines.",
+                "The guard gives them back at the end of their requests; until then"
+                " nobody else has them.",
+            )
+        )
+    return findings

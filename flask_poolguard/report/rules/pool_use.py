@@ -1,0 +1,121 @@
+"""What single workers did with a bind's pool, as rules look at it."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ...engines import Guarded
+from ...state.decoding import PoolState, UsageState
+from ...state.usage import BUCKETS
+from ..evidence import Evidence
+from ..model import PoolStatus, Worker
+from ..sizing import most_usable
+
+# From here on the hundredth part of all checkouts is ten of them, not an accident.
+ENOUGH_CHECKOUTS: t.Final = 1000
+# Nothing is called too big by what a shorter time has shown.
+ENOUGH_SECONDS: t.Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One worker's pool of a bind.
+
+    :ivar age_seconds: since the worker began to keep its books.
+    """
+
+    pid: int
+    age_seconds: float
+    pool: PoolState
+
+    @property
+    def usage(self) -> UsageState:
+        """What the pool was asked for."""
+        return self.pool.usage
+
+    @property
+    def limit(self) -> int | None:
+        """The most connections it can have; None without a limit, or unknown."""
+        size, overflow = self.pool.size, self.pool.max_overflow
+        if not size or overflow is None or overflow < 0:
+            return None
+        return size + overflow
+
+    @property
+    def asked(self) -> int:
+        """How often somebody asked for a connection, whether he got one or not."""
+        return sum(self.usage.demand)
+
+    @property
+    def peak(self) -> int:
+        """The most connections that were out or wanted at once.
+
+        Above ``usage.EXACT`` it is the upper bound of a bucket.
+        """
+        return max(self.share_needs(0.0), self.pool.counts["peak_checked_out"])
+
+    @property
+    def could_use(self) -> int:
+        """The most that its threads could use at once; 0 if none was seen.
+
+        Code outside a request can hold several connections, so what was really out or
+        wanted counts if it is more.
+        """
+        return most_usable(self.usage.threads, self.usage.nesting, self.peak)
+
+    @property
+    def deadlock_free_from(self) -> int:
+        """How many connections it takes so that the threads cannot block each other.
+
+        With all threads one short of what they need there must be one more; as
+        HikariCP's "About Pool Sizing" has it: threads × (connections - 1) + 1.
+        """
+        return self.usage.threads * (self.usage.nesting - 1) + 1
+
+    @property
+    def is_mature(self) -> bool:
+        """Tell whether it has seen enough to be called too big."""
+        return self.asked >= ENOUGH_CHECKOUTS and self.age_seconds >= ENOUGH_SECONDS
+
+    def share_needs(self, share: float) -> int:
+        """Return the number of connections that all but this share of checkouts, at
+        most, could do with.
+        """
+        allowed, above = self.asked * share, 0
+        for bucket in reversed(range(len(BUCKETS))):
+            above += self.usage.demand[bucket]
+            if above > allowed:
+                return BUCKETS[bucket]
+        return 0
+
+
+def uses_of(evidence: Evidence, guarded: Guarded) -> list[Use]:
+    """Return what each worker did with a bind's pool."""
+    now = time.time()
+    return [
+        Use(state.header.pid, now - state.header.started_at, pool)
+        for state in evidence.states
+        for pool in state.pools
+        if pool.bind == guarded.bind
+    ]
+
+
+def pools_of(
+    workers: Iterable[Worker], bind: str
+) -> Iterator[tuple[Worker, PoolStatus]]:
+    """Yield the pools of a bind, each with its worker."""
+    for worker in workers:
+        for pool in worker.pools:
+            if pool.bind == bind:
+                yield worker, pool
+
+
+def in_worker(use: Use, all_such: Sequence[Use]) -> str:
+    """Say where it was seen, and in how many other workers as well."""
+    others = len({each.pid for each in all_such} - {use.pid})
+    if not others:
+        return f"worker {use.pid}"
+    return f"worker {use.pid}, and likewise in {others} more"

@@ -1,0 +1,145 @@
+"""Servers that do not answer."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Iterator
+
+from ...engines import Guarded
+from ...urls import public_url
+from ..evidence import Evidence
+from ..model import Failure, Finding
+from ..text import duration
+from .phrases import connections, key_of, line_of, workers
+from .pool_use import pools_of
+from .room_left import describe_plan
+
+_WHERE_TO_GRANT: t.Final = {
+    "postgresql": "pg_hba.conf, GRANT CONNECT ON DATABASE",
+    "mysql": "SHOW GRANTS, GRANT … ON … TO",
+    "mariadb": "SHOW GRANTS, GRANT … ON … TO",
+}
+
+
+def find_silent_servers(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the servers that could not be asked, or not for everything."""
+    for each in evidence.engines:
+        answer = evidence.answers[each.bind]
+        describe = _DESCRIPTIONS.get(answer.failure)
+        if describe is not None:
+            yield describe(evidence, each, answer.error)
+        elif answer.error is not None:
+            yield Finding(
+                "warning",
+                "server-view",
+                f"{_server_of(each)} did not answer all questions: {answer.error}",
+                "Look for this error in the server's log; most often its user may"
+                " not ask.",
+                "Its figures are unknown, and nothing is found that follows from them.",
+            )
+
+
+def _full(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    return Finding(
+        "critical",
+        "full",
+        f"{_server_of(guarded)} refuses connections: {error}."
+        f" {_share(evidence, guarded)}",
+        "End the sessions that nobody needs, lower"
+        f" {key_of(guarded, 'pool_size')} and {key_of(guarded, 'max_overflow')},"
+        " start fewer workers, or raise the limit that the message names.",
+        "Requests that need a connection which their worker does not have"
+        " yet wait for one of its pool's, or fail.",
+    )
+
+
+def _away(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    return Finding(
+        "critical",
+        "server-unreachable",
+        f"{_server_of(guarded)} cannot be reached: {error}",
+        "Check that it runs, that this host may reach it, and the address in the"
+        " app's configuration.",
+        "Requests that need it fail, with HTTP 503 once the guard has stopped trying.",
+    )
+
+
+def _login_refused(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    url = guarded.engine.url
+    user = f"user {url.username}" if url.username else "this user"
+    return Finding(
+        "critical",
+        "server-unreachable",
+        f"{_server_of(guarded)} refuses the login of {user}: {error}",
+        "Check user, password and database in the app's configuration, and at the"
+        f" server that {user} exists, and may use this database and come from this"
+        f" host ({_WHERE_TO_GRANT.get(url.get_backend_name(), 'its grants')}).",
+        "Requests that need a new connection fail at once, with HTTP 500: a refused"
+        " login is not tried again.",
+    )
+
+
+def _silent(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
+    return Finding(
+        "critical",
+        "server-unreachable",
+        f"{_server_of(guarded)} accepts connections, but gives {error}"
+        f"{_longest(evidence, guarded)}",
+        "Look at the server's load and at its locks; if a pooler stands before it, at"
+        " that one's free server connections (PgBouncer: SHOW POOLS; default_pool_size"
+        " is how many there are).",
+        "Requests that need it wait and keep their threads: for a new connection until"
+        " their time is up, for a statement's answer until it comes.",
+    )
+
+
+_Describe = Callable[[Evidence, Guarded, str | None], Finding]
+_DESCRIPTIONS: t.Final[dict[Failure | None, _Describe]] = {
+    "away": _away,
+    "full": _full,
+    "login": _login_refused,
+    "silent": _silent,
+}
+
+
+def _server_of(guarded: Guarded) -> str:
+    url = public_url(guarded.engine.url)
+    return f"The server of bind {guarded.bind!r}, {url},"
+
+
+def _longest(evidence: Evidence, guarded: Guarded) -> str:
+    """Say who of this app has held a connection of a bind for the longest time."""
+    held = [
+        (holder.held_seconds, line_of(holder), worker.pid)
+        for worker, pool in pools_of(evidence.workers, guarded.bind)
+        for holder in pool.holders
+    ]
+    if not held:
+        return ""
+    seconds, line, pid = max(held)
+    return (
+        f"; of this app, {line} has held a connection of it for the longest time,"
+        f" {duration(seconds)} (worker {pid})"
+    )
+
+
+def _share(evidence: Evidence, guarded: Guarded) -> str:
+    """Return how many connections this app has there, and how many it may open.
+
+    The server's own figures are not to be had, so this is by the state files.
+    """
+    found = [pool for _, pool in pools_of(evidence.workers, guarded.bind)]
+    if not found and evidence.plan.is_none:
+        return "No worker of this app on this host is known to have any there."
+    counts = [
+        None
+        if pool.checked_out is None or pool.idle is None
+        else pool.checked_out + pool.idle
+        for pool in found
+    ]
+    known = sum(each or 0 for each in counts)
+    least = "" if None not in counts and evidence.has_all_workers else " or more"
+    return (
+        f"This app has {connections(known)}{least} open there by {workers(len(found))}"
+        f" on this host; {describe_plan(evidence, guarded.bind)}"
+    )

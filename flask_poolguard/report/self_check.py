@@ -1,0 +1,69 @@
+"""What a worker finds wrong with its own pools, and logs by itself.
+
+It reads its own state file, as any other process would, so that its log and a report
+cannot differ. No server is asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import typing as t
+from collections.abc import Sequence
+
+from ..engines import Guarded
+from ..state.reader import WorkerState, read_own
+from .evidence import Evidence
+from .model import Finding
+from .rules import OF_ONE_WORKER, judge
+from .servers import Answer
+from .workers import describe_worker
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger("flask_poolguard")
+
+_UNASKED: t.Final = Answer(None)
+
+
+def log_findings(
+    app: Flask,
+    engines: Sequence[Guarded],
+    path: str | None,
+    logged: set[tuple[int, str, str]],
+) -> None:
+    """Log each warning, and what is worse, of each bind once per process.
+
+    :param path: of this process's state file; without one there is nothing to say.
+    :param logged: what was logged before, by pid, code and bind; gains what is new.
+    """
+    state = None if path is None else read_own(path)
+    if state is None:
+        return
+    for each in list(engines):
+        for finding in judge(_of_bind(app, each, state), OF_ONE_WORKER):
+            what = (os.getpid(), finding.code, each.bind)
+            if finding.level != "info" and what not in logged:
+                logged.add(what)
+                _log(finding)
+
+
+def _of_bind(app: Flask, guarded: Guarded, state: WorkerState) -> Evidence:
+    pools = tuple(pool for pool in state.pools if pool.bind == guarded.bind)
+    own = dataclasses.replace(state, pools=pools)
+    return Evidence(
+        config=app.config,
+        engines=(guarded,),
+        states=(own,),
+        workers=(describe_worker(own),),
+        answers={guarded.bind: _UNASKED},
+    )
+
+
+def _log(finding: Finding) -> None:
+    consequence = f" {finding.consequence}" if finding.consequence else ""
+    logger.warning(
+        "%s: %s.%s %s", finding.code, finding.message, consequence, finding.fix
+    )

@@ -1,0 +1,276 @@
+"""Asking the servers about themselves, without a pool and without ever hanging.
+
+A connection of our own is made as the pool would make it, so that ``connect_args``,
+``do_connect`` listeners and TLS apply, and is closed after a few queries. A server
+that swallows packets can keep a driver busy for minutes; nobody waits for that, and who
+asks for as much or less joins the question that is open.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import enum
+import os
+import threading
+import time
+import typing as t
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlalchemy.engine import Engine
+
+from ..databases import (
+    ConnectFailure,
+    Database,
+    ServerView,
+    SessionList,
+    merge_sessions,
+)
+from ..engines import Guarded
+from ..pool import UnpooledEntry
+from ..urls import HOW_TO_QUOTE, ServerKey, server_key, unquoted_tail, without_secrets
+from .model import Failure
+from .unanswered_connects import own_sockets, took_connect
+
+# All servers are asked at once, and together they get this long.
+ANSWER_SECONDS: t.Final = 2.0
+
+# SQLite's names for a database that is in memory.
+_MEMORY: t.Final = (None, "", ":memory:")
+
+
+class Detail(enum.IntEnum):
+    """How much the servers are asked for; each includes the ones before."""
+
+    VIEW = 0
+    SESSIONS = 1
+    STATEMENTS = 2
+
+
+# The question that this process waits for, by engine: the one for most.
+_open_questions: weakref.WeakKeyDictionary[Engine, Question]
+_open_questions = weakref.WeakKeyDictionary()
+# Protects that dictionary.
+_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What asking a bind's server led to.
+
+    :ivar reachable: None if it was not asked.
+    :ivar error: what was not answered, and why, in one line without secrets.
+    :ivar sessions: of the whole server; None if there was no answer, or no question.
+    :ivar failure: why it is not reachable.
+    """
+
+    reachable: bool | None
+    view: ServerView | None = None
+    error: str | None = None
+    sessions: SessionList | None = None
+    failure: Failure | None = None
+
+
+class Question:
+    """Asks one server for all its binds, one after the other, in a thread."""
+
+    def __init__(self, binds: Sequence[Guarded], detail: Detail) -> None:
+        self._binds = binds
+        self.detail = detail
+        self._answers: dict[str, Answer] = {}
+        self._answered = threading.Event()
+        self._sockets = own_sockets()
+        self._began_at = time.monotonic()
+        self.pid = os.getpid()
+        # The app's current context goes along, for listeners that look at it.
+        run = contextvars.copy_context().run
+        threading.Thread(
+            target=run, args=(self._run,), name="poolguard-report", daemon=True
+        ).start()
+
+    def covers(self, detail: Detail) -> bool:
+        """Tell whether so much will be answered, in this process: a child has its
+        parent's questions, but not their threads.
+        """
+        return self.pid == os.getpid() and self.detail >= detail
+
+    def wait(self) -> dict[str, Answer]:
+        """Return the answer for each bind, when all are there or time is up."""
+        self._answered.wait(self._began_at + ANSWER_SECONDS - time.monotonic())
+        waited = time.monotonic() - self._began_at
+        answers = self._answers.copy()
+        return {
+            each.bind: answers.get(each.bind) or self._missing(each, waited)
+            for each in self._binds
+        }
+
+    def _missing(self, guarded: Guarded, waited: float) -> Answer:
+        took_it = took_connect(guarded.engine.url, self._sockets)
+        return Answer(
+            False,
+            error=f"no answer within {waited:.0f} s",
+            failure="silent" if took_it else "away",
+        )
+
+    def _run(self) -> None:
+        connections: dict[str, t.Any] = {}
+        ids: set[int] = set()
+        try:
+            for each in self._binds:
+                self._answers[each.bind] = _ask(each, connections, ids)
+            if self.detail >= Detail.SESSIONS:
+                self._ask_for_sessions(connections, ids)
+        finally:
+            for connection in connections.values():
+                with suppress(Exception):  # nothing depends on it any more
+                    connection.close()
+            with _lock:
+                for each in self._binds:
+                    if _open_questions.get(each.engine) is self:
+                        del _open_questions[each.engine]
+            self._answered.set()
+
+    def _ask_for_sessions(
+        self, connections: t.Mapping[str, t.Any], ids: t.Collection[int]
+    ) -> None:
+        """Ask as each of the users in turn: one may see more than the other."""
+        lists: dict[str | None, SessionList] = {}
+        for each in self._binds:
+            answer, user = self._answers[each.bind], each.engine.url.username
+            if answer.view is None or user in lists:
+                continue
+            try:
+                lists[user] = each.ledger.database.sessions(
+                    connections[each.bind],
+                    with_sql=self.detail >= Detail.STATEMENTS,
+                )
+            except Exception as error:
+                told = _describe(error, each.engine)
+                self._answers[each.bind] = dataclasses.replace(answer, error=told)
+        if lists:
+            merged = merge_sessions(list(lists.values()), without=ids)
+            for bind, answer in self._answers.items():
+                self._answers[bind] = dataclasses.replace(answer, sessions=merged)
+
+
+def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Question]:
+    """Begin to ask the servers; joins a question that is open already, unless that is
+    for less.
+    """
+    questions: list[Question] = []
+    with _lock:
+        for group in _by_server(engines):
+            question = _open_questions.get(group[0].engine)
+            if question is None or not question.covers(detail):
+                question = Question(group, detail)
+                for each in group:
+                    _open_questions[each.engine] = question
+            questions.append(question)
+    return questions
+
+
+def finish(
+    questions: Sequence[Question], engines: Sequence[Guarded]
+) -> dict[str, Answer]:
+    """Return the answer for every bind, at the latest when time is up."""
+    answers = {each.bind: _answer_unasked(each) for each in engines}
+    for question in questions:
+        answers |= question.wait()
+    return answers
+
+
+def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
+    """Group what is to be asked by server.
+
+    So the connections that this report itself makes can be told from the others.
+    """
+    groups: dict[ServerKey | str, list[Guarded]] = {}
+    for each in engines:
+        dialect = each.engine.dialect
+        if not dialect.is_async and dialect.name != "sqlite":
+            key = server_key(each.engine.url) or each.bind
+            groups.setdefault(key, []).append(each)
+    return list(groups.values())
+
+
+def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answer:
+    """Ask for one bind.
+
+    :param connections: made for this question so far, by bind; gains one.
+    :param ids: the server's numbers of those, likewise.
+    """
+    engine, database = guarded.engine, guarded.ledger.database
+    try:
+        # What a pool calls itself, in 2.0.31 and 2.1.9; nothing public connects with
+        # everything that applies and yet without the pool.
+        connection = engine.pool._invoke_creator(UnpooledEntry())
+    except Exception as error:
+        why = _why(error, database)
+        return Answer(False, error=_describe(error, engine), failure=why)
+    connections[guarded.bind] = connection
+    own_id = database.server_id(connection)
+    try:
+        view = database.view(connection)
+    except Exception as error:
+        lost = _is_disconnect(error, connection, engine)
+        told = _describe(error, engine)
+        return Answer(not lost, error=told, failure="away" if lost else None)
+    finally:
+        before = frozenset(ids)
+        if own_id is not None:
+            ids.add(own_id)
+    if view.connections is not None and view.session_ids is not None:
+        seen = len(before & view.session_ids)
+        view = dataclasses.replace(view, connections=max(view.connections - seen, 0))
+    return Answer(True, view)
+
+
+def _answer_unasked(guarded: Guarded) -> Answer:
+    """Answer for what has no server, or cannot be asked without an event loop.
+
+    An SQLite file is not opened: that would create it.
+    """
+    engine = guarded.engine
+    if engine.dialect.is_async or engine.dialect.name != "sqlite":
+        return Answer(None)
+    view = guarded.ledger.database.view(None)
+    path = engine.url.database
+    if path in _MEMORY or path.startswith("file:"):
+        return Answer(True, view)
+    if not os.path.exists(path):
+        return Answer(None, view)
+    if not os.access(path, os.R_OK):
+        told = f"{path} cannot be read by this user"
+        return Answer(False, view, told, failure="away")
+    return Answer(True, view)
+
+
+def _why(error: Exception, database: Database) -> Failure:
+    if database.connect_failure(error) is ConnectFailure.FULL:
+        return "full"
+    return "login" if database.refuses_login(error) else "away"
+
+
+def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
+    try:
+        return engine.dialect.is_disconnect(error, connection, None)  # type: ignore[arg-type] # any exception, and the dialect decides
+    except Exception:  # not an exception of this driver
+        return False
+
+
+def _describe(error: Exception, engine: Engine) -> str:
+    """Return the first line of an error, without secrets."""
+    line = next(filter(None, map(str.strip, str(error).splitlines())), "")
+    text = without_secrets(f"{type(error).__name__}: {line}", engine.url)
+    return f"{text} ({HOW_TO_QUOTE})" if unquoted_tail(engine.url) else text
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

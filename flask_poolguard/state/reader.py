@@ -1,0 +1,296 @@
+"""Reads the state files of this user's live workers, and trusts none of them.
+
+A file may be half written, truncated, or garbage, and the folder may hold anything.
+Files are read, never mapped: a mapped file that shrinks kills the reader (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import typing as t
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from . import process, writer
+from .decoding import PoolState, decode
+from .directory import StateDirError, candidates, trust, user_id
+from .header import Damaged, Header, OtherLayout
+from .layout import MAX_FILE_SIZE
+
+# A writer needs a microsecond; who is caught half way so often is not writing.
+_ATTEMPTS: t.Final = 20
+_PAUSE_SECONDS: t.Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A live process of the app, as its file shows it.
+
+    :ivar now: monotonic seconds at which it was read.
+    :ivar stopped: a signal or a debugger has stopped it, so that it does nothing and
+        its figures stand still.
+    """
+
+    path: str
+    header: Header
+    pools: tuple[PoolState, ...]
+    now: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that keeps a part of the picture hidden.
+
+    :ivar kind: ``"folder"``, ``"file"`` or ``"layout"`` (another version's file).
+    :ivar pid: of the worker, as far as the file's name tells.
+    """
+
+    kind: t.Literal["folder", "file", "layout"]
+    path: str
+    reason: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A default folder's name that another user has taken. It hides nothing: this
+    user's workers refuse it as well, and keep their files in another.
+    """
+
+    path: str
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What was found, and where it was looked for."""
+
+    folders: tuple[str, ...]
+    workers: tuple[WorkerState, ...]
+    problems: tuple[Problem, ...]
+    taken: tuple[Taken, ...] = ()
+
+
+class _Skip(Exception):
+    """A file that is nobody's business here: dead, or another app's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which apps' files to read; None is any."""
+
+    app: str | None
+    root_path: str | None
+
+    def matches(self, app: str, root_path: str) -> bool:
+        """Compare names and root paths.
+
+        Where releases are switched by a symbolic link, gunicorn imports the app
+        through the link and the ``flask`` command through what it points to.
+        """
+        if self.app not in (None, app):
+            return False
+        return self.root_path in (None, root_path) or (
+            os.path.realpath(self.root_path or "") == os.path.realpath(root_path)
+        )
+
+
+def read_workers(
+    configured: str | None, app: str | None = None, root_path: str | None = None
+) -> Search:
+    """Read the files of this user's live workers, by pid.
+
+    :param configured: ``POOLGUARD_STATE_DIR``.
+    :param app: only this app's, by its name, as its workers wrote it.
+    :param root_path: only those of an app with this root path, likewise.
+    """
+    wanted = _Wanted(app, root_path)
+    folders = candidates(configured)
+    workers: list[WorkerState] = []
+    problems: list[Problem] = []
+    refused: dict[str, StateDirError] = {}
+    if getattr(writer, "fcntl", None) is None:
+        reason = "this platform has no file locks, so workers keep no state files"
+        return Search(tuple(folders), (), (Problem("folder", folders[0], reason),))
+    for folder in folders:
+        try:
+            names = _list(folder)
+        except StateDirError as error:
+            refused[folder] = error
+            continue
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                worker, reasons = _read(path, wanted)
+            except _Skip:
+                continue
+            except (OtherLayout, Damaged) as error:
+                kind: t.Literal["layout", "file"]
+                kind = "layout" if isinstance(error, OtherLayout) else "file"
+                problems.append(Problem(kind, path, str(error), _pid_in(name)))
+                continue
+            workers.append(worker)
+            problems += [
+                Problem("file", path, reason, worker.header.pid) for reason in reasons
+            ]
+    workers.sort(key=lambda worker: (worker.header.host, worker.header.pid))
+    taken = () if configured is not None else _find_taken(refused, folders)
+    hiding = set(refused).difference(each.path for each in taken)
+    problems += [Problem("folder", each, str(refused[each])) for each in sorted(hiding)]
+    return Search(tuple(folders), tuple(workers), tuple(problems), taken)
+
+
+def _find_taken(
+    refused: Mapping[str, StateDirError], folders: Sequence[str]
+) -> tuple[Taken, ...]:
+    """Return the folders that other users have made; none if that is all of them, as
+    workers then have nowhere to keep a file.
+    """
+    taken = tuple(
+        Taken(folder, error.owner)
+        for folder, error in refused.items()
+        if error.owner is not None and error.owner != user_id()
+    )
+    return () if len(taken) == len(folders) else taken
+
+
+def read_own(path: str) -> WorkerState | None:
+    """Read this process's own file, None if that cannot be done just now.
+
+    A pool that is caught half way through a write is left out. Before a child that ran
+    no fork hooks has a file of its own, the path is its parent's, which is not read.
+    """
+    try:
+        fd = _open(path)
+    except (_Skip, Damaged):
+        return None
+    try:
+        header, pools, _ = decode(_content(fd))
+    except (OSError, Damaged, OtherLayout):
+        return None
+    finally:
+        os.close(fd)
+    if header.pid != os.getpid():
+        return None
+    return WorkerState(path, header, pools, time.monotonic())
+
+
+def _list(folder: str) -> list[str]:
+    """Return the names of the state files in a folder, none if it is not there.
+
+    :raises StateDirError: the folder cannot be trusted, or not be read.
+    """
+    try:
+        trust(folder)
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except StateDirError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
+    except OSError as error:
+        raise StateDirError(f"{folder}: {error.strerror}") from error
+    return sorted(
+        name
+        for name in names
+        if name.endswith(writer.SUFFIX) and not name.startswith(".")
+    )
+
+
+def _read(path: str, wanted: _Wanted) -> tuple[WorkerState, list[str]]:
+    """Read one file; return what is wrong with single pools beside it.
+
+    :raises _Skip: not a live worker's, or not one that is wanted.
+    :raises Damaged: a live worker's, but unusable.
+    :raises OtherLayout: a live worker's of another version.
+    """
+    fd = _open(path)
+    try:
+        if not writer.is_locked(fd):
+            raise _Skip
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE_SECONDS)
+            try:
+                header, pools, reasons = decode(_content(fd))
+            except Damaged:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            except OtherLayout as error:
+                if error.about and not wanted.matches(*error.about):
+                    raise _Skip from error
+                raise
+            if not wanted.matches(header.app, header.root_path) or not _is_alive(
+                header
+            ):
+                raise _Skip
+            if not reasons:
+                break
+        stopped = process.is_stopped(header.pid, header.pid_namespace)
+        return WorkerState(path, header, pools, time.monotonic(), stopped), reasons
+    except OSError as error:
+        raise Damaged(str(error.strerror)) from error
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> int:
+    """Open a file that another process of this user wrote, and nothing else.
+
+    ``O_NONBLOCK`` keeps a FIFO from blocking, ``O_NOFOLLOW`` refuses a symbolic link.
+
+    :raises _Skip: it is gone, or not a plain file.
+    :raises Damaged: it cannot be read, or is another user's.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        # Looked at first: merely opening a device may do something.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise _Skip
+        fd = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise _Skip from error
+    except OSError as error:
+        raise Damaged(f"it cannot be opened: {error.strerror}") from error
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == user_id():
+        return fd
+    os.close(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise _Skip
+    raise Damaged(f"it belongs to user {found.st_uid}, not to {user_id()}")
+
+
+def _content(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > MAX_FILE_SIZE:
+        raise Damaged(f"it has {size} bytes, more than any state file")
+    parts, offset = [], 0
+    while offset < size:
+        part = os.pread(fd, size - offset, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _is_alive(header: Header) -> bool:
+    """Tell whether a file is of this boot, and of the process that its pid means now.
+
+    An inherited file descriptor can keep the lock of a worker that is long dead.
+    """
+    return header.boot_id == process.boot_id() and process.is_same_process(
+        header.identity()
+    )
+
+
+def _pid_in(name: str) -> int | None:
+    """Return the pid with which the file's name begins."""
+    pid = name.partition("-")[0]
+    return int(pid) if pid.isdecimal() and len(pid) < 12 else None

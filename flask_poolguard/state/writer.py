@@ -1,0 +1,366 @@
+"""The file through which other processes see this worker's pools.
+
+What changes with every checkout is written through a :class:`.mapping.View`, the rest
+with ``pwrite``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import threading
+import typing as t
+import weakref
+from dataclasses import dataclass
+
+from . import mapping, process
+from .directory import (
+    SUFFIX,
+    StateDirError,
+    is_orphan,
+    is_state_name,
+    request_path,
+    usable,
+)
+from .layout import (
+    DIRECTORY,
+    DIRECTORY_OFFSET,
+    FREE,
+    HIDDEN_OFFSET,
+    MAGIC,
+    MAX_FILE_SIZE,
+    MAX_POOLS,
+    MAX_STRING,
+    REGIONS_OFFSET,
+    SERVED_OFFSET,
+    SLOT,
+    SLOTS_OFFSET,
+    STRING_LENGTH,
+    STRINGS_OFFSET,
+    STRINGS_SIZE,
+    region_size,
+)
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, so no state files
+    fcntl = None  # type: ignore[assignment] # a module elsewhere
+
+logger = logging.getLogger("flask_poolguard")
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A pool's part of the file.
+
+    :ivar entry: the offset of its entry in the directory.
+    """
+
+    entry: int
+    offset: int
+    slots: int
+    memory: mapping.Map | None
+
+
+class NoStateFile:
+    """The null object: nothing is shown to other processes."""
+
+    path: str = ""
+
+    def add_region(self, slots: int) -> tuple[int, mapping.View]:
+        """Return a place that nothing is written to."""
+        return 0, mapping.NOWHERE
+
+    def show_region(self, offset: int) -> None:
+        """Do nothing."""
+
+    def hide_region(self, offset: int) -> None:
+        """Do nothing."""
+
+    def free_region(self, offset: int) -> None:
+        """Do nothing."""
+
+    def intern(self, text: str) -> int:
+        """Return the id of no string."""
+        return 0
+
+    def show_served(self) -> None:
+        """Do nothing."""
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
+    def remove(self) -> None:
+        """Do nothing."""
+
+
+class StateFile(NoStateFile):
+    """One worker's file, locked as long as the worker lives.
+
+    ``_lock`` protects the strings and the directory, which grow. It is held during
+    their writes, which go to memory, so that ids are never seen before their text.
+    It is re-entrant because a garbage collection inside may return a connection.
+
+    :raises StateDirError: no usable folder, or no room in it.
+    """
+
+    def __init__(self, folder: str | None, about: dict[str, t.Any]) -> None:
+        if fcntl is None:
+            raise StateDirError("this platform has no file locks")
+        header = json.dumps({**process.whoami(), **about}).encode()
+        if len(header) > SERVED_OFFSET - 16:
+            raise StateDirError(f"the app's name or path is too long ({len(header)})")
+        self._lock = threading.RLock()
+        self._strings: dict[str, int] = {}
+        # 0 means "none", so the first string stands behind one unused entry.
+        self._strings_end = STRING_LENGTH.size
+        self._pid = os.getpid()
+        # By offset. What is free is changed by single operations of a dict only.
+        self._regions: dict[int, _Region] = {}
+        self._free: dict[int, _Region] = {}
+        self._size = REGIONS_OFFSET
+        self._fd, self.path = _create_in_first(folder, header)
+        self._is_open = True
+        self._is_full = False
+        self._maps: list[mapping.Map] = []
+        # For an app that is collected before its process ends. The descriptor is
+        # closed nowhere else in its own process: a thread may be about to write, and
+        # the number might by then be another file's.
+        self._finalizer = weakref.finalize(
+            self, _finish, self._fd, self.path, os.getpid()
+        )
+        self._finalizer.atexit = False
+
+    def add_region(self, slots: int) -> tuple[int, mapping.View]:
+        """Make room for one more pool, hidden until :meth:`show_region` is called.
+
+        :returns: the offset of its region, and what to write it through; where there
+            is no room, what is written is lost.
+        """
+        with self._lock:
+            if not self._is_open:
+                return 0, mapping.NOWHERE
+            region = self._reuse(slots)
+            if region is None and self._has_room(slots):
+                region = self._append(slots)
+            if region is None:
+                return 0, mapping.NOWHERE
+            # Not kept with the region: a ring of references would let the file wait
+            # for the garbage collector.
+            view = region.memory or mapping.Written(self._write)
+            return region.offset, view
+
+    def _reuse(self, slots: int) -> _Region | None:
+        """Return the smallest free region with so many slots, blank and hidden."""
+        fit = [each for each in list(self._free.values()) if each.slots >= slots]
+        if not fit:
+            return None
+        region = min(fit, key=lambda each: each.slots)
+        del self._free[region.offset]
+        # Not a byte of the earlier pool is to show, nor its slots to count.
+        blank = SLOT.pack(FREE, FREE, 0, 0.0, -1, 0, 0, b"", FREE) * region.slots
+        self._write(region.offset, bytes(SLOTS_OFFSET) + blank)
+        return region
+
+    def _has_room(self, slots: int) -> bool:
+        """Tell whether the file can grow by a region; the first time that it cannot is
+        logged.
+        """
+        has_room = (
+            len(self._regions) < MAX_POOLS
+            and self._size + region_size(slots) <= MAX_FILE_SIZE
+        )
+        if not has_room and not self._is_full:
+            self._is_full = True
+            logger.warning(
+                "Other processes see the first %d pools of this app only.",
+                len(self._regions),
+            )
+        return has_room
+
+    def _append(self, slots: int) -> _Region | None:
+        """Let the file grow by a hidden region; None if it cannot be written to."""
+        offset = self._size
+        try:
+            _reserve(self._fd, offset, region_size(slots))
+        except OSError as error:
+            self._give_up(error)
+            return None
+        self._size += region_size(slots)
+        entry = DIRECTORY_OFFSET + len(self._regions) * DIRECTORY.size
+        self._write(entry, DIRECTORY.pack(offset, slots, True))
+        found = mapping.map_file(self._fd, self._size)
+        if found is not None:
+            self._maps.append(found)
+        region = self._regions[offset] = _Region(entry, offset, slots, found)
+        return region
+
+    def show_region(self, offset: int) -> None:
+        """Let readers see a region, all of which is written."""
+        self._mark(offset, b"\0")
+
+    def hide_region(self, offset: int) -> None:
+        """Let readers see a region no more; its pool may still write to it."""
+        self._mark(offset, b"\1")
+
+    def free_region(self, offset: int) -> None:
+        """Hide a region that is not written to any more, and let another pool have it.
+
+        Takes no lock: a garbage collection calls it, which may happen anywhere.
+        """
+        self._mark(offset, b"\1")
+        region = self._regions.get(offset)
+        if region is not None:
+            self._free[offset] = region
+
+    def _mark(self, offset: int, hidden: bytes) -> None:
+        region = self._regions.get(offset)
+        # In a child that has not left its parent's file yet, it is the parent's.
+        if region is not None and self._pid == os.getpid():
+            self._write(region.entry + HIDDEN_OFFSET, hidden)
+
+    def _write(self, offset: int, data: bytes) -> None:
+        if self._is_open:
+            try:
+                os.pwrite(self._fd, data, offset)
+            except OSError as error:
+                self._give_up(error)
+
+    def intern(self, text: str) -> int:
+        """Return the id of a string, 0 when there is no room for another."""
+        found = self._strings.get(text)
+        if found is not None:
+            return found
+        data = text.encode("utf-8", "replace")[:MAX_STRING]
+        data = data.decode("utf-8", "ignore").encode()  # not half a character
+        with self._lock:
+            if text in self._strings:
+                return self._strings[text]
+            end = self._strings_end + STRING_LENGTH.size + len(data)
+            if end > STRINGS_SIZE:
+                return 0
+            start = self._strings_end
+            self._write(STRINGS_OFFSET + start, STRING_LENGTH.pack(len(data)) + data)
+            self._strings_end = end
+            self._strings[text] = start
+            return start
+
+    def show_served(self) -> None:
+        """Tell that this process answers requests."""
+        self._write(SERVED_OFFSET, b"\1")
+
+    def abandon(self) -> None:
+        """Close the parent's file in a child, which keeps the parent's lock."""
+        self._is_open = False
+        if self._finalizer.detach():
+            os.close(self._fd)
+            for each in self._maps:  # they keep the lock as well
+                each.close()
+
+    def remove(self) -> None:
+        """Take the file away when its worker ends."""
+        if self._is_open:
+            self._is_open = False
+            _unlink(self.path)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning(
+            "%s cannot be written any more (%s): other processes no longer see this"
+            " worker's pools. The app goes on.",
+            self.path,
+            error.strerror,
+        )
+        self.remove()
+
+
+def _create_in_first(configured: str | None, header: bytes) -> tuple[int, str]:
+    """Make a file in the first folder that has room for it."""
+    name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    reasons: list[str] = []
+    for folder in usable(configured, reasons):
+        remove_dead(folder)
+        try:
+            return _create(folder, name, header), os.path.join(folder, name)
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+    raise StateDirError("; ".join(reasons))
+
+
+def _create(folder: str, name: str, header: bytes) -> int:
+    hidden = os.path.join(folder, f".{name}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    # Nobody but this descriptor may write to it, so that no slip of a user's cuts it
+    # off while it is mapped.
+    fd = os.open(hidden, flags, 0o400)
+    try:
+        # Space is reserved at once: a later write cannot find it missing.
+        _reserve(fd, 0, REGIONS_OFFSET)
+        os.pwrite(fd, MAGIC + len(header).to_bytes(8, "little"), 0)
+        os.pwrite(fd, header, 16)
+        # Locked before it gets its name: a named file without a lock is dead.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(hidden, os.path.join(folder, name))
+    except OSError:
+        os.unlink(hidden)
+        os.close(fd)
+        raise
+    return fd
+
+
+def _finish(fd: int, path: str, pid: int) -> None:
+    if os.getpid() == pid:
+        _unlink(path)
+    os.close(fd)
+
+
+def _unlink(path: str) -> None:
+    """Remove a state file, and what was asked of its worker."""
+    for each in (path, request_path(path)):
+        with contextlib.suppress(OSError):
+            os.unlink(each)
+
+
+def _reserve(fd: int, offset: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, size)
+    else:  # macOS
+        os.pwrite(fd, bytes(size), offset)
+
+
+def is_locked(fd: int) -> bool:
+    """Tell whether a live worker holds this file."""
+    try:
+        # Shared, so that two readers do not take each other for the worker.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def remove_dead(folder: str) -> None:
+    """Remove the files of workers that ended without doing so themselves.
+
+    The folder may be one of the user's own: files of other names are not ours.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if is_orphan(folder, entry.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+            if not is_state_name(entry.name):
+                continue
+            with contextlib.suppress(OSError):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                fd = os.open(entry.path, flags)
+                try:
+                    if os.fstat(fd).st_uid == os.geteuid() and not is_locked(fd):
+                        _unlink(entry.path)
+                finally:
+                    os.close(fd)
+
+
+__all__ = ["SUFFIX", "NoStateFile", "StateFile", "is_locked", "remove_dead"]

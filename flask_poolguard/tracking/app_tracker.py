@@ -1,0 +1,155 @@
+"""All books of one app in one process: a ledger per pool and one state file."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import typing as t
+import weakref
+
+from ..pool import housekeeper
+from ..state import visibility
+from ..state.directory import StateDirError
+from ..state.requests import Inbox, number_for
+from ..state.writer import NoStateFile, StateFile
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+    from .pool_tracker import PoolLedger
+
+logger = logging.getLogger("flask_poolguard")
+
+_all: weakref.WeakSet[Books] = weakref.WeakSet()
+
+
+class Books:
+    """Opens the state file with the process's first request or connection.
+
+    ``_lock`` protects the change-over from no file, or from a parent's, to the
+    process's own.
+    """
+
+    def __init__(self, app: Flask, state_dir: str | None) -> None:
+        self._about = {"app": app.name, "root_path": app.root_path}
+        self._state_dir = state_dir
+        self._lock = threading.RLock()
+        self._file: NoStateFile | None = None
+        self._has_served = False
+        self._pid = os.getpid()
+        self._inbox = Inbox()
+        # Replaced as a whole, under the lock, because each scope's end goes through it.
+        self.ledgers: tuple[PoolLedger, ...] = ()
+        _all.add(self)
+        housekeeper.add(self, may_hang=True)
+
+    @property
+    def path(self) -> str | None:
+        """The state file of this process, None if it has none (yet)."""
+        return None if self._file is None else self._file.path or None
+
+    def open_file(self) -> NoStateFile:
+        """Return this process's state file, or the null object if there is none."""
+        trouble: StateDirError | None = None
+        with self._lock:
+            if self._pid != os.getpid():
+                self.forked()
+            if self._file is None and visibility.is_hidden():
+                self._file = NoStateFile()
+            elif self._file is None:
+                try:
+                    self._file = StateFile(self._state_dir, self._about)
+                except StateDirError as error:
+                    trouble, self._file = error, NoStateFile()
+                if self._has_served:
+                    self._file.show_served()
+            file = self._file
+        housekeeper.start()  # who can be seen can be asked for something
+        if trouble is not None:  # a log handler may use the database
+            logger.warning(
+                "Other processes cannot see this worker's pools: %s. Set"
+                " POOLGUARD_STATE_DIR to a folder that only this user can"
+                " write to. The app goes on.",
+                trouble,
+            )
+        return file
+
+    def add(self, ledger: PoolLedger) -> None:
+        """Keep a pool's books here for as long as its engine lives."""
+        with self._lock:
+            if ledger not in self.ledgers:
+                self.ledgers = (*self.ledgers, ledger)
+
+    def forget_gone(self) -> None:
+        """Drop the books of engines that are gone."""
+        gone = [each for each in self.ledgers if each.is_over()]
+        if not gone:
+            return
+        with self._lock:
+            self.ledgers = tuple(each for each in self.ledgers if each not in gone)
+        for each in gone:
+            each.hide()
+
+    def show_worker(self) -> None:
+        """Make this process visible as one that serves, with all its pools.
+
+        Called with each request, before that uses any.
+        """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forked()
+        if not self._has_served:
+            self._has_served = True
+            if self._file is not None:
+                self._file.show_served()
+        if self._file is None:
+            for ledger in self.ledgers:
+                _ = ledger.page
+
+    def tend(self) -> None:
+        """Forget pools that are gone, and do what other processes ask of this one; the
+        housekeeper calls it.
+        """
+        self.forget_gone()
+        path = self.path
+        if path is None or self._pid != os.getpid():
+            return
+        request = self._inbox.look(path)
+        if not request:
+            return
+        for ledger in self.ledgers:
+            number = number_for(request, ledger.facts.bind)
+            if number > ledger.usage.renewed:
+                ledger.renew(number)
+
+    def forked(self) -> None:
+        """Leave the parent's file and connections to the parent."""
+        file, self._file = self._file, None
+        self._has_served = False
+        self._pid = os.getpid()
+        if file is not None:
+            file.abandon()
+        for ledger in self.ledgers:
+            ledger.forked()
+
+    def remove_file(self) -> None:
+        """Take the file away at the end of the process."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.remove()
+
+
+def _after_fork_in_child() -> None:
+    for books in list(_all):
+        books._lock = threading.RLock()
+        books.forked()
+
+
+def _at_exit() -> None:
+    for books in list(_all):
+        books.remove_file()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,157 @@
+"""Who waits for a connection, and how that looks to a human being."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections.abc import Callable, Mapping, Sequence
+
+from ..errors import PoolDeadlock
+from .checkout import Holding, current_endpoint
+from .scope import current_scopes, this_thread
+from .thread_stacks import describe_activity, describe_site
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from .pool_tracker import PoolLedger
+
+_monotonic = time.monotonic
+
+# How many seconds of age count. Without a bound a task that runs for days, or a stream
+# that stays open, would come before every request and could starve them all.
+AGE_COUNTS: t.Final = 5.0
+
+# As many holders are named in an error.
+_NAMED: t.Final = 50
+
+
+class ScopeClaim:
+    """A request, command or task that waits for a connection.
+
+    :ivar began_at: monotonic seconds at which it began; outside of all, now.
+    :ivar asked_at: monotonic seconds at which it began to wait; later by as much as it
+        was busy with connecting meanwhile.
+    :ivar scopes: within which it runs, the innermost first.
+    :ivar waited: seconds, up to when it last stopped to wait.
+    """
+
+    __slots__ = ("asked_at", "began_at", "endpoint", "mark", "scopes", "waited")
+
+    def __init__(self) -> None:
+        self.asked_at = now = _monotonic()
+        self.scopes = current_scopes()
+        began = min((scope.began_at for scope in self.scopes), default=now)
+        self.began_at = max(began, now - AGE_COUNTS)
+        self.mark = this_thread.mark.ref
+        self.endpoint = current_endpoint()
+        self.waited = 0.0
+
+    def blocks(self, holding: Holding) -> bool:
+        """Tell whether a connection cannot come back while this one waits.
+
+        The same thread has it, for a request, command or task that it is still within.
+        What another thread of the same request has can come back, and what a thread
+        took outside of any may have been handed to another.
+        """
+        return holding.mark is self.mark and holding.scope in self.scopes
+
+    def may_block(self, ledger: PoolLedger) -> bool:
+        """Tell, at little cost, whether it may have a connection of this pool."""
+        return any(
+            holding.ledger is ledger
+            for scope in self.scopes
+            for holding in list(scope.holdings)
+        )
+
+
+def find_deadlock(
+    ledger: PoolLedger,
+    claim: ScopeClaim,
+    waiting: Callable[[], Sequence[ScopeClaim]],
+    opened: int,
+    owns: Callable[[ConnectionPoolEntry], bool],
+) -> tuple[ScopeClaim, PoolDeadlock] | None:
+    """Return who is to give way, and its error, if nobody who holds can go on.
+
+    Only somebody who holds can complete a deadlock by waiting, so all others are
+    done here at once.
+    """
+    if not claim.may_block(ledger):
+        return None
+    out = [each for each in list(ledger.out.values()) if owns(each.record)]
+    if len(out) < opened or not any(map(claim.blocks, out)):
+        return None
+    # By identity: a reference to a thread that has ended may have no hash.
+    by_mark = {id(each.mark): each for each in waiting()}
+    held: dict[ScopeClaim, list[Holding]] = {}
+    for holding in out:
+        waiter = by_mark.get(id(holding.mark))
+        if waiter is None or not waiter.blocks(holding):
+            return None
+        if ledger.out.get(holding.record) is not holding:
+            return None  # it came back before its thread began to wait
+        held.setdefault(waiter, []).append(holding)
+    youngest = max(held, key=lambda each: (each.began_at, each.asked_at))
+    return youngest, PoolDeadlock(
+        _describe_deadlock(ledger, held, youngest, opened), code="3o7r"
+    )
+
+
+def _describe_deadlock(
+    ledger: PoolLedger,
+    held: Mapping[ScopeClaim, Sequence[Holding]],
+    youngest: ScopeClaim,
+    opened: int,
+) -> str:
+    lines = []
+    for claim in sorted(held, key=lambda each: each.asked_at):
+        sites = ", ".join(dict.fromkeys(each.site() for each in held[claim]))
+        asks = describe_site(claim.mark(), ledger.root_path)
+        gives_way = " (the youngest: it gives way)" if claim is youngest else ""
+        lines.append(
+            f"  {claim.endpoint} has {len(held[claim])}, taken at {sites}, and asks for"
+            f" one more at {asks}{gives_way}"
+        )
+    threads = len(held)
+    each = max(map(len, held.values())) + 1
+    return (
+        f"Deadlock: all {opened} connections of bind {ledger.facts.bind!r} are held by"
+        " threads that wait for one more:\n" + "\n".join(lines) + "\n"
+        "Give the first one back before taking the second, or use the same for both."
+        f" Where that cannot be, {threads} threads with {each} connections each need"
+        f" {threads} × ({each} - 1) + 1 = {threads * (each - 1) + 1} connections"
+        " (POOLGUARD_POOL_SIZE + POOLGUARD_MAX_OVERFLOW); count all threads of the"
+        " worker that may do this."
+    )
+
+
+def describe_holders(ledger: PoolLedger, states: Mapping[int, str]) -> str:
+    """Return one line per connection that is out, longest first, or nothing.
+
+    :param states: what the server said that its sessions do, by its own number.
+    """
+    now = _monotonic()
+    # Not its items(): they make tuples, which may start a garbage collection, and that
+    # may give a connection back meanwhile (CPython < 3.12).
+    out = sorted(ledger.out.values(), key=lambda each: each.taken_at)
+    lines = []
+    for holding in out[:_NAMED]:
+        server_id = ledger.database.server_id(holding.record.dbapi_connection)
+        state = None if server_id is None else states.get(server_id)
+        mark = holding.mark()
+        name = "" if mark is None else f", thread {mark.name.decode(errors='replace')}"
+        activity = describe_activity(mark, ledger.root_path)
+        lines.append(
+            f"  {now - holding.taken_at:.1f} s  {holding.endpoint} at {holding.site()}"
+            f"{name}"
+            + (f", now at {activity}" if activity else "")
+            + (f"; the server says: {state}" if state else "")
+        )
+    if len(out) > _NAMED:
+        lines.append(f"  and {len(out) - _NAMED} more")
+    if not lines:
+        return ""
+    return f". Connections of bind {ledger.facts.bind!r} are held by:\n" + "\n".join(
+        lines
+    )

@@ -1,0 +1,211 @@
+"""A run's outcome as text for people."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator
+
+import click
+
+from ..report.text import NONE, UNKNOWN, Page, columns, duration
+from .axes import latency, number
+from .caveats import notes
+from .choice import TOLERANCE, Choice
+from .outcome import Outcome, Plan, Size
+from .plot import Characters, draw
+
+_HEADINGS: t.Final = ("SIZE", "PER SECOND", "P50", "P95", "BUSY", "CPU")
+
+
+def render(outcome: Outcome, page: Page, characters: Characters) -> str:
+    """Return the whole outcome: what was run, a table, two diagrams, the choice."""
+    sections = [
+        _headline(outcome.plan, page),
+        _table(outcome, page),
+        *_diagrams(outcome, page, characters),
+        _choice(outcome, page),
+        _notes(outcome, page),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def announce(plan: Plan, page: Page) -> str:
+    """Return what is going to happen, and how long it takes."""
+    text = (
+        f"{plan.app}: {len(plan.sizes)} pool sizes from {plan.sizes[0]} to"
+        f" {plan.sizes[-1]}, {_count(plan.rounds, 'round')} of {plan.seconds:g} s each;"
+        f" about {duration(plan.total_seconds)}. Ctrl-C ends it."
+    )
+    return "\n".join(page.wrap(text))
+
+
+def warning(plan: Plan) -> str:
+    """Return what would happen to a database that is not there for tests."""
+    works = "; ".join(str(work) for work in plan.works)
+    most = max(plan.sizes) * plan.processes
+    return (
+        f"The app {plan.app!r} is not in debug mode, so {plan.url} may be a database"
+        f" that others work with. {_count(plan.processes, 'process')} of"
+        f" {_count(plan.threads, 'thread')} would run as fast as they can, for"
+        f" {duration(plan.total_seconds)} or longer, over up to"
+        f" {_count(most, 'connection')}: {works}. Whoever else uses the"
+        " database would notice. If that is meant, add"
+        " --yes-load-this-database; else run it on a copy, with flask --debug."
+    )
+
+
+def _headline(plan: Plan, page: Page) -> list[str]:
+    lines = page.wrap(
+        f"{plan.app}: {_count(plan.processes, 'process')} of"
+        f" {_count(plan.threads, 'thread')}, {_count(plan.rounds, 'round')} of"
+        f" {plan.seconds:g} s per size"
+    )
+    lines += page.wrap(
+        f"{plan.bind}: {plan.url}, {plan.server or 'a server that is unknown'}",
+        "  ",
+        "    ",
+    )
+    total = sum(work.weight for work in plan.works)
+    for work in plan.works:
+        share = "" if len(plan.works) == 1 else f"{work.weight / total:4.0%} "
+        lines += page.wrap(f"{share}{work}", "  ", "    ")
+    return lines
+
+
+def _table(outcome: Outcome, page: Page) -> list[str]:
+    rates = [number(each.per_second) for each in outcome.sizes]
+    width = max(map(len, rates), default=0)
+    rows = [
+        [
+            str(each.size),
+            f"{rate:>{width}} ({_spread(each)})",
+            latency(each.p50_seconds),
+            latency(each.p95_seconds),
+            f"{each.busy:.1f}",
+            UNKNOWN if each.machine_share is None else f"{each.machine_share:.0%}",
+        ]
+        for rate, each in zip(rates, outcome.sizes, strict=True)
+    ]
+    return list(columns(_HEADINGS, rows, page)) if rows else []
+
+
+def _spread(size: Size) -> str:
+    low, high = number(min(size.rounds)), number(max(size.rounds))
+    return low if low == high else f"{low}{NONE}{high}"
+
+
+def _diagrams(
+    outcome: Outcome, page: Page, characters: Characters
+) -> Iterator[list[str]]:
+    choice, processes = outcome.choice, outcome.plan.processes
+    if choice is None:
+        return
+    law = choice.law
+    yield draw(
+        f"{outcome.plan.unit} per second, all processes",
+        {each.size: each.per_second for each in outcome.sizes},
+        lambda size: law.throughput(size * processes),
+        choice.size,
+        page.width,
+        characters,
+    )
+    p95 = {each.size: (each.p95_seconds or 0) * 1000 for each in outcome.sizes}
+    lines = draw("p95 latency, ms", p95, None, choice.size, page.width, characters)
+    lines += page.wrap(
+        f"Across: pool_size of each process. {characters.point} measured,"
+        f" {characters.line} the law, {characters.chosen} chosen."
+    )
+    yield lines
+
+
+def _choice(outcome: Outcome, page: Page) -> list[str]:
+    choice = outcome.choice
+    if choice is None:
+        return page.wrap(
+            "Too few sizes were measured to choose one: it takes three at least."
+        )
+    lines = [*page.wrap(headline(outcome, choice)), ""]
+    lines += page.wrap(setting(outcome.plan, choice), "  ", "  ")
+    lines += ["", *page.wrap(in_words(outcome, choice))]
+    return lines
+
+
+def headline(outcome: Outcome, choice: Choice) -> str:
+    """Return the result in one sentence."""
+    plan = outcome.plan
+    most = choice.size * plan.processes
+    rate = (
+        f"{number(choice.throughput)} {plan.unit}/s with {_count(most, 'connection')}"
+        f" in {_count(plan.processes, 'process')}"
+    )
+    if choice.still_rising:
+        # The range, too, ends at the largest size that was measured.
+        return (
+            f"It takes pool_size {choice.size} or more: {rate}, and the throughput was"
+            f" still rising at {outcome.largest}, the largest size measured. Where it"
+            " ends is not known."
+        )
+    return (
+        f"pool_size {choice.size} is enough{_range(choice)}: {rate}, within"
+        f" {TOLERANCE:.0%} of the most."
+    )
+
+
+def setting(plan: Plan, choice: Choice) -> str:
+    """Return the line of configuration that sets it."""
+    if plan.bind == "default":
+        return f"POOLGUARD_POOL_SIZE = {choice.size}"
+    return f'POOLGUARD_BINDS = {{"{plan.bind}": {{"pool_size": {choice.size}}}}}'
+
+
+def in_words(outcome: Outcome, choice: Choice) -> str:
+    """Return what the law's parameters say."""
+    law, plan = choice.law, outcome.plan
+    begin = "The law" if choice.by_law else "The law, which fits only roughly here"
+    text = (
+        f"{begin}: one connection alone does {number(law.rate)} {plan.unit}/s"
+        f" (λ); {law.contention:.1%} of the work waits for its turn (σ, contention);"
+        f" each pair of connections costs {law.coherency:.2%} (κ, coherency)"
+    )
+    best = law.best
+    if not choice.by_law:
+        return f"{text}."
+    if best is None or best > outcome.largest * plan.processes:
+        return f"{text}, which sets no peak within what was measured."
+    return f"{text}, so that more than {number(best)} connections do less."
+
+
+def _range(choice: Choice) -> str:
+    if choice.low is None or choice.high is None:
+        return ""
+    if choice.low == choice.high:
+        return f" (95% range: {choice.low})"
+    return f" (95% range: {choice.low} to {choice.high})"
+
+
+def _notes(outcome: Outcome, page: Page) -> list[str]:
+    lines: list[str] = []
+    for note in notes(outcome):
+        level = "WARNING" if note.is_serious else "NOTE"
+        first, *rest = page.wrap(f"{level} {note.message}", "  ", "    ")
+        styled = click.style(
+            level, fg="yellow" if note.is_serious else "cyan", bold=True
+        )
+        lines += [first.replace(level, styled, 1), *rest]
+    return ["To know", *lines] if lines else []
+
+
+def _count(number: int, what: str) -> str:
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what}{'es' if what.endswith('s') else 's'}"
+
+
+__all__ = [
+    "announce",
+    "headline",
+    "in_words",
+    "render",
+    "setting",
+    "warning",
+]
