@@ -33,7 +33,7 @@ from .engines import (
 )
 from .errors import SetupError
 from .pool import Chore, housekeeper
-from .tracking.app_tracker import Books
+from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
 from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
@@ -80,7 +80,7 @@ class AppState:
     """
 
     config: AppConfig
-    books: Books
+    app_tracker: AppTracker
     keys: dict[str, t.Any]
     is_settled: bool = False
     guarded: Registry = field(default_factory=Registry)
@@ -134,13 +134,17 @@ class PoolGuard:
                 " init_app(app) once per app; one PoolGuard can serve several apps."
             )
         config = read_config(app.config)
-        state = AppState(config, Books(app, config.state_dir), snapshot(app.config))
+        state = AppState(
+            config, AppTracker(app, config.state_dir), snapshot(app.config)
+        )
         with self._lock:
             state.registered, self._waiting = self._waiting, {}
         # Nothing in here may keep the app alive: a weak reference, taken back.
         reference = weakref.ref(app)
         state.teardown = Teardown(
-            app, state.books, lambda: _look_on_push(t.cast("Flask", reference()), state)
+            app,
+            state.app_tracker,
+            lambda: _look_on_push(t.cast("Flask", reference()), state),
         )
         state.own_findings = Chore(
             lambda: _log_own_findings(reference()), OWN_FINDINGS_EVERY
@@ -271,7 +275,7 @@ class PoolGuard:
         :raises sqlalchemy.exc.ResourceClosedError: the connection is closed.
         """
         states = [_state_of(app) for app in list(self._apps)]
-        keep(kept, [each.ledger for state in states for each in state.engines])
+        keep(kept, [each.tracker for state in states for each in state.engines])
         return kept
 
     def recycle(self, app: Flask | None = None) -> None:
@@ -293,7 +297,7 @@ class PoolGuard:
         state = _state_of(app)
         _have_looked(app, state)
         for each in state.engines:
-            each.ledger.renew(new_number())
+            each.tracker.renew(new_number())
 
 
 def _current_app() -> Flask | None:
@@ -353,7 +357,7 @@ def _log_own_findings(app: Flask | None) -> None:
         engines = state.engines
         binds = {each.bind for each in engines}
         state.logged = {each for each in state.logged if each[2] in binds}
-        log_findings(app, engines, state.books.path, state.logged)
+        log_findings(app, engines, state.app_tracker.path, state.logged)
 
 
 def _read_again(app: Flask, state: AppState) -> None:
@@ -423,9 +427,9 @@ def _guard(found: Found, app: Flask, state: AppState, *, is_registered: bool) ->
         return
     if not state.guarded.is_vacant(found.bind):
         raise _taken(f"The app {app.name!r}", found.bind)
-    guarded = guard(found, app, state.config, state.books)
+    guarded = guard(found, app, state.config, state.app_tracker)
     state.guarded.add(guarded, is_registered=is_registered)
-    state.books.forget_gone()
+    state.app_tracker.forget_gone()
 
 
 def _wait(engine: Engine, name: str, waiting: Waiting) -> None:

@@ -128,7 +128,7 @@ def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
     """Return a housekeeper whose thread never runs, as in uWSGI without threads."""
     alone = Housekeeper()
     monkeypatch.setattr(alone, "start", lambda: None)
-    for user in ("pool.guarded", "tracking.books", "tracking.ledger"):
+    for user in ("pool.guarded_pool", "tracking.app_tracker", "tracking.pool_tracker"):
         monkeypatch.setattr(f"flask_poolguard.{user}.housekeeper", alone)
     return alone
 

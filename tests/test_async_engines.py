@@ -70,7 +70,7 @@ class TestFinding:
         state = shop.app.extensions["poolguard"]
         caplog.clear()
         for _ in range(2):
-            log_findings(shop.app, state.engines, state.books.path, state.logged)
+            log_findings(shop.app, state.engines, state.app_tracker.path, state.logged)
         (line,) = [each for each in warnings_of(caplog) if "async-pool" in each]
         assert finding.message in line
 
@@ -79,8 +79,8 @@ class TestFinding:
         client = shop.app.test_client()
         assert [client.get("/").text for _ in range(4)] == ["1"] * 4
         assert found(shop.guard.report(shop.app), "async-pool") == []
-        assert shop.guarded.ledger.figure("connects") == 4
-        assert shop.guarded.ledger.figure("leaks") == 0
+        assert shop.guarded.tracker.figure("connects") == 4
+        assert shop.guarded.tracker.figure("leaks") == 0
 
     def test_without_it_the_second_view_fails(self, postgresql_url: sa.URL) -> None:
         url = postgresql_url.set(drivername="postgresql+asyncpg")
@@ -110,7 +110,7 @@ class TestSettings:
         assert type(pool) is AsyncAdaptedQueuePool
         assert (pool.size(), pool._max_overflow, pool.timeout()) == (2, 1, 3)
         assert pool._recycle == 60
-        facts = shop.guarded.ledger.facts
+        facts = shop.guarded.tracker.facts
         assert (facts.size, facts.max_overflow) == (2, 1)
 
     def test_without_any_the_pool_stays(self) -> None:
@@ -131,8 +131,8 @@ class TestSettings:
                 return values
 
         assert shop.app.ensure_sync(use)() == [1, 1, 1]
-        ledger = shop.guarded.ledger
-        assert (ledger.figure("connects"), ledger.figure("leaks")) == (1, 0)
+        tracker = shop.guarded.tracker
+        assert (tracker.figure("connects"), tracker.figure("leaks")) == (1, 0)
 
     def test_connections_that_are_out_are_closed_when_they_come_back(
         self, async_url: sa.URL
@@ -217,8 +217,8 @@ class TestLine:
         return app
 
     def sites(self, app: Flask) -> list[str]:
-        (ledger,) = app.extensions["poolguard"].books.ledgers
-        return [each.site() for each in ledger.out.values()]
+        (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+        return [each.site() for each in tracker.out.values()]
 
     def test_of_a_session_of_the_extension_is_the_views(self, lite: Flask) -> None:
         sites: list[str] = []

@@ -41,8 +41,8 @@ def line_of(function: Callable[..., object], needle: str) -> str:
 
 def site(shop: Shop) -> str:
     """Return the site of the one connection that is out."""
-    (holding,) = shop.ledger.out.values()
-    return holding.site()
+    (checkout,) = shop.tracker.out.values()
+    return checkout.site()
 
 
 class TestNamedLine:
@@ -208,8 +208,8 @@ class TestNamedLine:
 
             def take() -> str:
                 with shop.engine.connect():
-                    (holding,) = shop.ledger.out.values()
-                    return holding.site()
+                    (checkout,) = shop.tracker.out.values()
+                    return checkout.site()
 
             assert take().endswith(line_of(take, "connect()"))
 

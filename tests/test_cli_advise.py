@@ -63,8 +63,8 @@ def seen_by(env: Mapping[str, str]) -> Json:
 
 def fresh_report(shop: Shop) -> Report:
     """Return a report with all that this process has counted."""
-    for ledger in shop.app.extensions["poolguard"].books.ledgers:
-        ledger.tend()
+    for tracker in shop.app.extensions["poolguard"].app_tracker.trackers:
+        tracker.tend()
     return shop.report()
 
 

@@ -33,17 +33,17 @@ class TestFigures:
         env = environment(served_database.url)
         with DeskServer(tmp_path, env, workers=2, threads=4, preload=preload) as server:
             server.wake()
-            holding = server.hold(3)
+            checkout = server.hold(3)
             report = desk.status(env)
             assert desk.pids(report) == server.worker_pids()
             sessions = open_sessions(served_database.running_server, served_database)
             held_ids, opened = set(), 0
             for pid in server.worker_pids():
                 pool = desk.pool_of(report, pid)
-                assert pool["checked_out"] == holding.count(pid)
+                assert pool["checked_out"] == checkout.count(pid)
                 assert [each["endpoint"] for each in pool["holders"]] == [
                     "hold"
-                ] * holding.count(pid)
+                ] * checkout.count(pid)
                 held_ids |= {each["server_id"] for each in pool["holders"]}
                 opened += pool["checked_out"] + pool["idle"]
             assert len(held_ids) == 3

@@ -63,8 +63,8 @@ def users(shop: Shop, count: int) -> Iterator[list[BaseException]]:
 
 def figures(shop: Shop) -> PoolStatus:
     """Return the pool's figures after a round of the housekeeper."""
-    for ledger in shop.app.extensions["poolguard"].books.ledgers:
-        ledger.tend()
+    for tracker in shop.app.extensions["poolguard"].app_tracker.trackers:
+        tracker.tend()
     return pool_in(shop.report())
 
 

@@ -14,17 +14,19 @@ from sqlalchemy import URL, Connection, event, exc
 
 from flask_poolguard.errors import PoolDeadlock
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.tracking.pool_tracker import PoolLedger
+from flask_poolguard.tracking.pool_tracker import PoolTracker
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Person, Stop, Struck, people
 from tests.support.waiting import wait_until
-from tests.test_ledger import Books
+from tests.test_ledger import Tracked
 
-MakeBooks = Callable[[int], Books]
+MakeTracked = Callable[[int], Tracked]
 
 
 @pytest.fixture
-def make_books(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeBooks]:
+def make_tracked(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeTracked]:
     """Return what guards pools of so many slots, for which one may wait for ever.
 
     In the end every slot must be there, and no housekeeper may have helped.
@@ -32,35 +34,35 @@ def make_books(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mak
     monkeypatch.setattr(GuardedPool, "tend", lambda _: None)
     made = []
 
-    def make_books(slots: int) -> Books:
-        books = Books(sqlite_url, pool_size=slots, max_overflow=0, pool_timeout=600)
-        made.append((books, slots))
-        return books
+    def make_tracked(slots: int) -> Tracked:
+        tracked = Tracked(sqlite_url, pool_size=slots, max_overflow=0, pool_timeout=600)
+        made.append((tracked, slots))
+        return tracked
 
-    yield make_books
-    for books, slots in made:
-        pool = guarded_pool(books.engine)
+    yield make_tracked
+    for tracked, slots in made:
+        pool = guarded_pool(tracked.engine)
         assert (pool.waiting, pool.checkedout()) == (0, 0)
-        assert books.ledger.waiting == 0
-        assert books.ledger.out == {}
-        held = [books.engine.connect() for _ in range(slots)]
+        assert tracked.tracker.waiting == 0
+        assert tracked.tracker.out == {}
+        held = [tracked.engine.connect() for _ in range(slots)]
         for each in held:
             each.close()
-        books.engine.dispose()
+        tracked.engine.dispose()
 
 
 @pytest.fixture
 def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Return what fills with the outcomes of all searches for a deadlock."""
     found: list[bool] = []
-    find = PoolLedger.find_deadlock
+    find = PoolTracker.find_deadlock
 
-    def find_deadlock(self: PoolLedger, *arguments: Any) -> Any:
+    def find_deadlock(self: PoolTracker, *arguments: Any) -> Any:
         outcome = find(self, *arguments)
         found.append(outcome is not None)
         return outcome
 
-    monkeypatch.setattr(PoolLedger, "find_deadlock", find_deadlock)
+    monkeypatch.setattr(PoolTracker, "find_deadlock", find_deadlock)
     return found
 
 
@@ -73,11 +75,11 @@ def searched(verdicts: list[bool], count: int) -> list[bool]:
 class TestFound:
     @pytest.mark.parametrize("slots", [1, 2, 5])
     def test_one_thread_that_needs_more_than_there_are(
-        self, slots: int, make_books: MakeBooks
+        self, slots: int, make_tracked: MakeTracked
     ) -> None:
-        books = make_books(slots)
-        with people(books.engine, 1) as (person,):
-            person.begin(books.app)
+        tracked = make_tracked(slots)
+        with people(tracked.engine, 1) as (person,):
+            person.begin(tracked.app)
             for _ in range(slots):
                 person.take()
             with pytest.raises(PoolDeadlock) as raised:
@@ -86,19 +88,19 @@ class TestFound:
             assert f"1 × ({slots + 1} - 1) + 1 = {slots + 1} conn" in str(raised.value)
             person.give_back()
             person.take()
-        assert books.ledger.figure("timeouts") == 1
+        assert tracked.tracker.figure("timeouts") == 1
 
     @pytest.mark.parametrize(
         "order",
         [*itertools.permutations(range(2)), *itertools.permutations(range(3))],
     )
     def test_of_several_who_have_one_each_only_the_youngest_fails(
-        self, order: tuple[int, ...], make_books: MakeBooks
+        self, order: tuple[int, ...], make_tracked: MakeTracked
     ) -> None:
-        books = make_books(len(order))
-        with people(books.engine, len(order)) as everybody:
+        tracked = make_tracked(len(order))
+        with people(tracked.engine, len(order)) as everybody:
             for each in everybody:
-                each.begin(books.app).take()
+                each.begin(tracked.app).take()
             asked = {}
             for number in order[:-1]:
                 asked[number] = everybody[number].ask()
@@ -116,28 +118,28 @@ class TestFound:
                 giver.give_back()
                 asked[number].result(SECONDS)
                 giver = other
-        assert books.ledger.figure("timeouts") == 1
+        assert tracked.tracker.figure("timeouts") == 1
 
     def test_who_gave_way_and_asks_again_gives_way_again(
-        self, make_books: MakeBooks
+        self, make_tracked: MakeTracked
     ) -> None:
-        books = make_books(2)
-        with people(books.engine, 2) as (older, younger):
-            older.begin(books.app).take()
-            younger.begin(books.app).take()
+        tracked = make_tracked(2)
+        with people(tracked.engine, 2) as (older, younger):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app).take()
             asked = older.ask()
             for _ in range(3):
                 with pytest.raises(PoolDeadlock):
                     younger.take()
             younger.give_back()
             asked.result(SECONDS)
-        assert books.ledger.figure("timeouts") == 3
+        assert tracked.tracker.figure("timeouts") == 3
 
-    def test_who_only_waits_does_not_hide_it(self, make_books: MakeBooks) -> None:
-        books = make_books(2)
-        with people(books.engine, 3) as (older, younger, waiting):
-            older.begin(books.app).take()
-            younger.begin(books.app).take()
+    def test_who_only_waits_does_not_hide_it(self, make_tracked: MakeTracked) -> None:
+        tracked = make_tracked(2)
+        with people(tracked.engine, 3) as (older, younger, waiting):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app).take()
             asked = older.ask(), waiting.ask()
             with pytest.raises(PoolDeadlock):
                 younger.take()
@@ -146,23 +148,23 @@ class TestFound:
             older.give_back()
             asked[1].result(SECONDS)
 
-    def test_requests_of_which_each_takes_two(self, make_books: MakeBooks) -> None:
-        books = make_books(2)
+    def test_requests_of_which_each_takes_two(self, make_tracked: MakeTracked) -> None:
+        tracked = make_tracked(2)
         both = threading.Barrier(2)
 
-        @books.app.get("/")
+        @tracked.app.get("/")
         def view() -> str:
-            with books.engine.connect():
+            with tracked.engine.connect():
                 both.wait(SECONDS)
-                with books.engine.connect():
+                with tracked.engine.connect():
                     return "done"
 
-        @books.app.errorhandler(PoolDeadlock)
+        @tracked.app.errorhandler(PoolDeadlock)
         def busy(error: PoolDeadlock) -> tuple[str, int]:
             return str(error), 503
 
-        with people(books.engine, 2) as clients:
-            get = books.app.test_client().get
+        with people(tracked.engine, 2) as clients:
+            get = tracked.app.test_client().get
             asked = [each.start(lambda: get("/")) for each in clients]
             answers = sorted(
                 (each.result(SECONDS) for each in asked), key=lambda a: a.status_code
@@ -182,11 +184,11 @@ class TestNotFound:
     """Somebody can go on."""
 
     def test_a_holder_that_does_not_wait(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
-        books = make_books(2)
-        with people(books.engine, 2) as (nested, bystander):
-            nested.begin(books.app).take()
+        tracked = make_tracked(2)
+        with people(tracked.engine, 2) as (nested, bystander):
+            nested.begin(tracked.app).take()
             bystander.take()
             asked = nested.ask()
             assert searched(verdicts, 1) == [False]
@@ -194,11 +196,11 @@ class TestNotFound:
             asked.result(SECONDS)
 
     def test_a_thread_that_works_for_the_same_request(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
-        books = make_books(1)
-        with people(books.engine, 2) as (view, helper):
-            view.begin(books.app).take()
+        tracked = make_tracked(1)
+        with people(tracked.engine, 2) as (view, helper):
+            view.begin(tracked.app).take()
             context = view.do(contextvars.copy_context)
             asked = helper.start(lambda: context.run(helper._take))
             assert searched(verdicts, 1) == [False]
@@ -206,28 +208,28 @@ class TestNotFound:
             asked.result(SECONDS)
 
     def test_a_holder_whose_thread_has_ended(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
-        books = make_books(2)
+        tracked = make_tracked(2)
         kept: list[Connection] = []
-        thread = threading.Thread(target=lambda: kept.append(books.engine.connect()))
+        thread = threading.Thread(target=lambda: kept.append(tracked.engine.connect()))
         thread.start()
         thread.join()
-        with people(books.engine, 1) as (nested,):
-            nested.begin(books.app).take()
+        with people(tracked.engine, 1) as (nested,):
+            nested.begin(tracked.app).take()
             asked = nested.ask()
             assert searched(verdicts, 1) == [False]
             kept.pop().close()
             asked.result(SECONDS)
 
     def test_a_slot_that_is_being_connected(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
-        books = make_books(2)
+        tracked = make_tracked(2)
         stop = Stop()
-        with people(books.engine, 2) as (nested, connecting):
-            nested.begin(books.app).take()
-            event.listen(books.engine, "do_connect", stop, once=True)
+        with people(tracked.engine, 2) as (nested, connecting):
+            nested.begin(tracked.app).take()
+            event.listen(tracked.engine, "do_connect", stop, once=True)
             connected = connecting.start(connecting._take)
             stop.until_reached()
             asked = nested.ask()
@@ -238,15 +240,15 @@ class TestNotFound:
             asked.result(SECONDS)
 
     def test_a_connection_of_the_pool_before_the_last_dispose(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
         """It is no slot of the pool in which its thread waits."""
-        books = make_books(1)
+        tracked = make_tracked(1)
         stop = Stop()
-        with people(books.engine, 2) as (holder, connecting):
-            holder.begin(books.app).take()
-            books.engine.dispose()
-            event.listen(books.engine, "do_connect", stop, once=True)
+        with people(tracked.engine, 2) as (holder, connecting):
+            holder.begin(tracked.app).take()
+            tracked.engine.dispose()
+            event.listen(tracked.engine, "do_connect", stop, once=True)
             connected = connecting.start(connecting._take)
             stop.until_reached()
             asked = holder.ask()
@@ -257,25 +259,25 @@ class TestNotFound:
             asked.result(SECONDS)
 
     def test_one_that_was_held_before_a_dispose_hides_none(
-        self, make_books: MakeBooks
+        self, make_tracked: MakeTracked
     ) -> None:
-        books = make_books(1)
-        with people(books.engine, 2) as (bystander, nested):
+        tracked = make_tracked(1)
+        with people(tracked.engine, 2) as (bystander, nested):
             bystander.take()
-            books.engine.dispose()
-            nested.begin(books.app).take()
+            tracked.engine.dispose()
+            nested.begin(tracked.app).take()
             with pytest.raises(PoolDeadlock):
                 nested.take()
 
     def test_a_connection_that_comes_back_while_one_looks(
-        self, make_books: MakeBooks, monkeypatch: pytest.MonkeyPatch
+        self, make_tracked: MakeTracked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its thread asks again at once, but then it has nothing."""
-        books = make_books(2)
-        handoff = guarded_pool(books.engine)._pool
-        claims = handoff.claims
-        with people(books.engine, 3) as (nested, moving, third):
-            nested.begin(books.app).take()
+        tracked = make_tracked(2)
+        queue = guarded_pool(tracked.engine)._pool
+        claims = queue.claims
+        with people(tracked.engine, 3) as (nested, moving, third):
+            nested.begin(tracked.app).take()
             moving.take()
             third_asked = third.ask()
             moved: list[bool] = []
@@ -290,26 +292,26 @@ class TestNotFound:
                 return claims()
 
             # The oldest of those who wait is to be the one who has nothing yet.
-            (entry,) = handoff.waiting
-            handoff.waiting[0] = (0.0, *entry[1:])
-            monkeypatch.setattr(handoff, "claims", move_on)
+            (entry,) = queue.waiting
+            queue.waiting[0] = (0.0, *entry[1:])
+            monkeypatch.setattr(queue, "claims", move_on)
             asked = nested.start(nested._take)
             wait_until(lambda: again, what="the move")
             third.give_back()
             asked.result(SECONDS)
             nested.give_back()
             again[0].result(SECONDS)
-        assert books.ledger.figure("timeouts") == 0
+        assert tracked.tracker.figure("timeouts") == 0
 
     def test_a_stream_that_another_thread_reads(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
         """The thread that took its connection waits on behalf of another request."""
-        books = make_books(2)
+        tracked = make_tracked(2)
 
-        @books.app.get("/stream")
+        @tracked.app.get("/stream")
         def stream() -> Iterator[str]:
-            connection = books.engine.connect()
+            connection = tracked.engine.connect()
 
             def rows() -> Iterator[str]:
                 yield "first"
@@ -318,13 +320,13 @@ class TestNotFound:
 
             return rows()
 
-        with people(books.engine, 2) as (server, reader):
+        with people(tracked.engine, 2) as (server, reader):
             answer = server.do(
-                lambda: books.app.test_client().get("/stream", buffered=False)
+                lambda: tracked.app.test_client().get("/stream", buffered=False)
             )
             parts = iter(answer.response)
             assert reader.do(lambda: next(parts)) == b"first"
-            server.begin(books.app).take()
+            server.begin(tracked.app).take()
             asked = server.ask()
             assert searched(verdicts, 1) == [False]
             assert reader.do(lambda: next(parts)) == b"last"
@@ -332,10 +334,10 @@ class TestNotFound:
             reader.do(answer.close)
 
     def test_a_pool_with_room_is_not_searched(
-        self, make_books: MakeBooks, verdicts: list[bool]
+        self, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
-        books = make_books(3)
-        with people(books.engine, 1) as (nested,):
+        tracked = make_tracked(3)
+        with people(tracked.engine, 1) as (nested,):
             nested.take().take().take()
         assert verdicts == []
 
@@ -352,12 +354,12 @@ class TestNotFound:
         ],
     )
     def test_a_connection_that_was_handed_to_another_thread(
-        self, within_task: bool, make_books: MakeBooks, verdicts: list[bool]
+        self, within_task: bool, make_tracked: MakeTracked, verdicts: list[bool]
     ) -> None:
-        books = make_books(1)
-        with people(books.engine, 2) as (giving, working):
+        tracked = make_tracked(1)
+        with people(tracked.engine, 2) as (giving, working):
             if within_task:
-                giving.begin(books.app)
+                giving.begin(tracked.app)
             giving.take()
             working.connections.append(giving.connections.pop())
             asked = giving.ask()
@@ -368,28 +370,28 @@ class TestNotFound:
 
 class TestMoment:
     @pytest.fixture
-    def books(self, make_books: MakeBooks) -> Books:
+    def tracked(self, make_tracked: MakeTracked) -> Tracked:
         """Guard a pool of two."""
-        return make_books(2)
+        return make_tracked(2)
 
     @pytest.fixture
-    def nearly(self, books: Books) -> Iterator[tuple[Person, Person]]:
+    def nearly(self, tracked: Tracked) -> Iterator[tuple[Person, Person]]:
         """Give two with one connection each, of whom the older asks for another."""
-        with people(books.engine, 2) as (older, younger):
-            older.begin(books.app).take()
-            younger.begin(books.app).take()
+        with people(tracked.engine, 2) as (older, younger):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app).take()
             asked = older.ask()
             yield older, younger
             asked.result(SECONDS)
 
     def test_who_is_served_just_then_does_not_fail(
         self,
-        books: Books,
+        tracked: Tracked,
         nearly: tuple[Person, Person],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        handoff = guarded_pool(books.engine)._pool
-        fail = handoff.fail
+        queue = guarded_pool(tracked.engine)._pool
+        fail = queue.fail
         failed: list[bool] = []
 
         def fail_late(*arguments: Any) -> bool:
@@ -400,39 +402,39 @@ class TestMoment:
             failed.append(fail(*arguments))
             return failed[-1]
 
-        monkeypatch.setattr(handoff, "fail", fail_late)
+        monkeypatch.setattr(queue, "fail", fail_late)
         _, younger = nearly
         younger.take()
         assert failed == [False]
-        assert books.ledger.figure("timeouts") == 0
+        assert tracked.tracker.figure("timeouts") == 0
 
     def test_another_who_is_served_just_then_saves_nobody(
         self,
-        books: Books,
+        tracked: Tracked,
         nearly: tuple[Person, Person],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        handoff = guarded_pool(books.engine)._pool
-        fail = handoff.fail
+        queue = guarded_pool(tracked.engine)._pool
+        fail = queue.fail
         older, younger = nearly
 
         def fail_late(*arguments: Any) -> bool:
             older.connections.pop(0).close()
             return fail(*arguments)
 
-        monkeypatch.setattr(handoff, "fail", fail_late)
+        monkeypatch.setattr(queue, "fail", fail_late)
         with pytest.raises(PoolDeadlock):
             younger.take()
-        assert books.ledger.figure("timeouts") == 1
+        assert tracked.tracker.figure("timeouts") == 1
 
     def test_a_strike_while_one_looks_loses_nothing(
         self,
-        books: Books,
+        tracked: Tracked,
         nearly: tuple[Person, Person],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        handoff = guarded_pool(books.engine)._pool
-        claims, strikes = handoff.claims, [Struck()]
+        queue = guarded_pool(tracked.engine)._pool
+        claims, strikes = queue.claims, [Struck()]
 
         def struck() -> Any:
             found = claims()
@@ -440,10 +442,10 @@ class TestMoment:
                 raise strikes.pop()
             return found
 
-        monkeypatch.setattr(handoff, "claims", struck)
+        monkeypatch.setattr(queue, "claims", struck)
         _, younger = nearly
         with pytest.raises(Struck):
             younger.take()
         assert strikes == []
-        assert len(handoff.waiting) == 1
+        assert len(queue.waiting) == 1
         younger.give_back()

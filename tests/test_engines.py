@@ -305,7 +305,7 @@ class TestFlaskSQLAlchemyLite:
         assert isinstance(found["default"].engine.pool, GuardedPool)
         kept = found["default (async)"]
         assert type(kept.engine.pool) is AsyncAdaptedQueuePool
-        assert kept.ledger.facts.is_async
+        assert kept.tracker.facts.is_async
 
 
 class TestPlainEngines:
@@ -441,7 +441,7 @@ class TestPlainEngines:
                 connection = engine.connect()
             with pytest.raises(ConnectionReturned):
                 connection.connection.cursor()
-        assert guarded(other)["audit"].ledger.figure("leaks") == 2
+        assert guarded(other)["audit"].tracker.figure("leaks") == 2
 
     def test_an_engine_with_execution_options_of_its_own_is_guarded_with_its_base(
         self,
@@ -459,7 +459,7 @@ class TestPlainEngines:
         kept = guarded(app)["audit"]
         assert type(kept.engine.pool) is AsyncAdaptedQueuePool
         assert kept.engine is engine.sync_engine
-        assert kept.ledger.facts.is_async
+        assert kept.tracker.facts.is_async
 
 
 class TestPoolClasses:
@@ -468,7 +468,7 @@ class TestPoolClasses:
         assert type(pools(app)["default"]) is NullPool
         engine = engine_of(app)
         assert checked_out_id(engine) != checked_out_id(engine)
-        assert guarded(app)["default"].ledger.figure("connects") == 2
+        assert guarded(app)["default"].tracker.figure("connects") == 2
 
     def test_null_may_be_said_of_one_bind(self) -> None:
         app = make_app(
@@ -573,18 +573,18 @@ class TestPoolClasses:
 
         options = {"poolclass": OwnPool, "pool_size": 3, "max_overflow": 2}
         app = make_app(URL, SQLALCHEMY_ENGINE_OPTIONS=options)
-        facts = guarded(app)["default"].ledger.facts
+        facts = guarded(app)["default"].tracker.facts
         assert (facts.pool_class, facts.size, facts.max_overflow) == ("OwnPool", 3, 2)
 
     def test_a_size_of_zero_is_no_limit_as_in_sqlalchemy(self) -> None:
         app = make_app(URL, POOLGUARD_POOL_SIZE=0)
-        facts = guarded(app)["default"].ledger.facts
+        facts = guarded(app)["default"].tracker.facts
         assert size_of(pools(app)["default"]) == (0, -1, 30)
         assert (facts.size, facts.max_overflow) == (0, -1)
 
     def test_the_password_is_not_among_the_facts(self) -> None:
         url = f"mysql+pymysql://app:{APP_PASSWORD}@127.0.0.1:1/shop"
-        facts = guarded(make_app(url))["default"].ledger.facts
+        facts = guarded(make_app(url))["default"].tracker.facts
         assert APP_PASSWORD not in repr(facts)
 
 
@@ -765,13 +765,13 @@ class TestOpenConnections:
         with engine.connect() as idle, engine.connect() as held:
             first, second = session_id(held), session_id(idle)
             idle.close()
-            ledger = guarded(app)["default"].ledger
+            tracker = guarded(app)["default"].tracker
             assert checked_out_id(engine) == second
         with engine.connect() as one, engine.connect() as other:
             assert {session_id(one), session_id(other)} == {first, second}
-            assert len(ledger.out) == 2
-        assert len(ledger.out) == 0
-        assert ledger.figure("slotless_out") == 0
+            assert len(tracker.out) == 2
+        assert len(tracker.out) == 0
+        assert tracker.figure("slotless_out") == 0
         assert warnings_of(caplog) == []
         engine.dispose()
 
@@ -808,19 +808,19 @@ class TestDispose:
         assert after is not before
         assert size_of(after) == size_of(before) == (2, 1, 30)
         assert after.policy == before.policy
-        assert after.observer is before.observer
+        assert after.callbacks is before.callbacks
         assert after.name == "default"
 
     def test_counters_go_on(self, database: Database) -> None:
         app = make_app(database.url)
         engine = engine_of(app)
-        ledger = guarded(app)["default"].ledger
+        tracker = guarded(app)["default"].tracker
         for connects in (1, 2):
             with engine.connect():
                 pass
-            assert ledger.figure("connects") == connects
+            assert tracker.figure("connects") == connects
             engine.dispose()
-        assert ledger.figure("peak_checked_out") == 1
+        assert tracker.figure("peak_checked_out") == 1
 
     @pytest.mark.parametrize("pool_class", ["queue", "null"])
     def test_the_books_of_a_pool_are_kept_once(
@@ -828,13 +828,13 @@ class TestDispose:
     ) -> None:
         app = make_app(sqlite_url, POOLGUARD_POOL_CLASS=pool_class)
         engine = engine_of(app)
-        ledger = guarded(app)["default"].ledger
+        tracker = guarded(app)["default"].tracker
         engine.dispose()
         engine.dispose()
         with engine.connect():
-            assert len(ledger.out) == 1
-            assert ledger.figure("connects") == 1
-        assert len(ledger.out) == 0
+            assert len(tracker.out) == 1
+            assert tracker.figure("connects") == 1
+        assert len(tracker.out) == 0
         engine.dispose()
 
     def test_connections_that_are_out_are_closed_when_they_come_back(
@@ -843,13 +843,13 @@ class TestDispose:
         url, server = served_database.url, served_database.running_server
         app = make_app(url)
         engine = engine_of(app)
-        ledger = guarded(app)["default"].ledger
+        tracker = guarded(app)["default"].tracker
         with engine.connect() as connection:
             first = session_id(connection)
             engine.dispose()
             assert session_id(connection) == first
-            assert len(ledger.out) == 1
-        assert len(ledger.out) == 0
+            assert len(tracker.out) == 1
+        assert len(tracker.out) == 0
         assert first not in server.session_ids(database=url.database)
         assert guarded_pool(engine).checkedin() == 0
         assert guarded_pool(engine).checkedout() == 0

@@ -462,15 +462,17 @@ class TestLocks:
 
     LOCKS: ClassVar[dict[str, Callable[[Flask, sa.Engine], Any]]] = {
         "slots": lambda app, engine: guarded_pool(engine)._pool._lock,
-        "gate": lambda app, engine: guarded_pool(engine)._gate._turns,
-        "inquiry": lambda app, engine: guarded_pool(engine)._inquiry._lock,
+        "breaker": lambda app, engine: guarded_pool(engine)._breaker._turns,
+        "session probe": lambda app, engine: guarded_pool(engine)._session_probe._lock,
         "housekeeper": lambda app, engine: housekeeper._lock,
-        "ledger": lambda app, engine: (
-            app.extensions["poolguard"].engines[0].ledger._lock
+        "pool tracker": lambda app, engine: (
+            app.extensions["poolguard"].engines[0].tracker._lock
         ),
-        "books": lambda app, engine: app.extensions["poolguard"].books._lock,
+        "app tracker": lambda app, engine: (
+            app.extensions["poolguard"].app_tracker._lock
+        ),
         "state file": lambda app, engine: (
-            app.extensions["poolguard"].books.open_file()._lock
+            app.extensions["poolguard"].app_tracker.open_file()._lock
         ),
         "look": lambda app, engine: app.extensions["poolguard"].lock,
     }
@@ -614,22 +616,22 @@ class TestMultiprocessing:
             assert checked_out_id(engine) == ours
 
 
-class TestBooks:
+class TestAppTracker:
     def test_the_child_keeps_books_of_its_own(
         self, forked_database: Database, fork: Fork
     ) -> None:
         app = make_app(forked_database.url)
         engine = engine_of(app)
-        ledger = app.extensions["poolguard"].engines[0].ledger
+        tracker = app.extensions["poolguard"].engines[0].tracker
         with engine.connect(), engine.connect():
 
             def work() -> tuple[int, int]:
                 with engine.connect():
-                    return ledger.figure("connects"), len(ledger.out)
+                    return tracker.figure("connects"), len(tracker.out)
 
             assert in_child(work, fork=fork) == (1, 1)
-            assert ledger.figure("connects") == 2
-            assert len(ledger.out) == 2
+            assert tracker.figure("connects") == 2
+            assert len(tracker.out) == 2
         engine.dispose()
 
     def test_the_child_writes_a_state_file_of_its_own(
@@ -637,20 +639,20 @@ class TestBooks:
     ) -> None:
         app = make_app(forked_database.url)
         engine = engine_of(app)
-        books = app.extensions["poolguard"].books
+        app_tracker = app.extensions["poolguard"].app_tracker
         checked_out_id(engine)
-        ours = Path(books.path)
+        ours = Path(app_tracker.path)
         before = ours.read_bytes()
 
         def work() -> tuple[str, bool]:
             checked_out_id(engine)
-            return books.path, ours.read_bytes() == before
+            return app_tracker.path, ours.read_bytes() == before
 
         theirs, untouched = in_child(work, fork=fork)
         assert untouched
         assert theirs != str(ours)
         assert Path(theirs).name.partition("-")[0] != str(os.getpid())
-        assert books.path == str(ours)
+        assert app_tracker.path == str(ours)
         assert ours.exists()
         engine.dispose()
 
@@ -668,7 +670,7 @@ SCRIPT = """
     PoolGuard(app)
     with app.app_context():
         engine = db.engine
-    books = app.extensions["poolguard"].books
+    app_tracker = app.extensions["poolguard"].app_tracker
 """
 
 LIVING_CHILD = """
@@ -704,7 +706,7 @@ ENDING_CHILD = """
     with engine.connect() as one, engine.connect() as other:
         one.execute(sa.text("SELECT 1"))
         other.execute(sa.text("SELECT 1"))
-    print("connects:", app.extensions["poolguard"].engines[0].ledger.figure("connects"))
+    print("connects:", app.extensions["poolguard"].engines[0].tracker.figure("connects"))
     engine.dispose()
 """
 

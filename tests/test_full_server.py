@@ -10,7 +10,7 @@ from sqlalchemy import exc
 
 from flask_poolguard.databases import ConnectFailure
 from flask_poolguard.pool import Claim, GuardedPool, connect_breaker
-from flask_poolguard.pool.types import NullObserver
+from flask_poolguard.pool.types import NullCallbacks
 
 
 class FullError(Exception):
@@ -60,7 +60,7 @@ def pool(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[GuardedPoo
     monkeypatch.setattr(GuardedPool, "tend", lambda _: None)
     pool = GuardedPool(server.connect, pool_size=9, max_overflow=0, timeout=60)
     kinds: dict[type[BaseException], ConnectFailure] = {FullError: ConnectFailure.FULL}
-    monkeypatch.setattr(pool._gate, "_judge", lambda error: kinds.get(type(error)))
+    monkeypatch.setattr(pool._breaker, "_judge", lambda error: kinds.get(type(error)))
     yield pool
     pool.dispose()
 
@@ -80,7 +80,7 @@ class TestFull:
     ) -> None:
         told: list[str] = []
 
-        class Told(NullObserver):
+        class Told(NullCallbacks):
             def began_waiting(self, out: int) -> Claim:
                 told.append("began")
                 return super().began_waiting(out)
@@ -99,7 +99,7 @@ class TestFull:
 
         pool._creator = knock  # type: ignore[assignment] # declared wider
         first = pool.connect()
-        pool.observer, server.room_after = Told(), 3
+        pool.callbacks, server.room_after = Told(), 3
         told.clear()
         pool.connect().close()
         # The first one to try had not waited yet.
@@ -138,7 +138,7 @@ class TestFull:
         with pytest.raises(WrongPasswordError):
             pool.connect()
         assert pool._pool.closed_until == 0
-        assert pool._gate.trouble is None
+        assert pool._breaker.trouble is None
         first.close()
 
     def test_trouble_that_is_long_over_holds_nobody_up(

@@ -1,4 +1,4 @@
-"""The gate alone: who may try while the server is in trouble."""
+"""The breaker alone: who may connect while the server is in trouble."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from flask_poolguard.databases import ConnectFailure
-from flask_poolguard.pool import connect_breaker as gate_module
-from flask_poolguard.pool.connect_breaker import Gate, Patience
+from flask_poolguard.pool import connect_breaker as breaker_module
+from flask_poolguard.pool.connect_breaker import ConnectBreaker, Patience
 from tests.support.guarded_app import Clock
 from tests.support.people import SECONDS, Stop
 from tests.support.strikes import struck_at
@@ -35,20 +35,22 @@ KINDS: dict[type[BaseException], ConnectFailure] = {
 }
 
 
-def make_gate(close_until: Callable[[float], None] = lambda _: None) -> Gate:
-    """Return a gate that knows the errors above."""
-    return Gate(lambda error: KINDS.get(type(error)), close_until)
+def make_breaker(
+    close_until: Callable[[float], None] = lambda _: None,
+) -> ConnectBreaker:
+    """Return a breaker that knows the errors above."""
+    return ConnectBreaker(lambda error: KINDS.get(type(error)), close_until)
 
 
 def connect(
-    gate: Gate,
+    breaker: ConnectBreaker,
     attempt: Callable[[], None],
     seconds: float = SECONDS,
     may_queue: Callable[[], bool] = lambda: False,
 ) -> None:
     """Connect, and go on for so many seconds."""
     now = time.monotonic()
-    gate.connect(attempt, Patience(now, seconds, now + seconds), may_queue)
+    breaker.connect(attempt, Patience(now, seconds, now + seconds), may_queue)
 
 
 def failing_once(error: Exception, then: Callable[[], None]) -> Callable[[], None]:
@@ -65,11 +67,11 @@ def failing_once(error: Exception, then: Callable[[], None]) -> Callable[[], Non
 
 class TestHanging:
     @contextmanager
-    def hanging(self, gate: Gate) -> Iterator[tuple[Future[None], Stop]]:
+    def hanging(self, breaker: ConnectBreaker) -> Iterator[tuple[Future[None], Stop]]:
         """Let an attempt hang, the second after an outage began."""
         stop = Stop()
         with ThreadPoolExecutor(1) as executor:
-            hung = executor.submit(connect, gate, failing_once(AwayError(), stop))
+            hung = executor.submit(connect, breaker, failing_once(AwayError(), stop))
             stop.until_reached()
             try:
                 yield hung, stop
@@ -79,37 +81,37 @@ class TestHanging:
     def test_another_tries_beside_an_attempt_that_hangs(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(gate_module, "_HANGS_AFTER", 0.05)
-        gate, tries = make_gate(), list[str]()
-        with self.hanging(gate) as (hung, stop):
-            connect(gate, lambda: tries.append("beside"))
+        monkeypatch.setattr(breaker_module, "_HANGS_AFTER", 0.05)
+        breaker, tries = make_breaker(), list[str]()
+        with self.hanging(breaker) as (hung, stop):
+            connect(breaker, lambda: tries.append("beside"))
             assert tries == ["beside"]
             assert not hung.done()
-            assert gate.trouble is None
+            assert breaker.trouble is None
             stop.open()
             hung.result(SECONDS)
-        assert gate.pending == 0
+        assert breaker.pending == 0
 
     def test_nobody_tries_beside_one_that_may_be_answered_yet(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(gate_module, "_HANGS_AFTER", 600.0)
-        gate, tries = make_gate(), list[str]()
-        with self.hanging(gate) as (hung, stop):
+        monkeypatch.setattr(breaker_module, "_HANGS_AFTER", 600.0)
+        breaker, tries = make_breaker(), list[str]()
+        with self.hanging(breaker) as (hung, stop):
             with pytest.raises(AwayError, match="tried once"):
-                connect(gate, lambda: tries.append("beside"), seconds=0.2)
+                connect(breaker, lambda: tries.append("beside"), seconds=0.2)
             assert tries == []
             stop.open()
             hung.result(SECONDS)
-        assert gate.pending == 0
+        assert breaker.pending == 0
 
 
 class TestLate:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        """Return the clock that the gate goes by."""
+        """Return the clock that the breaker goes by."""
         clock = Clock()
-        monkeypatch.setattr(gate_module, "_clock", clock)
+        monkeypatch.setattr(breaker_module, "_clock", clock)
         return clock
 
     def test_who_has_tried_gets_no_turn_once_his_time_is_up(self, clock: Clock) -> None:
@@ -124,20 +126,20 @@ class TestLate:
                 clock.now += 31
             return False
 
-        gate = make_gate()
+        breaker = make_breaker()
         patience = Patience(clock.now, 30, clock.now + 30)
         with pytest.raises(FullError, match="tried once"):
-            gate.connect(attempt, patience, may_queue)
+            breaker.connect(attempt, patience, may_queue)
         assert tries == ["tried"]
-        assert gate.pending == 0
+        assert breaker.pending == 0
 
     def test_the_first_turn_comes_late_rather_than_never(self, clock: Clock) -> None:
-        gate, tries = make_gate(), list[str]()
+        breaker, tries = make_breaker(), list[str]()
         patience = Patience(clock.now, 0, clock.now)
         with pytest.raises(AwayError):
-            gate.connect(failing_once(AwayError(), Stop()), patience, lambda: False)
+            breaker.connect(failing_once(AwayError(), Stop()), patience, lambda: False)
         clock.now += 30
-        gate.connect(lambda: tries.append("tried"), patience, lambda: False)
+        breaker.connect(lambda: tries.append("tried"), patience, lambda: False)
         assert tries == ["tried"]
 
 
@@ -147,25 +149,25 @@ class TestStruck:
         self, errors: list[AwayError], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Nobody may help himself to a turn beside one that hangs.
-        monkeypatch.setattr(gate_module, "_HANGS_AFTER", 600.0)
+        monkeypatch.setattr(breaker_module, "_HANGS_AFTER", 600.0)
 
-        def connect_with(gate: Gate, errors: list[AwayError]) -> None:
+        def connect_with(breaker: ConnectBreaker, errors: list[AwayError]) -> None:
             def attempt() -> None:
                 if errors:
                     raise errors.pop()
 
             with contextlib.suppress(AwayError):
-                connect(gate, attempt)
+                connect(breaker, attempt)
 
         for number in itertools.count(1):
-            gate, left = make_gate(), list(errors)
+            breaker, left = make_breaker(), list(errors)
             with pytest.raises(AwayError):
-                connect(gate, failing_once(AwayError(), lambda: None), seconds=0)
-            where = struck_at(number, lambda g=gate, e=left: connect_with(g, e))  # type: ignore[misc] # mypy knows no defaults of lambdas
+                connect(breaker, failing_once(AwayError(), lambda: None), seconds=0)
+            where = struck_at(number, lambda g=breaker, e=left: connect_with(g, e))  # type: ignore[misc] # mypy knows no defaults of lambdas
             if where is None:
                 break
-            assert gate.pending == 0, where
-            connect(gate, lambda: None)
+            assert breaker.pending == 0, where
+            connect(breaker, lambda: None)
         assert number > 8
 
 
@@ -196,7 +198,7 @@ def by_a_collection(work: Callable[[], None]) -> None:
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("interrupt", [by_a_signal, by_a_collection])
 class TestInterrupted:
-    """Somebody connects while the same thread is within the gate."""
+    """Somebody connects while the same thread is within the breaker."""
 
     @pytest.mark.parametrize("moment", ["it is full", "it has room again"])
     def test_while_it_tells_that(
@@ -208,12 +210,12 @@ class TestInterrupted:
         def close_until(when: float) -> None:
             if moments == ["it is full" if when else "it has room again"]:
                 moments.clear()
-                interrupt(lambda: connect(gate, lambda: tries.append("within")))
+                interrupt(lambda: connect(breaker, lambda: tries.append("within")))
 
-        gate = make_gate(close_until)
-        connect(gate, failing_once(FullError(), lambda: tries.append("around")))
+        breaker = make_breaker(close_until)
+        connect(breaker, failing_once(FullError(), lambda: tries.append("around")))
         assert sorted(tries) == ["around", "within"]
-        assert (gate.pending, gate.trouble) == (0, None)
+        assert (breaker.pending, breaker.trouble) == (0, None)
 
     def test_while_somebody_waits_for_his_turn(
         self, interrupt: Callable[[Callable[[], None]], None]
@@ -224,11 +226,11 @@ class TestInterrupted:
         def may_queue() -> bool:
             if moments:
                 moments.clear()
-                interrupt(lambda: connect(gate, lambda: tries.append("within")))
+                interrupt(lambda: connect(breaker, lambda: tries.append("within")))
             return False
 
-        gate = make_gate()
+        breaker = make_breaker()
         attempt = failing_once(FullError(), lambda: tries.append("around"))
-        connect(gate, attempt, may_queue=may_queue)
+        connect(breaker, attempt, may_queue=may_queue)
         assert tries == ["within", "around"]
-        assert (gate.pending, gate.trouble) == (0, None)
+        assert (breaker.pending, breaker.trouble) == (0, None)

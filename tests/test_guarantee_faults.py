@@ -224,8 +224,8 @@ def take_reading_connection(shop: Shop) -> None:
 
 def kill_held_session(shop: Shop, server: DatabaseServer) -> None:
     """End the session of the one connection that is out."""
-    (holding,) = shop.ledger.out.values()
-    number = shop.ledger.database.server_id(holding.record.dbapi_connection)
+    (checkout,) = shop.tracker.out.values()
+    number = shop.tracker.database.server_id(checkout.record.dbapi_connection)
     assert number is not None
     server.kill_session(number)
 
@@ -324,7 +324,7 @@ class TestWhatTheAppDoesItself:
             shop.client.get("/tidy")
             assert shop.out() == 0
             assert Witness(shop).names() == ["new", SEED, SEED]
-            assert shop.ledger.figure("leaks") == 0
+            assert shop.tracker.figure("leaks") == 0
         assert [r for r in caplog.records if r.name == LOGGER] == []
 
     def test_a_session_used_again_after_its_extension_closed_it_is_ended(

@@ -293,8 +293,8 @@ class TestFlaskSQLAlchemyLite:
             app.test_client().get("/")
         except (FaultError, ExceptionGroup):
             assert fails
-        (ledger,) = app.extensions["poolguard"].books.ledgers
-        assert ledger.out == {}
+        (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+        assert tracker.out == {}
         witness = create_engine(database.url, poolclass=NullPool)
         with witness.connect() as connection:
             assert connection.scalar(text("SELECT COUNT(*) FROM item")) == 0

@@ -22,7 +22,7 @@ from flask_poolguard.pool import (
     CloseReason,
     GuardedPool,
     GuardedRecord,
-    NullObserver,
+    NullCallbacks,
     Policy,
     Recycle,
 )
@@ -32,14 +32,14 @@ from tests.support.people import SECONDS, people
 from tests.support.servers import DatabaseServer
 from tests.support.strikes import Moment, struck_at
 from tests.support.waiting import wait_until
-from tests.test_ledger import Books
+from tests.test_ledger import Tracked
 
 MakePool = Callable[..., GuardedPool]
-MakeBooks = Callable[..., Books]
+MakeTracked = Callable[..., Tracked]
 Work = Callable[[], None]
 
 
-class Notebook(NullObserver):
+class Notebook(NullCallbacks):
     """Writes down what the pool tells."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Notebook(NullObserver):
 
 @pytest.fixture
 def notebook() -> Notebook:
-    """Return an observer that writes everything down."""
+    """Return callbacks that note each call."""
     return Notebook()
 
 
@@ -126,7 +126,7 @@ def make_engine(notebook: Notebook) -> Iterator[Callable[..., sa.Engine]]:
             dialect=engine.dialect,
             _dispatch=old.dispatch,
             policy=policy or Policy(recycle=AUTO),
-            observer=notebook,
+            callbacks=notebook,
         )
         made.append(engine)
         return engine
@@ -565,7 +565,7 @@ class TestDispose:
         new = guarded_pool(engine)
         assert new is not old
         for name in (
-            *("policy", "observer", "name", "limits", "database"),
+            *("policy", "callbacks", "name", "limits", "database"),
             *("_timeout", "_max_overflow", "_pre_ping", "_reset_on_return", "_dialect"),
         ):
             assert getattr(new, name) == getattr(old, name), name
@@ -615,36 +615,38 @@ class TestStruck:
     """Wherever an exception strikes a thread, as a signal's handler raises it."""
 
     @pytest.fixture
-    def books(self, sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> MakeBooks:
+    def tracked(
+        self, sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch
+    ) -> MakeTracked:
         """Return what makes pools with an idle connection, and no housekeeper."""
         monkeypatch.setattr(GuardedPool, "tend", lambda _: None)
 
-        def make_books(slots: int = 1, timeout: float = 600) -> Books:
-            books = Books(
+        def make_tracked(slots: int = 1, timeout: float = 600) -> Tracked:
+            tracked = Tracked(
                 sqlite_url, pool_size=slots, max_overflow=0, pool_timeout=timeout
             )
-            books.engine.connect().close()
-            return books
+            tracked.engine.connect().close()
+            return tracked
 
-        return make_books
+        return make_tracked
 
     @contextmanager
-    def at_once(self, books: MakeBooks) -> Iterator[tuple[Books, Work]]:
+    def at_once(self, tracked: MakeTracked) -> Iterator[tuple[Tracked, Work]]:
         """Let it be served without waiting."""
-        made = books()
+        made = tracked()
         yield made, lambda: made.engine.connect().close()
 
     @contextmanager
-    def connecting(self, books: MakeBooks) -> Iterator[tuple[Books, Work]]:
+    def connecting(self, tracked: MakeTracked) -> Iterator[tuple[Tracked, Work]]:
         """Let it need a new connection."""
-        made = books()
+        made = tracked()
         guarded_pool(made.engine).dispose()
         yield made, lambda: made.engine.connect().close()
 
     @contextmanager
-    def replacing(self, books: MakeBooks) -> Iterator[tuple[Books, Work]]:
+    def replacing(self, tracked: MakeTracked) -> Iterator[tuple[Tracked, Work]]:
         """Let it find a connection that is not fit."""
-        made = books()
+        made = tracked()
         fairy = made.engine.raw_connection()
         fairy.invalidate(soft=True)
         fairy.close()
@@ -652,9 +654,9 @@ class TestStruck:
         yield made, lambda: made.engine.connect().close()
 
     @contextmanager
-    def timing_out(self, books: MakeBooks) -> Iterator[tuple[Books, Work]]:
+    def timing_out(self, tracked: MakeTracked) -> Iterator[tuple[Tracked, Work]]:
         """Let it wait in vain."""
-        made = books(timeout=0.01)
+        made = tracked(timeout=0.01)
         with people(made.engine, 1) as (holder,):
             holder.take()
 
@@ -665,9 +667,11 @@ class TestStruck:
             yield made, work
 
     @contextmanager
-    def waiting(self, books: MakeBooks, slots: int = 1) -> Iterator[tuple[Books, Work]]:
+    def waiting(
+        self, tracked: MakeTracked, slots: int = 1
+    ) -> Iterator[tuple[Tracked, Work]]:
         """Let it wait, and be served."""
-        made = books(slots)
+        made = tracked(slots)
         pool, is_over = guarded_pool(made.engine), threading.Event()
         with people(made.engine, 1) as (holder,):
             connection = holder.take().connections.pop()
@@ -682,12 +686,12 @@ class TestStruck:
             given.result(SECONDS)
 
     @contextmanager
-    def refused(self, books: MakeBooks) -> Iterator[tuple[Books, Work]]:
+    def refused(self, tracked: MakeTracked) -> Iterator[tuple[Tracked, Work]]:
         """Let it try a server that is full, and wait then."""
-        with self.waiting(books, slots=2) as (made, work):
+        with self.waiting(tracked, slots=2) as (made, work):
             kinds = {FullError: ConnectFailure.FULL}
-            gate: Any = guarded_pool(made.engine)._gate
-            gate._judge = lambda error: kinds.get(type(error))
+            breaker: Any = guarded_pool(made.engine)._breaker
+            breaker._judge = lambda error: kinds.get(type(error))
 
             @event.listens_for(made.engine, "do_connect")
             def refuse(*_: object) -> None:
@@ -696,9 +700,9 @@ class TestStruck:
             yield made, work
 
     @contextmanager
-    def handing_on(self, books: MakeBooks) -> Iterator[tuple[Books, Work]]:
+    def handing_on(self, tracked: MakeTracked) -> Iterator[tuple[Tracked, Work]]:
         """Let it give back what somebody waits for."""
-        made = books()
+        made = tracked()
         with people(made.engine, 1) as (waiter,):
             held = [made.engine.connect()]
             asked = waiter.ask()
@@ -714,20 +718,20 @@ class TestStruck:
         self,
         way: Any,
         moment: Moment,
-        books: MakeBooks,
+        tracked: MakeTracked,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level("CRITICAL")  # SQLAlchemy logs each rollback that fails
         for number in itertools.count(1):
-            with way(self, books) as (made, work):
+            with way(self, tracked) as (made, work):
                 where = struck_at(number, work, moment, SPARED)
                 del work
-            pool, ledger = guarded_pool(made.engine), made.ledger
+            pool, tracker = guarded_pool(made.engine), made.tracker
             if pool.checkedout():  # the frames of an error that is garbage have it
                 gc.collect()
-            slots = pool._pool.opened, pool._gate.pending, pool.waiting
+            slots = pool._pool.opened, pool._breaker.pending, pool.waiting
             assert slots == (pool.checkedin(), 0, 0), where
-            assert (ledger.out, ledger.waiting) == ({}, 0), where
+            assert (tracker.out, tracker.waiting) == ({}, 0), where
             made.engine.dispose()
             if where is None:
                 break

@@ -15,7 +15,7 @@ from sqlalchemy.pool import QueuePool
 
 from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool, Policy
-from flask_poolguard.pool.fair_queue import HandOff, Waiter
+from flask_poolguard.pool.fair_queue import FairQueue, Waiter
 from flask_poolguard.pool.slot import GuardedRecord
 from flask_poolguard.pool.types import Asked
 from tests.support.guarded_app import guarded_pool
@@ -61,71 +61,71 @@ def assert_whole(engine: sa.Engine) -> None:
 
 
 class TestOrder:
-    """Without threads: what the hand-off itself decides."""
+    """Without threads: what the queue itself decides."""
 
-    def hand_off(self, slots: int = 1) -> HandOff:
+    def hand_off(self, slots: int = 1) -> FairQueue:
         pool = GuardedPool(lambda: None, pool_size=slots, max_overflow=0)
         return pool._pool
 
-    def waiters(self, handoff: HandOff, ages: Any) -> list[Waiter]:
+    def waiters(self, queue: FairQueue, ages: Any) -> list[Waiter]:
         waiters = [Waiter(Asked(began_at)) for began_at in ages]
         for each in waiters:
-            handoff.enqueue(each, FOR_EVER, AssertionError)
+            queue.enqueue(each, FOR_EVER, AssertionError)
         return waiters
 
     @pytest.mark.parametrize("ages", list(itertools.permutations((1.0, 2.0, 3.0))))
     def test_who_began_first_is_served_first(self, ages: tuple[float, ...]) -> None:
-        handoff = self.hand_off()
-        record = handoff.get_now()
+        queue = self.hand_off()
+        record = queue.get_now()
         assert record is not None
-        waiters = self.waiters(handoff, ages)
+        waiters = self.waiters(queue, ages)
         for waiter in sorted(waiters, key=lambda each: each.claim.began_at):
             assert not waiter.is_settled()
-            assert handoff.put(record) is None
+            assert queue.put(record) is None
             assert waiter.grant is record
             assert waiter.sleep(0)
-        assert handoff.waiting == []
+        assert queue.waiting == []
 
     def test_of_equals_the_first_to_ask_is_served_first(self) -> None:
-        handoff = self.hand_off()
-        record = handoff.get_now()
+        queue = self.hand_off()
+        record = queue.get_now()
         assert record is not None
-        for waiter in self.waiters(handoff, [1.0] * 20):
-            handoff.put(record)
+        for waiter in self.waiters(queue, [1.0] * 20):
+            queue.put(record)
             assert waiter.grant is record
 
     @pytest.mark.parametrize("gone", range(7))
     def test_one_who_leaves_changes_nothing_for_the_others(self, gone: int) -> None:
-        handoff = self.hand_off()
-        record = handoff.get_now()
+        queue = self.hand_off()
+        record = queue.get_now()
         assert record is not None
-        waiters = self.waiters(handoff, (4.0, 2.0, 6.0, 1.0, 3.0, 5.0, 7.0))
-        assert handoff.withdraw(waiters[gone]) is None
-        assert handoff.withdraw(waiters[gone]) is None
+        waiters = self.waiters(queue, (4.0, 2.0, 6.0, 1.0, 3.0, 5.0, 7.0))
+        assert queue.withdraw(waiters[gone]) is None
+        assert queue.withdraw(waiters[gone]) is None
         del waiters[gone]
         for waiter in sorted(waiters, key=lambda each: each.claim.began_at):
-            handoff.put(record)
+            queue.put(record)
             assert waiter.grant is record
 
     def test_a_collection_while_one_leaves_serves_each_once(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A collection may give connections back at any moment."""
-        handoff = self.hand_off(slots=2)
-        records = [handoff.get_now(), handoff.get_now()]
-        waiters = self.waiters(handoff, (1.0, 2.0, 3.0))
+        queue = self.hand_off(slots=2)
+        records = [queue.get_now(), queue.get_now()]
+        waiters = self.waiters(queue, (1.0, 2.0, 3.0))
         heapify = "flask_poolguard.pool.fair_queue.heapq.heapify"
 
         def collect(_: object) -> None:
             for record in records:
                 assert record is not None
-                handoff.put(record)
+                queue.put(record)
 
         monkeypatch.setattr(heapify, collect)
-        handoff.withdraw(waiters[0])
+        queue.withdraw(waiters[0])
         grants = [each.grant for each in waiters]
         assert grants == [None, *records]
-        assert handoff.waiting == []
+        assert queue.waiting == []
 
     @pytest.mark.parametrize("ages", [(1.0, 2.0), (2.0, 1.0)])
     def test_a_refusal_that_cannot_be_worded_is_told_without_words(
@@ -134,28 +134,28 @@ class TestOrder:
         def refuse() -> BaseException:
             raise ZeroDivisionError
 
-        handoff = self.hand_off()
-        record = handoff.get_now()
+        queue = self.hand_off()
+        record = queue.get_now()
         assert record is not None
-        (first,) = self.waiters(handoff, ages[:1])
+        (first,) = self.waiters(queue, ages[:1])
         second = Waiter(Asked(ages[1]))
         with pytest.raises(ZeroDivisionError):
-            handoff.enqueue(second, 1, refuse)
+            queue.enqueue(second, 1, refuse)
         older, younger = (first, second) if ages[0] < ages[1] else (second, first)
         assert younger.sleep(0)
         with pytest.raises(TooManyWaiting, match="POOLGUARD_MAX_WAITING"):
-            handoff.wait(younger, FOR_EVER)
+            queue.wait(younger, FOR_EVER)
         assert not older.is_settled()
-        assert handoff.put(record) is None
+        assert queue.put(record) is None
         assert older.grant is record
 
     def test_nobody_overtakes_who_waits(self) -> None:
-        handoff = self.hand_off()
-        record = handoff.get_now()
+        queue = self.hand_off()
+        record = queue.get_now()
         assert record is not None
-        self.waiters(handoff, [1.0])
-        handoff.idle.append(record)  # it just came back; nobody was served yet
-        assert handoff.get_now() is None
+        self.waiters(queue, [1.0])
+        queue.idle.append(record)  # it just came back; nobody was served yet
+        assert queue.get_now() is None
 
 
 def check_in(person: Person, engine: sa.Engine) -> None:
@@ -416,9 +416,9 @@ class TestLastMoment:
         self, name: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Struck after the step is done, as a signal's handler may do."""
-        step, strikes = getattr(HandOff, name), [Struck()]
+        step, strikes = getattr(FairQueue, name), [Struck()]
 
-        def struck(self: HandOff, *arguments: Any) -> Any:
+        def struck(self: FairQueue, *arguments: Any) -> Any:
             result = step(self, *arguments)
             if strikes:
                 raise strikes.pop()
@@ -428,7 +428,7 @@ class TestLastMoment:
         pool._timeout = 0
         with people(engine, 2) as (holder, asking):
             holder.take()
-            monkeypatch.setattr(HandOff, name, struck)
+            monkeypatch.setattr(FairQueue, name, struck)
             with pytest.raises(Struck):
                 asking.do(engine.connect)
             assert strikes == []

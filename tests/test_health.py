@@ -48,7 +48,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     yield make
     for app, engine in made:
         engine.dispose()
-        app.extensions["poolguard"].books.remove_file()
+        app.extensions["poolguard"].app_tracker.remove_file()
 
 
 def judge(

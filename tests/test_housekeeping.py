@@ -17,7 +17,7 @@ from flask import Flask
 
 from flask_poolguard.pool.housekeeper import Chore, Housekeeper
 from flask_poolguard.state import requests
-from flask_poolguard.tracking.pool_tracker import PoolLedger, ledger_of
+from flask_poolguard.tracking.pool_tracker import PoolTracker, tracker_of
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import (
@@ -46,17 +46,17 @@ def busy_housekeeper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HOUSEKEEPER_MODULE, "PERIOD", 0.05)
 
 
-def books_of(engine: sa.Engine) -> PoolLedger:
+def app_tracker_of(engine: sa.Engine) -> PoolTracker:
     """Return the books of an engine's pool."""
-    ledger = ledger_of(engine)
-    assert ledger is not None
-    return ledger
+    tracker = tracker_of(engine)
+    assert tracker is not None
+    return tracker
 
 
 def closed(engine: sa.Engine) -> Counter[str]:
     """Return how many connections were closed, by reason."""
-    ledger = books_of(engine)
-    return +Counter({name: ledger.figure(name) for name in REASONS})
+    tracker = app_tracker_of(engine)
+    return +Counter({name: tracker.figure(name) for name in REASONS})
 
 
 def pings_of(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -166,7 +166,9 @@ class TestEveryClosedConnectionHasOneReason:
             connection.close()
             checked_out_id(engine)
             engine.dispose()
-            assert sum(closed(engine).values()) == books_of(engine).figure("connects")
+            assert sum(closed(engine).values()) == app_tracker_of(engine).figure(
+                "connects"
+            )
             assert closed(engine)["overflow"] == 2
             assert closed(engine)["detached"] == 1
 
@@ -293,7 +295,9 @@ class TestRounds:
                 tending.result(10)
             assert pool.checkedout() == 0
             engine.dispose()
-            assert sum(closed(engine).values()) == books_of(engine).figure("connects")
+            assert sum(closed(engine).values()) == app_tracker_of(engine).figure(
+                "connects"
+            )
 
 
 @pytest.mark.usefixtures("busy_housekeeper")
@@ -353,14 +357,14 @@ class TestHeldForTooLong:
 
     def is_warned_of_after(self, seconds: float, engine: sa.Engine) -> bool:
         """Tell whether the only holder's time is up."""
-        (holding,) = books_of(engine).out.values()
-        holding.taken_at -= seconds
-        books_of(engine).tend()
-        return holding.is_reported
+        (checkout,) = app_tracker_of(engine).out.values()
+        checkout.taken_at -= seconds
+        app_tracker_of(engine).tend()
+        return checkout.is_reported
 
     def hear_no_more(self, engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
         """Check that nothing is said in the end either."""
-        books_of(engine).tend()
+        app_tracker_of(engine).tend()
         assert warnings_of(caplog) == []
         engine.dispose()
 
@@ -435,7 +439,7 @@ class TestWithoutThreads:
         engine = engine_of(app)
         with engine.connect(), engine.connect():
             pass
-        path = app.extensions["poolguard"].books.path
+        path = app.extensions["poolguard"].app_tracker.path
         requests.ask(path, requests.ALL, requests.new_number())
         checked_out_id(engine)
         assert closed(engine) == {}

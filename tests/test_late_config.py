@@ -47,9 +47,9 @@ def guarded(app: Flask) -> Guarded:
 def nature(app: Flask) -> tuple[Any, ...]:
     """Return all that settings decide of an app's one pool."""
     found = guarded(app)
-    pool, ledger = found.engine.pool, found.ledger
-    nature: tuple[Any, ...] = (found.settings, type(pool), ledger.facts)
-    nature += (ledger.on_leak, ledger.held_warning)
+    pool, tracker = found.engine.pool, found.tracker
+    nature: tuple[Any, ...] = (found.settings, type(pool), tracker.facts)
+    nature += (tracker.on_leak, tracker.held_warning)
     if isinstance(pool, GuardedPool):
         nature += (pool.policy, pool.size(), pool._max_overflow, pool.timeout())
     return nature
@@ -152,8 +152,8 @@ class TestWhen:
         use(app)
         found = guarded(app)
         assert type(found.engine.pool) is NullPool
-        assert found.ledger.figure("connects") == 2
-        assert not found.ledger.out
+        assert found.tracker.figure("connects") == 2
+        assert not found.tracker.out
 
     def test_a_bind_that_does_not_exist_is_an_error(self, sqlite_url: sa.URL) -> None:
         app = make_app(sqlite_url)

@@ -126,7 +126,7 @@ class TestWhatIsLogged:
 
         shop.client.get("/misuse")
         assert len(warnings_in(caplog)) == 2
-        assert sum(ledger.figure("leaks") for ledger in shop.ledgers) == 2
+        assert sum(tracker.figure("leaks") for tracker in shop.trackers) == 2
 
     def test_an_endpoint_of_a_blueprint_has_its_full_name(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
@@ -210,8 +210,8 @@ class TestCounting:
         misuse_view(shop, take_connection)
         for _ in range(3):
             shop.client.get("/misuse")
-        assert shop.ledger.figure("leaks") == 3
-        ((endpoint, site), count), *more = shop.ledger._leaks.items()
+        assert shop.tracker.figure("leaks") == 3
+        ((endpoint, site), count), *more = shop.tracker._leaks.items()
         assert (endpoint, count, more) == ("misuse", 3, [])
         assert SITE.search(site)
 
@@ -226,8 +226,8 @@ class TestCounting:
             shop.app.add_url_rule(f"/{number}", f"view{number}", take)
         for number in range(40):
             shop.client.get(f"/{number}")
-        assert shop.ledger.figure("leaks") == 40
-        assert len(shop.ledger._leaks) == 16
+        assert shop.tracker.figure("leaks") == 40
+        assert len(shop.tracker._leaks) == 16
 
 
 class TestSignal:
@@ -262,7 +262,7 @@ class TestSignal:
             assert shop.client.get("/misuse").text == "taken"
         assert sorted(seen) == ["default", "other"]
         assert shop.out() == 0
-        assert sum(ledger.figure("leaks") for ledger in shop.ledgers) == 2
+        assert sum(tracker.figure("leaks") for tracker in shop.trackers) == 2
         failed = [each for each in warnings_in(caplog) if "receiver failed" in each]
         assert len(failed) == 2
 
@@ -524,11 +524,11 @@ class TestAnswersStillToCome:
 
     def assert_discarded(self, shop: Shop, answer: str) -> None:
         """Check that the connection is closed without reading all that is left."""
-        before = shop.ledger.figure("invalidated")
+        before = shop.tracker.figure("invalidated")
         client = shop.client
         assert client.get("/misuse").text == answer
         assert shop.out() == 0
-        assert shop.ledger.figure("invalidated") == before + 1
+        assert shop.tracker.figure("invalidated") == before + 1
         with shop.engine.connect() as connection:
             assert connection.scalar(COUNT) == 1
 
@@ -566,13 +566,13 @@ class TestAnswersStillToCome:
 class TestHotPath:
     def test_a_checkout_keeps_no_frame_alive(self, shop: Shop) -> None:
         with shop.engine.connect():
-            (holding,) = shop.ledger.out.values()
-            values = [getattr(holding, name) for name in type(holding).__slots__]
+            (checkout,) = shop.tracker.out.values()
+            values = [getattr(checkout, name) for name in type(checkout).__slots__]
             kinds = {type(value).__name__ for value in values}
             assert not kinds & {"frame", "traceback", "StackSummary", "FrameSummary"}
-            assert type(holding.place.filename) is str
-            assert type(holding.place.line) is int
-            kept = {type(getattr(holding.place, name)) for name in Place.__slots__}
+            assert type(checkout.place.filename) is str
+            assert type(checkout.place.line) is int
+            kept = {type(getattr(checkout.place, name)) for name in Place.__slots__}
             assert kept == {CodeType, str, int, Taken}
 
 
@@ -596,7 +596,7 @@ class TestInterruptions:
             shop.client.get("/misuse")
         assert struck.is_set()
         assert shop.out() == 0
-        assert sum(ledger.figure("leaks") for ledger in shop.ledgers) == 2
+        assert sum(tracker.figure("leaks") for tracker in shop.trackers) == 2
         Witness(shop).assert_nothing_left()
 
     def test_what_strikes_while_the_session_closes_does_not_keep_the_others_out(

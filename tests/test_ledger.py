@@ -32,7 +32,7 @@ from flask_poolguard.state.mapping import Map, View
 from flask_poolguard.state.reader import read_workers
 from flask_poolguard.state.writer import StateFile
 from flask_poolguard.tracking.deadlocks import ScopeClaim
-from flask_poolguard.tracking.pool_tracker import PoolLedger
+from flask_poolguard.tracking.pool_tracker import PoolTracker
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness
 
@@ -43,8 +43,8 @@ def shown(app: Flask, bind: str = "default") -> PoolState:
     """Return what another process sees of a pool of this one, after a round of the
     housekeeper's: who waits is written ten times a second at most.
     """
-    for ledger in app.extensions["poolguard"].books.ledgers:
-        ledger.tend()
+    for tracker in app.extensions["poolguard"].app_tracker.trackers:
+        tracker.tend()
     search = read_workers(None, app.name, app.root_path)
     assert search.problems == ()
     (worker,) = search.workers
@@ -52,7 +52,7 @@ def shown(app: Flask, bind: str = "default") -> PoolState:
     return next(each for each in worker.pools if each.bind == bind)
 
 
-class Books:
+class Tracked:
     """An engine under guard, and the three who know of its connections."""
 
     def __init__(self, url: URL, **options: Any) -> None:
@@ -63,18 +63,18 @@ class Books:
             pass
 
     @property
-    def ledger(self) -> PoolLedger:
+    def tracker(self) -> PoolTracker:
         """Return the books in memory."""
-        ledger: PoolLedger
-        (ledger,) = self.app.extensions["poolguard"].books.ledgers
-        return ledger
+        tracker: PoolTracker
+        (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
+        return tracker
 
     def agree(self, *, out: int, idle: int, detached: int = 0) -> PoolState:
-        """Check that pool, ledger, file and server tell the same."""
+        """Check that pool, tracker, file and server tell the same."""
         state = shown(self.app)
         slots = [slot.out for slot in state.slots]
         assert (slots.count(True), slots.count(False)) == (out, idle)
-        assert len(self.ledger.out) == out
+        assert len(self.tracker.out) == out
         assert self.engine.pool.checkedout() == out  # type: ignore[attr-defined] # a QueuePool's
         return state
 
@@ -90,184 +90,188 @@ class Books:
 
 
 @pytest.fixture
-def books(database: Database) -> Iterator[Books]:
+def tracked(database: Database) -> Iterator[Tracked]:
     """Guard a pool of two and one more."""
-    books = Books(database.url, pool_size=2, max_overflow=1, pool_timeout=0.01)
-    yield books
-    books.engine.dispose()
+    tracked = Tracked(database.url, pool_size=2, max_overflow=1, pool_timeout=0.01)
+    yield tracked
+    tracked.engine.dispose()
 
 
 class TestFileAndPoolAgree:
-    def test_before_anything_was_taken(self, books: Books) -> None:
-        assert books.ledger.page is not None  # made with the first event
-        books.agree(out=0, idle=0)
-        with books.engine.connect():
+    def test_before_anything_was_taken(self, tracked: Tracked) -> None:
+        assert tracked.tracker.section is not None  # made with the first event
+        tracked.agree(out=0, idle=0)
+        with tracked.engine.connect():
             pass
-        books.agree(out=0, idle=1)
+        tracked.agree(out=0, idle=1)
 
-    def test_after_checkout_and_checkin(self, books: Books, database: Database) -> None:
-        first = books.engine.connect()
-        books.agree(out=1, idle=0)
-        second = books.engine.connect()
-        books.agree(out=2, idle=0)
+    def test_after_checkout_and_checkin(
+        self, tracked: Tracked, database: Database
+    ) -> None:
+        first = tracked.engine.connect()
+        tracked.agree(out=1, idle=0)
+        second = tracked.engine.connect()
+        tracked.agree(out=2, idle=0)
         first.close()
-        state = books.agree(out=1, idle=1)
-        books.agrees_with_server(database)
+        state = tracked.agree(out=1, idle=1)
+        tracked.agrees_with_server(database)
         second.close()
-        state = books.agree(out=0, idle=2)
+        state = tracked.agree(out=0, idle=2)
         assert state.counts["connects"] == 2
         assert state.counts["peak_checked_out"] == 2
         assert state.slot_checkouts == 2
 
-    def test_after_overflow(self, books: Books, database: Database) -> None:
-        connections = [books.engine.connect() for _ in range(3)]
-        books.agree(out=3, idle=0)
+    def test_after_overflow(self, tracked: Tracked, database: Database) -> None:
+        connections = [tracked.engine.connect() for _ in range(3)]
+        tracked.agree(out=3, idle=0)
         for connection in connections:
             connection.close()
-        state = books.agree(out=0, idle=2)
+        state = tracked.agree(out=0, idle=2)
         assert state.counts["overflow"] == 1
         assert state.counts["connects"] == 3
-        books.agrees_with_server(database)
+        tracked.agrees_with_server(database)
 
-    def test_after_a_timeout(self, books: Books) -> None:
-        connections = [books.engine.connect() for _ in range(3)]
+    def test_after_a_timeout(self, tracked: Tracked) -> None:
+        connections = [tracked.engine.connect() for _ in range(3)]
         with pytest.raises(sqlalchemy.exc.TimeoutError):
-            books.engine.connect()
-        state = books.agree(out=3, idle=0)
+            tracked.engine.connect()
+        state = tracked.agree(out=3, idle=0)
         assert state.counts["timeouts"] == 1
         assert state.waiting == 0
         assert state.waiting_since is None
         for connection in connections:
             connection.close()
-        books.agree(out=0, idle=2)
+        tracked.agree(out=0, idle=2)
 
     def test_while_somebody_waits(self, database: Database) -> None:
-        books = Books(database.url, pool_size=1, max_overflow=0, pool_timeout=20)
+        tracked = Tracked(database.url, pool_size=1, max_overflow=0, pool_timeout=20)
         waiting = threading.Event()
-        began = books.ledger.began_waiting
+        began = tracked.tracker.began_waiting
 
         def began_waiting(out: int) -> ScopeClaim:
             claim = began(out)
             waiting.set()
             return claim
 
-        books.ledger.began_waiting = began_waiting  # type: ignore[method-assign] # tells us the moment
+        tracked.tracker.began_waiting = began_waiting  # type: ignore[method-assign] # tells us the moment
         with ThreadPoolExecutor(1) as executor:
-            with books.engine.connect():
-                result = executor.submit(books.engine.connect)
+            with tracked.engine.connect():
+                result = executor.submit(tracked.engine.connect)
                 assert waiting.wait(10)
-                state = books.agree(out=1, idle=0)
+                state = tracked.agree(out=1, idle=0)
                 assert state.waiting == 1
                 assert state.waiting_since is not None
             result.result(10).close()
-        state = books.agree(out=0, idle=1)
+        state = tracked.agree(out=0, idle=1)
         assert state.waiting == 0
-        books.engine.dispose()
+        tracked.engine.dispose()
 
-    def test_after_invalidation(self, books: Books, database: Database) -> None:
-        with books.engine.connect() as connection:
+    def test_after_invalidation(self, tracked: Tracked, database: Database) -> None:
+        with tracked.engine.connect() as connection:
             connection.invalidate()
-            state = books.agree(out=0, idle=0)
+            state = tracked.agree(out=0, idle=0)
             assert state.counts["invalidated"] == 1
             connection.rollback()
             connection.execute(text("SELECT 1"))
-            books.agree(out=1, idle=0)
-            books.agrees_with_server(database)
-        books.agree(out=0, idle=1)
+            tracked.agree(out=1, idle=0)
+            tracked.agrees_with_server(database)
+        tracked.agree(out=0, idle=1)
 
-    def test_after_soft_invalidation(self, books: Books, database: Database) -> None:
-        raw = books.engine.raw_connection()
+    def test_after_soft_invalidation(
+        self, tracked: Tracked, database: Database
+    ) -> None:
+        raw = tracked.engine.raw_connection()
         raw.invalidate(soft=True)
-        books.agree(out=1, idle=0)
+        tracked.agree(out=1, idle=0)
         raw.close()
-        books.agree(out=0, idle=1)
-        with books.engine.connect():
-            books.agree(out=1, idle=0)
-            books.agrees_with_server(database)
+        tracked.agree(out=0, idle=1)
+        with tracked.engine.connect():
+            tracked.agree(out=1, idle=0)
+            tracked.agrees_with_server(database)
 
-    def test_after_detaching(self, books: Books, database: Database) -> None:
-        with books.engine.connect() as connection:
+    def test_after_detaching(self, tracked: Tracked, database: Database) -> None:
+        with tracked.engine.connect() as connection:
             connection.detach()
-            books.agree(out=0, idle=0)
-            books.agrees_with_server(database, but=1)
+            tracked.agree(out=0, idle=0)
+            tracked.agrees_with_server(database, but=1)
             assert connection.scalar(text("SELECT 1")) == 1
-            with books.engine.connect():
-                books.agree(out=1, idle=0)
-        books.agree(out=0, idle=1)
-        books.agrees_with_server(database)
+            with tracked.engine.connect():
+                tracked.agree(out=1, idle=0)
+        tracked.agree(out=0, idle=1)
+        tracked.agrees_with_server(database)
 
     def test_after_a_disposal_of_idle_connections(
-        self, books: Books, database: Database
+        self, tracked: Tracked, database: Database
     ) -> None:
-        for connection in [books.engine.connect() for _ in range(2)]:
+        for connection in [tracked.engine.connect() for _ in range(2)]:
             connection.close()
-        books.agree(out=0, idle=2)
-        books.engine.dispose()
-        books.agree(out=0, idle=0)
-        books.agrees_with_server(database)
+        tracked.agree(out=0, idle=2)
+        tracked.engine.dispose()
+        tracked.agree(out=0, idle=0)
+        tracked.agrees_with_server(database)
 
     def test_after_a_disposal_with_one_out(
-        self, books: Books, database: Database
+        self, tracked: Tracked, database: Database
     ) -> None:
-        connection = books.engine.connect()
-        books.engine.dispose()
-        state = shown(books.app)
+        connection = tracked.engine.connect()
+        tracked.engine.dispose()
+        state = shown(tracked.app)
         assert [slot.out for slot in state.slots] == [True]
-        with books.engine.connect():
-            assert [slot.out for slot in shown(books.app).slots] == [True, True]
+        with tracked.engine.connect():
+            assert [slot.out for slot in shown(tracked.app).slots] == [True, True]
         connection.close()
-        books.agree(out=0, idle=1)
-        books.agrees_with_server(database)
+        tracked.agree(out=0, idle=1)
+        tracked.agrees_with_server(database)
 
-    def test_after_a_connect_that_failed(self, books: Books) -> None:
+    def test_after_a_connect_that_failed(self, tracked: Tracked) -> None:
         def fail(*_: object) -> None:
             raise ConnectionError("no route")
 
-        event.listen(books.engine, "do_connect", fail, once=True)
+        event.listen(tracked.engine, "do_connect", fail, once=True)
         with pytest.raises(ConnectionError):
-            books.engine.connect()
+            tracked.engine.connect()
         time.sleep(FIRST_PAUSE)  # nobody may try again sooner
-        with books.engine.connect():
-            books.agree(out=1, idle=0)
-        books.agree(out=0, idle=1)
+        with tracked.engine.connect():
+            tracked.agree(out=1, idle=0)
+        tracked.agree(out=0, idle=1)
 
     def test_after_a_connect_listener_that_failed(
-        self, books: Books, database: Database
+        self, tracked: Tracked, database: Database
     ) -> None:
         def fail(*_: object) -> None:
             raise ValueError("refused")
 
-        event.listen(books.engine, "connect", fail, once=True)
+        event.listen(tracked.engine, "connect", fail, once=True)
         with pytest.raises(ValueError, match="refused"):
-            books.engine.connect()
-        with books.engine.connect():
-            state = books.agree(out=1, idle=0)
+            tracked.engine.connect()
+        with tracked.engine.connect():
+            state = tracked.agree(out=1, idle=0)
         closed = sum(state.counts[reason] for reason in get_args(CloseReason))
         assert (state.counts["connects"], closed) == (1, 0)
-        books.agrees_with_server(database)
+        tracked.agrees_with_server(database)
 
     def test_after_a_lost_connection(self, served_database: Database) -> None:
-        books = Books(served_database.url, pool_size=2)
-        with books.engine.connect() as connection:
-            (slot,) = shown(books.app).slots
+        tracked = Tracked(served_database.url, pool_size=2)
+        with tracked.engine.connect() as connection:
+            (slot,) = shown(tracked.app).slots
             assert slot.server_id is not None
             served_database.running_server.kill_session(slot.server_id)
             with pytest.raises(sqlalchemy.exc.DBAPIError):
                 connection.execute(text("SELECT 1"))
-        state = books.agree(out=0, idle=0)
+        state = tracked.agree(out=0, idle=0)
         assert state.counts["dead"] == 1
-        with books.engine.connect():
-            books.agree(out=1, idle=0)
-            books.agrees_with_server(served_database)
-        books.engine.dispose()
+        with tracked.engine.connect():
+            tracked.agree(out=1, idle=0)
+            tracked.agrees_with_server(served_database)
+        tracked.engine.dispose()
 
-    def test_after_a_collection_gave_it_back(self, books: Books) -> None:
-        kept = [books.engine.connect()]
+    def test_after_a_collection_gave_it_back(self, tracked: Tracked) -> None:
+        kept = [tracked.engine.connect()]
         kept.append(kept)  # type: ignore[arg-type] # a cycle, on purpose
-        books.agree(out=1, idle=0)
+        tracked.agree(out=1, idle=0)
         del kept
         gc.collect()
-        books.agree(out=0, idle=1)
+        tracked.agree(out=0, idle=1)
 
 
 class TestHolders:
@@ -291,16 +295,16 @@ class TestHolders:
     def test_a_thread_with_a_long_name_has_the_beginning_of_it(
         self, sqlite_url: URL
     ) -> None:
-        books = Books(sqlite_url)
+        tracked = Tracked(sqlite_url)
 
         def look() -> str | None:
-            with books.engine.connect():
-                (slot,) = shown(books.app).slots
+            with tracked.engine.connect():
+                (slot,) = shown(tracked.app).slots
                 return slot.thread
 
         with ThreadPoolExecutor(1, "ein Faden mit sehr langem Namen") as executor:
             assert executor.submit(look).result(10) == "ein Faden mit sehr lange"
-        books.engine.dispose()
+        tracked.engine.dispose()
 
 
 class TestPoolsThatKeepTheirClass:
@@ -310,37 +314,37 @@ class TestPoolsThatKeepTheirClass:
     def test_their_connections_are_listed(
         self, sqlite_url: URL, pool_class: type[pool.Pool], idle: int
     ) -> None:
-        books = Books(sqlite_url, poolclass=pool_class)
-        with books.engine.connect():
-            assert [slot.out for slot in shown(books.app).slots] == [True]
-        assert [slot.out for slot in shown(books.app).slots] == [False] * idle
-        assert books.ledger.out == {}
-        books.engine.dispose()
-        assert shown(books.app).slots == ()
+        tracked = Tracked(sqlite_url, poolclass=pool_class)
+        with tracked.engine.connect():
+            assert [slot.out for slot in shown(tracked.app).slots] == [True]
+        assert [slot.out for slot in shown(tracked.app).slots] == [False] * idle
+        assert tracked.tracker.out == {}
+        tracked.engine.dispose()
+        assert shown(tracked.app).slots == ()
 
     @pytest.mark.parametrize("pool_class", [pool.NullPool, pool.SingletonThreadPool])
     def test_a_detached_connection_is_not_listed(
         self, sqlite_url: URL, pool_class: type[pool.Pool]
     ) -> None:
-        books = Books(sqlite_url, poolclass=pool_class)
-        with books.engine.connect() as connection:
+        tracked = Tracked(sqlite_url, poolclass=pool_class)
+        with tracked.engine.connect() as connection:
             connection.detach()
-            assert books.ledger.out == {}
-            assert shown(books.app).slots == ()
+            assert tracked.tracker.out == {}
+            assert shown(tracked.app).slots == ()
             assert connection.scalar(text("SELECT 1")) == 1
-        assert shown(books.app).slots == ()
+        assert shown(tracked.app).slots == ()
 
     @pytest.mark.parametrize("pool_class", [pool.NullPool, pool.SingletonThreadPool])
     def test_an_invalidated_connection_is_not_listed(
         self, sqlite_url: URL, pool_class: type[pool.Pool]
     ) -> None:
-        books = Books(sqlite_url, poolclass=pool_class)
-        with books.engine.connect() as connection:
+        tracked = Tracked(sqlite_url, poolclass=pool_class)
+        with tracked.engine.connect() as connection:
             connection.invalidate()
-            state = shown(books.app)
+            state = shown(tracked.app)
             assert state.slots == ()
             assert state.counts["dead"] == 1
-        books.engine.dispose()
+        tracked.engine.dispose()
 
     @pytest.mark.parametrize(
         "pool_class", [pool.NullPool, pool.SingletonThreadPool, pool.StaticPool]
@@ -358,7 +362,7 @@ class TestPoolsThatKeepTheirClass:
                 return "taken"
 
             shop.client.get("/misuse")
-            assert shop.ledger.figure("leaks") == 1
+            assert shop.tracker.figure("leaks") == 1
             with pytest.raises(sqlalchemy.exc.SQLAlchemyError):
                 shop.kept[0].execute(COUNT)  # type: ignore[attr-defined] # a connection
             Witness(shop).assert_nothing_left()
@@ -382,17 +386,17 @@ class TestPoolsThatKeepTheirClass:
     def test_a_static_pool_remembers_only_its_last_checkout(
         self, sqlite_url: URL
     ) -> None:
-        books = Books(sqlite_url, poolclass=pool.StaticPool)
-        with books.app.app_context():
+        tracked = Tracked(sqlite_url, poolclass=pool.StaticPool)
+        with tracked.app.app_context():
             from flask_poolguard.tracking.scope import current_scope
 
             for _ in range(50):
-                with books.engine.connect():
+                with tracked.engine.connect():
                     pass
             scope = current_scope()
             assert scope is not None
-            assert len(scope.holdings) <= 1
-        books.engine.dispose()
+            assert len(scope.checkouts) <= 1
+        tracked.engine.dispose()
 
     def test_an_in_memory_database_lives_on_after_a_leak(self) -> None:
         with Shop(URL.create("sqlite")) as shop:
@@ -442,8 +446,8 @@ class TestManyThreads:
             finally:
                 logging.getLogger("flask_poolguard").disabled = False
             assert shop.out() == 0
-            assert shop.ledger.out == {}
-            assert not shop.ledger.left_behind
+            assert shop.tracker.out == {}
+            assert not shop.tracker.left_behind
             state = shown(shop.app)
             took = sum(checkouts[path] for steps in plan for path in steps)
             assert (
@@ -527,43 +531,43 @@ class TestCollections:
     def test_it_neither_deadlocks_nor_spoils_the_figures(
         self, collecting: list[int], sqlite_url: URL
     ) -> None:
-        books = Books(sqlite_url, pool_size=1, max_overflow=9)
+        tracked = Tracked(sqlite_url, pool_size=1, max_overflow=9)
         gc.disable()
         try:
             for _ in range(20):
-                leave_garbage(books.engine)
-                with books.engine.connect():
-                    leave_garbage(books.engine)
-                books.ledger.count("timeouts")
+                leave_garbage(tracked.engine)
+                with tracked.engine.connect():
+                    leave_garbage(tracked.engine)
+                tracked.tracker.count("timeouts")
         finally:
             gc.enable()
         gc.collect()
         assert any(collecting)
-        idle = books.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
-        state = books.agree(out=0, idle=idle)
+        idle = tracked.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
+        state = tracked.agree(out=0, idle=idle)
         assert state.counts["timeouts"] == 20
         assert state.slot_checkouts + state.counts["slotless_checkouts"] == 60
         assert state.counts["connects"] == state.counts["overflow"] + idle
-        books.engine.dispose()
+        tracked.engine.dispose()
 
     def test_threads_and_collections_at_once_end_with_nothing_out(
         self, collecting: list[int], sqlite_url: URL
     ) -> None:
-        books = Books(sqlite_url, pool_size=1, max_overflow=-1)
+        tracked = Tracked(sqlite_url, pool_size=1, max_overflow=-1)
 
         def work(_: int) -> None:
             for _ in range(5):
-                leave_garbage(books.engine)
-                with books.engine.connect():
+                leave_garbage(tracked.engine)
+                with tracked.engine.connect():
                     pass
 
         with ThreadPoolExecutor(8) as executor:
             list(executor.map(work, range(8)))
         gc.collect()
-        idle = books.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
-        state = books.agree(out=0, idle=idle)
+        idle = tracked.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
+        state = tracked.agree(out=0, idle=idle)
         assert state.slot_checkouts + state.counts["slotless_checkouts"] == 80
-        books.engine.dispose()
+        tracked.engine.dispose()
 
 
 def leave_garbage(engine: Engine) -> None:
@@ -578,36 +582,36 @@ class TestAbandonedConnections:
     # Within a ring of garbage a socket may be finalised before what would close it.
     @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
     def test_they_end_with_their_pool_and_are_counted(self, database: Database) -> None:
-        books = Books(database.url)
+        tracked = Tracked(database.url)
         for _ in range(3):
-            with books.engine.connect(), books.engine.connect():
+            with tracked.engine.connect(), tracked.engine.connect():
                 pass
-            books.engine.dispose(close=False)
+            tracked.engine.dispose(close=False)
             gc.collect()  # the pool and its records form rings
-        with books.engine.connect():
+        with tracked.engine.connect():
             pass
-        state = books.agree(out=0, idle=1)
-        books.agrees_with_server(database)
+        state = tracked.agree(out=0, idle=1)
+        tracked.agrees_with_server(database)
         assert (state.counts["connects"], state.counts["closed"]) == (7, 6)
-        books.engine.dispose()
+        tracked.engine.dispose()
 
 
 class TestMapping:
     @pytest.fixture
-    def mapped(self, books: Books) -> Books:
+    def mapped(self, tracked: Tracked) -> Tracked:
         """Return books whose file lies in memory."""
-        if not isinstance(books.ledger.page._view, Map):
+        if not isinstance(tracked.tracker.section._view, Map):
             pytest.skip("this machine keeps no state files in memory")
-        return books
+        return tracked
 
     @pytest.mark.usefixtures("state_files_on_disk")
-    def test_a_file_on_a_disk_is_not_mapped(self, books: Books) -> None:
-        assert not isinstance(books.ledger.page._view, Map)
-        with books.engine.connect():
-            books.agree(out=1, idle=0)
+    def test_a_file_on_a_disk_is_not_mapped(self, tracked: Tracked) -> None:
+        assert not isinstance(tracked.tracker.section._view, Map)
+        with tracked.engine.connect():
+            tracked.agree(out=1, idle=0)
 
     def test_a_file_in_memory_is_written_without_a_system_call(
-        self, mapped: Books, monkeypatch: pytest.MonkeyPatch
+        self, mapped: Tracked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for is_known in (False, True):  # the line, of which the file has the name
             if is_known:
@@ -616,13 +620,13 @@ class TestMapping:
                 mapped.agree(out=1, idle=0)
             mapped.agree(out=0, idle=1)
 
-    def test_it_is_read_only_to_everybody_else(self, books: Books) -> None:
-        assert books.ledger.page is not None  # made with the first event
-        path = books.app.extensions["poolguard"].books.path
+    def test_it_is_read_only_to_everybody_else(self, tracked: Tracked) -> None:
+        assert tracked.tracker.section is not None  # made with the first event
+        path = tracked.app.extensions["poolguard"].app_tracker.path
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o400
 
-    def test_a_child_does_not_keep_the_lock(self, mapped: Books) -> None:
-        path = mapped.app.extensions["poolguard"].books.path
+    def test_a_child_does_not_keep_the_lock(self, mapped: Tracked) -> None:
+        path = mapped.app.extensions["poolguard"].app_tracker.path
         inode = os.stat(path).st_ino
         child = os.fork()
         if child == 0:
@@ -639,23 +643,23 @@ class TestMapping:
 
 class TestMemory:
     def test_the_books_keep_neither_app_nor_engine_alive(self, sqlite_url: URL) -> None:
-        books = Books(sqlite_url)
-        with books.app.app_context(), books.engine.connect() as connection:
+        tracked = Tracked(sqlite_url)
+        with tracked.app.app_context(), tracked.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
-        books.engine.dispose()
-        app, engine = weakref.ref(books.app), weakref.ref(books.engine)
-        del books, connection
+        tracked.engine.dispose()
+        app, engine = weakref.ref(tracked.app), weakref.ref(tracked.engine)
+        del tracked, connection
         gc.collect()
         assert app() is None
         assert engine() is None
 
     def test_requests_leave_nothing_of_the_guard_behind(self, sqlite_url: URL) -> None:
-        from flask_poolguard.tracking.checkout import Holding
+        from flask_poolguard.tracking.checkout import Checkout
         from flask_poolguard.tracking.scope import Scope
 
         def alive() -> int:
             gc.collect()
-            found = (Holding, Scope)
+            found = (Checkout, Scope)
             return sum(isinstance(each, found) for each in gc.get_objects())
 
         with Shop(sqlite_url) as shop:
@@ -686,16 +690,16 @@ class TestMemory:
     ) -> None:
         from flask_poolguard.tracking.scope import current_scope
 
-        books = Books(sqlite_url)
-        with books.app.app_context():
+        tracked = Tracked(sqlite_url)
+        with tracked.app.app_context():
             for _ in range(100):
-                with books.engine.connect():
+                with tracked.engine.connect():
                     pass
             scope = current_scope()
             assert scope is not None
-            assert scope.holdings == set()
-            assert books.ledger.out == {}
-        books.engine.dispose()
+            assert scope.checkouts == set()
+            assert tracked.tracker.out == {}
+        tracked.engine.dispose()
 
 
 @pytest.mark.usefixtures("state_files_on_disk")
@@ -723,7 +727,7 @@ class TestTroubleWithTheFile:
 
     def file(self, shop: Shop) -> Path:
         """Return the worker's state file."""
-        return Path(shop.app.extensions["poolguard"].books.path)
+        return Path(shop.app.extensions["poolguard"].app_tracker.path)
 
     @pytest.mark.parametrize("size", [0, 100, 5000])
     def test_it_is_truncated(
@@ -806,24 +810,24 @@ class TestTroubleWithTheFile:
         assert "Traceback" not in result.stderr
 
     def test_many_different_endpoints_do_not_fill_it(self, sqlite_url: URL) -> None:
-        books = Books(sqlite_url)
+        tracked = Tracked(sqlite_url)
 
         def take(number: int) -> None:
-            @books.app.get(f"/{number}", endpoint=f"{'e' * 300}{number}")
+            @tracked.app.get(f"/{number}", endpoint=f"{'e' * 300}{number}")
             def view() -> str:
-                with books.engine.connect():
+                with tracked.engine.connect():
                     return "taken"
 
         for number in range(400):
             take(number)
-        client = books.app.test_client()
+        client = tracked.app.test_client()
         for number in range(400):
             assert client.get(f"/{number}").text == "taken"
-        with books.engine.connect():
-            state = shown(books.app)
+        with tracked.engine.connect():
+            state = shown(tracked.app)
             assert state.bind == "default"
             assert [slot.out for slot in state.slots] == [True]
-        books.engine.dispose()
+        tracked.engine.dispose()
 
 
 class TestEndOfTheProcess:

@@ -274,7 +274,7 @@ class TestServers:
             # PostgreSQL's killed parent leaves sessions behind for a moment.
             engine.dispose()
             waiting = executor.submit(checked_out_id, engine)
-            wait_until(lambda: guarded_pool(engine)._gate.trouble, what="trouble")
+            wait_until(lambda: guarded_pool(engine)._breaker.trouble, what="trouble")
             server.start()
             assert waiting.result(30)
 
@@ -292,6 +292,6 @@ class TestServers:
             server.is_closed = True
             waiting = executor.submit(checked_out_id, engine)
             wait_until(lambda: len(server.knocks) > 2, what="attempts")
-            assert "starting up" in str(guarded_pool(engine)._gate.trouble)
+            assert "starting up" in str(guarded_pool(engine)._breaker.trouble)
             server.is_closed = False
             assert waiting.result(10)

@@ -135,7 +135,7 @@ class TestNothing:
     ) -> None:
         shop = make_shop(default=create_engine(mariadb_url, poolclass=StaticPool))
         shop.use()
-        shop.app.extensions["poolguard"].books.remove_file()
+        shop.app.extensions["poolguard"].app_tracker.remove_file()
         chore_of(shop).tend()
         assert logged(caplog, "static-pool") == []
 
@@ -165,7 +165,7 @@ class TestNothing:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
-        path = shop.app.extensions["poolguard"].books.path
+        path = shop.app.extensions["poolguard"].app_tracker.path
         assert read_own(path) is not None
 
         def child() -> bool:

@@ -29,7 +29,7 @@ from flask_poolguard.errors import PoolTimeout
 from flask_poolguard.pool import GuardedPool
 from tests.support.forking import in_child
 from tests.support.guarded_app import guarded_pool
-from tests.test_ledger import Books, shown
+from tests.test_ledger import Tracked, shown
 
 tend = GuardedPool.tend
 
@@ -93,7 +93,7 @@ class PoolMachine(RuleBasedStateMachine):
     def begin(self, size: int, overflow: int, use_lifo: bool) -> None:
         """Make a pool."""
         url = URL.create("sqlite", database=str(Path(self.folder.name) / "db"))
-        self.books = Books(
+        self.tracked = Tracked(
             url,
             pool_size=size,
             max_overflow=overflow,
@@ -104,13 +104,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.limit = 10**6 if size == 0 or overflow < 0 else size + overflow
         self.size = size
         self.slots = Slots(size or 10**6, self.limit)
-        event.listen(self.books.engine, "do_connect", self.connect)
-        self.page = self.books.ledger.page
+        event.listen(self.tracked.engine, "do_connect", self.connect)
+        self.section = self.tracked.tracker.section
 
     @property
     def pool(self) -> GuardedPool:
         """Return the engine's pool of now."""
-        return guarded_pool(self.books.engine)
+        return guarded_pool(self.tracked.engine)
 
     def connect(self, *_: object) -> None:
         """Fail if the connect is to fail."""
@@ -135,9 +135,9 @@ class PoolMachine(RuleBasedStateMachine):
             number = None
         if number is None and fails:
             with pytest.raises(OSError, match="no route"):
-                self.books.engine.raw_connection()
+                self.tracked.engine.raw_connection()
             return None
-        fairy = self.books.engine.raw_connection()
+        fairy = self.tracked.engine.raw_connection()
         if number is None:
             self.connects += 1
             self.numbers += 1
@@ -151,7 +151,7 @@ class PoolMachine(RuleBasedStateMachine):
     def check_out_in_vain(self) -> None:
         """Take one more than there are."""
         with pytest.raises(PoolTimeout):
-            self.books.engine.raw_connection()
+            self.tracked.engine.raw_connection()
         self.timeouts += 1
 
     # Giving back
@@ -241,7 +241,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def dispose(self) -> None:
         """Have another pool, as `Engine.dispose` does."""
-        self.books.engine.dispose()
+        self.tracked.engine.dispose()
         self.close_idle(self.slots)
         self.slots.is_retired = True
         self.slots = Slots(self.size or 10**6, self.limit)
@@ -264,12 +264,12 @@ class PoolMachine(RuleBasedStateMachine):
         def work() -> tuple[int, ...]:
             pool = self.pool
             before = pool.checkedout(), pool.checkedin(), pool.waiting
-            out = self.books.ledger.out
+            out = self.tracked.tracker.out
             if fails:
                 with pytest.raises(OSError, match="no route"):
-                    self.books.engine.connect()
+                    self.tracked.engine.connect()
                 return (*before, pool.checkedout(), len(out))
-            with self.books.engine.connect():
+            with self.tracked.engine.connect():
                 return (*before, pool.checkedout(), len(out))
 
         with warnings.catch_warnings():
@@ -282,7 +282,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def the_pool_counts_right(self) -> None:
         """Compare the pool with the model."""
-        if not hasattr(self, "books"):
+        if not hasattr(self, "tracked"):
             return
         pool, slots = self.pool, self.slots
         counts = len(slots.out), len(slots.idle), 0
@@ -296,30 +296,30 @@ class PoolMachine(RuleBasedStateMachine):
         assert pool.overflow() == (over if pool.size() else 0)
 
     @invariant()
-    def the_books_and_the_file_tell_the_same(self) -> None:
-        """Compare the ledger and what others may read of it."""
-        if not hasattr(self, "books"):
+    def the_tracker_and_the_file_tell_the_same(self) -> None:
+        """Compare the tracker and what others may read of it."""
+        if not hasattr(self, "tracked"):
             return
-        ledger = self.books.ledger
-        state = shown(self.books.app)
+        tracker = self.tracked.tracker
+        state = shown(self.tracked.app)
         for name in ("closed", "dead", "detached", "invalidated", "overflow"):
-            assert state.counts[name] == ledger.figure(name) == self.closed[name], name
-        assert state.counts["connects"] == ledger.figure("connects") == self.connects
-        assert state.counts["timeouts"] == ledger.figure("timeouts") == self.timeouts
-        assert state.waiting == ledger.waiting == 0
+            assert state.counts[name] == tracker.figure(name) == self.closed[name], name
+        assert state.counts["connects"] == tracker.figure("connects") == self.connects
+        assert state.counts["timeouts"] == tracker.figure("timeouts") == self.timeouts
+        assert state.waiting == tracker.waiting == 0
         checkouts = state.slot_checkouts + state.counts["slotless_checkouts"]
         assert checkouts == self.checkouts
         out = self.connects - self.closed.total() - len(self.slots.idle)
-        assert len(ledger.out) == out
+        assert len(tracker.out) == out
         listed = [slot.out for slot in state.slots]
         assert listed.count(True) + state.counts["slotless_out"] == out
         assert listed.count(False) == len(self.slots.idle)
 
     def teardown(self) -> None:
         """Close everything."""
-        if hasattr(self, "books"):
-            self.books.engine.dispose()
-            self.books.app.extensions["poolguard"].books.remove_file()
+        if hasattr(self, "tracked"):
+            self.tracked.engine.dispose()
+            self.tracked.app.extensions["poolguard"].app_tracker.remove_file()
         self.patch.undo()
         self.folder.cleanup()
 

@@ -16,7 +16,7 @@ from flask_poolguard.errors import PoolDeadlock, PoolTimeout
 from flask_poolguard.pool import CloseReason
 from tests.conftest import Database
 from tests.support.guarded_app import guarded_pool
-from tests.test_ledger import Books
+from tests.test_ledger import Tracked
 
 pytestmark = pytest.mark.stress
 
@@ -34,18 +34,18 @@ class Crowd:
     def __init__(self, database: Database, turns: int) -> None:
         self.database = database
         self.turns = turns
-        self.books = Books(
+        self.tracked = Tracked(
             database.url,
             pool_size=SIZE,
             max_overflow=OVERFLOW,
             pool_timeout=0.2,
         )
-        self.pool = guarded_pool(self.books.engine)
+        self.pool = guarded_pool(self.tracked.engine)
         self.counts: Counter[str] = Counter()
         self.no_route = 0.1  # the share of connects that fail
         self._lock = threading.Lock()
         self._chance = threading.local()
-        event.listen(self.books.engine, "do_connect", self._connect)
+        event.listen(self.tracked.engine, "do_connect", self._connect)
 
     def _connect(self, *_: object) -> None:
         chance = getattr(self._chance, "mine", None)
@@ -61,7 +61,7 @@ class Crowd:
     def take(self) -> Connection:
         """Take a connection, and count what comes of asking for it."""
         try:
-            connection = self.books.engine.connect()
+            connection = self.tracked.engine.connect()
         except exc.TimeoutError:
             self.count("timeouts")
             raise
@@ -80,7 +80,7 @@ class Crowd:
             *(self.nest, self.nest, self.forget, self.kill),
         ]
         for _ in range(self.turns):
-            with self.books.app.app_context():
+            with self.tracked.app.app_context():
                 try:
                     chance.choice(kinds)()
                 except (FaultError, exc.TimeoutError, exc.DBAPIError) as error:
@@ -135,10 +135,10 @@ class Crowd:
 
 def assert_adds_up(crowd: Crowd) -> None:
     """Check that nothing is lost, and that all counters tell the same story."""
-    pool, books = crowd.pool, crowd.books
+    pool, tracked = crowd.pool, crowd.tracked
     assert (pool.waiting, pool.checkedout()) == (0, 0)
     assert pool._pool.opened == pool.checkedin() <= SIZE
-    state = books.agree(out=0, idle=pool.checkedin())
+    state = tracked.agree(out=0, idle=pool.checkedin())
     counts = state.counts
     assert state.waiting == 0
     # Whoever waited for somebody who connects in vain is counted with him.
@@ -150,7 +150,7 @@ def assert_adds_up(crowd: Crowd) -> None:
     assert counts["connects"] == pool.checkedin() + closed
     checkouts = state.slot_checkouts + counts["slotless_checkouts"]
     assert checkouts == crowd.counts["checkouts"]
-    held = [books.engine.connect() for _ in range(SIZE + OVERFLOW)]
+    held = [tracked.engine.connect() for _ in range(SIZE + OVERFLOW)]
     for each in held:
         each.close()
 
@@ -159,7 +159,7 @@ def meet_with_misfortune(crowd: Crowd) -> None:
     """Make sure that there was a failed connect, a deadlock and a timeout, which are
     chance otherwise.
     """
-    with crowd.books.app.app_context():
+    with crowd.tracked.app.app_context():
         held = [crowd.take() for _ in range(SIZE + OVERFLOW)]
         for each in held:
             each.invalidate()
@@ -168,7 +168,7 @@ def meet_with_misfortune(crowd: Crowd) -> None:
     with ThreadPoolExecutor(1) as executor:
         executor.submit(crowd.run, THREADS).result(110)
     crowd.no_route = 0.0
-    with crowd.books.app.app_context():
+    with crowd.tracked.app.app_context():
         held = [crowd.take() for _ in range(SIZE + OVERFLOW)]
         with pytest.raises(PoolDeadlock):
             crowd.take()
@@ -190,5 +190,5 @@ def test_nothing_is_lost(database: Database, caplog: pytest.LogCaptureFixture) -
     # The faults did happen.
     assert crowd.counts["failed connects"] > 0
     assert database.server is None or crowd.counts["killed"] > 0
-    crowd.books.engine.dispose()
-    crowd.books.agree(out=0, idle=0)
+    crowd.tracked.engine.dispose()
+    crowd.tracked.agree(out=0, idle=0)

@@ -15,32 +15,34 @@ from tests.conftest import Database
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Stop, people
 from tests.support.waiting import wait_until
-from tests.test_ledger import Books
+from tests.test_ledger import Tracked
 
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
 
 
 @pytest.fixture
-def books(database: Database) -> Iterator[Books]:
+def tracked(database: Database) -> Iterator[Tracked]:
     """Guard a pool of two."""
-    books = Books(database.url, pool_size=2, max_overflow=0, pool_timeout=0)
-    yield books
-    assert books.ledger.waiting == 0
-    books.engine.dispose()
+    tracked = Tracked(database.url, pool_size=2, max_overflow=0, pool_timeout=0)
+    yield tracked
+    assert tracked.tracker.waiting == 0
+    tracked.engine.dispose()
 
 
-def time_out(books: Books) -> PoolTimeout:
+def time_out(tracked: Tracked) -> PoolTimeout:
     """Ask in another thread, in vain."""
     with ThreadPoolExecutor(1) as executor, pytest.raises(exc.TimeoutError) as raised:
-        executor.submit(books.engine.connect).result(SECONDS)
+        executor.submit(tracked.engine.connect).result(SECONDS)
     assert type(raised.value) is PoolTimeout
     return raised.value
 
 
 class TestError:
-    def test_it_is_caught_as_before_and_survives_pickling(self, books: Books) -> None:
-        with books.engine.connect(), books.engine.connect():
-            error = time_out(books)
+    def test_it_is_caught_as_before_and_survives_pickling(
+        self, tracked: Tracked
+    ) -> None:
+        with tracked.engine.connect(), tracked.engine.connect():
+            error = time_out(tracked)
         assert isinstance(error, PoolGuardError)
         again = pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
         assert type(again) is PoolTimeout
@@ -49,30 +51,32 @@ class TestError:
         assert "https://sqlalche.me/e/" in str(error)
 
     def test_it_has_no_password(self, served_database: Database) -> None:
-        books = Books(served_database.url, pool_size=1, max_overflow=0, pool_timeout=0)
-        with books.engine.connect():
-            error = time_out(books)
+        tracked = Tracked(
+            served_database.url, pool_size=1, max_overflow=0, pool_timeout=0
+        )
+        with tracked.engine.connect():
+            error = time_out(tracked)
         password = served_database.url.password
         assert password
         assert password not in str(error)
         assert password not in repr(error)
-        books.engine.dispose()
+        tracked.engine.dispose()
 
-    def test_each_holder_has_its_line(self, books: Books) -> None:
+    def test_each_holder_has_its_line(self, tracked: Tracked) -> None:
         stop = Stop()
 
-        @books.app.get("/report")
+        @tracked.app.get("/report")
         def report() -> str:
-            with books.engine.connect():
+            with tracked.engine.connect():
                 stop()
             return "done"
 
         here = report.__code__.co_firstlineno
-        with people(books.engine, 2) as (client, other):
-            answer = client.start(lambda: books.app.test_client().get("/report"))
+        with people(tracked.engine, 2) as (client, other):
+            answer = client.start(lambda: tracked.app.test_client().get("/report"))
             stop.until_reached()
             other.take()
-            text_ = str(time_out(books))
+            text_ = str(time_out(tracked))
             stop.open()
             assert answer.result(SECONDS).text == "done"
         assert "Connections of bind 'default' are held by:" in text_
@@ -88,28 +92,28 @@ class TestError:
         assert text_.index(report_line) < text_.index(outside)
 
     def test_of_many_holders_fifty_are_named(self, sqlite_url: URL) -> None:
-        books = Books(sqlite_url, pool_size=60, max_overflow=0, pool_timeout=0)
-        held = [books.engine.connect() for _ in range(60)]
-        lines = str(time_out(books)).splitlines()
+        tracked = Tracked(sqlite_url, pool_size=60, max_overflow=0, pool_timeout=0)
+        held = [tracked.engine.connect() for _ in range(60)]
+        lines = str(time_out(tracked)).splitlines()
         assert len([line for line in lines if " s  (outside" in line]) == 50
         assert "  and 10 more" in str(lines)
         for each in held:
             each.close()
-        books.engine.dispose()
+        tracked.engine.dispose()
 
     def test_a_collection_while_it_is_written_does_not_disturb(
-        self, books: Books, monkeypatch: pytest.MonkeyPatch
+        self, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It may give a connection back that was just going to be named."""
-        first, second = books.engine.connect(), books.engine.connect()
-        server_id = books.ledger.database.server_id
+        first, second = tracked.engine.connect(), tracked.engine.connect()
+        server_id = tracked.tracker.database.server_id
 
         def give_back(connection: object) -> int | None:
             second.close()
             return server_id(connection)
 
-        monkeypatch.setattr(books.ledger.database, "server_id", give_back)
-        assert "held by" in str(time_out(books))
+        monkeypatch.setattr(tracked.tracker.database, "server_id", give_back)
+        assert "held by" in str(time_out(tracked))
         first.close()
 
 
@@ -117,17 +121,19 @@ class TestServer:
     """Asked while one waits, never for longer than the pool's timeout."""
 
     def test_it_says_what_each_holder_does(self, served_database: Database) -> None:
-        books = Books(served_database.url, pool_size=2, max_overflow=0, pool_timeout=1)
+        tracked = Tracked(
+            served_database.url, pool_size=2, max_overflow=0, pool_timeout=1
+        )
         server = served_database.running_server
-        backend = books.engine.dialect.name
-        with people(books.engine, 2) as (asleep, idle):
+        backend = tracked.engine.dialect.name
+        with people(tracked.engine, 2) as (asleep, idle):
             asleep.take()
-            (session,) = books.ledger.sessions_out()
+            (session,) = tracked.tracker.sessions_out()
             idle.take().do(lambda: idle.connections[0].execute(text("SELECT 1")))
             query = asleep.start(
                 lambda: asleep.connections[0].execute(text(SLEEP[backend]))
             )
-            told = wait_for_text(books, "the server says: running a query")
+            told = wait_for_text(tracked, "the server says: running a query")
             server.kill_session(session)
             with pytest.raises(exc.DBAPIError):
                 query.result(SECONDS)
@@ -135,34 +141,34 @@ class TestServer:
         resting = "idle" if backend == "mysql" else "idle in transaction"
         assert re.search(rf"; the server says: {resting}( \(Background|$)", told, re.M)
         assert told.count("the server says:") == 2
-        books.engine.dispose()
+        tracked.engine.dispose()
 
     def test_nobody_waits_for_its_answer(self, served_database: Database) -> None:
-        books = Books(served_database.url, pool_size=1, max_overflow=0)
-        pool = guarded_pool(books.engine)
+        tracked = Tracked(served_database.url, pool_size=1, max_overflow=0)
+        pool = guarded_pool(tracked.engine)
         stop = Stop()
-        with books.engine.connect():
+        with tracked.engine.connect():
             pool._timeout = 0.1
-            event.listen(books.engine, "do_connect", stop)
-            error = time_out(books)
+            event.listen(tracked.engine, "do_connect", stop)
+            error = time_out(tracked)
             stop.until_reached()  # it is still being asked
             assert "the server says" not in str(error)
             stop.open()
-        wait_until(lambda: not pool._inquiry._is_open, what="the answer")
-        books.engine.dispose()
+        wait_until(lambda: not pool._session_probe._is_open, what="the answer")
+        tracked.engine.dispose()
 
-    def test_it_is_not_asked_what_nobody_waits_to_hear(self, books: Books) -> None:
+    def test_it_is_not_asked_what_nobody_waits_to_hear(self, tracked: Tracked) -> None:
         asked: list[object] = []
-        with books.engine.connect(), books.engine.connect():
-            event.listen(books.engine, "do_connect", lambda *a: asked.append(a))
-            time_out(books)
+        with tracked.engine.connect(), tracked.engine.connect():
+            event.listen(tracked.engine, "do_connect", lambda *a: asked.append(a))
+            time_out(tracked)
         assert asked == []
 
     def test_an_answer_that_fails_spoils_nothing(
         self, served_database: Database
     ) -> None:
-        books = Books(served_database.url, pool_size=1, max_overflow=0)
-        pool = guarded_pool(books.engine)
+        tracked = Tracked(served_database.url, pool_size=1, max_overflow=0)
+        pool = guarded_pool(tracked.engine)
 
         failed: list[object] = []
 
@@ -170,20 +176,20 @@ class TestServer:
             failed.append(_)
             raise OSError("no route")
 
-        with books.engine.connect():
+        with tracked.engine.connect():
             pool._timeout = 0.1
-            event.listen(books.engine, "do_connect", fail)
-            assert "are held by" in str(time_out(books))
-            wait_until(lambda: not pool._inquiry._is_open, what="the answer")
-            event.remove(books.engine, "do_connect", fail)
+            event.listen(tracked.engine, "do_connect", fail)
+            assert "are held by" in str(time_out(tracked))
+            wait_until(lambda: not pool._session_probe._is_open, what="the answer")
+            event.remove(tracked.engine, "do_connect", fail)
         assert len(failed) == 1
-        books.engine.dispose()
+        tracked.engine.dispose()
 
 
-def wait_for_text(books: Books, expected: str) -> str:
+def wait_for_text(tracked: Tracked, expected: str) -> str:
     """Time out until the server has told something; it may be slow at first."""
     for _ in range(20):
-        told = str(time_out(books))
+        told = str(time_out(tracked))
         if expected in told:
             return told
     raise AssertionError(f"{expected!r} was never told, last: {told}")

@@ -62,7 +62,7 @@ class Worker:
     @property
     def file(self) -> Path:
         """The worker's state file."""
-        return Path(str(self.app.extensions["poolguard"].books.path))
+        return Path(str(self.app.extensions["poolguard"].app_tracker.path))
 
     def use(self, connections: int = 1) -> None:
         """Open so many connections at a time, and give them back."""
@@ -91,7 +91,7 @@ class Worker:
     def close(self) -> None:
         """End it."""
         self.engine.dispose()
-        self.app.extensions["poolguard"].books.remove_file()
+        self.app.extensions["poolguard"].app_tracker.remove_file()
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from flask_poolguard import PoolGuard, SetupError
 from flask_poolguard.engines import Guarded
 from flask_poolguard.pool import GuardedPool
 from flask_poolguard.state.layout import COUNTS, MAX_POOLS
-from flask_poolguard.state.pool_block import PoolFacts, PoolPage
+from flask_poolguard.state.pool_section import PoolFacts, PoolSection
 from flask_poolguard.state.reader import read_own
 from flask_poolguard.state.usage import Usage
 from flask_poolguard.state.writer import StateFile
-from flask_poolguard.tracking.pool_tracker import PoolLedger
+from flask_poolguard.tracking.pool_tracker import PoolTracker
 from tests.conftest import Database
 from tests.support.guarded_app import make_app, warnings_of
 
@@ -54,7 +54,7 @@ class Tenants:
 
     @property
     def path(self) -> str:
-        path: str | None = self.app.extensions["poolguard"].books.path
+        path: str | None = self.app.extensions["poolguard"].app_tracker.path
         assert path is not None
         return path
 
@@ -254,7 +254,7 @@ class TestUnregister:
         state = read_own(tenants.path)
         assert state is not None
         assert state.pools[0].counts["slotless_out"] == 0
-        assert tenants.guarded[0].ledger.figure("leaks") == 0
+        assert tenants.guarded[0].tracker.figure("leaks") == 0
         engine.dispose()
 
     def test_what_is_not_known_is_told_with_what_is(
@@ -287,7 +287,7 @@ class TestMemory:
     def test_a_thousand_tenants_that_come_and_go_cost_none(
         self, tenants: Tenants, sqlite_url: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        kinds = (Engine, PoolLedger, GuardedPool, PoolPage, PoolFacts)
+        kinds = (Engine, PoolTracker, GuardedPool, PoolSection, PoolFacts)
         before = [alive(kind) for kind in kinds]
         sizes = []
         for number in range(1000):
@@ -302,11 +302,11 @@ class TestMemory:
                 sizes.append(os.stat(tenants.path).st_size)
         assert sizes[0] == sizes[1]
         gc.collect()
-        tenants.app.extensions["poolguard"].books.tend()  # as once a second
+        tenants.app.extensions["poolguard"].app_tracker.tend()  # as once a second
         assert tenants.shown() == []
         tenants.app.extensions["poolguard"].guarded.forget_gone()  # as once a minute
         assert [alive(kind) for kind in kinds] == before
-        assert tenants.app.extensions["poolguard"].books.ledgers == ()
+        assert tenants.app.extensions["poolguard"].app_tracker.trackers == ()
         assert warnings_of(caplog) == []
 
     def test_tenants_under_a_name_that_comes_back_need_no_collection(
@@ -322,7 +322,7 @@ class TestMemory:
             assert len(tenants.guarded) == 5
         finally:
             gc.enable()
-        state = tenants.app.extensions["poolguard"].books._file
+        state = tenants.app.extensions["poolguard"].app_tracker._file
         assert len(state._regions) <= 6
 
     @pytest.mark.parametrize("kind", [None, StaticPool])
@@ -335,8 +335,8 @@ class TestMemory:
         engine.dispose()
         reference = weakref.ref(engine)
         del engine
-        for ledger in tenants.app.extensions["poolguard"].books.ledgers:
-            ledger.tend()
+        for tracker in tenants.app.extensions["poolguard"].app_tracker.trackers:
+            tracker.tend()
         gc.collect()
         assert reference() is None
         assert tenants.guarded == []
@@ -348,11 +348,11 @@ class TestRegions:
     def facts(self, bind: str, size: int) -> PoolFacts:
         return PoolFacts(bind, "sqlite://", "GuardedPool", size, 0)
 
-    def page(self, file: StateFile, bind: str, size: int) -> PoolPage:
-        page = PoolPage(file, self.facts(bind, size), lambda: None)
-        page.show_figures([0] * len(COUNTS), {}, None, "", None, None, None)
-        page.show_usage(Usage())
-        return page
+    def section(self, file: StateFile, bind: str, size: int) -> PoolSection:
+        section = PoolSection(file, self.facts(bind, size), lambda: None)
+        section.show_figures([0] * len(COUNTS), {}, None, "", None, None, None)
+        section.show_usage(Usage())
+        return section
 
     def binds(self, file: StateFile) -> list[str]:
         state = read_own(file.path)
@@ -371,7 +371,7 @@ class TestRegions:
     ) -> None:
         if on_disk:
             request.getfixturevalue("state_files_on_disk")
-        large, other = self.page(file, "large", 9), self.page(file, "other", 2)
+        large, other = self.section(file, "large", 9), self.section(file, "other", 2)
         assert self.binds(file) == []  # neither says that it is ready
         large.publish()
         other.publish()
@@ -380,28 +380,28 @@ class TestRegions:
         large.close()
         assert self.binds(file) == ["other"]
         del large
-        small = self.page(file, "small", 4)
+        small = self.section(file, "small", 4)
         assert self.binds(file) == ["other"]
         small.publish()
         assert self.binds(file) == ["small", "other"]
         assert os.stat(file.path).st_size == size
-        larger = self.page(file, "larger", 5)
+        larger = self.section(file, "larger", 5)
         larger.publish()
         assert self.binds(file) == ["small", "other", "larger"]
 
     def test_what_is_written_after_the_end_goes_nowhere(self, file: StateFile) -> None:
-        old = self.page(file, "old", 2)
+        old = self.section(file, "old", 2)
         old.publish()
         old.close()
         old.show_waiting([1.0], (), None)
         # A thread in the middle of a write has the page, so its region is not free yet.
-        new = self.page(file, "new", 2)
+        new = self.section(file, "new", 2)
         assert new._region != old._region
 
     def test_a_reader_sees_whole_pools_or_none_at_each_byte(
         self, file: StateFile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        old = self.page(file, "old", 3)
+        old = self.section(file, "old", 3)
         old.publish()
         seen: set[tuple[str, ...]] = set()
         write = StateFile._write
@@ -415,16 +415,16 @@ class TestRegions:
         monkeypatch.setattr(StateFile, "_write", byte_by_byte)
         old.close()
         del old
-        new = self.page(file, "new", 3)
+        new = self.section(file, "new", 3)
         new.publish()
         assert seen == {(), ("new",)}
 
     def test_a_child_frees_nothing_of_its_parents(
         self, file: StateFile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        page = self.page(file, "a", 2)
-        page.publish()
+        section = self.section(file, "a", 2)
+        section.publish()
         file._pid += 1  # as in a child that has not noticed yet
-        page.close()
-        del page
+        section.close()
+        del section
         assert self.binds(file) == ["a"]

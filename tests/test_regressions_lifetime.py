@@ -151,7 +151,7 @@ class TestManyPools:
         yield engines
         for engine in engines:
             engine.dispose()
-        self.app.extensions["poolguard"].books.remove_file()
+        self.app.extensions["poolguard"].app_tracker.remove_file()
 
     def test_those_beyond_work_and_are_left_out_of_the_report(
         self, engines: list[Engine]
@@ -223,14 +223,14 @@ class TestDispose:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(waiters)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: shop.ledger.waiting == waiters, what="threads that wait")
+        wait_until(lambda: shop.tracker.waiting == waiters, what="threads that wait")
         shop.engine.dispose()
         held.close()
         for thread in threads:
             thread.join(20)
         assert not any(thread.is_alive() for thread in threads)
-        assert shop.ledger.waiting == 0
-        assert not shop.ledger.out
+        assert shop.tracker.waiting == 0
+        assert not shop.tracker.out
         assert shop.out() == 0
         status = pool_in(shop.guard.report(shop.app))
         assert (status.checked_out, status.timeouts) == (0, 0)

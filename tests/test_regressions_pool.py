@@ -68,17 +68,17 @@ class TestLogging:
         PoolGuard(app).register(engine, app=app)
         with app.app_context():
             connection = engine.connect()
-            (ledger,) = app.extensions["poolguard"].books.ledgers
-            (holding,) = ledger.out.values()
-            holding.taken_at -= 1
-            ledger.tend()
-            assert holding.is_reported
+            (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+            (checkout,) = tracker.out.values()
+            checkout.taken_at -= 1
+            tracker.tend()
+            assert checkout.is_reported
             handler = Handler()
             logging.getLogger("flask_poolguard").addHandler(handler)
             try:
                 connection.close()  # which has something to say, and leaves it to:
                 with pytest.raises(Struck):
-                    ledger.tend()
+                    tracker.tend()
                 engine.connect().close()
             finally:
                 logging.getLogger("flask_poolguard").removeHandler(handler)
@@ -138,7 +138,7 @@ class TestOutages:
 
         reference = fail()
         gc.collect()
-        assert guarded_pool(engine)._gate.trouble is not None
+        assert guarded_pool(engine)._breaker.trouble is not None
         assert reference() is None
 
     def test_the_error_that_the_app_makes_of_it_is_raised(
@@ -179,7 +179,7 @@ class TestOutages:
                 return create(record)
 
             pool._invoke_creator = refuse_twice  # type: ignore[assignment] # a server that is away
-            monkeypatch.setattr(pool._gate, "_judge", _away)
+            monkeypatch.setattr(pool._breaker, "_judge", _away)
             with ThreadPoolExecutor(1) as executor:
                 held = engine.connect()
                 asked = executor.submit(lambda: engine.connect().close())

@@ -24,7 +24,7 @@ from flask_poolguard import PoolGuard
 from flask_poolguard.errors import SetupError
 from flask_poolguard.pool import GuardedPool
 from flask_poolguard.state.requests import new_number
-from flask_poolguard.tracking.pool_tracker import PoolLedger, ledger_of
+from flask_poolguard.tracking.pool_tracker import PoolTracker, tracker_of
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import (
@@ -40,16 +40,16 @@ from tests.support.reporting import MakeShop, Shop
 from tests.support.waiting import wait_until
 
 
-def ledger_for(engine: sa.Engine) -> PoolLedger:
+def tracker_for(engine: sa.Engine) -> PoolTracker:
     """Return the books of an engine's pool."""
-    ledger = ledger_of(engine)
-    assert ledger is not None
-    return ledger
+    tracker = tracker_of(engine)
+    assert tracker is not None
+    return tracker
 
 
 def invalidated(engine: sa.Engine) -> int:
     """Return how many connections were declared unusable so far."""
-    return ledger_for(engine).figure("invalidated")
+    return tracker_for(engine).figure("invalidated")
 
 
 @pytest.fixture
@@ -260,30 +260,30 @@ class TestBeingOpened:
 class TestThePoolIsReplacedMeanwhile:
     def test_what_is_out_of_the_old_one_still_counts(self, engine: sa.Engine) -> None:
         with engine.connect():
-            ledger_for(engine).renew(new_number())
+            tracker_for(engine).renew(new_number())
             engine.dispose()
-            ledger_for(engine).tend()
-            assert ledger_for(engine).usage.outdated == 1
-        ledger_for(engine).tend()
-        assert ledger_for(engine).usage.outdated == 0
+            tracker_for(engine).tend()
+            assert tracker_for(engine).usage.outdated == 1
+        tracker_for(engine).tend()
+        assert tracker_for(engine).usage.outdated == 0
 
     def test_a_request_after_that_reaches_the_old_one(self, engine: sa.Engine) -> None:
         with engine.connect():
             engine.dispose()
-            ledger_for(engine).renew(new_number())
-            assert ledger_for(engine).usage.outdated == 1
+            tracker_for(engine).renew(new_number())
+            assert tracker_for(engine).usage.outdated == 1
             checked_out_id(engine)
-            assert ledger_for(engine).usage.outdated == 1
+            assert tracker_for(engine).usage.outdated == 1
 
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_child_inherits_nothing_of_it(self, engine: sa.Engine) -> None:
         def work() -> tuple[int, int, int]:
             with engine.connect():
-                usage = ledger_for(engine).usage
+                usage = tracker_for(engine).usage
                 return usage.renewed, usage.outdated, guarded_pool(engine).outdated()
 
         with engine.connect():
-            ledger_for(engine).renew(new_number())
+            tracker_for(engine).renew(new_number())
             assert in_child(work) == (0, 0, 0)
             assert guarded_pool(engine).outdated() == 1
 
@@ -309,7 +309,7 @@ class OwnQueue(QueuePool):
 def renewed(shop: Shop) -> int:
     """Ask for new connections; return how many old ones are out."""
     shop.guard.recycle(shop.app)
-    return ledger_for(shop.engines["default"]).usage.outdated
+    return tracker_for(shop.engines["default"]).usage.outdated
 
 
 class TestOtherClasses:
@@ -323,8 +323,8 @@ class TestOtherClasses:
             old = session_id(held)
             assert renewed(shop) == 1
             assert session_id(held) == old
-        ledger_for(engine).tend()
-        assert ledger_for(engine).usage.outdated == 0
+        tracker_for(engine).tend()
+        assert tracker_for(engine).usage.outdated == 0
         new = checked_out_id(engine)
         assert new != old
         assert checked_out_id(engine) == new
@@ -354,8 +354,8 @@ class TestOtherClasses:
         with engine.connect() as held:
             old = session_id(held)
             event.remove(engine, "do_connect", renew_meanwhile)
-            ledger_for(engine).tend()
-            assert ledger_for(engine).usage.outdated == 1
+            tracker_for(engine).tend()
+            assert tracker_for(engine).usage.outdated == 1
         assert checked_out_id(engine) != old
 
     def test_a_null_pool_has_nothing_to_replace_but_what_is_out(
@@ -365,8 +365,8 @@ class TestOtherClasses:
         shop = make_shop(default=engine)
         with shop.app.app_context(), engine.connect():
             assert renewed(shop) == 1
-        ledger_for(engine).tend()
-        assert ledger_for(engine).usage.outdated == 0
+        tracker_for(engine).tend()
+        assert tracker_for(engine).usage.outdated == 0
 
     @pytest.mark.parametrize("pool_class", [StaticPool, SingletonThreadPool, QueuePool])
     def test_data_that_lives_in_the_connection_is_kept(
@@ -378,7 +378,7 @@ class TestOtherClasses:
             with engine.begin() as connection:
                 connection.execute(sa.text("CREATE TABLE kept (id INTEGER)"))
             assert renewed(shop) == 0
-            assert ledger_for(engine).usage.renewed > 0
+            assert tracker_for(engine).usage.renewed > 0
             with engine.connect() as connection:
                 connection.execute(sa.text("SELECT * FROM kept"))
 
@@ -401,7 +401,7 @@ class TestOtherClasses:
             with engine.begin() as connection:
                 connection.execute(sa.text("CREATE TABLE kept (id INTEGER)"))
             assert renewed(shop) == 0
-            assert ledger_for(engine).usage.renewed > 0
+            assert tracker_for(engine).usage.renewed > 0
             with engine.connect() as connection:
                 connection.execute(sa.text("SELECT * FROM kept"))
 

@@ -16,8 +16,8 @@ from flask_poolguard.report.recycling import Recycling, Renewal
 from flask_poolguard.report.text import Page
 from flask_poolguard.state import reader, requests
 from flask_poolguard.state.requests import ALL, new_number
-from flask_poolguard.tracking.app_tracker import Books
-from flask_poolguard.tracking.pool_tracker import PoolLedger, ledger_of
+from flask_poolguard.tracking.app_tracker import AppTracker
+from flask_poolguard.tracking.pool_tracker import PoolTracker, tracker_of
 from tests.conftest import Database
 from tests.support.guarded_app import warnings_of
 from tests.support.reporting import Shop, shops
@@ -34,29 +34,29 @@ def shop(database: Database) -> Iterator[Shop]:
         yield shop
 
 
-def books_of(shop: Shop) -> Books:
+def app_tracker_of(shop: Shop) -> AppTracker:
     """Return the books of an app."""
-    books: Books = shop.app.extensions["poolguard"].books
-    return books
+    app_tracker: AppTracker = shop.app.extensions["poolguard"].app_tracker
+    return app_tracker
 
 
 def request_of(shop: Shop) -> Path:
     """Return where requests to this process are."""
-    path = books_of(shop).path
+    path = app_tracker_of(shop).path
     assert path is not None
     return Path(path).with_suffix(".recycle")
 
 
-def ledger_for(shop: Shop) -> PoolLedger:
+def tracker_for(shop: Shop) -> PoolTracker:
     """Return the books of the one pool."""
-    ledger = ledger_of(shop.engines["default"])
-    assert ledger is not None
-    return ledger
+    tracker = tracker_of(shop.engines["default"])
+    assert tracker is not None
+    return tracker
 
 
 def ask(shop: Shop, bind: str = ALL) -> int:
     """Ask this process for new connections; return the number."""
-    path, number = books_of(shop).path, new_number()
+    path, number = app_tracker_of(shop).path, new_number()
     assert path is not None
     requests.ask(path, bind, number)
     return number
@@ -64,18 +64,18 @@ def ask(shop: Shop, bind: str = ALL) -> int:
 
 def answer(shop: Shop) -> int:
     """Make the round that looks for requests; return the number that it answers."""
-    books_of(shop).tend()
-    return ledger_for(shop).usage.renewed
+    app_tracker_of(shop).tend()
+    return tracker_for(shop).usage.renewed
 
 
 class TestARequest:
     def test_is_answered_once(self, shop: Shop) -> None:
         number = ask(shop)
         assert answer(shop) == number
-        assert ledger_for(shop).figure("invalidated") == 1
+        assert tracker_for(shop).figure("invalidated") == 1
         shop.use()
         assert answer(shop) == number
-        assert ledger_for(shop).figure("invalidated") == 1
+        assert tracker_for(shop).figure("invalidated") == 1
 
     def test_is_a_file_for_this_user_only(self, shop: Shop) -> None:
         ask(shop)
@@ -87,7 +87,7 @@ class TestARequest:
     def test_for_another_bind_is_not_for_this_one(self, shop: Shop) -> None:
         ask(shop, "reports")
         assert answer(shop) == 0
-        assert ledger_for(shop).figure("invalidated") == 0
+        assert tracker_for(shop).figure("invalidated") == 0
 
     def test_keeps_those_before_it(self, shop: Shop) -> None:
         first = ask(shop, "default")
@@ -102,13 +102,13 @@ class TestARequest:
         shop.use()
         request_of(shop).write_text(json.dumps({ALL: older}))
         assert answer(shop) == newer
-        assert ledger_for(shop).figure("invalidated") == 1
+        assert tracker_for(shop).figure("invalidated") == 1
 
     def test_goes_with_the_worker(self, shop: Shop) -> None:
         ask(shop)
         assert request_of(shop).exists()
         folder = request_of(shop).parent
-        books_of(shop).remove_file()
+        app_tracker_of(shop).remove_file()
         assert list(folder.iterdir()) == []
 
     def test_to_a_worker_that_is_gone_is_taken_away(self, shop: Shop) -> None:
@@ -155,7 +155,7 @@ class TestWhatIsNoRequest:
         """Check that it is, with one warning; return that."""
         for _ in range(3):
             assert answer(shop) == 0
-        assert ledger_for(shop).figure("invalidated") == 0
+        assert tracker_for(shop).figure("invalidated") == 0
         (warning,) = warnings_of(caplog)
         assert str(request_of(shop)) in warning
         return warning
@@ -279,7 +279,7 @@ class TestTheCommand:
             assert next(looks).done
 
     def test_takes_what_another_version_wrote_for_unknown(self, shop: Shop) -> None:
-        path = books_of(shop).path
+        path = app_tracker_of(shop).path
         assert path is not None
         os.chmod(path, 0o600)  # else nobody but its worker may write to it
         with open(path, "r+b") as file:

@@ -166,7 +166,7 @@ class TestTheReport:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
-        path = shop.app.extensions["poolguard"].books.path
+        path = shop.app.extensions["poolguard"].app_tracker.path
         os.truncate(path, 4000)
         report = shop.report()
         (finding,) = found(report, "state-file")
@@ -181,7 +181,7 @@ class TestTheReport:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
-        with open(shop.app.extensions["poolguard"].books.path, "r+b") as file:
+        with open(shop.app.extensions["poolguard"].app_tracker.path, "r+b") as file:
             file.seek(7)
             file.write(b"\xfe")
         (finding,) = found(shop.report(), "layout")

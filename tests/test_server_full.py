@@ -15,7 +15,7 @@ from sqlalchemy import event
 
 from flask_poolguard.errors import DatabaseUnavailable, PoolDeadlock
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.pool.connect_breaker import Gate
+from flask_poolguard.pool.connect_breaker import ConnectBreaker
 from flask_poolguard.pool.fair_queue import Waiter
 from tests.conftest import Database
 from tests.support.guarded_app import (
@@ -148,13 +148,15 @@ class TestInUse:
             occupant = other.connect()
             with ThreadPoolExecutor(1) as executor:
                 first = executor.submit(engine.connect)
-                wait_until(lambda: guarded_pool(engine)._gate.trouble, what="trouble")
+                wait_until(
+                    lambda: guarded_pool(engine)._breaker.trouble, what="trouble"
+                )
                 set_room(served_database, 10)
                 occupant.close()
                 held.callback(first.result(10).close)
             calls: Counter[str] = Counter()
             for step, owner, name in (
-                ("goes to the gate", Gate, "connect"),
+                ("asks the breaker", ConnectBreaker, "connect"),
                 ("tries", engine.dialect, "connect"),
                 ("waits for a turn", threading.Condition, "wait"),
                 ("waits for a record", Waiter, "sleep"),
@@ -162,7 +164,7 @@ class TestInUse:
                 count_calls(monkeypatch, owner, name, calls, step)
             for _ in range(7):
                 held.enter_context(engine.connect())
-            assert calls == {"goes to the gate": 7, "tries": 7}
+            assert calls == {"asks the breaker": 7, "tries": 7}
 
     def test_the_error_of_one_who_waited_in_vain_says_why(
         self, served_database: Database, room: int
@@ -240,7 +242,7 @@ class TestNoneInUse:
             ThreadPoolExecutor(4) as executor,
         ):
             waiting = [executor.submit(engine.connect) for _ in range(3)]
-            wait_until(lambda: guarded_pool(engine)._gate.trouble, what="trouble")
+            wait_until(lambda: guarded_pool(engine)._breaker.trouble, what="trouble")
             occupant.close()
             for each in waiting:
                 each.result(10).close()

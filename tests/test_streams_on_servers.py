@@ -70,8 +70,8 @@ def tidy_file():
 
 @app.get("/out")
 def out():
-    ledgers = app.extensions["poolguard"].books.ledgers
-    return str(sum(len(ledger.out) for ledger in ledgers))
+    trackers = app.extensions["poolguard"].app_tracker.trackers
+    return str(sum(len(tracker.out) for tracker in trackers))
 
 
 @app.get("/count")

@@ -142,7 +142,7 @@ class TestAPasswordThatIsNotQuoted:
         assert "bind 'default'" in warning
         assert "must be written %40" in warning
         assert "sauce" not in warning
-        app.extensions["poolguard"].books.remove_file()
+        app.extensions["poolguard"].app_tracker.remove_file()
 
     def test_is_named_by_the_finding(self) -> None:
         with shops() as make:
@@ -207,7 +207,7 @@ class TestStateFile:
         assert b"application_name=till" in written
         for form in (PASSWORD, quote(PASSWORD), quote(PASSWORD, ""), SECRET):
             assert form.encode() not in written
-        app.extensions["poolguard"].books.remove_file()
+        app.extensions["poolguard"].app_tracker.remove_file()
 
     def test_it_holds_no_password_of_an_engine_that_is_used(
         self, served_database: Database, tmp_path: Path

@@ -23,7 +23,7 @@ from flask_poolguard.state.decoding import PoolState, UsageState
 from flask_poolguard.state.reader import read_workers
 from flask_poolguard.state.usage import BUCKETS, EXACT, bucket_of
 from flask_poolguard.tracking import deadlocks as waiting_module
-from flask_poolguard.tracking import pool_tracker as ledger_module
+from flask_poolguard.tracking import pool_tracker as tracker_module
 from tests.conftest import Database
 from tests.support.forking import fork_without_hooks, in_child
 from tests.support.waiting import wait_until
@@ -73,8 +73,8 @@ class Guarded:
 
     def pool(self, bind: str = "default") -> PoolState:
         """Return what another process sees, after a round of the housekeeper's."""
-        for ledger in self.app.extensions["poolguard"].books.ledgers:
-            ledger.tend()
+        for tracker in self.app.extensions["poolguard"].app_tracker.trackers:
+            tracker.tend()
         search = read_workers(None, self.app.name, self.app.root_path)
         assert search.problems == ()
         (worker,) = (each for each in search.workers if each.header.pid == os.getpid())
@@ -212,12 +212,12 @@ class TestDemand:
 
 
 class TestWaits:
-    """The clock is the ledger's, and goes on by hand."""
+    """The clock is the tracker's, and goes on by hand."""
 
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock()
-        monkeypatch.setattr(ledger_module, "_monotonic", clock)
+        monkeypatch.setattr(tracker_module, "_monotonic", clock)
         monkeypatch.setattr(waiting_module, "_monotonic", clock)
         return clock
 
@@ -227,8 +227,8 @@ class TestWaits:
         waiting: list[int] = []
 
         def connect(*_: object) -> None:
-            (ledger,) = guarded.app.extensions["poolguard"].books.ledgers
-            waiting.append(ledger.waiting)
+            (tracker,) = guarded.app.extensions["poolguard"].app_tracker.trackers
+            waiting.append(tracker.waiting)
             clock.now += 100
 
         first = engine.connect()
@@ -250,23 +250,23 @@ class TestWaits:
     ) -> None:
         with guarded.engine.connect():
             pass
-        (ledger,) = guarded.app.extensions["poolguard"].books.ledgers
-        claim = ledger.began_waiting(2)
+        (tracker,) = guarded.app.extensions["poolguard"].app_tracker.trackers
+        claim = tracker.began_waiting(2)
         clock.now += 3
-        ledger.stopped_waiting(claim)
-        assert ledger.waiting == 0
+        tracker.stopped_waiting(claim)
+        assert tracker.waiting == 0
         clock.now += 100  # it is refused
-        ledger.waits_again(claim)
-        assert ledger.waiting == 1
-        younger = ledger.began_waiting(2)
+        tracker.waits_again(claim)
+        assert tracker.waiting == 1
+        younger = tracker.began_waiting(2)
         clock.now += 4
         queue = guarded.pool()
         assert (queue.waiting, queue.waiting_since) == (2, clock.now - 7)
-        ledger.stopped_waiting(claim)
-        ledger.stopped_waiting(younger)
+        tracker.stopped_waiting(claim)
+        tracker.stopped_waiting(younger)
         usage = guarded.read()
         assert (usage.waits, usage.waited, usage.longest_wait) == (2, 11.0, 7.0)
-        assert ledger.waiting == 0
+        assert tracker.waiting == 0
 
 
 class TestNesting:
@@ -394,8 +394,8 @@ class TestThreads:
     def test_of_a_child_begin_anew(self, guarded: Guarded) -> None:
         with guarded.engine.connect():
             pass
-        for ledger in guarded.app.extensions["poolguard"].books.ledgers:
-            ledger.usage.saw_threads(1000)
+        for tracker in guarded.app.extensions["poolguard"].app_tracker.trackers:
+            tracker.usage.saw_threads(1000)
         assert guarded.read().threads == 1000
 
         def child() -> int:

@@ -20,7 +20,7 @@ from flask_poolguard.tracking.scope import current_scopes
 from tests.support.guarded_app import Clock, guarded_pool
 from tests.support.people import SECONDS, Person, Stop, people
 from tests.support.waiting import wait_until
-from tests.test_ledger import Books
+from tests.test_ledger import Tracked
 
 THREE = list(itertools.permutations(range(3)))
 
@@ -32,13 +32,13 @@ def no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def books(sqlite_url: URL) -> Iterator[Books]:
+def tracked(sqlite_url: URL) -> Iterator[Tracked]:
     """Guard a pool of one connection, for which one may wait for ever."""
-    books = Books(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-    yield books
-    books.agree(out=0, idle=books.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
-    assert books.ledger.waiting == 0
-    books.engine.dispose()
+    tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
+    yield tracked
+    tracked.agree(out=0, idle=tracked.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
+    assert tracked.tracker.waiting == 0
+    tracked.engine.dispose()
 
 
 def serve_all(holder: Person, asked: dict[Person, Future[None]]) -> list[Person]:
@@ -66,43 +66,45 @@ def next_served(waiting: dict[Person, Future[None]]) -> Person:
 class TestOrder:
     @pytest.mark.parametrize("order", THREE)
     def test_it_is_that_in_which_the_tasks_began(
-        self, order: tuple[int, ...], books: Books
+        self, order: tuple[int, ...], tracked: Tracked
     ) -> None:
-        with people(books.engine, 4) as (holder, *waiting):
+        with people(tracked.engine, 4) as (holder, *waiting):
             holder.take()
             for each in waiting:
-                each.begin(books.app)
+                each.begin(tracked.app)
             asked = {waiting[number]: waiting[number].ask() for number in order}
             assert serve_all(holder, asked) == waiting
 
-    def test_outside_any_task_it_is_that_of_asking(self, books: Books) -> None:
-        with people(books.engine, 4) as (holder, *waiting):
+    def test_outside_any_task_it_is_that_of_asking(self, tracked: Tracked) -> None:
+        with people(tracked.engine, 4) as (holder, *waiting):
             holder.take()
             asked = {each: each.ask() for each in waiting}
             assert serve_all(holder, asked) == waiting
 
     def test_a_task_that_began_before_another_asked_comes_first(
-        self, books: Books
+        self, tracked: Tracked
     ) -> None:
-        with people(books.engine, 3) as (holder, outside, task):
+        with people(tracked.engine, 3) as (holder, outside, task):
             holder.take()
-            task.begin(books.app)
+            task.begin(tracked.app)
             asked = {outside: outside.ask(), task: task.ask()}
             assert serve_all(holder, asked) == [task, outside]
 
-    def test_a_task_within_another_is_as_old_as_that(self, books: Books) -> None:
-        with people(books.engine, 3) as (holder, nested, task):
+    def test_a_task_within_another_is_as_old_as_that(self, tracked: Tracked) -> None:
+        with people(tracked.engine, 3) as (holder, nested, task):
             holder.take()
-            nested.begin(books.app)
-            task.begin(books.app)
-            nested.begin(books.app)
+            nested.begin(tracked.app)
+            task.begin(tracked.app)
+            nested.begin(tracked.app)
             asked = {task: task.ask(), nested: nested.ask()}
             assert serve_all(holder, asked) == [nested, task]
 
-    def test_a_request_that_asks_five_times_keeps_its_place(self, books: Books) -> None:
-        with people(books.engine, 7) as (oldest, *younger):
+    def test_a_request_that_asks_five_times_keeps_its_place(
+        self, tracked: Tracked
+    ) -> None:
+        with people(tracked.engine, 7) as (oldest, *younger):
             for each in (oldest, *younger):
-                each.begin(books.app)
+                each.begin(tracked.app)
             oldest.take()
             asked = {each: each.ask() for each in younger}
             for turn in range(5):
@@ -117,27 +119,27 @@ class TestOrder:
                 assert not any(each.done() for each in asked.values())
             assert serve_all(oldest, asked) == younger[5:]
 
-    def test_requests_that_are_served_are_in_order_too(self, books: Books) -> None:
+    def test_requests_that_are_served_are_in_order_too(self, tracked: Tracked) -> None:
         order: list[int] = []
         stops = [Stop() for _ in range(3)]
 
-        @books.app.get("/<int:number>")
+        @tracked.app.get("/<int:number>")
         def view(number: int) -> str:
             stops[number]()
-            with books.engine.connect():
+            with tracked.engine.connect():
                 order.append(number)
             return ""
 
-        with people(books.engine, 4) as (holder, *clients):
+        with people(tracked.engine, 4) as (holder, *clients):
             holder.take()
             answers = []
             for number, client in enumerate(clients):
-                get = books.app.test_client().get
+                get = tracked.app.test_client().get
                 answers.append(client.start(lambda n=number, get=get: get(f"/{n}")))  # type: ignore[misc] # mypy knows no defaults of lambdas
                 stops[number].until_reached()
             for count, number in enumerate((2, 0, 1), 1):
                 stops[number].open()
-                until_waiting(books.engine, count)
+                until_waiting(tracked.engine, count)
             holder.give_back()
             for answer in answers:
                 answer.result(SECONDS)
@@ -173,12 +175,16 @@ class TestAge:
         ("seconds", "old_task_is_first"), [(AGE_COUNTS - 1, True), (AGE_COUNTS, False)]
     )
     def test_a_task_of_days_overtakes_only_who_came_lately(
-        self, seconds: float, old_task_is_first: bool, clock: Clock, books: Books
+        self,
+        seconds: float,
+        old_task_is_first: bool,
+        clock: Clock,
+        tracked: Tracked,
     ) -> None:
-        with people(books.engine, 3) as (holder, request, task):
+        with people(tracked.engine, 3) as (holder, request, task):
             holder.take()
-            self.begin_at(clock.now - 0.5, request, books.app)
-            self.begin_at(clock.now - 86_400.0, task, books.app)
+            self.begin_at(clock.now - 0.5, request, tracked.app)
+            self.begin_at(clock.now - 86_400.0, task, tracked.app)
             asked = {request: request.ask()}
             clock.now += seconds
             asked[task] = task.ask()
@@ -186,12 +192,12 @@ class TestAge:
             assert serve_all(holder, asked) == expected
 
     def test_a_task_of_days_that_asks_all_the_time_cannot_starve_a_request(
-        self, clock: Clock, books: Books
+        self, clock: Clock, tracked: Tracked
     ) -> None:
-        with people(books.engine, 3) as (first, second, request):
+        with people(tracked.engine, 3) as (first, second, request):
             for task in (first, second):
-                self.begin_at(clock.now - 86_400.0, task, books.app)
-            self.begin_at(clock.now, request, books.app)
+                self.begin_at(clock.now - 86_400.0, task, tracked.app)
+            self.begin_at(clock.now, request, tracked.app)
             first.take()
             served = request.ask()
             has, asks = first, second
@@ -210,12 +216,12 @@ class TestAge:
             asked.result(SECONDS)
 
     def test_of_two_old_tasks_the_first_to_ask_is_first(
-        self, clock: Clock, books: Books
+        self, clock: Clock, tracked: Tracked
     ) -> None:
-        with people(books.engine, 3) as (holder, young, old):
+        with people(tracked.engine, 3) as (holder, young, old):
             holder.take()
-            self.begin_at(clock.now - 100.0, young, books.app)
-            self.begin_at(clock.now - 86_400.0, old, books.app)
+            self.begin_at(clock.now - 100.0, young, tracked.app)
+            self.begin_at(clock.now - 86_400.0, old, tracked.app)
             asked = {young: young.ask()}
             clock.now += 0.001
             asked[old] = old.ask()
@@ -241,9 +247,9 @@ class TestTooMany:
         return app, engine
 
     def timeouts(self, app: Flask) -> int:
-        (ledger,) = app.extensions["poolguard"].books.ledgers
-        assert ledger.waiting == 0
-        return int(ledger.figure("timeouts"))
+        (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+        assert tracker.waiting == 0
+        return int(tracker.figure("timeouts"))
 
     @pytest.mark.parametrize("order", THREE)
     def test_the_youngest_is_refused_at_once(
@@ -282,7 +288,7 @@ class TestTooMany:
             younger.begin(app)
             refused = younger.ask()
             monkeypatch.setattr(
-                guarded_pool(engine).observer, "describe_holders", describe
+                guarded_pool(engine).callbacks, "describe_holders", describe
             )
             with pytest.raises(ZeroDivisionError):
                 older.take()
@@ -333,15 +339,15 @@ class TestTooMany:
         engine.dispose()
 
 
-class TestBooks:
+class TestTracked:
     def test_a_waiter_that_was_refused_by_itself_is_counted_once(
         self, sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It timed out in the moment in which it was to be refused."""
-        books = Books(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-        pool = guarded_pool(books.engine)
+        tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
+        pool = guarded_pool(tracked.engine)
         sleep = Waiter.sleep
-        with people(books.engine, 2) as (holder, late):
+        with people(tracked.engine, 2) as (holder, late):
             holder.take()
             error = TooManyWaiting("refused")
 
@@ -355,41 +361,41 @@ class TestBooks:
             assert pool._pool.fail(claim, error)
             with pytest.raises(TooManyWaiting, match="refused"):
                 asked.result(SECONDS)
-        assert books.ledger.figure("timeouts") == 1
-        books.agree(out=0, idle=1)
-        books.engine.dispose()
+        assert tracked.tracker.figure("timeouts") == 1
+        tracked.agree(out=0, idle=1)
+        tracked.engine.dispose()
 
     def test_an_error_that_cannot_be_told_leaves_nobody_in_the_queue(
         self, sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        books = Books(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-        pool = guarded_pool(books.engine)
+        tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
+        pool = guarded_pool(tracked.engine)
         object.__setattr__(pool.policy, "max_waiting", 0)
 
         def fail(*_: object) -> str:
             raise ValueError("cannot tell")
 
-        monkeypatch.setattr(books.ledger, "describe_holders", fail)
-        with people(books.engine, 2) as (holder, asking):
+        monkeypatch.setattr(tracked.tracker, "describe_holders", fail)
+        with people(tracked.engine, 2) as (holder, asking):
             holder.take()
             with pytest.raises(ValueError, match="cannot tell"):
-                asking.do(books.engine.connect)
+                asking.do(tracked.engine.connect)
             assert pool.waiting == 0
-        books.agree(out=0, idle=1)
-        books.engine.dispose()
+        tracked.agree(out=0, idle=1)
+        tracked.engine.dispose()
 
     def test_a_connect_that_fails_for_who_waited_ends_its_wait_in_the_books(
-        self, books: Books
+        self, tracked: Tracked
     ) -> None:
         def fail(*_: object) -> None:
             raise OSError("no route")
 
-        with people(books.engine, 2) as (holder, waiting):
+        with people(tracked.engine, 2) as (holder, waiting):
             holder.take()
             asked = waiting.ask()
-            event.listen(books.engine, "do_connect", fail, once=True)
+            event.listen(tracked.engine, "do_connect", fail, once=True)
             holder.do(holder.connections[0].detach)
             with pytest.raises(OSError, match="no route"):
                 asked.result(SECONDS)
-            assert books.ledger.waiting == 0
-        assert books.ledger.figure("timeouts") == 0
+            assert tracked.tracker.waiting == 0
+        assert tracked.tracker.figure("timeouts") == 0

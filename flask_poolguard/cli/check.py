@@ -140,7 +140,7 @@ def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
         state.config.state_dir, current_app.name, current_app.root_path
     )
     own = {
-        (each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in state.engines
+        (each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in state.engines
     }
     if not current.is_worker():
         others = (each for each in search.workers if each.header.pid != os.getpid())

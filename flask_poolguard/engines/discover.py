@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from ..config import Setting
 from ..pool import GuardedPool
-from ..tracking.pool_tracker import ledger_of
+from ..tracking.pool_tracker import tracker_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -86,7 +86,7 @@ def sync_engine_of(engine: Engine | AsyncEngine) -> Engine:
 
 def plain(engine: Engine, bind: str) -> Found:
     """Describe an engine that the app made itself."""
-    known = ledger_of(engine)
+    known = tracker_of(engine)
     if known is not None:  # of another app; its pool has that one's settings
         return Found(bind, engine, known.options)
     options = _unusual(engine, bind)

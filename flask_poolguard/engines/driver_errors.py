@@ -18,7 +18,7 @@ from ..error_notes import add_note, explain_away, explain_full, explain_loss
 from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.checkout import remember_owner
-from ..tracking.pool_tracker import PoolLedger, ledger_of
+from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.returned import HOW_TO_KEEP
 from .error_facts import TAKE_NO_LOCK, Evidence, first_error, room_of
 from .first_errors import remember
@@ -125,15 +125,15 @@ class _Judge:
             if context.sqlalchemy_exception is not None:
                 add_note(context.sqlalchemy_exception, HOW_TO_KEEP)
             return
-        ledger = None if context.engine is None else ledger_of(context.engine)
-        if ledger is None or context.is_pre_ping:
+        tracker = None if context.engine is None else tracker_of(context.engine)
+        if tracker is None or context.is_pre_ping:
             return
         if context.connection is None:
-            note = self._explain_connect(context, ledger)
+            note = self._explain_connect(context, tracker)
         else:
             if context.is_disconnect:
-                _remember_owner(context.connection, ledger)
-            note = self._explain_loss(context, ledger)
+                _remember_owner(context.connection, tracker)
+            note = self._explain_loss(context, tracker)
         seen = (
             returned
             or getattr(context, "chained_exception", None)
@@ -142,26 +142,26 @@ class _Judge:
         )
         if note is not None:
             add_note(seen, note)
-        first = first_error(context, ledger, note)
+        first = first_error(context, tracker, note)
         remember(first, context.connection, context.original_exception, seen)
 
     def _explain_connect(
-        self, context: ExceptionContext, ledger: PoolLedger
+        self, context: ExceptionContext, tracker: PoolTracker
     ) -> str | None:
         error = context.original_exception
         failure = self._database.connect_failure(error)
         if failure is ConnectFailure.FULL:
-            return explain_full(room_of(context, ledger))
+            return explain_full(room_of(context, tracker))
         if failure is ConnectFailure.AWAY:
             pool = None if context.engine is None else context.engine.pool
             retry = None
             if isinstance(pool, GuardedPool):
                 retry = pool.policy.connect_retry
-            return explain_away(ledger.facts.bind, retry)
+            return explain_away(tracker.facts.bind, retry)
         return None
 
     def _explain_loss(
-        self, context: ExceptionContext, ledger: PoolLedger
+        self, context: ExceptionContext, tracker: PoolTracker
     ) -> str | None:
         error = context.original_exception
         if not isinstance(error, Exception):  # struck from outside
@@ -169,11 +169,13 @@ class _Judge:
         if isinstance(error, context.dialect.loaded_dbapi.Error):
             if not context.is_disconnect or self._database.means_read_only(error, None):
                 return None
-            facts = self._evidence.lost(context, ledger, self._database.why_lost(error))
+            facts = self._evidence.lost(
+                context, tracker, self._database.why_lost(error)
+            )
         elif context.dialect.name in TAKE_NO_LOCK:
             # PyMySQL meets an AttributeError or the like when another thread uses or
             # closes its connection meanwhile.
-            facts = self._evidence.lost(context, ledger, Loss.OUT_OF_STEP)
+            facts = self._evidence.lost(context, tracker, Loss.OUT_OF_STEP)
             if facts is None or not facts.users:
                 return None
         else:
@@ -198,11 +200,11 @@ class _Judge:
         return True
 
 
-def _remember_owner(connection: Connection, ledger: PoolLedger) -> None:
+def _remember_owner(connection: Connection, tracker: PoolTracker) -> None:
     proxy = None if connection.invalidated else connection.connection
-    holding = ledger.holding_of(proxy)
-    if holding is not None:
-        remember_owner(connection, holding)
+    checkout = tracker.checkout_of(proxy)
+    if checkout is not None:
+        remember_owner(connection, checkout)
 
 
 def _has_guard(context: ExceptionContext) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from ..databases import Loss
 from ..error_notes import First, Held, Lost, Neighbours, Room
 from ..pool import GuardedPool, GuardedRecord
-from ..tracking.pool_tracker import PoolLedger
+from ..tracking.pool_tracker import PoolTracker
 from ..tracking.scope import this_thread
 from ..tracking.thread_stacks import describe_site, describe_users
 from ..urls import without_secrets
@@ -48,7 +48,7 @@ class Evidence:
         self._lost: deque[tuple[float, int]] = deque(maxlen=64)
 
     def lost(
-        self, context: ExceptionContext, ledger: PoolLedger, loss: Loss
+        self, context: ExceptionContext, tracker: PoolTracker, loss: Loss
     ) -> Lost | None:
         """Return what is known of a connection that is lost or out of step."""
         record = _record_of(context.connection)
@@ -58,17 +58,17 @@ class Evidence:
         users: list[str] = []
         is_mysql = context.dialect.name in TAKE_NO_LOCK
         if loss is Loss.OUT_OF_STEP or is_mysql:
-            marks = [each.mark() for each in list(ledger.out.values())]
+            marks = [each.mark() for each in list(tracker.out.values())]
             owners = {each for each in marks if each is not None}
-            users = describe_users(owners, ledger.root_path)
+            users = describe_users(owners, tracker.root_path)
         pool = None if context.engine is None else context.engine.pool
         facts = Lost(
-            bind=ledger.facts.bind,
+            bind=tracker.facts.bind,
             loss=loss,
-            site=describe_site(this_thread.mark, ledger.root_path),
+            site=describe_site(this_thread.mark, tracker.root_path),
             thread=threading.current_thread().name,
             pid=pid,
-            held=_held(ledger, record),
+            held=_held(tracker, record),
             opened_by=opener if opener != pid else None,
             users=tuple(users),
             limit=record.limit if isinstance(record, GuardedRecord) else None,
@@ -108,7 +108,7 @@ class Evidence:
 
 
 def first_error(
-    context: ExceptionContext, ledger: PoolLedger, note: str | None
+    context: ExceptionContext, tracker: PoolTracker, note: str | None
 ) -> First:
     """Return what to remember of an error for those that it causes."""
     error = context.original_exception
@@ -120,20 +120,20 @@ def first_error(
     return First(
         text=text[:_LONGEST_TEXT],
         kind=kind if kind.isalpha() else None,
-        site=describe_site(this_thread.mark, ledger.root_path),
+        site=describe_site(this_thread.mark, tracker.root_path),
         at=_monotonic(),
         note=note,
     )
 
 
-def room_of(context: ExceptionContext, ledger: PoolLedger) -> Room:
+def room_of(context: ExceptionContext, tracker: PoolTracker) -> Room:
     """Return what the pool of a failed connect has and may have."""
     pool = None if context.engine is None else context.engine.pool
     if isinstance(pool, GuardedPool):
         return pool.room()
-    out = len(ledger.out)
+    out = len(tracker.out)
     idle = pool.checkedin() if isinstance(pool, QueuePool) else 0
-    facts = ledger.facts
+    facts = tracker.facts
     return Room(facts.bind, out + idle, out, facts.size, facts.max_overflow)
 
 
@@ -144,15 +144,15 @@ def _record_of(connection: Connection | None) -> ConnectionPoolEntry | None:
     return getattr(connection.connection, "_connection_record", None)
 
 
-def _held(ledger: PoolLedger, record: ConnectionPoolEntry) -> Held | None:
-    holding = ledger.out.get(record)
-    if holding is None:
+def _held(tracker: PoolTracker, record: ConnectionPoolEntry) -> Held | None:
+    checkout = tracker.out.get(record)
+    if checkout is None:
         return None
-    mark = holding.mark()
+    mark = checkout.mark()
     return Held(
-        endpoint=holding.endpoint,
-        site=holding.site(),
-        seconds=_monotonic() - holding.taken_at,
+        endpoint=checkout.endpoint,
+        site=checkout.site(),
+        seconds=_monotonic() - checkout.taken_at,
         thread=None if mark is None else mark.name.decode(errors="replace"),
         is_by_other=mark is not this_thread.mark,
     )

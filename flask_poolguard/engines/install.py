@@ -25,11 +25,11 @@ from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
-from ..state.pool_block import PoolFacts
-from ..tracking.app_tracker import Books
+from ..state.pool_section import PoolFacts
+from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
 from ..tracking.other_pools import observe
-from ..tracking.pool_tracker import PoolLedger, keep_ledger, ledger_of
+from ..tracking.pool_tracker import PoolTracker, attach_tracker, tracker_of
 from ..tracking.statements import watch_statements
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
 from .connect_args import prepare
@@ -51,10 +51,12 @@ class Guarded:
     bind: str
     engine: Engine
     settings: Settings
-    ledger: PoolLedger
+    tracker: PoolTracker
 
 
-def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
+def guard(
+    found: Found, app: Flask, config: AppConfig, app_tracker: AppTracker
+) -> Guarded:
     """Put a guarded pool on an engine, or watch the pool that it must keep.
 
     :raises ConfigError: a setting contradicts an option of the engine.
@@ -64,7 +66,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     :raises SetupError: the app has guarded this engine already.
     """
     engine, pool = found.engine, found.engine.pool
-    known = ledger_of(engine)
+    known = tracker_of(engine)
     earlier = known if known is not None and known.app is app else None
     if earlier is not None and not earlier.is_hidden:
         raise SetupError(
@@ -90,27 +92,27 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
     pool_class = pool_class_for(pool, settings)
     refuse_or_warn(found, settings, pool_class)
     facts = facts_of(found, settings, pool_class)
-    ledger = earlier or PoolLedger(
+    tracker = earlier or PoolTracker(
         app,
         facts,
         for_dialect(engine.dialect.name),
         settings.on_leak.value,
-        books.open_file,
+        app_tracker.open_file,
         recycle_before_connecting(settings, pool_class),
         settings.held_warning.value,
     )
     if earlier is not None:  # it was unregistered
-        ledger.on_leak = settings.on_leak.value
-        ledger.held_warning = settings.held_warning.value
-        ledger.show_again(facts)
+        tracker.on_leak = settings.on_leak.value
+        tracker.held_warning = settings.held_warning.value
+        tracker.show_again(facts)
     if _is_to_be_replaced(pool, pool_class, settings):
-        replace_pool(engine, pool_class, settings, ledger)
+        replace_pool(engine, pool_class, settings, tracker)
     if not isinstance(engine.pool, GuardedPool):
-        observe(engine, ledger)
-    books.add(ledger)
-    ledger.options = found.options
-    keep_ledger(engine, ledger)
-    ledger.on_deserted = give_back_deserted
+        observe(engine, tracker)
+    app_tracker.add(tracker)
+    tracker.options = found.options
+    attach_tracker(engine, tracker)
+    tracker.on_deserted = give_back_deserted
     listen(engine)
     note_failures(engine)
     watch_statements(engine)
@@ -120,7 +122,7 @@ def guard(found: Found, app: Flask, config: AppConfig, books: Books) -> Guarded:
         settings.connect_timeout.value,
         app.name if settings.label.value else None,
     )
-    return Guarded(found.bind, engine, settings, ledger)
+    return Guarded(found.bind, engine, settings, tracker)
 
 
 def resize(guarded: Guarded, size: int) -> None:
@@ -145,11 +147,11 @@ def resize(guarded: Guarded, size: int) -> None:
         pool_timeout=Setting(math.inf, origin),
         max_waiting=Setting(None, origin),
     )
-    replace_pool(guarded.engine, GuardedPool, settings, guarded.ledger)
+    replace_pool(guarded.engine, GuardedPool, settings, guarded.tracker)
 
 
 def replace_pool(
-    engine: Engine, pool_class: type[Pool], settings: Settings, ledger: PoolLedger
+    engine: Engine, pool_class: type[Pool], settings: Settings, tracker: PoolTracker
 ) -> None:
     """Give the engine its new pool, as ``Engine.dispose()`` would.
 
@@ -188,7 +190,7 @@ def replace_pool(
             timeout=settings.pool_timeout.value,
             use_lifo=old._pool.use_lifo,
             policy=Policy(
-                name=ledger.facts.bind,
+                name=tracker.facts.bind,
                 recycle=recycle.value,
                 recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
@@ -198,10 +200,10 @@ def replace_pool(
                 ping_timeout=settings.ping_timeout.value,
                 tcp_user_timeout=settings.tcp_user_timeout.value,
             ),
-            observer=ledger,
+            callbacks=tracker,
             **arguments,
         )
-    ledger.uses(engine)
+    tracker.uses(engine)
     event.listen(old, "checkin", _close)
     out = old.checkedout()
     _close_idle(old)
@@ -209,7 +211,7 @@ def replace_pool(
         logger.warning(
             "Connections of bind %r were out when the guard took over (%d); they are"
             " closed when they come back, and not shown until then.",
-            ledger.facts.bind,
+            tracker.facts.bind,
             out,
         )
 

@@ -34,7 +34,7 @@ def reconfigure(
     :raises ConfigError: a setting contradicts an option of an engine, or has no effect;
         nothing was changed then.
     """
-    found = [Found(each.bind, each.engine, each.ledger.options) for each in engines]
+    found = [Found(each.bind, each.engine, each.tracker.options) for each in engines]
     check_followed(found, config)
     plans = []
     for one, guarded in zip(found, engines, strict=True):
@@ -52,9 +52,9 @@ def _apply(
     settings: Settings,
     pool_class: type[Pool],
 ) -> Guarded:
-    engine, ledger = guarded.engine, guarded.ledger
-    ledger.on_leak = settings.on_leak.value
-    ledger.held_warning = settings.held_warning.value
+    engine, tracker = guarded.engine, guarded.tracker
+    tracker.on_leak = settings.on_leak.value
+    tracker.held_warning = settings.held_warning.value
     prepare(
         engine,
         settings.connect_timeout.value,
@@ -65,7 +65,7 @@ def _apply(
         for name in OF_POOLS
         if getattr(settings, name).value != getattr(guarded.settings, name).value
     ]
-    if changed and ledger.facts.in_memory and ledger.figure("connects"):
+    if changed and tracker.facts.in_memory and tracker.figure("connects"):
         # Its data is gone with its last connection.
         logger.warning(
             "%s was set after the database in memory of bind %r had been used, and has"
@@ -77,17 +77,17 @@ def _apply(
         pool_class is not type(engine.pool) or pool_class in _REPLACEABLE
     ):
         _replace(found, guarded, settings, pool_class)
-    return Guarded(guarded.bind, engine, settings, ledger)
+    return Guarded(guarded.bind, engine, settings, tracker)
 
 
 def _replace(
     found: Found, guarded: Guarded, settings: Settings, pool_class: type[Pool]
 ) -> None:
-    engine, ledger = guarded.engine, guarded.ledger
+    engine, tracker = guarded.engine, guarded.tracker
     was_guarded = isinstance(engine.pool, GuardedPool)
     facts = facts_of(found, settings, pool_class)
-    replace_pool(engine, pool_class, settings, ledger)
+    replace_pool(engine, pool_class, settings, tracker)
     if was_guarded and not isinstance(engine.pool, GuardedPool):
-        observe(engine, ledger)
-    ledger.learned(recycle_before_connecting(settings, pool_class), None)
-    ledger.show_again(facts)
+        observe(engine, tracker)
+    tracker.learned(recycle_before_connecting(settings, pool_class), None)
+    tracker.show_again(facts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.engine import Engine
 
 from ..config import Settings
-from ..tracking.pool_tracker import PoolLedger
+from ..tracking.pool_tracker import PoolTracker
 from .install import Guarded
 
 
@@ -23,7 +23,7 @@ class _Entry:
     bind: str
     engine: weakref.ref[Engine]
     settings: Settings
-    ledger: PoolLedger
+    tracker: PoolTracker
     is_registered: bool
 
     def guarded(self) -> Guarded | None:
@@ -31,7 +31,7 @@ class _Entry:
         engine = self.engine()
         if engine is None:
             return None
-        return Guarded(self.bind, engine, self.settings, self.ledger)
+        return Guarded(self.bind, engine, self.settings, self.tracker)
 
 
 class Registry:
@@ -62,7 +62,7 @@ class Registry:
         entry = self._entries.get(bind)
         if entry is None or entry.engine() is None:
             return True
-        return entry.is_registered and entry.ledger.is_disposed()
+        return entry.is_registered and entry.tracker.is_disposed()
 
     def add(self, guarded: Guarded, *, is_registered: bool) -> None:
         """Keep what is known of an engine, in place of another of its name."""
@@ -72,7 +72,7 @@ class Registry:
             guarded.bind,
             weakref.ref(guarded.engine),
             guarded.settings,
-            guarded.ledger,
+            guarded.tracker,
             is_registered,
         )
 
@@ -92,4 +92,4 @@ class Registry:
         """Forget an engine, and show no other process its pool any more."""
         entry = self._entries.pop(bind, None)
         if entry is not None:
-            entry.ledger.hide()
+            entry.tracker.hide()

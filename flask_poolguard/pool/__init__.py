@@ -13,27 +13,27 @@ from .recycle import Recycle, derive
 from .session_probe import UnpooledEntry
 from .slot import GuardedRecord
 from .types import (
-    NULL_OBSERVER,
+    NO_CALLBACKS,
     Attempt,
     CloseReason,
-    NullObserver,
-    Observer,
+    NullCallbacks,
     Obstacle,
+    PoolCallbacks,
     Renewable,
 )
 
 __all__ = [
-    "NULL_OBSERVER",
+    "NO_CALLBACKS",
     "Attempt",
     "Chore",
     "Claim",
     "CloseReason",
     "GuardedPool",
     "GuardedRecord",
-    "NullObserver",
-    "Observer",
+    "NullCallbacks",
     "Obstacle",
     "Policy",
+    "PoolCallbacks",
     "Recycle",
     "Renewable",
     "Trouble",

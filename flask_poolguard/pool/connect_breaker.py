@@ -1,4 +1,4 @@
-"""The gate before the server: who may connect while it is away or full, and when."""
+"""A circuit breaker: who may connect while the server is away or full, and when."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIRST_PAUSE: t.Final = 0.05
 LONGEST_PAUSE: t.Final = 1.0
 
 # After the first success so many may connect at a time as have succeeded, doubled;
-# from here on the gate is open.
+# from here on the breaker lets all connect.
 _OPEN_AT: t.Final = 32
 
 # How long somebody whose time is up still waits for his turn once others got through.
@@ -43,7 +43,7 @@ class ServerFullError(Exception):
     """The server has no room, but a connection of this pool will come free."""
 
 
-class Gave(t.NamedTuple):
+class GaveUp(t.NamedTuple):
     """What the pool tells of a connect that it gave up."""
 
     since: datetime
@@ -113,7 +113,7 @@ class _Trouble:
 
 
 class _Turn:
-    """What is counted of one caller; changed under the gate's lock.
+    """What is counted of one caller; changed under the breaker's lock.
 
     :ivar trouble: in which his attempt is counted, None if it is not.
     :ivar is_pending: whether he is counted among those who connect or wait to.
@@ -133,7 +133,7 @@ class _Turn:
             self.trouble = None
 
 
-class Gate:
+class ConnectBreaker:
     """Lets connects through, all while the server is well, one at a time otherwise.
 
     ``_turns`` protects the trouble and wakes those who wait for their turn. It is
@@ -366,21 +366,21 @@ def _kept(error: Exception) -> Exception:
     return kept
 
 
-def _gave(trouble: _Trouble) -> Gave:
-    return Gave(trouble.since, trouble.attempts, trouble.failed_at)
+def _gave(trouble: _Trouble) -> GaveUp:
+    return GaveUp(trouble.since, trouble.attempts, trouble.failed_at)
 
 
-def gave_up(error: BaseException) -> Gave | None:
+def gave_up(error: BaseException) -> GaveUp | None:
     """Return what was tried before a connect was given up; None for other errors."""
     found = getattr(error, "poolguard_gave_up", None)
-    return found if isinstance(found, Gave) else None
+    return found if isinstance(found, GaveUp) else None
 
 
 def give_up(error: BaseException) -> None:
     """Note on a connect's error that nobody tries again, if it could have passed."""
     now = datetime.now()
     with contextlib.suppress(Exception):  # an exception that takes no attribute
-        error.poolguard_gave_up = Gave(now, 1, now)  # type: ignore[attr-defined] # read by gave_up()
+        error.poolguard_gave_up = GaveUp(now, 1, now)  # type: ignore[attr-defined] # read by gave_up()
 
 
 def _explained(trouble: _Trouble) -> Exception:

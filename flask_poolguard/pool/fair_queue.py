@@ -66,7 +66,7 @@ class Waiter:
         return self._wakeup.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX))
 
 
-class HandOff:
+class FairQueue:
     """The slots of one pool.
 
     A slot is a record. It is *open* from the moment it is given to somebody who will

@@ -17,16 +17,16 @@ from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 
 from ..databases import Database, for_dialect
 from ..error_notes import Room
-from .acquire import SlowCheckout
-from .connect_breaker import Gate
-from .fair_queue import HandOff
+from .acquire import SlowPath
+from .connect_breaker import ConnectBreaker
+from .fair_queue import FairQueue
 from .fork import keep_from_finalising, orphan
 from .housekeeper import housekeeper
 from .idle_limits import IdleLimits
 from .policy import Policy
-from .session_probe import Inquiry
+from .session_probe import SessionProbe
 from .slot import FIT, GuardedRecord
-from .types import NULL_OBSERVER, CloseReason, Observer, Obstacle
+from .types import NO_CALLBACKS, CloseReason, Obstacle, PoolCallbacks
 
 _clock = time.monotonic
 
@@ -40,8 +40,8 @@ class GuardedPool(QueuePool):
     """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale, to whoever
     has been at work for the longest time.
 
-    It takes a QueuePool's arguments; *policy* and *observer* are the extension's.
-    Where a QueuePool has its queue there is a :class:`HandOff`, which has a lock of its
+    It takes a QueuePool's arguments; *policy* and *callbacks* are the extension's.
+    Where a QueuePool has its queue there is a :class:`FairQueue`, which has a lock of its
     own. ``_fork_lock`` protects the change-over to a child process, nothing else. It is
     re-entrant because a garbage collection inside may return a connection.
     """
@@ -55,15 +55,15 @@ class GuardedPool(QueuePool):
     # Each pool has its own of these. Named here too, because whoever compares pools
     # by their attributes leaves out what the class has.
     _fork_lock: t.Any = None
-    _gate: Gate = t.cast(Gate, None)
-    _inquiry: Inquiry = t.cast(Inquiry, None)
-    _slowly: SlowCheckout = t.cast(SlowCheckout, None)
+    _breaker: ConnectBreaker = t.cast(ConnectBreaker, None)
+    _session_probe: SessionProbe = t.cast(SessionProbe, None)
+    _slow_path: SlowPath = t.cast(SlowPath, None)
     limits: IdleLimits = t.cast(IdleLimits, None)
     database: Database = t.cast(Database, None)
     # Replaced as a whole with each renew(), and compared with that of each record.
     generation: object = None
 
-    _pool: HandOff  # type: ignore[assignment] # has what others look at in a queue
+    _pool: FairQueue  # type: ignore[assignment] # has what others look at in a queue
 
     def __init__(
         self,
@@ -73,15 +73,15 @@ class GuardedPool(QueuePool):
         timeout: float | None = 30.0,
         use_lifo: bool = False,
         policy: Policy | None = None,
-        observer: Observer = NULL_OBSERVER,
+        callbacks: PoolCallbacks = NO_CALLBACKS,
         **kwargs: t.Any,
     ) -> None:
         if policy is None:  # used as a plain poolclass
             policy = Policy(recycle=kwargs.get("recycle", -1))
         self.policy = policy
-        self.observer = observer
+        self.callbacks = callbacks
         self.name = policy.name
-        self.limits = IdleLimits(policy, observer)
+        self.limits = IdleLimits(policy, callbacks)
         self._disposed = self._retired = False
         self.generation = object()
         self._pid = os.getpid()
@@ -94,18 +94,20 @@ class GuardedPool(QueuePool):
         self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
         self._start(pool_size, use_lifo)
         _pools.add(self)
-        observer.began(self)
+        callbacks.began(self)
         housekeeper.add(self, may_hang=True)
 
     def _start(self, pool_size: int, use_lifo: bool) -> None:
         limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
-        self._pool = HandOff(
+        self._pool = FairQueue(
             pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
         )
-        self._gate = Gate(self.database.connect_failure, self._pool.close_until)
+        self._breaker = ConnectBreaker(
+            self.database.connect_failure, self._pool.close_until
+        )
         driver = getattr(self._dialect, "driver", "")
-        self._inquiry = Inquiry(self.database, driver, self._invoke_creator)
-        self._slowly = SlowCheckout(self, self._pool, self._gate, self._inquiry)
+        self._session_probe = SessionProbe(self.database, driver, self._invoke_creator)
+        self._slow_path = SlowPath(self, self._pool, self._breaker, self._session_probe)
 
     # What a QueuePool tells --------------------------------------------------------
 
@@ -119,8 +121,8 @@ class GuardedPool(QueuePool):
 
         As in a QueuePool, a pool without a size has none.
         """
-        handoff = self._pool
-        return handoff.opened - handoff.maxsize if handoff.maxsize else 0
+        queue = self._pool
+        return queue.opened - queue.maxsize if queue.maxsize else 0
 
     def checkedout(self) -> int:
         """Return the number of connections that are out or being opened."""
@@ -134,7 +136,7 @@ class GuardedPool(QueuePool):
     @property
     def outage(self) -> str | None:
         """What connects meet while nobody answers, in words; None if somebody does."""
-        return self._gate.trouble if self._gate.is_away else None
+        return self._breaker.trouble if self._breaker.is_away else None
 
     def neighbours(self) -> tuple[int, int]:
         """Return how many idle connections nothing has happened to, and how many the
@@ -192,18 +194,18 @@ class GuardedPool(QueuePool):
         """
         fairy = _ConnectionFairy._checkout(self)
         record: GuardedRecord = fairy._connection_record  # type: ignore[assignment] # it is None once closed only
-        self.observer.took(record, fairy, record.is_counted)
+        self.callbacks.took(record, fairy, record.is_counted)
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
-        handoff = self._pool
+        queue = self._pool
         record = number = None
         try:
-            if not handoff.waiting:
+            if not queue.waiting:
                 try:
-                    record = handoff.pop()
+                    record = queue.pop()
                 except IndexError:
                     pass
                 else:
@@ -211,7 +213,7 @@ class GuardedPool(QueuePool):
                         record.is_judged = True
                         return record
                     number = record.returns
-            return self._slowly.get(record)
+            return self._slow_path.get(record)
         except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
             if record is not None and number in (None, record.returns):
                 self.free(record)
@@ -219,7 +221,7 @@ class GuardedPool(QueuePool):
 
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
-        self._slowly.refill(record)
+        self._slow_path.refill(record)
 
     def owns(self, record: ConnectionPoolEntry) -> bool:
         """Tell whether a record is one of this pool's."""
@@ -248,15 +250,15 @@ class GuardedPool(QueuePool):
                 self.forget_parent()
                 return
             if record.was_detached():
-                self.observer.closed(record, "detached")
-            self.observer.gave(record)
+                self.callbacks.closed(record, "detached")
+            self.callbacks.gave(record)
             if self._retired:
                 record.close()
             elif record.generation is not self.generation:
                 record.close_because("invalidated")
         except BaseException:
             if not is_inherited:
-                self.observer.gave(record)  # perhaps again: it may have struck there
+                self.callbacks.gave(record)  # perhaps again: it may have struck there
             raise
         finally:
             if not is_inherited:  # whatever strikes: the slot comes back
@@ -304,15 +306,15 @@ class GuardedPool(QueuePool):
         """
         if self._pid != os.getpid():
             return
-        handoff, now = self._pool, self.clock()
+        queue, now = self._pool, self.clock()
         max_idle = math.inf if self.policy.max_idle is None else self.policy.max_idle
-        for record in list(handoff.idle):
+        for record in list(queue.idle):
             idle = now - record.idle_since
             if idle < max_idle and record.is_over() is None and not record.has_spoken():
                 self.limits.survived(idle)
                 continue
             try:
-                handoff.idle.remove(record)
+                queue.idle.remove(record)
             except ValueError:  # somebody has just taken it
                 continue
             try:
@@ -325,13 +327,13 @@ class GuardedPool(QueuePool):
             if reason != FIT:
                 self._close_idle(record, reason)
                 continue
-            surplus = handoff.put_first(record)
+            surplus = queue.put_first(record)
             if surplus is not None:
                 self._close_idle(surplus, "overflow")
             self._dispose_again()
-        self.limits.conclude(self._gate.is_away, handoff.idle)
-        if handoff.waiting:
-            handoff.serve()
+        self.limits.conclude(self._breaker.is_away, queue.idle)
+        if queue.waiting:
+            queue.serve()
 
     def renew(self) -> None:
         """Replace all connections, each as soon as nobody has it.
@@ -349,12 +351,12 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self.generation = object()
-        handoff = self._pool
-        for record in list(handoff.idle):
+        queue = self._pool
+        for record in list(queue.idle):
             if not record.is_outdated():
                 continue
             try:
-                handoff.idle.remove(record)
+                queue.idle.remove(record)
             except ValueError:  # somebody takes it, and will find out
                 continue
             self._close_idle(record, "invalidated")
@@ -367,17 +369,17 @@ class GuardedPool(QueuePool):
 
     def obstacle(self) -> Obstacle | None:
         """Return what keeps new connections from being made; None if nothing does."""
-        return None if self._retired else self._gate.obstacle()
+        return None if self._retired else self._breaker.obstacle()
 
     def dispose(self) -> None:
         """Close what is idle; in a child only what the child itself opened."""
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self._disposed = True
-        handoff = self._pool
+        queue = self._pool
         while True:
             try:
-                record = handoff.pop()
+                record = queue.pop()
             except IndexError:
                 break
             self._close_idle(record, "closed")
@@ -432,7 +434,7 @@ class GuardedPool(QueuePool):
             _dispatch=self.dispatch,
             dialect=self._dialect,
             policy=self.policy,
-            observer=self.observer,
+            callbacks=self.callbacks,
         )
         fresh.limits = self.limits
         return fresh
@@ -447,7 +449,7 @@ class GuardedPool(QueuePool):
                 return
             if self._pool.opened:
                 keep_from_finalising(self._pool)
-                if self.observer is NULL_OBSERVER:  # otherwise that is its part
+                if self.callbacks is NO_CALLBACKS:  # otherwise that is its part
                     self._orphan_all()
             self._start(self._pool.maxsize, self._pool.use_lifo)
             # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
@@ -457,7 +459,7 @@ class GuardedPool(QueuePool):
                     listeners: t.Any = getattr(self.dispatch, name)
                     listeners._exec_once_mutex = threading.Lock()
             self._pid = os.getpid()
-        self.observer.forked()
+        self.callbacks.forked()
 
     def _orphan_all(self) -> None:
         for record in list(self._pool.records):

@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
 
     from .policy import Policy
     from .slot import GuardedRecord
-    from .types import Observer
+    from .types import PoolCallbacks
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -33,9 +33,9 @@ class IdleLimits:
     :ivar max_age: the user's own recycle time in seconds of age; -1 for none.
     """
 
-    def __init__(self, policy: Policy, observer: Observer) -> None:
+    def __init__(self, policy: Policy, callbacks: PoolCallbacks) -> None:
         self._policy = policy
-        self._observer = observer
+        self._callbacks = callbacks
         self._derived = Recycle(None, "not known before the first connection")
         self._server_limit: float | None = None
         self._deaths = IdleDeaths()
@@ -148,4 +148,4 @@ class IdleLimits:
     def _note(self, recycle: Recycle, server_limit: float | None) -> None:
         if (recycle, server_limit) != (self._derived, self._server_limit):
             self._derived, self._server_limit = recycle, server_limit
-            self._observer.learned(self.recycle, server_limit, self.learned)
+            self._callbacks.learned(self.recycle, server_limit, self.learned)

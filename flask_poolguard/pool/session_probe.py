@@ -29,7 +29,7 @@ class UnpooledEntry(ConnectionPoolEntry):
         self.__dict__.update(info={}, record_info={})
 
 
-class Inquiry:
+class SessionProbe:
     """Asks on a connection of its own, in a thread that nobody waits for.
 
     One question is open at a time; ``_lock`` protects the decision to begin one.
@@ -62,7 +62,7 @@ class Inquiry:
                 return  # everybody would wait for the answer
             self._is_open, self._asked_at, self._states = True, now, {}
         thread = threading.Thread(
-            target=self._ask, args=(ids,), name="poolguard-inquiry", daemon=True
+            target=self._ask, args=(ids,), name="poolguard-session-probe", daemon=True
         )
         try:
             thread.start()

@@ -38,7 +38,7 @@ class GuardedRecord(_ConnectionRecord):
 
     :ivar pid: the process that opened the connection; no other may use it.
     :ivar has_served: it has had a connection.
-    :ivar is_counted: the observer knows already that whoever has it wanted one.
+    :ivar is_counted: the tracker has counted this caller already.
     :ivar is_judged: the pool has just found it fit.
     :ivar generation: the pool's, when the connect began; the pool's next one makes
         the connection outdated.
@@ -254,7 +254,7 @@ class GuardedRecord(_ConnectionRecord):
         finally:
             self.is_connecting = False
         self.has_served = self.is_open = True
-        self._pool.observer.connected(self)
+        self._pool.callbacks.connected(self)
         try:
             self._watch()  # first: the bounds depend on whether there is a socket
             self._learn_limit()
@@ -287,7 +287,7 @@ class GuardedRecord(_ConnectionRecord):
             finally:
                 # Whatever a listener, or the driver, raised: nobody gets it again.
                 self.dbapi_connection = None
-                self._pool.observer.closed(self, reason)
+                self._pool.callbacks.closed(self, reason)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close an unusable connection, or have it replaced at the next checkout."""
@@ -297,7 +297,9 @@ class GuardedRecord(_ConnectionRecord):
         super().invalidate(e, soft)
         if had_one and self.dbapi_connection is None:
             self._let_go()
-            self._pool.observer.closed(self, "dead" if e is not None else "invalidated")
+            self._pool.callbacks.closed(
+                self, "dead" if e is not None else "invalidated"
+            )
 
     def was_detached(self) -> bool:
         """Tell, once, whether somebody took the connection out of the pool for good."""

@@ -1,4 +1,4 @@
-"""What a pool tells whoever keeps the books, in terms that no bookkeeper sets."""
+"""Callbacks from a pool to its tracker; here, so that pool/ imports no tracking/."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Renewable(t.Protocol):
         """Return what keeps new connections from being made; None if nothing does."""
 
 
-class Observer(t.Protocol):
+class PoolCallbacks(t.Protocol):
     """Called by the pool, in the thread that does the work, never under its lock."""
 
     def began(self, pool: Renewable) -> None:
@@ -172,8 +172,8 @@ class Asked:
     began_at: float
 
 
-class NullObserver:
-    """Keeps no books."""
+class NullCallbacks:
+    """Callbacks that do nothing."""
 
     def began(self, pool: Renewable) -> None:
         """Do nothing."""
@@ -251,4 +251,4 @@ class NullObserver:
         """Do nothing."""
 
 
-NULL_OBSERVER: t.Final = NullObserver()
+NO_CALLBACKS: t.Final = NullCallbacks()

@@ -122,9 +122,9 @@ def _hours(report: Report, worker: Worker) -> float:
 
 def _refusal(guarded: Guarded, seen: Seen, needed: int) -> str | None:
     """Return why nothing is said about a bind's sizes."""
-    pool_class = guarded.ledger.facts.pool_class
+    pool_class = guarded.tracker.facts.pool_class
     if pool_class != "GuardedPool":
-        if guarded.ledger.facts.size is None:
+        if guarded.tracker.facts.size is None:
             return f"its pool is a {pool_class}, which has no size to choose"
         return (
             f"its pool is a {pool_class}, which does not tell who had to wait, so that"
@@ -224,7 +224,7 @@ def _advise_on_server(
 
 
 def _present(guarded: Guarded) -> dict[str, t.Any]:
-    facts = guarded.ledger.facts
+    facts = guarded.tracker.facts
     return {
         "bind": guarded.bind,
         "url": public_url(guarded.engine.url),

@@ -18,7 +18,7 @@ from ..state.decoding import cut
 from ..state.reader import Search, WorkerState, read_workers
 from ..urls import public_url
 from . import gaps, servers
-from .ended_sessions import find_gone, mark_gone
+from .ended_sessions import find_ended, mark_ended
 from .evidence import Evidence, Plan
 from .model import (
     LEVELS,
@@ -85,10 +85,10 @@ def make_report(
     parents = parents_among(ours)
     serving = [each for each in ours if each not in parents]
     answers = servers.finish(questions, engines)
-    gone = find_gone(engines, answers, serving)
+    gone = find_ended(engines, answers, serving)
     if gone:  # and not given back before the server listed its sessions
-        gone &= find_gone(engines, answers, read().ours)
-    workers = mark_gone(tuple(map(describe_worker, serving)), gone)
+        gone &= find_ended(engines, answers, read().ours)
+    workers = mark_ended(tuple(map(describe_worker, serving)), gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
     evidence = Evidence(
         config=app.config,
@@ -139,7 +139,7 @@ class _Found:
 def _sort(
     search: Search, engines: Sequence[Guarded], *, with_this_process: bool
 ) -> _Found:
-    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
+    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in engines}
     states = [
         state
         for state in search.workers
@@ -211,7 +211,7 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
 
 def _settings(guarded: Guarded) -> BindSettings:
     """Describe how this process would set up a bind's pool."""
-    facts, settings = guarded.ledger.facts, guarded.settings
+    facts, settings = guarded.tracker.facts, guarded.settings
     shown: list[tuple[str, Setting[t.Any], str]] = []
     if isinstance(guarded.engine.pool, GuardedPool):
         recycle = settings.pool_recycle

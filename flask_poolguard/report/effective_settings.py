@@ -91,7 +91,7 @@ def find_effective(
     """Look up all settings. Asks no server, and needs no worker."""
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
     search = read_workers(config.state_dir, app.name, app.root_path)
-    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in engines}
+    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in engines}
     workers = [
         describe_worker(each)
         for each in search.workers
@@ -113,7 +113,7 @@ def find_differences(
     """Return, in words, which workers run with other sizes than this process has."""
     found: dict[tuple[str, str, str], list[int]] = {}
     for guarded in engines:
-        facts = guarded.ledger.facts
+        facts = guarded.tracker.facts
         here = _sizes(facts.pool_class, facts.size, facts.max_overflow)
         for worker, pool in _pools_of(workers, guarded.bind):
             there = _sizes(pool.pool_class, pool.size, pool.max_overflow)
@@ -156,7 +156,7 @@ def _app_wide(
 
 
 def _bind(guarded: Guarded, workers: Sequence[Worker]) -> EffectiveBind:
-    facts = guarded.ledger.facts
+    facts = guarded.tracker.facts
     return EffectiveBind(
         bind=guarded.bind,
         url=public_url(guarded.engine.url),
@@ -169,7 +169,7 @@ def _bind(guarded: Guarded, workers: Sequence[Worker]) -> EffectiveBind:
 
 
 def _setting(guarded: Guarded, name: str) -> Effective:
-    facts = guarded.ledger.facts
+    facts = guarded.tracker.facts
     setting: Setting[t.Any] = getattr(guarded.settings, name)
     if facts.pool_class != "GuardedPool" and name not in _FOR_ANY_POOL:
         return _of_other_class(guarded, name, setting)
@@ -182,7 +182,7 @@ def _setting(guarded: Guarded, name: str) -> Effective:
 
 def _of_other_class(guarded: Guarded, name: str, setting: Setting[t.Any]) -> Effective:
     """Return a setting of a pool that is not the guard's."""
-    facts = guarded.ledger.facts
+    facts = guarded.tracker.facts
     if name == "pool_class" and (setting.value, facts.pool_class) == _NULL:
         return Effective(name, setting.value, setting.origin)
     own = {

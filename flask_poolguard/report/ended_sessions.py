@@ -19,7 +19,7 @@ _LEAST_SECONDS = 1.0
 Key = tuple[str, int, str, int]
 
 
-def find_gone(
+def find_ended(
     engines: Sequence[Guarded],
     answers: Mapping[str, Answer],
     states: Sequence[WorkerState],
@@ -58,7 +58,7 @@ def _slots(
     guarded: Guarded, states: Sequence[WorkerState]
 ) -> Iterator[tuple[WorkerState, int, SlotState]]:
     """Yield a bind's open connections whose number is known."""
-    facts = guarded.ledger.facts
+    facts = guarded.tracker.facts
     for state in states:
         for pool in state.pools:
             if (pool.bind, pool.url) == (facts.bind, cut(facts.url)):
@@ -80,7 +80,7 @@ def limit_over(view: ServerView, held_seconds: float) -> IdleLimit | None:
     return min(over, key=lambda each: each[0])[1] if over else None
 
 
-def mark_gone(workers: Sequence[Worker], gone: frozenset[Key]) -> tuple[Worker, ...]:
+def mark_ended(workers: Sequence[Worker], gone: frozenset[Key]) -> tuple[Worker, ...]:
     """Return workers whose holders say so if their session is gone."""
     if not gone:
         return tuple(workers)

@@ -100,7 +100,7 @@ class Evidence:
         """Return the servers that answered, once each, however many binds they have."""
         groups: dict[ServerKey | str, list[Guarded]] = {}
         for each in self.engines:
-            if each.ledger.database.has_server and self.view(each) is not None:
+            if each.tracker.database.has_server and self.view(each) is not None:
                 key = server_key(each.engine.url)
                 groups.setdefault(key or each.bind, []).append(each)
         return [

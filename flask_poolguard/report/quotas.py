@@ -67,7 +67,7 @@ def rooms_of(
     :param answers: what the server said of each bind.
     :param workers: on all hosts.
     """
-    if not group[0].ledger.database.has_server:
+    if not group[0].tracker.database.has_server:
         return Rooms()
     binds = [each.bind for each in group]
     servers = {each.bind: each for each in report.servers if each.bind in binds}

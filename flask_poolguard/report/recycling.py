@@ -147,7 +147,7 @@ class Recycling:
         self._may_be_nobody = may_be_nobody
         self._state_dir = config.state_dir
         self._bind = bind
-        facts = [each.ledger.facts for each in engines]
+        facts = [each.tracker.facts for each in engines]
         self._own = {(each.bind, cut(each.url)) for each in facts}
         self._in_memory = {
             (each.bind, cut(each.url)) for each in facts if each.in_memory

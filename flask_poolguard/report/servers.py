@@ -142,7 +142,7 @@ class Question:
             if answer.view is None or user in lists:
                 continue
             try:
-                lists[user] = each.ledger.database.sessions(
+                lists[user] = each.tracker.database.sessions(
                     connections[each.bind],
                     with_sql=self.detail >= Detail.STATEMENTS,
                 )
@@ -201,7 +201,7 @@ def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answ
     :param connections: made for this question so far, by bind; gains one.
     :param ids: the server's numbers of those, likewise.
     """
-    engine, database = guarded.engine, guarded.ledger.database
+    engine, database = guarded.engine, guarded.tracker.database
     try:
         # What a pool calls itself, in 2.0.31 and 2.1.9; nothing public connects with
         # everything that applies and yet without the pool.
@@ -235,7 +235,7 @@ def _answer_unasked(guarded: Guarded) -> Answer:
     engine = guarded.engine
     if engine.dialect.is_async or engine.dialect.name != "sqlite":
         return Answer(None)
-    view = guarded.ledger.database.view(None)
+    view = guarded.tracker.database.view(None)
     path = engine.url.database
     if path in _MEMORY or path.startswith("file:"):
         return Answer(True, view)

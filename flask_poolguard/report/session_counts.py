@@ -45,7 +45,7 @@ def count_at_server(
         for each in engines
         if each is guarded or (key and server_key(each.engine.url) == key)
     ]
-    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in binds}
+    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in binds}
     ids = open_server_ids(
         pool for state in states for pool in state.pools if (pool.bind, pool.url) in own
     )

@@ -75,7 +75,7 @@ def _join_group(
     states: Sequence[WorkerState],
 ) -> Joined:
     """Return the sessions of the one server that these binds are on."""
-    database = binds[0].ledger.database
+    database = binds[0].tracker.database
     lists = [answers[each.bind].sessions for each in binds]
     found = next((each for each in lists if each is not None), None)
     if found is None:
@@ -114,7 +114,7 @@ def _slots(binds: Sequence[Guarded], states: Sequence[WorkerState]) -> dict[int,
 
     A number that two workers have is no server's.
     """
-    own = {(each.ledger.facts.bind, cut(each.ledger.facts.url)) for each in binds}
+    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in binds}
     slots: dict[int, _Slot] = {}
     twice = set()
     for state in states:

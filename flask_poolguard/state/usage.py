@@ -25,7 +25,7 @@ class Usage:
     """What one pool was asked for since the worker began.
 
     Changed by any thread without a lock, so that of a great many checkouts one may be
-    missing in ``demand``; the waits are changed under the ledger's lock.
+    missing in ``demand``; the waits are changed under the tracker's lock.
 
     :ivar demand: how often that many connections, by bucket, were out or wanted,
         counted with every checkout.

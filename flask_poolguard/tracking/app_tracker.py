@@ -1,4 +1,4 @@
-"""All books of one app in one process: a ledger per pool and one state file."""
+"""All that one app's pools do in one process: a tracker per pool, one state file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..state.writer import NoStateFile, StateFile
 if t.TYPE_CHECKING:
     from flask import Flask
 
-    from .pool_tracker import PoolLedger
+    from .pool_tracker import PoolTracker
 
 logger = logging.getLogger("flask_poolguard")
 
-_all: weakref.WeakSet[Books] = weakref.WeakSet()
+_all: weakref.WeakSet[AppTracker] = weakref.WeakSet()
 
 
-class Books:
+class AppTracker:
     """Opens the state file with the process's first request or connection.
 
     ``_lock`` protects the change-over from no file, or from a parent's, to the
@@ -41,7 +41,7 @@ class Books:
         self._pid = os.getpid()
         self._inbox = Inbox()
         # Replaced as a whole, under the lock, because each scope's end goes through it.
-        self.ledgers: tuple[PoolLedger, ...] = ()
+        self.trackers: tuple[PoolTracker, ...] = ()
         _all.add(self)
         housekeeper.add(self, may_hang=True)
 
@@ -76,19 +76,19 @@ class Books:
             )
         return file
 
-    def add(self, ledger: PoolLedger) -> None:
-        """Keep a pool's books here for as long as its engine lives."""
+    def add(self, tracker: PoolTracker) -> None:
+        """Keep a pool's tracker here for as long as its engine lives."""
         with self._lock:
-            if ledger not in self.ledgers:
-                self.ledgers = (*self.ledgers, ledger)
+            if tracker not in self.trackers:
+                self.trackers = (*self.trackers, tracker)
 
     def forget_gone(self) -> None:
-        """Drop the books of engines that are gone."""
-        gone = [each for each in self.ledgers if each.is_over()]
+        """Drop the trackers of engines that are gone."""
+        gone = [each for each in self.trackers if each.is_over()]
         if not gone:
             return
         with self._lock:
-            self.ledgers = tuple(each for each in self.ledgers if each not in gone)
+            self.trackers = tuple(each for each in self.trackers if each not in gone)
         for each in gone:
             each.hide()
 
@@ -104,8 +104,8 @@ class Books:
             if self._file is not None:
                 self._file.show_served()
         if self._file is None:
-            for ledger in self.ledgers:
-                _ = ledger.page
+            for tracker in self.trackers:
+                _ = tracker.section
 
     def tend(self) -> None:
         """Forget pools that are gone, and do what other processes ask of this one; the
@@ -118,10 +118,10 @@ class Books:
         request = self._inbox.look(path)
         if not request:
             return
-        for ledger in self.ledgers:
-            number = number_for(request, ledger.facts.bind)
-            if number > ledger.usage.renewed:
-                ledger.renew(number)
+        for tracker in self.trackers:
+            number = number_for(request, tracker.facts.bind)
+            if number > tracker.usage.renewed:
+                tracker.renew(number)
 
     def forked(self) -> None:
         """Leave the parent's file and connections to the parent."""
@@ -130,8 +130,8 @@ class Books:
         self._pid = os.getpid()
         if file is not None:
             file.abandon()
-        for ledger in self.ledgers:
-            ledger.forked()
+        for tracker in self.trackers:
+            tracker.forked()
 
     def remove_file(self) -> None:
         """Take the file away at the end of the process."""
@@ -140,14 +140,14 @@ class Books:
 
 
 def _after_fork_in_child() -> None:
-    for books in list(_all):
-        books._lock = threading.RLock()
-        books.forked()
+    for app_tracker in list(_all):
+        app_tracker._lock = threading.RLock()
+        app_tracker.forked()
 
 
 def _at_exit() -> None:
-    for books in list(_all):
-        books.remove_file()
+    for app_tracker in list(_all):
+        app_tracker.remove_file()
 
 
 if hasattr(os, "register_at_fork"):

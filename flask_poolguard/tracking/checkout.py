@@ -31,7 +31,7 @@ if t.TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
-    from .pool_tracker import PoolLedger
+    from .pool_tracker import PoolTracker
 
 _monotonic = time.monotonic
 
@@ -49,11 +49,11 @@ NO_ROUTE: t.Final = "(no route)"
 # In a record's ``info``: the transaction settings of its connection when it was opened.
 SETTINGS: t.Final = "_poolguard_settings"
 
-# What a holding is called that belongs to no request, task or command.
+# The endpoint of a checkout that belongs to no request, task or command.
 OUTSIDE: t.Final = "(outside any request)"
 
 
-class Holding:
+class Checkout:
     """One connection that is out: where, since when, for whom.
 
     :ivar place: the app's line that took it, and as what.
@@ -70,23 +70,23 @@ class Holding:
         "is_kept",
         "is_listed",
         "is_reported",
-        "ledger",
         "mark",
         "place",
         "record",
         "scope",
         "session",
         "taken_at",
+        "tracker",
     )
 
     def __init__(
         self,
-        ledger: PoolLedger,
+        tracker: PoolTracker,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
         mark: weakref.ref[ThreadMark],
     ) -> None:
-        self.ledger = ledger
+        self.tracker = tracker
         self.record = record
         self._fairy = weakref.ref(fairy)
         self.mark = mark
@@ -103,7 +103,7 @@ class Holding:
         if place.taken is _AGAIN:
             self.scope = scope = _scope_of_reconnecting(scope)
         if scope is not None:
-            scope.holdings.add(self)
+            scope.checkouts.add(self)
 
     def fairy(self) -> PoolProxiedConnection | None:
         """Return SQLAlchemy's proxy of the connection, None once it was closed."""
@@ -133,13 +133,13 @@ class Holding:
     def is_in_mid_query(self) -> bool:
         """Tell whether an answer is still to be read."""
         fairy = self.fairy()
-        return fairy is not None and self.ledger.database.is_in_mid_query(
+        return fairy is not None and self.tracker.database.is_in_mid_query(
             fairy.dbapi_connection
         )
 
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
-        return self.place.describe(self.ledger.root_path)
+        return self.place.describe(self.tracker.root_path)
 
     def is_bare(self) -> bool:
         """Tell whether it was taken outside of any request, command and task."""
@@ -148,15 +148,15 @@ class Holding:
     def release(self) -> None:
         """Leave it to its owner: the end of no scope takes it back."""
         if self.scope is not None:
-            self.scope.holdings.discard(self)
+            self.scope.checkouts.discard(self)
             self.scope = None
 
     def keep(self) -> None:
         """Note that it outlives its scope on purpose, and show that."""
         self.release()
-        self.ledger.left_behind.discard(self)
+        self.tracker.left_behind.discard(self)
         self.is_kept = True
-        self.ledger.show_kept(self)
+        self.tracker.show_kept(self)
 
     def orphan(self) -> None:
         """Make an inherited connection unusable in a child, without a word to the
@@ -175,12 +175,12 @@ class Holding:
 _OWNER: t.Final = "_poolguard_scope"
 
 
-def remember_owner(connection: Connection, holding: Holding) -> None:
+def remember_owner(connection: Connection, checkout: Checkout) -> None:
     """Note whose a Connection is that is about to lose its driver's connection.
 
     It takes another one at its next use, which may be within an inner scope.
     """
-    scope = holding.scope
+    scope = checkout.scope
     connection.__dict__[_OWNER] = (
         (lambda: None) if scope is None else weakref.ref(scope)
     )

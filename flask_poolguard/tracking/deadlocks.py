@@ -7,14 +7,14 @@ import typing as t
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
-from .checkout import Holding, current_endpoint
+from .checkout import Checkout, current_endpoint
 from .scope import current_scopes, this_thread
 from .thread_stacks import describe_activity, describe_site
 
 if t.TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from .pool_tracker import PoolLedger
+    from .pool_tracker import PoolTracker
 
 _monotonic = time.monotonic
 
@@ -47,26 +47,26 @@ class ScopeClaim:
         self.endpoint = current_endpoint()
         self.waited = 0.0
 
-    def blocks(self, holding: Holding) -> bool:
+    def blocks(self, checkout: Checkout) -> bool:
         """Tell whether a connection cannot come back while this one waits.
 
         The same thread has it, for a request, command or task that it is still within.
         What another thread of the same request has can come back, and what a thread
         took outside of any may have been handed to another.
         """
-        return holding.mark is self.mark and holding.scope in self.scopes
+        return checkout.mark is self.mark and checkout.scope in self.scopes
 
-    def may_block(self, ledger: PoolLedger) -> bool:
+    def may_block(self, tracker: PoolTracker) -> bool:
         """Tell, at little cost, whether it may have a connection of this pool."""
         return any(
-            holding.ledger is ledger
+            checkout.tracker is tracker
             for scope in self.scopes
-            for holding in list(scope.holdings)
+            for checkout in list(scope.checkouts)
         )
 
 
 def find_deadlock(
-    ledger: PoolLedger,
+    tracker: PoolTracker,
     claim: ScopeClaim,
     waiting: Callable[[], Sequence[ScopeClaim]],
     opened: int,
@@ -77,37 +77,37 @@ def find_deadlock(
     Only somebody who holds can complete a deadlock by waiting, so all others are
     done here at once.
     """
-    if not claim.may_block(ledger):
+    if not claim.may_block(tracker):
         return None
-    out = [each for each in list(ledger.out.values()) if owns(each.record)]
+    out = [each for each in list(tracker.out.values()) if owns(each.record)]
     if len(out) < opened or not any(map(claim.blocks, out)):
         return None
     # By identity: a reference to a thread that has ended may have no hash.
     by_mark = {id(each.mark): each for each in waiting()}
-    held: dict[ScopeClaim, list[Holding]] = {}
-    for holding in out:
-        waiter = by_mark.get(id(holding.mark))
-        if waiter is None or not waiter.blocks(holding):
+    held: dict[ScopeClaim, list[Checkout]] = {}
+    for checkout in out:
+        waiter = by_mark.get(id(checkout.mark))
+        if waiter is None or not waiter.blocks(checkout):
             return None
-        if ledger.out.get(holding.record) is not holding:
+        if tracker.out.get(checkout.record) is not checkout:
             return None  # it came back before its thread began to wait
-        held.setdefault(waiter, []).append(holding)
+        held.setdefault(waiter, []).append(checkout)
     youngest = max(held, key=lambda each: (each.began_at, each.asked_at))
     return youngest, PoolDeadlock(
-        _describe_deadlock(ledger, held, youngest, opened), code="3o7r"
+        _describe_deadlock(tracker, held, youngest, opened), code="3o7r"
     )
 
 
 def _describe_deadlock(
-    ledger: PoolLedger,
-    held: Mapping[ScopeClaim, Sequence[Holding]],
+    tracker: PoolTracker,
+    held: Mapping[ScopeClaim, Sequence[Checkout]],
     youngest: ScopeClaim,
     opened: int,
 ) -> str:
     lines = []
     for claim in sorted(held, key=lambda each: each.asked_at):
         sites = ", ".join(dict.fromkeys(each.site() for each in held[claim]))
-        asks = describe_site(claim.mark(), ledger.root_path)
+        asks = describe_site(claim.mark(), tracker.root_path)
         gives_way = " (the youngest: it gives way)" if claim is youngest else ""
         lines.append(
             f"  {claim.endpoint} has {len(held[claim])}, taken at {sites}, and asks for"
@@ -116,7 +116,7 @@ def _describe_deadlock(
     threads = len(held)
     each = max(map(len, held.values())) + 1
     return (
-        f"Deadlock: all {opened} connections of bind {ledger.facts.bind!r} are held by"
+        f"Deadlock: all {opened} connections of bind {tracker.facts.bind!r} are held by"
         " threads that wait for one more:\n" + "\n".join(lines) + "\n"
         "Give the first one back before taking the second, or use the same for both."
         f" Where that cannot be, {threads} threads with {each} connections each need"
@@ -126,7 +126,7 @@ def _describe_deadlock(
     )
 
 
-def describe_holders(ledger: PoolLedger, states: Mapping[int, str]) -> str:
+def describe_holders(tracker: PoolTracker, states: Mapping[int, str]) -> str:
     """Return one line per connection that is out, longest first, or nothing.
 
     :param states: what the server said that its sessions do, by its own number.
@@ -134,16 +134,17 @@ def describe_holders(ledger: PoolLedger, states: Mapping[int, str]) -> str:
     now = _monotonic()
     # Not its items(): they make tuples, which may start a garbage collection, and that
     # may give a connection back meanwhile (CPython < 3.12).
-    out = sorted(ledger.out.values(), key=lambda each: each.taken_at)
+    out = sorted(tracker.out.values(), key=lambda each: each.taken_at)
     lines = []
-    for holding in out[:_NAMED]:
-        server_id = ledger.database.server_id(holding.record.dbapi_connection)
+    for checkout in out[:_NAMED]:
+        server_id = tracker.database.server_id(checkout.record.dbapi_connection)
         state = None if server_id is None else states.get(server_id)
-        mark = holding.mark()
+        mark = checkout.mark()
         name = "" if mark is None else f", thread {mark.name.decode(errors='replace')}"
-        activity = describe_activity(mark, ledger.root_path)
+        activity = describe_activity(mark, tracker.root_path)
         lines.append(
-            f"  {now - holding.taken_at:.1f} s  {holding.endpoint} at {holding.site()}"
+            f"  {now - checkout.taken_at:.1f} s  {checkout.endpoint} at"
+            f" {checkout.site()}"
             f"{name}"
             + (f", now at {activity}" if activity else "")
             + (f"; the server says: {state}" if state else "")
@@ -152,6 +153,6 @@ def describe_holders(ledger: PoolLedger, states: Mapping[int, str]) -> str:
         lines.append(f"  and {len(out) - _NAMED} more")
     if not lines:
         return ""
-    return f". Connections of bind {ledger.facts.bind!r} are held by:\n" + "\n".join(
+    return f". Connections of bind {tracker.facts.bind!r} are held by:\n" + "\n".join(
         lines
     )

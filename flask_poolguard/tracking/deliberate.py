@@ -17,38 +17,38 @@ from sqlalchemy.pool import PoolProxiedConnection
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
-    from .checkout import Holding
+    from .checkout import Checkout
 
 logger = logging.getLogger("flask_poolguard")
 
 
-def is_left_alone(holding: Holding, proxy: PoolProxiedConnection) -> bool:
+def is_left_alone(checkout: Checkout, proxy: PoolProxiedConnection) -> bool:
     """Tell whether a connection is left to its owner on purpose, and say why."""
-    if Effect.LOCKS in holding.effects and holding.is_bare():
+    if Effect.LOCKS in checkout.effects and checkout.is_bare():
         level, why = logging.WARNING, "its session took a lock, or listens"
-    elif _is_the_extensions(holding, proxy):
+    elif _is_the_extensions(checkout, proxy):
         level, why = logging.INFO, "the database extension was made to use it"
     else:
         return False
-    holding.release()
+    checkout.release()
     logger.log(
         level,
         "%s did not give back a connection of bind %r that it took at %s; it is left"
         " open, because %s. Say that this is on purpose with guard.keep(connection), or"
         " close it.",
-        holding.endpoint,
-        holding.ledger.facts.bind,
-        holding.site(),
+        checkout.endpoint,
+        checkout.tracker.facts.bind,
+        checkout.site(),
         why,
     )
     return True
 
 
-def _is_the_extensions(holding: Holding, proxy: PoolProxiedConnection) -> bool:
+def _is_the_extensions(checkout: Checkout, proxy: PoolProxiedConnection) -> bool:
     """Tell whether ``db.engines`` has a connection, or ``db.session`` is bound to it:
     how test suites run an app within one transaction.
     """
-    app = holding.ledger.app
+    app = checkout.tracker.app
     extension = None if app is None else app.extensions.get("sqlalchemy")
     if extension is None:
         return False

@@ -15,11 +15,11 @@ from .orm_sessions import keep_session
 logger = logging.getLogger("flask_poolguard")
 
 if t.TYPE_CHECKING:
-    from .checkout import Holding
-    from .pool_tracker import PoolLedger
+    from .checkout import Checkout
+    from .pool_tracker import PoolTracker
 
 
-def keep(kept: t.Any, ledgers: Iterable[PoolLedger]) -> None:
+def keep(kept: t.Any, trackers: Iterable[PoolTracker]) -> None:
     """Let what was taken from a pool outlive its scope.
 
     :param kept: a Connection, a proxy as ``raw_connection()`` returns it, an ORM
@@ -29,9 +29,9 @@ def keep(kept: t.Any, ledgers: Iterable[PoolLedger]) -> None:
     :raises sqlalchemy.exc.ResourceClosedError: the connection is closed.
     """
     kept = _plain(kept)
-    found = [each for ledger in ledgers for each in _holdings_of(kept, ledger)]
-    for holding in found:
-        holding.keep()
+    found = [each for tracker in trackers for each in _checkouts_of(kept, tracker)]
+    for checkout in found:
+        checkout.keep()
     if isinstance(kept, PoolProxiedConnection) and not found and not kept.is_detached:
         logger.warning(
             "keep() was given a connection that no guarded pool of this app gave out;"
@@ -60,7 +60,7 @@ def _plain(kept: t.Any) -> t.Any:
     )
 
 
-def _holdings_of(kept: t.Any, ledger: PoolLedger) -> Iterator[Holding]:
-    for holding in list(ledger.out.values()):
-        if holding.fairy() is kept or holding.is_of(kept):
-            yield holding
+def _checkouts_of(kept: t.Any, tracker: PoolTracker) -> Iterator[Checkout]:
+    for checkout in list(tracker.out.values()):
+        if checkout.fairy() is kept or checkout.is_of(kept):
+            yield checkout

@@ -30,14 +30,14 @@ def leave_what_g_has(context: AppContext, response: ResponseScope) -> None:
     if scope is None or scope.response is response:
         return
     kept = list(_reachable(list(getattr(context.g, "__dict__", {}).values())))
-    for holding in list(response.holdings):
-        session = None if holding.session is None else holding.session()
-        proxy = holding.fairy()
+    for checkout in list(response.checkouts):
+        session = None if checkout.session is None else checkout.session()
+        proxy = checkout.fairy()
         for each in kept:
             if isinstance(each, Connection):
                 each = each._dbapi_connection
             if each is not None and (each is proxy or each is session):
-                scope.adopt(holding)
+                scope.adopt(checkout)
                 break
 
 

@@ -21,7 +21,7 @@ from .scope import ResponseScope, Scope
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
-    from .checkout import Holding
+    from .checkout import Checkout
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -37,7 +37,7 @@ class Returns:
     """
 
     def __init__(self, remedy: str = "") -> None:
-        self.leaks: list[tuple[Holding, Leak]] = []
+        self.leaks: list[tuple[Checkout, Leak]] = []
         self._remedy = remedy
 
     def end_scope(self, scope: Scope) -> None:
@@ -47,52 +47,52 @@ class Returns:
         middle of a query. It is looked at again when a later scope ends.
         """
         scope.end()
-        if not scope.holdings:
+        if not scope.checkouts:
             return
         runners = scope.runners if isinstance(scope, ResponseScope) else ()
         mine = []
-        for holding in list(scope.holdings):
-            if holding.fairy() is None:
-                holding.ledger.forget(holding)
-            elif holding.is_mine() or any(holding.mark is each for each in runners):
-                mine.append(holding)
+        for checkout in list(scope.checkouts):
+            if checkout.fairy() is None:
+                checkout.tracker.forget(checkout)
+            elif checkout.is_mine() or any(checkout.mark is each for each in runners):
+                mine.append(checkout)
             else:
-                holding.ledger.left_behind.add(holding)
+                checkout.tracker.left_behind.add(checkout)
         self._give_back(mine)
 
-    def end_left_behind(self, left_behind: set[Holding]) -> None:
+    def end_left_behind(self, left_behind: set[Checkout]) -> None:
         """Give back what was left to threads that have ended since."""
         ended = []
-        for holding in list(left_behind):
-            if holding.fairy() is None:
-                holding.ledger.forget(holding)
-            elif holding.mark() is None:
+        for checkout in list(left_behind):
+            if checkout.fairy() is None:
+                checkout.tracker.forget(checkout)
+            elif checkout.mark() is None:
                 try:
                     # Other threads look as well; the one that takes it gives it back.
-                    left_behind.remove(holding)
+                    left_behind.remove(checkout)
                 except KeyError:
                     continue
-                ended.append(holding)
+                ended.append(checkout)
         self._give_back(ended)
 
-    def _give_back(self, holdings: list[Holding]) -> None:
+    def _give_back(self, checkouts: list[Checkout]) -> None:
         # Held until all are back: ending one session closes its connections to other
         # binds, and each of them is a leak.
-        fairies = [holding.fairy() for holding in holdings]
+        fairies = [checkout.fairy() for checkout in checkouts]
         with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
-            for holding, fairy in zip(holdings, fairies, strict=True):
+            for checkout, fairy in zip(checkouts, fairies, strict=True):
                 if fairy is not None:
-                    stack.callback(self._give_one_back, holding, fairy)
+                    stack.callback(self._give_one_back, checkout, fairy)
 
-    def _give_one_back(self, holding: Holding, fairy: PoolProxiedConnection) -> None:
-        if _is_left(holding, fairy):
+    def _give_one_back(self, checkout: Checkout, fairy: PoolProxiedConnection) -> None:
+        if _is_left(checkout, fairy):
             return
-        taking = _TakingBack(holding, fairy)
+        taking = _TakingBack(checkout, fairy)
         try:
             taking.run()
         finally:
-            holding.ledger.forget(holding)
-            self.leaks.append((holding, taking.leak(self._remedy)))
+            checkout.tracker.forget(checkout)
+            self.leaks.append((checkout, taking.leak(self._remedy)))
 
     def report(self, may_raise: bool = True) -> None:
         """Count, log and signal the leaks.
@@ -102,28 +102,28 @@ class Returns:
         """
         self.count()
         to_raise = []
-        for holding, leak in self.leaks:
-            ledger = holding.ledger
+        for checkout, leak in self.leaks:
+            tracker = checkout.tracker
             try:
-                connection_leaked.send(ledger.app, leak=leak)
+                connection_leaked.send(tracker.app, leak=leak)
             except Exception:
                 logger.warning("A connection_leaked receiver failed", exc_info=True)
-            if may_raise and ledger.on_leak == "raise":
+            if may_raise and tracker.on_leak == "raise":
                 to_raise.append(leak)
         if to_raise:
             raise LeakError(tuple(to_raise))
 
     def count(self) -> None:
         """Count and log the leaks, without a signal: its receivers may be the cause."""
-        for holding, leak in self.leaks:
-            holding.ledger.count_leak(holding)
+        for checkout, leak in self.leaks:
+            checkout.tracker.count_leak(checkout)
             logger.warning("%s", leak.describe())
 
 
-def _is_left(holding: Holding, fairy: PoolProxiedConnection) -> bool:
+def _is_left(checkout: Checkout, fairy: PoolProxiedConnection) -> bool:
     """Tell whether a connection is left to an owner that still means to use it."""
     try:
-        return is_left_alone(holding, fairy)
+        return is_left_alone(checkout, fairy)
     except Exception:  # the look failed, so the connection comes back
         logger.debug("It is not known who uses a connection", exc_info=True)
         return False
@@ -137,10 +137,10 @@ class _TakingBack:
     :ivar lost: what its session had not committed.
     """
 
-    def __init__(self, holding: Holding, fairy: PoolProxiedConnection) -> None:
-        self._holding, self._fairy = holding, fairy
-        self._session = None if holding.session is None else holding.session()
-        self._looks_deliberate = holding.is_bare() or Effect.LOCKS in holding.effects
+    def __init__(self, checkout: Checkout, fairy: PoolProxiedConnection) -> None:
+        self._checkout, self._fairy = checkout, fairy
+        self._session = None if checkout.session is None else checkout.session()
+        self._looks_deliberate = checkout.is_bare() or Effect.LOCKS in checkout.effects
         self._is_session_over = False
         self.action, self.reason, self.lost = "left", "", ""
 
@@ -148,11 +148,11 @@ class _TakingBack:
         """Roll back, end the session, return or close the connection, and let its old
         owner know.
         """
-        holding, fairy = self._holding, self._fairy
-        if holding.ledger.facts.is_async:  # SQLAlchemy drops it on collection
+        checkout, fairy = self._checkout, self._fairy
+        if checkout.tracker.facts.is_async:  # SQLAlchemy drops it on collection
             self.reason = "an async driver's connection needs its event loop"
             return
-        if holding.ledger.is_shared(holding):
+        if checkout.tracker.is_shared(checkout):
             self.reason = "others use the same driver's connection"
             return
         try:
@@ -178,19 +178,19 @@ class _TakingBack:
 
         One of a database within the process holds the data, and is never closed.
         """
-        holding = self._holding
-        ledger, record = holding.ledger, holding.record
-        if holding.is_in_mid_query():
+        checkout = self._checkout
+        tracker, record = checkout.tracker, checkout.record
+        if checkout.is_in_mid_query():
             return _MID_QUERY
-        if ledger.on_leak == "discard":
+        if tracker.on_leak == "discard":
             return "POOLGUARD_ON_LEAK is 'discard'"
-        if ledger.facts.in_memory:
+        if tracker.facts.in_memory:
             return ""
-        if holding.place.taken is Taken.RAW:
+        if checkout.place.taken is Taken.RAW:
             return "it was taken as the driver's connection, which may still be used"
-        if holding.is_bare():
+        if checkout.is_bare():
             return "it was taken outside of a request or command"
-        if Effect.LOCKS in holding.effects:
+        if Effect.LOCKS in checkout.effects:
             return "it may have a lock, or listen"
         if getattr(record, "finalize_callback", None):
             return "its isolation level was changed"
@@ -219,9 +219,9 @@ class _TakingBack:
         if session is None or self._is_session_over:
             return
         self._is_session_over = True
-        holding = self._holding
-        self.lost = end_or_cut_off(session, Effect.WRITES in holding.effects)
-        if self.lost or Effect.MAY_WRITE in holding.effects:
+        checkout = self._checkout
+        self.lost = end_or_cut_off(session, Effect.WRITES in checkout.effects)
+        if self.lost or Effect.MAY_WRITE in checkout.effects:
             mark_session(session, self._returned(), is_sure=bool(self.lost))
 
     def _has_savepoint(self) -> bool:
@@ -242,7 +242,7 @@ class _TakingBack:
             self.action = "returned"
 
     def _returned(self) -> Returned:
-        holding = self._holding
+        checkout = self._checkout
         what = "connection" if self._session is None else "session"
         done = {
             "returned": "It was rolled back and returned to its pool",
@@ -251,24 +251,24 @@ class _TakingBack:
         if self.lost:
             done += f", and lost what it had not committed ({self.lost})"
         scope = (
-            f"the app context of {holding.endpoint}"
-            if holding.is_bare()
-            else f"{holding.endpoint}"
+            f"the app context of {checkout.endpoint}"
+            if checkout.is_bare()
+            else f"{checkout.endpoint}"
         )
-        return Returned(what, holding.site(), scope, done)
+        return Returned(what, checkout.site(), scope, done)
 
     def leak(self, remedy: str) -> Leak:
         """Return what to say of it."""
-        holding = self._holding
+        checkout = self._checkout
         if not remedy:
-            remedy = WITH_BLOCK if holding.session is None else CLOSE_SESSION
-            if self._looks_deliberate and holding.session is None:
+            remedy = WITH_BLOCK if checkout.session is None else CLOSE_SESSION
+            if self._looks_deliberate and checkout.session is None:
                 remedy = KEEP_IT
         return Leak(
-            bind=holding.ledger.facts.bind,
-            endpoint=holding.endpoint,
-            site=holding.site(),
-            held_seconds=time.monotonic() - holding.taken_at,
+            bind=checkout.tracker.facts.bind,
+            endpoint=checkout.endpoint,
+            site=checkout.site(),
+            held_seconds=time.monotonic() - checkout.taken_at,
             action=self.action,
             reason=self.reason,
             lost=self.lost,

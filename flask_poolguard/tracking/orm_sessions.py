@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from flask.globals import _cv_app
 from sqlalchemy import event
 
-from .checkout import OUTSIDE, Holding, current_endpoint
+from .checkout import OUTSIDE, Checkout, current_endpoint
 from .orm_transactions import end_or_cut_off
-from .pool_tracker import ledger_of
+from .pool_tracker import tracker_of
 from .returned import mark_of, unmark
 from .scope import ContextScope, Scope, current_scopes, home_of, number_sessions
 
@@ -79,14 +79,14 @@ def keep_session(session: Session) -> None:
 def _after_begin(
     session: Session, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    ledger = ledger_of(connection.engine)
-    if ledger is None or not _took(transaction, connection):
+    tracker = tracker_of(connection.engine)
+    if tracker is None or not _took(transaction, connection):
         return
-    holding = ledger.holding_of(connection.connection)
-    if holding is None or holding.session is not None:
+    checkout = tracker.checkout_of(connection.connection)
+    if checkout is None or checkout.session is not None:
         return
-    holding.session = weakref.ref(session)
-    _settle_owner(session, holding)
+    checkout.session = weakref.ref(session)
+    _settle_owner(session, checkout)
     mark = mark_of(session)
     if mark is not None and mark.is_sure and not _is_used_anew(mark.returned):
         raise mark.returned.error()
@@ -94,11 +94,11 @@ def _after_begin(
         unmark(session)
 
 
-def _settle_owner(session: Session, holding: Holding) -> None:
+def _settle_owner(session: Session, checkout: Checkout) -> None:
     """Let a session's connection be of the scope that the session is of."""
     remembered = session.__dict__.get(_OWNER)
     if remembered is _kept:
-        holding.keep()
+        checkout.keep()
         return
     if remembered is None:
         owner = _owner_of(session)
@@ -108,16 +108,16 @@ def _settle_owner(session: Session, holding: Holding) -> None:
     else:
         owner = remembered()
         if owner is None or owner.ended:
-            owner = holding.scope
+            owner = checkout.scope
             session.__dict__[_OWNER] = _nothing if owner is None else weakref.ref(owner)
-    if owner is holding.scope:
+    if owner is checkout.scope:
         return
     if owner is None:
-        holding.release()
+        checkout.release()
     else:
         # A session of an outer context that is used within an inner one: the inner
         # one's end must leave it alone.
-        owner.adopt(holding)
+        owner.adopt(checkout)
 
 
 def _owner_of(session: Session) -> Scope | None:
@@ -275,10 +275,10 @@ def end_left_over(
         for session, registry in filed_under(context):
             number = session.hash_key
             is_late = number >= first_late
-            own = [each for each in list(scope.holdings) if each.is_of(session)]
+            own = [each for each in list(scope.checkouts) if each.is_of(session)]
             if number < scope.first_session or not (is_late or is_to_remove):
-                for holding in own:  # the app's own functions left it as it is
-                    holding.release()
+                for checkout in own:  # the app's own functions left it as it is
+                    checkout.release()
                 continue
             _unfile(context, session, registry)
             endpoint = own[0].endpoint if own else current_endpoint()
@@ -315,9 +315,9 @@ def _unfile(context: AppContext, session: Session, registry: t.Any) -> None:
         registry.clear()
 
 
-def _close(session: t.Any, holdings: list[Holding], endpoint: str) -> None:
+def _close(session: t.Any, checkouts: list[Checkout], endpoint: str) -> None:
     try:
-        if any(each.is_in_mid_query() for each in holdings):
+        if any(each.is_in_mid_query() for each in checkouts):
             # Closing would wait for, or misread, an answer that is still to come.
             session.invalidate()
         else:

@@ -1,4 +1,4 @@
-"""Books for pools that keep their own class, through SQLAlchemy's pool events."""
+"""Tracks pools that keep their own class, through SQLAlchemy's pool events."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..pool import keep_from_finalising
 from ..urls import is_in_memory
 
 if t.TYPE_CHECKING:
-    from .pool_tracker import PoolLedger
+    from .pool_tracker import PoolTracker
 
 # Which process opened a connection, and the watcher's generation when it began to; in
 # the record's ``info``.
 _PID: t.Final = "_poolguard_pid"
 _GENERATION: t.Final = "_poolguard_generation"
 
-# Whose books a connection that is out stands in; likewise.
-_LEDGER: t.Final = "_poolguard_ledger"
+# Which tracker knows a connection that is out; likewise.
+_TRACKER: t.Final = "_poolguard_ledger"
 
 # On a dialect, which an engine keeps for life.
 _WATCHER: t.Final = "_poolguard_watcher"
@@ -32,38 +32,38 @@ _EVENTS: t.Final = ("connect", "checkout", "checkin", "detach", "close", "invali
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def observe(engine: Engine, ledger: PoolLedger) -> None:
-    """Keep a pool's books by its events, which survive ``engine.dispose()``.
+def observe(engine: Engine, tracker: PoolTracker) -> None:
+    """Track a pool by its events, which survive ``engine.dispose()``.
 
     An engine that several apps share, one after another, has one watcher for all.
     """
     watcher: _Watcher | None = engine.dialect.__dict__.get(_WATCHER)
     if watcher is None:
-        watcher = engine.dialect.__dict__[_WATCHER] = _Watcher(ledger)
+        watcher = engine.dialect.__dict__[_WATCHER] = _Watcher(tracker)
         watcher.listen(engine)
         _engines.add(engine)
     else:
-        watcher.tell(ledger)
+        watcher.tell(tracker)
 
 
 class _Watcher:
-    """Tells a ledger what its pool does, and finds out about forks by the pid.
+    """Tells a tracker what its pool does, and finds out about forks by the pid.
 
     ``_records`` changes by single operations of a set only.
     """
 
-    def __init__(self, ledger: PoolLedger) -> None:
-        self._ledger = ledger
+    def __init__(self, tracker: PoolTracker) -> None:
+        self._tracker = tracker
         self._pid = os.getpid()
         self._generation = object()
         self._records: set[weakref.ref[ConnectionPoolEntry]] = set()
-        ledger.began(self)
+        tracker.began(self)
 
-    def tell(self, ledger: PoolLedger) -> None:
-        """Keep other books from now on; what is out comes back to its own."""
-        if ledger is not self._ledger:
-            self._ledger = ledger
-            ledger.began(self)
+    def tell(self, tracker: PoolTracker) -> None:
+        """Use another tracker from now on; what is out comes back to its own."""
+        if tracker is not self._tracker:
+            self._tracker = tracker
+            tracker.began(self)
 
     def listen(self, engine: Engine) -> None:
         """Listen to the pool that the engine has now, and to those after it."""
@@ -83,7 +83,7 @@ class _Watcher:
         """Return how many connections are older than that, and out."""
         return sum(
             each.record.info.get(_GENERATION) is not self._generation
-            for each in list(self._ledger.out.values())
+            for each in list(self._tracker.out.values())
         )
 
     def obstacle(self) -> None:
@@ -107,7 +107,7 @@ class _Watcher:
         began = record.info.setdefault(_GENERATION, self._generation)
         if began is not self._generation:
             record.invalidate(soft=True)
-        self._ledger.connected(record)
+        self._tracker.connected(record)
 
     def checkout(
         self,
@@ -117,22 +117,22 @@ class _Watcher:
     ) -> None:
         self._notice_fork()
         opened_by = record.info.setdefault(_PID, self._pid)
-        if opened_by != self._pid and not self._ledger.facts.in_memory:
+        if opened_by != self._pid and not self._tracker.facts.in_memory:
             # As SQLAlchemy's documentation says; it connects anew.
             keep_from_finalising(connection)
             fairy.dbapi_connection = record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
             raise exc.DisconnectionError(f"Opened by process {opened_by}")
-        record.info[_LEDGER] = ledger = self._ledger
-        ledger.took(record, fairy)
+        record.info[_TRACKER] = tracker = self._tracker
+        tracker.took(record, fairy)
 
     def checkin(self, connection: object, record: ConnectionPoolEntry) -> None:
-        record.info.pop(_LEDGER, self._ledger).gave(record)
+        record.info.pop(_TRACKER, self._tracker).gave(record)
 
     def detach(self, connection: object, record: ConnectionPoolEntry) -> None:
-        record.info.pop(_LEDGER, self._ledger).gave(record)  # without its connection
+        record.info.pop(_TRACKER, self._tracker).gave(record)  # without its connection
 
     def close(self, connection: object, record: ConnectionPoolEntry) -> None:
-        self._ledger.closed(record, None)
+        self._tracker.closed(record, None)
 
     def invalidate(
         self,
@@ -140,12 +140,12 @@ class _Watcher:
         record: ConnectionPoolEntry,
         error: BaseException | None,
     ) -> None:
-        self._ledger.count("dead")
+        self._tracker.count("dead")
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._ledger.forked()
+            self._tracker.forked()
 
 
 def _after_fork_in_child() -> None:

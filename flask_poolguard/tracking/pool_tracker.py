@@ -28,10 +28,10 @@ from ..pool import (
     housekeeper,
 )
 from ..state.layout import COUNTS, KEPT, LEAKS
-from ..state.pool_block import PoolFacts, PoolPage
+from ..state.pool_section import PoolFacts, PoolSection
 from ..state.usage import Usage
 from ..state.writer import NoStateFile
-from .checkout import SETTINGS, Holding
+from .checkout import SETTINGS, Checkout
 from .deadlocks import ScopeClaim, describe_holders, find_deadlock
 from .greenlet_blockers import find_troubles
 from .scope import (
@@ -59,24 +59,24 @@ _monotonic = time.monotonic
 _OFTEN: t.Final = 0.1
 
 # An engine's dialect stays the same through dispose() and execution_options(). The
-# ledger hangs on it, so that both go when the engine goes: a table of all ledgers
-# would keep every engine alive, because a ledger knows its connections.
+# tracker hangs on it, so that both go when the engine goes: a table of all trackers
+# would keep every engine alive, because a tracker knows its connections.
 _ON_DIALECT: t.Final = "_poolguard_ledger"
 
 
-def ledger_of(engine: Engine) -> PoolLedger | None:
-    """Return the books of an engine's pool, None if it has no guard."""
+def tracker_of(engine: Engine) -> PoolTracker | None:
+    """Return the tracker of an engine's pool, None if it has no guard."""
     return engine.dialect.__dict__.get(_ON_DIALECT)
 
 
-def keep_ledger(engine: Engine, ledger: PoolLedger) -> None:
-    """Let a ledger be found by its engine, and know whether that is in use."""
-    engine.dialect.__dict__[_ON_DIALECT] = ledger
-    ledger.belong_to(engine)
+def attach_tracker(engine: Engine, tracker: PoolTracker) -> None:
+    """Let a tracker be found by its engine, and know whether that is in use."""
+    engine.dialect.__dict__[_ON_DIALECT] = tracker
+    tracker.belong_to(engine)
 
 
-class PoolLedger:
-    """The books of one bind's pool, and the observer of that pool.
+class PoolTracker:
+    """Who has which connection of one bind's pool; the callbacks of that pool.
 
     ``_lock`` protects the counters, the waiters and the order in which they are
     written to the state file (in memory, about half a microsecond). It is
@@ -122,9 +122,9 @@ class PoolLedger:
 
     def _start(self) -> None:
         self._pid = os.getpid()
-        self.out: dict[ConnectionPoolEntry | int, Holding] = {}
+        self.out: dict[ConnectionPoolEntry | int, Checkout] = {}
         # Left to live threads at the end of their scope.
-        self.left_behind: set[Holding] = set()
+        self.left_behind: set[Checkout] = set()
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(COUNTS, 0)
         self._peak = 0
@@ -139,9 +139,9 @@ class PoolLedger:
         self._obstacle: Obstacle | None = None
         self._queue_shown_at = -math.inf
         self._is_queue_stale = self._is_queue_shown = False
-        self._page: PoolPage | None = None
+        self._section: PoolSection | None = None
         # Reported as held for too long, and when they came back.
-        self._back: deque[tuple[Holding, float]] = deque()
+        self._back: deque[tuple[Checkout, float]] = deque()
 
     @property
     def app(self) -> Flask | None:
@@ -158,26 +158,26 @@ class PoolLedger:
         return self._counts[name]
 
     @property
-    def page(self) -> PoolPage:
+    def section(self) -> PoolSection:
         """This pool's part of the process's state file, made with the first event."""
-        if self._page is None:
+        if self._section is None:
             file = self._open_file()  # which may log
             with self._lock:
-                if self._page is None:
+                if self._section is None:
                     if self.is_hidden:
                         file = NoStateFile()
-                    self._page = PoolPage(file, self.facts, self._lost)
+                    self._section = PoolSection(file, self.facts, self._lost)
                     self._show_figures()
                     self._show_waiting(soon=False)
                     self._show_usage()
-                    self._page.publish()
-                return self._page
-        return self._page
+                    self._section.publish()
+                return self._section
+        return self._section
 
     # The engine ------------------------------------------------------------------
 
     def belong_to(self, engine: Engine) -> None:
-        """Note whose pool these are the books of, without keeping it alive."""
+        """Note which engine has the pool, without keeping it alive."""
         if self._engine is None:
             self._engine = weakref.ref(engine)
         self.uses(engine)
@@ -203,7 +203,7 @@ class PoolLedger:
     def hide(self) -> None:
         """Show no other process this pool any more."""
         self.is_hidden = True
-        self._drop_page()
+        self._drop_section()
 
     def show_again(self, facts: PoolFacts) -> None:
         """Show a pool that was hidden.
@@ -212,20 +212,20 @@ class PoolLedger:
         """
         self.facts = facts
         with self._lock:
-            for holding in list(self.out.values()):
-                if self.facts.counted and holding.is_listed:
-                    holding.is_listed = False
+            for checkout in list(self.out.values()):
+                if self.facts.counted and checkout.is_listed:
+                    checkout.is_listed = False
                     self._counts["slotless_out"] += 1
         self.is_hidden = False
-        self._drop_page()
+        self._drop_section()
         if self._counts["connects"]:  # else with the first event, as ever
-            _ = self.page
+            _ = self.section
 
-    def _drop_page(self) -> None:
+    def _drop_section(self) -> None:
         with self._lock:
-            page, self._page = self._page, None
-        if page is not None:
-            page.close()
+            section, self._section = self._section, None
+        if section is not None:
+            section.close()
 
     # Replacing all connections ---------------------------------------------------
 
@@ -259,10 +259,10 @@ class PoolLedger:
             return 0
         return sum(pool.outdated() for pool in list(self._pools))
 
-    # The pool's observer ---------------------------------------------------------
+    # The pool's callbacks --------------------------------------------------------
 
     def began(self, pool: Renewable) -> None:
-        """Note whose connections are kept in these books."""
+        """Note a pool of the engine."""
         with self._lock:
             self._pools.add(pool)
 
@@ -284,8 +284,8 @@ class PoolLedger:
     ) -> None:
         """Note who has it."""
         mark = this_thread.mark
-        holding = Holding(self, record, fairy, mark.ref)
-        if holding.taken_at > housekeeper.overdue_at:
+        checkout = Checkout(self, record, fairy, mark.ref)
+        if checkout.taken_at > housekeeper.overdue_at:
             housekeeper.catch_up()
         usage, out = self.usage, self.out
         # With the first checkout after each time that the usage was written.
@@ -293,11 +293,11 @@ class PoolLedger:
             self._look_for_troubles(record)
         if not self.facts.counted:
             self._forget_closed()  # nobody told of their return
-            out[id(fairy)] = holding
+            out[id(fairy)] = checkout
             return
-        out[record] = holding
-        count, scope = len(out), holding.scope
-        if scope is not None and len(scope.holdings) > 1:
+        out[record] = checkout
+        count, scope = len(out), checkout.scope
+        if scope is not None and len(scope.checkouts) > 1:
             nested = self._count_nested(scope, mark)
             if nested > usage.nesting:
                 usage.nested(nested)
@@ -307,9 +307,9 @@ class PoolLedger:
             usage.is_shown = False
         else:
             usage.took(count)
-        page = self._page or self.page
-        if not page.show_out(record, holding, mark.name):
-            holding.is_listed = False
+        section = self._section or self.section
+        if not section.show_out(record, checkout, mark.name):
+            checkout.is_listed = False
             self.count("slotless_out")
             self.count("slotless_checkouts")
         if count > self._peak:
@@ -324,36 +324,36 @@ class PoolLedger:
         Parallel threads may share a scope, and none of them waits for what it has.
         """
         return sum(
-            each.ledger is self and each.mark is mark.ref
-            for each in list(scope.holdings)
+            each.tracker is self and each.mark is mark.ref
+            for each in list(scope.checkouts)
         )
 
     def gave(self, record: ConnectionPoolEntry) -> None:
         """Note that it is back."""
         if not self.facts.counted:
             return  # one record for everybody: the proxies tell which are valid
-        holding = self.out.pop(record, None)
-        if holding is not None:
-            if holding.scope is not None:
-                holding.scope.holdings.discard(holding)
+        checkout = self.out.pop(record, None)
+        if checkout is not None:
+            if checkout.scope is not None:
+                checkout.scope.checkouts.discard(checkout)
             if self.left_behind:
-                self.left_behind.discard(holding)
-            if holding.is_reported:
+                self.left_behind.discard(checkout)
+            if checkout.is_reported:
                 # Said by the next round: a log handler may need this very slot.
-                self._back.append((holding, _monotonic()))
-        page = self._page or self.page
+                self._back.append((checkout, _monotonic()))
+        section = self._section or self.section
         if record.dbapi_connection is None:
-            page.release(record)
-        elif not page.show_idle(record):
+            section.release(record)
+        elif not section.show_idle(record):
             self._show_connected(record)  # there may be a free slot by now
-            page.show_idle(record)
-        if holding is not None and not holding.is_listed:
+            section.show_idle(record)
+        if checkout is not None and not checkout.is_listed:
             self.count("slotless_out", -1)
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason | None) -> None:
         """Count a closed connection; None if the reason is not known."""
         if record not in self.out:
-            self.page.release(record)
+            self.section.release(record)
         if reason is not None:
             self.count(reason)
 
@@ -409,7 +409,7 @@ class PoolLedger:
 
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """Note one more for whom a connection is tested or opened."""
-        _ = self._page or self.page
+        _ = self._section or self.section
         with self._lock:
             self._connecting[attempt] = None
             if not attempt.is_counted:
@@ -473,7 +473,7 @@ class PoolLedger:
             self._show_figures()
 
     def forked(self) -> None:
-        """Start new books in a child; the parent's go on in the parent.
+        """Start anew in a child; the parent's tracker goes on in the parent.
 
         Several parts find out about a fork, each in its own time.
         """
@@ -481,9 +481,9 @@ class PoolLedger:
             return
         inherited = 0
         if not self.facts.in_memory:
-            inherited = 0 if self._page is None else self._page.connections
-            for holding in [*self.out.values(), *self.left_behind]:
-                holding.orphan()
+            inherited = 0 if self._section is None else self._section.connections
+            for checkout in [*self.out.values(), *self.left_behind]:
+                checkout.orphan()
         self._start()
         self.usage.inherited = inherited
 
@@ -504,63 +504,63 @@ class PoolLedger:
             return
         while self._back:
             self._say_it_is_back(*self._back.popleft())
-        for holding in list(self.out.values()):
-            held = now - holding.taken_at
-            is_said = holding.is_reported or holding.is_kept
-            if held < limit or is_said or holding.fairy() is None:
+        for checkout in list(self.out.values()):
+            held = now - checkout.taken_at
+            is_said = checkout.is_reported or checkout.is_kept
+            if held < limit or is_said or checkout.fairy() is None:
                 continue
-            if holding.is_at_prompt():
+            if checkout.is_at_prompt():
                 continue  # a warning would come between what is typed
-            holding.is_reported = True
+            checkout.is_reported = True
             logger.warning(
                 "%s has held a connection of bind %r for %.0f s, since it took it at"
                 " %s. Give it back before slow work that needs no database, or raise"
                 " POOLGUARD_HELD_WARNING (now %g). Its thread is here:\n%s",
-                holding.endpoint,
+                checkout.endpoint,
                 self.facts.bind,
                 held,
-                holding.site(),
+                checkout.site(),
                 limit,
-                format_stack(holding.mark()) or "  (that is not known)",
+                format_stack(checkout.mark()) or "  (that is not known)",
             )
 
     def _forget_closed(self) -> None:
         """Forget what was given back unseen, as it is where all share a connection:
         it would keep the pool alive, and the engine with it.
         """
-        for key, holding in list(self.out.items()):
-            if holding.fairy() is None and self.out.get(key) is holding:
+        for key, checkout in list(self.out.items()):
+            if checkout.fairy() is None and self.out.get(key) is checkout:
                 self.out.pop(key, None)
-                self.forget(holding)
+                self.forget(checkout)
 
-    def _say_it_is_back(self, holding: Holding, when: float) -> None:
+    def _say_it_is_back(self, checkout: Checkout, when: float) -> None:
         logger.warning(
             "The connection of bind %r that %s took at %s is back after %.0f s.",
             self.facts.bind,
-            holding.endpoint,
-            holding.site(),
-            when - holding.taken_at,
+            checkout.endpoint,
+            checkout.site(),
+            when - checkout.taken_at,
         )
 
-    def holding_of(self, proxy: PoolProxiedConnection | None) -> Holding | None:
+    def checkout_of(self, proxy: PoolProxiedConnection | None) -> Checkout | None:
         """Return what is known of a proxy of one of the pool's connections."""
         record = getattr(proxy, "_connection_record", None)
         if record is None:  # it was closed, or detached
             return None
         return self.out.get(record if self.facts.counted else id(proxy))
 
-    def is_shared(self, holding: Holding) -> bool:
+    def is_shared(self, checkout: Checkout) -> bool:
         """Tell whether others use the very same driver's connection, as they do where
         a pool has one for all, or one for all in a thread.
         """
-        proxy = holding.fairy()
+        proxy = checkout.fairy()
         # Private; the same in SQLAlchemy 2.0.31 and 2.1.9.
         if proxy is not None and getattr(proxy, "_counter", 1) > 1:
             return True
         return not self.facts.counted and any(
-            each is not holding and each.fairy() is not None
+            each is not checkout and each.fairy() is not None
             for each in list(self.out.values())
-            if each.record is holding.record
+            if each.record is checkout.record
         )
 
     # Counting --------------------------------------------------------------------
@@ -572,40 +572,40 @@ class PoolLedger:
             self._counts[name] = max(self._counts[name] + by, 0)
             self._show_figures()
 
-    def count_leak(self, holding: Holding) -> None:
+    def count_leak(self, checkout: Checkout) -> None:
         """Count a leak under its endpoint and line."""
-        where = (holding.endpoint, holding.site())
+        where = (checkout.endpoint, checkout.site())
         with self._lock:
             if where in self._leaks or len(self._leaks) < LEAKS:
                 self._leaks[where] = self._leaks.get(where, 0) + 1
         self.count("leaks")
 
-    def show_kept(self, holding: Holding) -> None:
+    def show_kept(self, checkout: Checkout) -> None:
         """Show that a connection outlives its scope on purpose."""
-        if self.out.get(holding.record) is holding:
-            mark = holding.mark()
-            self.page.show_out(
-                holding.record, holding, b"" if mark is None else mark.name, KEPT
+        if self.out.get(checkout.record) is checkout:
+            mark = checkout.mark()
+            self.section.show_out(
+                checkout.record, checkout, b"" if mark is None else mark.name, KEPT
             )
 
-    def forget(self, holding: Holding) -> None:
-        """Stop accounting for a holding without touching its connection."""
-        self.left_behind.discard(holding)
-        holding.release()
+    def forget(self, checkout: Checkout) -> None:
+        """Stop accounting for a checkout without touching its connection."""
+        self.left_behind.discard(checkout)
+        checkout.release()
 
     def _show_connected(self, record: ConnectionPoolEntry) -> None:
         server_id = self.database.server_id(record.dbapi_connection)
-        self.page.show_connected(record, -1 if server_id is None else server_id)
+        self.section.show_connected(record, -1 if server_id is None else server_id)
 
     def _show_waiting(self, soon: bool = True) -> None:
-        """Write the queue, if there is a page. Called under ``_lock``.
+        """Write the queue, if there is a section. Called under ``_lock``.
 
         A write lets another thread run, which costs a crowded process more than the
         write itself.
 
         :param soon: now if that was not done lately, else in the next round.
         """
-        if self._page is not None:
+        if self._section is not None:
             now, is_empty = _monotonic(), not (self._waiting or self._connecting)
             # What is over is shown to be at once, or it would seem to last for longer.
             is_soon = soon and not (is_empty and self._is_queue_shown)
@@ -614,7 +614,7 @@ class PoolLedger:
                 return
             self._queue_shown_at, self._is_queue_shown = now, not is_empty
             self._obstacle = self._find_obstacle()
-            self._page.show_waiting(
+            self._section.show_waiting(
                 [each.asked_at for each in self._waiting],
                 [each.began_at for each in list(self._connecting)],
                 self._obstacle,
@@ -646,16 +646,16 @@ class PoolLedger:
                 self._show_usage()
 
     def _show_usage(self) -> None:
-        """Write the usage, if there is a page. Called under ``_lock``."""
-        if self._page is not None:
+        """Write the usage, if there is a section. Called under ``_lock``."""
+        if self._section is not None:
             self.usage.is_shown = True
             self.usage.threads_shown = self.usage.threads
-            self._page.show_usage(self.usage)
+            self._section.show_usage(self.usage)
 
     def _show_figures(self) -> None:
-        """Write the block, if there is a page. Called under ``_lock``."""
-        if self._page is not None:
-            self._page.show_figures(
+        """Write the block, if there is a section. Called under ``_lock``."""
+        if self._section is not None:
+            self._section.show_figures(
                 self._counts.values(),
                 self._leaks,
                 self._recycle.seconds,

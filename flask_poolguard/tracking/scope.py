@@ -21,7 +21,7 @@ from .callsite import Place, find_app_place
 if t.TYPE_CHECKING:
     from flask import Flask
 
-    from .checkout import Holding
+    from .checkout import Checkout
     from .streams import GuardedResponse
 
 # Flask 3.2 merges the request context into the app context.
@@ -68,9 +68,9 @@ class Scope:
         "__weakref__",
         "app",
         "began_at",
+        "checkouts",
         "ended",
         "first_session",
-        "holdings",
         "mark",
         "place",
         "response",
@@ -83,7 +83,7 @@ class Scope:
         self.mark = this_thread.mark.ref
         self.response: ResponseScope | None = None
         self.place: Place | None = None
-        self.holdings: set[Holding] = set()
+        self.checkouts: set[Checkout] = set()
         self.ended = False
 
     def end(self) -> None:
@@ -91,12 +91,12 @@ class Scope:
         self.ended = True
         self.response = None
 
-    def adopt(self, holding: Holding) -> None:
+    def adopt(self, checkout: Checkout) -> None:
         """Take over a connection from whichever scope had it."""
-        if holding.scope is not None:
-            holding.scope.holdings.discard(holding)
-        holding.scope = self
-        self.holdings.add(holding)
+        if checkout.scope is not None:
+            checkout.scope.checkouts.discard(checkout)
+        checkout.scope = self
+        self.checkouts.add(checkout)
 
 
 class ContextScope(Scope):

@@ -12,7 +12,7 @@ import typing as t
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from .pool_tracker import ledger_of
+from .pool_tracker import tracker_of
 from .sql_effects import Effect, effect_of
 
 _READS: t.Final = Effect.READS
@@ -46,9 +46,9 @@ def _executes_plain(cursor: object, statement: t.Any, context: t.Any) -> None:
     effect = effect_of(statement)
     if effect is not _READS:
         connection: Connection = context.root_connection
-        ledger = ledger_of(connection.engine)
+        tracker = tracker_of(connection.engine)
         # To ask a Connection that was lost for its proxy would make it connect anew.
         proxy = connection._dbapi_connection
-        holding = None if ledger is None else ledger.holding_of(proxy)
-        if holding is not None:
-            holding.effects |= effect
+        checkout = None if tracker is None else tracker.checkout_of(proxy)
+        if checkout is not None:
+            checkout.effects |= effect

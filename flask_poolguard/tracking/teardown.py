@@ -54,7 +54,7 @@ if t.TYPE_CHECKING:
     from flask.ctx import AppContext
     from flask.wrappers import Response
 
-    from .app_tracker import Books
+    from .app_tracker import AppTracker
     from .callsite import Place
 
 logger = logging.getLogger("flask_poolguard")
@@ -73,9 +73,11 @@ _told_of_shared: set[Place | None] = set()
 class Teardown:
     """Ends every scope of one app, in whatever order its extensions were set up."""
 
-    def __init__(self, app: Flask, books: Books, on_push: Callable[[], None]) -> None:
+    def __init__(
+        self, app: Flask, app_tracker: AppTracker, on_push: Callable[[], None]
+    ) -> None:
         self._app_ref = weakref.ref(app)
-        self._books = books
+        self._app_tracker = app_tracker
         self._on_push = on_push
         # Responses that were collected before anybody closed them.
         self._dropped: deque[ResponseScope] = deque()
@@ -97,7 +99,7 @@ class Teardown:
         if response is not None:
             if context not in response.contexts:
                 response.contexts.append(context)
-            self._books.show_worker()
+            self._app_tracker.show_worker()
 
     def _wrap_teardown(self, app: Flask) -> None:
         # On the instance, and indifferent to the signature: Flask 3.2 passes the
@@ -163,12 +165,12 @@ class Teardown:
         """Tell whether a context left nothing behind, and close its scope if so."""
         if filed_under(context):
             return False
-        for ledger in self._books.ledgers:
-            if ledger.left_behind:
+        for tracker in self._app_tracker.trackers:
+            if tracker.left_behind:
                 return False
         scope = scope_of(context)
         if scope is not None:
-            if scope.holdings:
+            if scope.checkouts:
                 return False
             scope.end()
         return True
@@ -200,14 +202,14 @@ class Teardown:
                 # What the view left may still be used by the response, by middleware
                 # or by those who are told that the context was popped.
                 scope.end()
-                for holding in list(scope.holdings):
-                    response.adopt(holding)
+                for checkout in list(scope.checkouts):
+                    response.adopt(checkout)
             else:
                 returns.end_scope(scope)
             _forget(context)
-            for ledger in self._books.ledgers:
-                if ledger.left_behind:
-                    returns.end_left_behind(ledger.left_behind)
+            for tracker in self._app_tracker.trackers:
+                if tracker.left_behind:
+                    returns.end_left_behind(tracker.left_behind)
 
     # WSGI calls ------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class Teardown:
         try:
             body = wsgi_app(environ, start_response)
             streams = scope.streams is not False and (
-                bool(scope.holdings) or runs_app_code(body, environ)
+                bool(scope.checkouts) or runs_app_code(body, environ)
             )
             scope.keeps = False
         finally:
@@ -278,9 +280,9 @@ class Teardown:
             if each is not current and not self._is_clean(each)
         ]
         scope.keeps = False
-        if scope.holdings and current is not None and current not in contexts:
+        if scope.checkouts and current is not None and current not in contexts:
             leave_what_g_has(current, scope)
-        if not contexts and not scope.holdings:
+        if not contexts and not scope.checkouts:
             scope.end()
             return
         returns = Returns()

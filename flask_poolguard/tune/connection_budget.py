@@ -53,7 +53,7 @@ def used(engines: Sequence[Guarded], bind: str, *, by_requests: bool) -> list[Gu
                 f"Bind {bind!r} {what}, whose size is not Flask-PoolGuard's to set."
                 f" Choose another with --bind, or {instead}."
             )
-        if each.ledger.database.has_server:
+        if each.tracker.database.has_server:
             raise TuneError(
                 f"Bind {each.bind!r} {what}: how many connections its views take could"
                 " not be limited here. Test queries of one bind with --sql, or"
@@ -93,7 +93,7 @@ def budget(
                     f"The server of bind {each.bind!r} cannot be asked how many"
                     f" connections it has free: {answer.error}."
                 )
-        if not group[0].ledger.database.has_server:
+        if not group[0].tracker.database.has_server:
             continue
         views = [answers[each.bind].view for each in group]
         if any(view is not None and view.is_proxied for view in views):

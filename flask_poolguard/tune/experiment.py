@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .load import DRAIN_SECONDS
-from .load_processes import Answer, Crew
+from .load_processes import Answer, LoadProcesses
 from .outcome import Plan, Step
 
 # From the order to the first request, so that all processes have heard it.
@@ -47,13 +47,13 @@ def started(
             for work in plan.works
         ],
     }
-    with Crew(plan.processes, order, clean) as crew:
-        answers = crew.ask(_PREPARE_SECONDS, "rehearse")
+    with LoadProcesses(plan.processes, order, clean) as processes:
+        answers = processes.ask(_PREPARE_SECONDS, "rehearse")
         plan = dataclasses.replace(plan, alone_seconds=_mean(answers, "seconds"))
-        yield plan, _steps(crew, plan)
+        yield plan, _steps(processes, plan)
 
 
-def _steps(crew: Crew, plan: Plan) -> Iterator[Step]:
+def _steps(processes: LoadProcesses, plan: Plan) -> Iterator[Step]:
     """Measure each size once per round.
 
     In each round the order is another one, so that whatever changes with time (a cache
@@ -63,13 +63,13 @@ def _steps(crew: Crew, plan: Plan) -> Iterator[Step]:
         sizes = list(plan.sizes)
         random.shuffle(sizes)
         for size in sizes:
-            yield _measure(crew, plan, size)
+            yield _measure(processes, plan, size)
 
 
-def _measure(crew: Crew, plan: Plan, size: int) -> Step:
-    crew.ask(_PREPARE_SECONDS, "fill", size=size)
+def _measure(processes: LoadProcesses, plan: Plan, size: int) -> Step:
+    processes.ask(_PREPARE_SECONDS, "fill", size=size)
     warm = plan.warm_seconds(size)
-    answers = crew.ask(
+    answers = processes.ask(
         warm + plan.seconds + DRAIN_SECONDS + 10,
         "measure",
         begin=time.monotonic() + _LEAD_SECONDS,

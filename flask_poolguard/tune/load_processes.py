@@ -30,7 +30,7 @@ _MOST_LOG: t.Final = 1_000_000
 Answer = Mapping[str, t.Any]
 
 
-class Crew:
+class LoadProcesses:
     """Starts processes of :mod:`.worker`, and ends them whatever happens.
 
     To be used in a ``with`` block.
@@ -151,7 +151,7 @@ class _Member:
         import fcntl  # only Unix has it, and all that needs processes like these
 
         # Has no name, so nothing is left of it.
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the crew)
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the processes)
         # Written at its end, wherever that is after it was cut.
         fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)
         self._read = b""

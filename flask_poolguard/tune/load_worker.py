@@ -69,7 +69,7 @@ class _Orders:
 class Worker:
     """The app in this process.
 
-    :param order: what :meth:`.crew.Crew.begin` sends first.
+    :param order: what :meth:`.LoadProcesses.begin` sends first.
     """
 
     def __init__(self, order: dict[str, t.Any], orders: _Orders) -> None:
@@ -78,7 +78,7 @@ class Worker:
             pass  # its push looks for the engines
         state = app.extensions["poolguard"]
         # An app that asked its database while it was imported has a file by now.
-        state.books.remove_file()
+        state.app_tracker.remove_file()
         self._engines: list[Guarded] = state.engines
         (self._tuned,) = [e for e in self._engines if e.bind == order["bind"]]
         self._threads: int = order["threads"]
@@ -107,7 +107,7 @@ class Worker:
         for each in self._engines:
             if isinstance(each.engine.pool, GuardedPool):
                 resize(each, self._largest)
-        usage = self._tuned.ledger.usage
+        usage = self._tuned.tracker.usage
         answers: list[str] = []
         before, seconds, slowest = 0, 0.0, 0.0
         for again in (False, True):
@@ -166,10 +166,10 @@ class Worker:
         """Return why the database gave no connection, in one line.
 
         To the guard a thread that has them all and asks for one more is in a deadlock;
-        what the database said is known to the pool's gate.
+        what the database said is known to the pool's breaker.
         """
         engine = self._tuned.engine
-        trouble = t.cast(GuardedPool, engine.pool)._gate.trouble
+        trouble = t.cast(GuardedPool, engine.pool)._breaker.trouble
         lines = str(error).splitlines() or [""]
         text = trouble or f"{type(error).__name__}: {lines[0]}"
         return without_secrets(text, engine.url)

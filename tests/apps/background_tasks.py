@@ -188,8 +188,8 @@ def main(kind: str) -> None:
         run()
     leaks = [each for each in messages if "did not give back" in each]
     names = [each.partition(" did not give back")[0] for each in leaks]
-    ledgers = app.extensions["poolguard"].books.ledgers
-    counted = [endpoint for each in ledgers for endpoint, _ in each._leaks]
+    trackers = app.extensions["poolguard"].app_tracker.trackers
+    counted = [endpoint for each in trackers for endpoint, _ in each._leaks]
     print(json.dumps({"names": names, "counted": counted}))
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     assert answer.status_code == 200, answer.status
     after = _found(shop)
     engine.dispose()
-    shop.app.extensions["poolguard"].books.remove_file()
+    shop.app.extensions["poolguard"].app_tracker.remove_file()
     print(json.dumps({"before": before, "after": after}))
 
 

@@ -102,13 +102,13 @@ class Program:
 
     def figures(self) -> dict[str, object]:
         """Return what the pool and the books say."""
-        (ledger,) = self.app.extensions["poolguard"].books.ledgers
+        (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
         checkedout = getattr(self.engine.pool, "checkedout", lambda: 0)
         return {
             "out": checkedout(),
-            "holdings": len(ledger.out),
-            "left_behind": len(ledger.left_behind),
-            "leaks": ledger.figure("leaks"),
+            "holdings": len(tracker.out),
+            "left_behind": len(tracker.left_behind),
+            "leaks": tracker.figure("leaks"),
         }
 
 

@@ -110,7 +110,7 @@ def main() -> None:
         leaks.append(leak)
 
     connection_leaked.connect(receive, app)
-    (ledger,) = app.extensions["poolguard"].books.ledgers
+    (tracker,) = app.extensions["poolguard"].app_tracker.trackers
 
     @app.get("/misuse")
     def misuse() -> str:
@@ -143,17 +143,17 @@ def main() -> None:
     client = app.test_client()
     client.get("/misuse")
     found["endpoint"] = leaks.pop().endpoint
-    found["out"] = [len(ledger.out)]
+    found["out"] = [len(tracker.out)]
     client.get("/nested")
     found["nested"] = leaks.pop().endpoint
-    found["out"].append(len(ledger.out))
+    found["out"].append(len(tracker.out))
     app.config["FAILS"] = True
     try:
         client.get("/stray")
     except (ZeroDivisionError, ExceptionGroup):
         found["raised"] = True
     app.config["FAILS"] = False
-    found["out"].append(len(ledger.out))
+    found["out"].append(len(tracker.out))
     found["sessions"] = len(db.session.registry.registry)
     with engine.connect() as connection:
         found["rows"] = connection.scalar(COUNT)

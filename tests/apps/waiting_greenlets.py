@@ -77,12 +77,12 @@ class Program:
 
     def figures(self) -> dict[str, Any]:
         """Return what pool and books say, and whether every slot can be had."""
-        (ledger,) = self.app.extensions["poolguard"].books.ledgers
+        (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
         found = {
             "out": self.pool.checkedout(),
-            "holdings": len(ledger.out),
-            "waiting": [self.pool.waiting, ledger.waiting],
-            "timeouts": ledger.figure("timeouts"),
+            "holdings": len(tracker.out),
+            "waiting": [self.pool.waiting, tracker.waiting],
+            "timeouts": tracker.figure("timeouts"),
         }
         with gevent.Timeout(20):
             held = [self.engine.connect() for _ in range(self.slots)]

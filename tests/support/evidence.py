@@ -22,9 +22,9 @@ from tests.support.reporting import Shop
 def evidence_of(shop: Shop) -> Evidence:
     """Read what this process's own file says of a shop, after a round."""
     state = shop.app.extensions["poolguard"]
-    for ledger in state.books.ledgers:
-        ledger.tend()
-    own = read_own(state.books.path)
+    for tracker in state.app_tracker.trackers:
+        tracker.tend()
+    own = read_own(state.app_tracker.path)
     assert own is not None
     engines: list[Guarded] = state.engines
     return Evidence(

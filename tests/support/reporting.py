@@ -75,7 +75,7 @@ def shops() -> Iterator[MakeShop]:
     for shop in made:
         for engine in shop.engines.values():
             engine.dispose()
-        shop.app.extensions["poolguard"].books.remove_file()
+        shop.app.extensions["poolguard"].app_tracker.remove_file()
 
 
 def pool_in(report: Report, bind: str = "default") -> PoolStatus:

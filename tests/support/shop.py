@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.tracking.pool_tracker import PoolLedger
+from flask_poolguard.tracking.pool_tracker import PoolTracker
 
 # A row that is always there, for locks to be taken on.
 SEED = "seed"
@@ -93,15 +93,17 @@ class Shop:
         return self.app.test_client()
 
     @property
-    def ledgers(self) -> tuple[PoolLedger, ...]:
+    def trackers(self) -> tuple[PoolTracker, ...]:
         """Return the guard's books, of all binds."""
-        ledgers: tuple[PoolLedger, ...] = self.app.extensions["poolguard"].books.ledgers
-        return ledgers
+        trackers: tuple[PoolTracker, ...] = self.app.extensions[
+            "poolguard"
+        ].app_tracker.trackers
+        return trackers
 
     @property
-    def ledger(self) -> PoolLedger:
+    def tracker(self) -> PoolTracker:
         """Return the guard's books of the main database."""
-        return next(each for each in self.ledgers if each.facts.bind == "default")
+        return next(each for each in self.trackers if each.facts.bind == "default")
 
     def out(self) -> int:
         """Return how many connections of all binds are out, by the pools' counts."""

@@ -54,7 +54,7 @@ def find_async_pools(evidence: Evidence) -> Iterator[Finding]:
         if (
             each.engine.dialect.is_async
             and isinstance(each.engine.pool, QueuePool)
-            and not each.ledger.facts.in_memory
+            and not each.tracker.facts.in_memory
         ):
             yield Finding(
                 "warning",
@@ -147,7 +147,7 @@ def _class_key(guarded: Guarded) -> str:
 
 def _is_for_tests(evidence: Evidence, guarded: Guarded) -> bool:
     """Tell whether it does not matter: in tests, or without a server."""
-    database = guarded.ledger.database
+    database = guarded.tracker.database
     if isinstance(database, UnknownDatabase):  # which may be one within the process
         has_server = guarded.engine.url.host is not None
     else:

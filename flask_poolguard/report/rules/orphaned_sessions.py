@@ -45,7 +45,7 @@ def find_orphans(evidence: Evidence) -> list[Finding]:
         for (pid,), group in orphans.items():
             is_busy = any(each.state == "active" for each in group)
             does = "runs statements" if is_busy else "keeps transactions open"
-            ends = (guarded.ledger.database.kill_statement(each.id) for each in group)
+            ends = (guarded.tracker.database.kill_statement(each.id) for each in group)
             findings.append(
                 Finding(
                     "warning",

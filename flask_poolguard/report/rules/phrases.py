@@ -40,6 +40,6 @@ def size_key(guarded: Guarded, name: str) -> str:
     """Return the key of ``pool_size`` or ``max_overflow``, or where that is set if the
     engine keeps its own pool.
     """
-    if guarded.ledger.facts.pool_class == "GuardedPool":
+    if guarded.tracker.facts.pool_class == "GuardedPool":
         return key_of(guarded, name)
     return f"{name} of the engine of bind {guarded.bind!r}"

@@ -24,7 +24,7 @@ ENOUGH_SECONDS: t.Final = 3600.0
 class Use:
     """One worker's pool of a bind.
 
-    :ivar age_seconds: since the worker began to keep its books.
+    :ivar age_seconds: since the worker began to count.
     """
 
     pid: int

@@ -171,7 +171,7 @@ def _pools(evidence: Evidence, counts: Counts) -> Iterator[tuple[str, int | None
                     yield from [(pool.bind, pool.limit)] * plan.hosts
         return
     for each in evidence.engines:
-        facts = each.ledger.facts
+        facts = each.tracker.facts
         if facts.size is None or facts.max_overflow is None:
             continue
         if counts(each.bind, facts.url):

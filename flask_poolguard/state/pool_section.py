@@ -35,7 +35,7 @@ from .writer import NoStateFile
 
 if t.TYPE_CHECKING:
     from ..pool import Obstacle
-    from ..tracking.checkout import Holding
+    from ..tracking.checkout import Checkout
     from .usage import Usage
 
 _monotonic = time.monotonic
@@ -97,7 +97,7 @@ class _Slot:
         self.record: weakref.ref[ConnectionPoolEntry] | None = None
 
 
-class PoolPage:
+class PoolSection:
     """Writes one pool's region.
 
     A slot needs no lock: only the thread that has its record writes it, and finding
@@ -138,7 +138,7 @@ class PoolPage:
         self._shown_names: tuple[str, ...] = ()
         self.show_waiting((), (), None)
         self._region = region
-        # Not before a thread that may be about to write has let go of this page.
+        # Not before a thread that may be about to write has let go of this section.
         finalizer = weakref.finalize(self, file.free_region, region)
         finalizer.atexit = False
 
@@ -177,7 +177,7 @@ class PoolPage:
     def show_out(
         self,
         record: ConnectionPoolEntry,
-        holding: Holding,
+        checkout: Checkout,
         thread_name: bytes,
         state: int = OUT,
     ) -> bool:
@@ -188,12 +188,12 @@ class PoolPage:
         slot = self._slots.get(id(record))
         if slot is None:
             return False
-        place, endpoint = holding.place, holding.endpoint
+        place, endpoint = checkout.place, checkout.endpoint
         site_id = self._sites.get(place)
         if site_id is None:
             if len(self._sites) >= MOST_PLACES:
                 self._sites.clear()
-            site_id = self._sites[place] = self._file.intern(holding.site())
+            site_id = self._sites[place] = self._file.intern(checkout.site())
         endpoint_id = self._endpoints.get(endpoint)
         if endpoint_id is None:
             endpoint_id = self._endpoints[endpoint] = self._file.intern(endpoint)
@@ -205,7 +205,7 @@ class PoolPage:
             sequence,
             state,
             checkouts,
-            holding.taken_at,
+            checkout.taken_at,
             slot.server_id,
             endpoint_id,
             site_id,
