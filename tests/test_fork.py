@@ -706,7 +706,8 @@ ENDING_CHILD = """
     with engine.connect() as one, engine.connect() as other:
         one.execute(sa.text("SELECT 1"))
         other.execute(sa.text("SELECT 1"))
-    print("connects:", app.extensions["poolguard"].engines[0].tracker.figure("connects"))
+    tracker = app.extensions["poolguard"].engines[0].tracker
+    print("connects:", tracker.figure("connects"))
     engine.dispose()
 """
 
