@@ -42,8 +42,8 @@ class GuardedPool(QueuePool):
 
     It takes a QueuePool's arguments; *policy* and *callbacks* are the extension's.
     Where a QueuePool has its queue there is a :class:`FairQueue`, which has a lock of
-    its own. ``_fork_lock`` protects the change-over to a child process, nothing else. It is
-    re-entrant because a garbage collection inside may return a connection.
+    its own. ``_fork_lock`` protects the change-over to a child process, nothing else.
+    It is re-entrant because a garbage collection inside may return a connection.
     """
 
     # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
