@@ -10,7 +10,7 @@ from sqlalchemy import exc
 
 from flask_poolguard.databases import ConnectFailure
 from flask_poolguard.pool import Claim, GuardedPool, connect_breaker
-from flask_poolguard.pool.types import NullCallbacks
+from flask_poolguard.pool.types import PoolCallbacks
 
 
 class FullError(Exception):
@@ -80,7 +80,7 @@ class TestFull:
     ) -> None:
         told: list[str] = []
 
-        class Told(NullCallbacks):
+        class Told(PoolCallbacks):
             def began_waiting(self, out: int) -> Claim:
                 told.append("began")
                 return super().began_waiting(out)

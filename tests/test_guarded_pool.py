@@ -22,8 +22,8 @@ from flask_poolguard.pool import (
     CloseReason,
     GuardedPool,
     GuardedRecord,
-    NullCallbacks,
     Policy,
+    PoolCallbacks,
     Recycle,
 )
 from tests.conftest import Database
@@ -39,7 +39,7 @@ MakeTracked = Callable[..., Tracked]
 Work = Callable[[], None]
 
 
-class Notebook(NullCallbacks):
+class Notebook(PoolCallbacks):
     """Writes down what the pool tells."""
 
     def __init__(self) -> None:

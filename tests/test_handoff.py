@@ -63,12 +63,12 @@ def assert_whole(engine: sa.Engine) -> None:
 class TestOrder:
     """Without threads: what the queue itself decides."""
 
-    def hand_off(self, slots: int = 1) -> FairQueue:
+    def hand_off(self, slots: int = 1) -> FairQueue[Any]:
         pool = GuardedPool(lambda: None, pool_size=slots, max_overflow=0)
         return pool._pool
 
-    def waiters(self, queue: FairQueue, ages: Any) -> list[Waiter]:
-        waiters = [Waiter(Asked(began_at)) for began_at in ages]
+    def waiters(self, queue: FairQueue[Any], ages: Any) -> list[Waiter[Any]]:
+        waiters = [Waiter[Any](Asked(began_at)) for began_at in ages]
         for each in waiters:
             queue.enqueue(each, FOR_EVER, AssertionError)
         return waiters
@@ -138,7 +138,7 @@ class TestOrder:
         record = queue.get_now()
         assert record is not None
         (first,) = self.waiters(queue, ages[:1])
-        second = Waiter(Asked(ages[1]))
+        second = Waiter[Any](Asked(ages[1]))
         with pytest.raises(ZeroDivisionError):
             queue.enqueue(second, 1, refuse)
         older, younger = (first, second) if ages[0] < ages[1] else (second, first)
@@ -346,7 +346,7 @@ class TestLastMoment:
             outcomes = [outcome]
             sleep = Waiter.sleep
 
-            def served_too_late(self: Waiter, seconds: float) -> bool:
+            def served_too_late(self: Waiter[Any], seconds: float) -> bool:
                 result = sleep(self, seconds)
                 if not outcomes:
                     return result
@@ -395,7 +395,7 @@ class TestLastMoment:
     ) -> None:
         sleep, strikes = Waiter.sleep, [Struck()]
 
-        def struck(self: Waiter, seconds: float) -> bool:
+        def struck(self: Waiter[Any], seconds: float) -> bool:
             if strikes:
                 raise strikes.pop()
             return sleep(self, seconds)
@@ -418,7 +418,7 @@ class TestLastMoment:
         """Struck after the step is done, as a signal's handler may do."""
         step, strikes = getattr(FairQueue, name), [Struck()]
 
-        def struck(self: FairQueue, *arguments: Any) -> Any:
+        def struck(self: FairQueue[Any], *arguments: Any) -> Any:
             result = step(self, *arguments)
             if strikes:
                 raise strikes.pop()

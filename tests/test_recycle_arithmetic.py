@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flask_poolguard.databases import IdleLimit
 from flask_poolguard.pool import Recycle, derive
-from flask_poolguard.pool.recycle import JITTER
+from flask_poolguard.pool.types import JITTER
 
 # From a millisecond to longer than any server's maximum.
 seconds = st.floats(min_value=0.001, max_value=1e9)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, create_engine
 
-from flask_poolguard.tracking.greenlet_blockers import Trouble, find_troubles
+from flask_poolguard.pool import Trouble, find_troubles
 from tests.support.desk import DeskServer, codes, environment, finding, status
 from tests.support.evidence import changed, evidence_of, found_by_rules
 from tests.support.programs import run_program

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -351,7 +352,7 @@ class TestTracked:
             holder.take()
             error = TooManyWaiting("refused")
 
-            def too_late(self: Waiter, seconds: float) -> bool:
+            def too_late(self: Waiter[Any], seconds: float) -> bool:
                 assert sleep(self, seconds)
                 return False
 

@@ -201,6 +201,7 @@ def replace_pool(
                 tcp_user_timeout=settings.tcp_user_timeout.value,
             ),
             callbacks=tracker,
+            holders=tracker,
             **arguments,
         )
     tracker.uses(engine)

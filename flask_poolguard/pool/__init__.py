@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from .connect_breaker import gave_up, give_up
-from .fair_queue import Claim
 from .fork import keep_from_finalising, orphan
-from .greenlets import Trouble, are_threads_greenlets, trouble_of
+from .greenlets import Trouble, are_threads_greenlets, find_troubles, trouble_of
 from .guarded_pool import GuardedPool
 from .housekeeper import Chore, housekeeper
-from .policy import Policy
-from .recycle import Recycle, derive
+from .idle_limits import SHARE_OF_LIMIT, derive
 from .session_probe import UnpooledEntry
 from .slot import GuardedRecord
 from .types import (
     NO_CALLBACKS,
+    NO_HOLDERS,
     Attempt,
+    Claim,
     CloseReason,
-    NullCallbacks,
+    Holders,
     Obstacle,
+    Policy,
     PoolCallbacks,
+    Recycle,
     Renewable,
 )
 
 __all__ = [
     "NO_CALLBACKS",
+    "NO_HOLDERS",
+    "SHARE_OF_LIMIT",
     "Attempt",
     "Chore",
     "Claim",
     "CloseReason",
     "GuardedPool",
     "GuardedRecord",
-    "NullCallbacks",
+    "Holders",
     "Obstacle",
     "Policy",
     "PoolCallbacks",
@@ -40,6 +44,7 @@ __all__ = [
     "UnpooledEntry",
     "are_threads_greenlets",
     "derive",
+    "find_troubles",
     "gave_up",
     "give_up",
     "housekeeper",

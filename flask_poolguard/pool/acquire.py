@@ -1,4 +1,4 @@
-"""A checkout that takes a question, a connect, or waiting."""
+"""The slow path of a checkout: ping, connect or queue."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import math
 import time
 import typing as t
 
-from ..error_notes import add_note, explain_away, explain_full, explain_timeout
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..error_notes import Room, add_note, explain_away, explain_full, explain_timeout
 from ..errors import PoolTimeout, TooManyWaiting
 from .connect_breaker import ConnectBreaker, Patience, ServerFullError
-from .fair_queue import Claim, FairQueue, Waiter
+from .fair_queue import FairQueue, Waiter
 from .session_probe import LEAD, SessionProbe
 from .slot import FIT, GuardedRecord
-from .types import Attempt
-
-if t.TYPE_CHECKING:
-    from .guarded_pool import GuardedPool
+from .types import Attempt, Claim, Holders, Policy, PoolCallbacks
 
 _clock = time.monotonic
 
@@ -25,17 +24,48 @@ _clock = time.monotonic
 _COLLECT_EVERY: t.Final = 100
 
 
-class SlowPath:
-    """Finds records for those whom the pool could not serve at once.
+class PoolOfWaiters(t.Protocol):
+    """A guarded pool, as far as the slow path needs it."""
 
-    The queue has the waiters, the breaker those who connect. Its only state is when
+    name: str
+    policy: Policy
+    callbacks: PoolCallbacks
+    holders: Holders
+    _timeout: float
+
+    def size(self) -> int:
+        """Return ``pool_size``."""
+
+    def overflow(self) -> int:
+        """Return the open connections above that."""
+
+    def checkedout(self) -> int:
+        """Return the number of connections that are out or being opened."""
+
+    def room(self, waiting: int = 0) -> Room:
+        """Return what this pool has and may have, for an error."""
+
+    def owns(self, record: ConnectionPoolEntry) -> bool:
+        """Tell whether a record is one of this pool's."""
+
+    def free(self, record: GuardedRecord) -> None:
+        """Take back a record that was not handed out, without its connection."""
+
+    def _do_return_conn(self, record: GuardedRecord) -> None:
+        """Take back a record that was handed out."""
+
+
+class SlowPath:
+    """Finds a fit record where the pool has none at once.
+
+    The queue has the waiters, the breaker those that connect. Its only state is when
     garbage may be collected again; any thread sets it, and the last one is right.
     """
 
     def __init__(
         self,
-        pool: GuardedPool,
-        queue: FairQueue,
+        pool: PoolOfWaiters,
+        queue: FairQueue[GuardedRecord],
         breaker: ConnectBreaker,
         session_probe: SessionProbe,
     ) -> None:
@@ -156,7 +186,7 @@ class SlowPath:
         return self._queue.opened > self._breaker.pending
 
     def _wait(self, claim: Claim, until: float) -> GuardedRecord:
-        queue, waiter = self._queue, Waiter(claim)
+        queue, waiter = self._queue, Waiter[GuardedRecord](claim)
         most = self._pool.policy.max_waiting
         try:
             queue.enqueue(waiter, math.inf if most is None else most, self._too_many)
@@ -166,7 +196,7 @@ class SlowPath:
                 self._break_deadlock(claim)
             record = queue.wait(waiter, until - min(LEAD, self._pool._timeout / 2))
             if record is None and _clock() < until:
-                self._session_probe.begin(self._pool.callbacks.sessions_out())
+                self._session_probe.begin(self._pool.holders.sessions_out())
                 record = queue.wait(waiter, until)
             if record is None:
                 record = queue.withdraw(waiter)
@@ -189,7 +219,7 @@ class SlowPath:
     def _break_deadlock(self, claim: Claim) -> None:
         queue = self._queue
         for is_last in (False, True):
-            found = self._pool.callbacks.find_deadlock(
+            found = self._pool.holders.find_deadlock(
                 claim, queue.claims, queue.opened, self._pool.owns
             )
             if found is None:
@@ -239,7 +269,7 @@ class SlowPath:
         elif self._breaker.is_away:
             add_note(error, explain_away(pool.name, pool.policy.connect_retry))
         else:
-            held = pool.callbacks.held_seconds()
+            held = pool.holders.held_seconds()
             if held:
                 add_note(error, explain_timeout(room, pool._timeout, held))
         return error
@@ -255,7 +285,7 @@ class SlowPath:
     def _explain(self) -> str:
         """Return who has the connections, and what is wrong with the server."""
         states = self._session_probe.states()
-        return self._refused() + self._pool.callbacks.describe_holders(states)
+        return self._refused() + self._pool.holders.describe_holders(states)
 
     def _refused(self) -> str:
         trouble = self._breaker.trouble

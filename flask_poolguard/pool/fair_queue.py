@@ -1,4 +1,4 @@
-"""Who is served next: a pool's idle records, its room for more, and those who wait."""
+"""Which request is served next: a pool's idle slots, its room for more, its waiters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typing as t
 from collections import deque
 
 from ..errors import TooManyWaiting
+from .types import Claim, Queued
 
-if t.TYPE_CHECKING:
-    from .slot import GuardedRecord
+Slot = t.TypeVar("Slot", bound=Queued)
 
 _clock = time.monotonic
 
@@ -24,22 +24,14 @@ _REFUSED: t.Final = (
 )
 
 
-class Claim(t.Protocol):
-    """On whose behalf somebody waits."""
-
-    @property
-    def began_at(self) -> float:
-        """Monotonic seconds; who began first is served first."""
-
-
-class Waiter:
+class Waiter(t.Generic[Slot]):
     """A thread or greenlet that waits for a record."""
 
     __slots__ = ("_wakeup", "claim", "error", "grant")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
-        self.grant: GuardedRecord | None = None
+        self.grant: Slot | None = None
         self.error: BaseException | None = None
         # Held until it is served: of all primitives that can wait, the cheapest.
         self._wakeup = threading.Lock()
@@ -49,9 +41,7 @@ class Waiter:
         """Tell whether it got a record or an error."""
         return self.grant is not None or self.error is not None
 
-    def settle(
-        self, grant: GuardedRecord | None, error: BaseException | None = None
-    ) -> None:
+    def settle(self, grant: Slot | None, error: BaseException | None = None) -> None:
         """Hand over what it waits for, or why it waits in vain, and wake it."""
         self.grant, self.error = grant, error
         self.wake()
@@ -66,7 +56,7 @@ class Waiter:
         return self._wakeup.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX))
 
 
-class FairQueue:
+class FairQueue(t.Generic[Slot]):
     """The slots of one pool.
 
     A slot is a record. It is *open* from the moment it is given to somebody who will
@@ -92,24 +82,24 @@ class FairQueue:
         maxsize: int,
         limit: float,
         use_lifo: bool,
-        make_record: t.Callable[[], GuardedRecord],
+        make_record: t.Callable[[], Slot],
     ) -> None:
         self.maxsize = maxsize
         self.use_lifo = use_lifo
         self.limit = limit
         self._make_record = make_record
         self._keep = maxsize or math.inf
-        self.idle: deque[GuardedRecord] = deque()
+        self.idle: deque[Slot] = deque()
         # The next idle record; IndexError if there is none.
         self.pop = self.idle.pop if use_lifo else self.idle.popleft
         # Records whose connection is gone. Used again, because ``record_info`` is to
         # outlive the connection.
-        self._hollow: deque[GuardedRecord] = deque()
+        self._hollow: deque[Slot] = deque()
         # Every record that is here, out or being connected.
-        self.records: set[GuardedRecord] = set()
+        self.records: set[Slot] = set()
         self.opened = 0
         # A heap of those who wait: the oldest claim, and of equals the first to ask.
-        self.waiting: list[tuple[float, int, Waiter]] = []
+        self.waiting: list[tuple[float, int, Waiter[Slot]]] = []
         self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._serving = self._again = False
@@ -119,12 +109,12 @@ class FairQueue:
     # What a QueuePool's queue tells ------------------------------------------------
 
     @property
-    def queue(self) -> deque[GuardedRecord]:
+    def queue(self) -> deque[Slot]:
         """The idle connections."""
         return self.idle
 
     @queue.setter
-    def queue(self, records: t.Iterable[GuardedRecord]) -> None:
+    def queue(self, records: t.Iterable[Slot]) -> None:
         """Leave only these."""
         kept = list(records)
         self.opened -= len(self.idle) - len(kept)
@@ -151,7 +141,7 @@ class FairQueue:
 
     # Taking ------------------------------------------------------------------------
 
-    def get_now(self) -> GuardedRecord | None:
+    def get_now(self) -> Slot | None:
         """Take a record if there is one, or room for one, and nobody waits for it."""
         record = None
         try:
@@ -165,7 +155,7 @@ class FairQueue:
             raise
 
     def enqueue(
-        self, waiter: Waiter, most: float, refuse: t.Callable[[], BaseException]
+        self, waiter: Waiter[Slot], most: float, refuse: t.Callable[[], BaseException]
     ) -> None:
         """Begin to wait. Whatever is raised here or later: :meth:`withdraw` it.
 
@@ -189,7 +179,7 @@ class FairQueue:
             finally:  # it is out of the line: tell it anyway
                 youngest.settle(None, error)
 
-    def wait(self, waiter: Waiter, until: float) -> GuardedRecord | None:
+    def wait(self, waiter: Waiter[Slot], until: float) -> Slot | None:
         """Wait for a record until a monotonic time; None if that passed.
 
         After None the waiter still waits: wait again, or :meth:`withdraw` it.
@@ -209,7 +199,7 @@ class FairQueue:
             raise waiter.error
         return waiter.grant
 
-    def withdraw(self, waiter: Waiter) -> GuardedRecord | None:
+    def withdraw(self, waiter: Waiter[Slot]) -> Slot | None:
         """Stop to wait; returns the record if one was handed over just now."""
         with self._lock:
             self._remove(waiter)
@@ -232,7 +222,7 @@ class FairQueue:
 
     # Giving back -------------------------------------------------------------------
 
-    def put(self, record: GuardedRecord) -> GuardedRecord | None:
+    def put(self, record: Slot) -> Slot | None:
         """Take a connected record back.
 
         :returns: a record that is one too many: close it, then :meth:`free` it.
@@ -244,7 +234,7 @@ class FairQueue:
             self.serve()
         return self._surplus() if len(self.idle) > self._keep else None
 
-    def put_first(self, record: GuardedRecord) -> GuardedRecord | None:
+    def put_first(self, record: Slot) -> Slot | None:
         """Put an idle record back where the one is that has been idle the longest.
 
         :returns: a record that is one too many: another may have come back meanwhile.
@@ -254,13 +244,13 @@ class FairQueue:
             self.serve()
         return self._surplus() if len(self.idle) > self._keep else None
 
-    def _surplus(self) -> GuardedRecord | None:
+    def _surplus(self) -> Slot | None:
         try:
             return self.idle.popleft() if self.use_lifo else self.idle.pop()
         except IndexError:  # somebody else just took it
             return None
 
-    def free(self, record: GuardedRecord, keep: bool = True) -> None:
+    def free(self, record: Slot, keep: bool = True) -> None:
         """Take back a slot whose record has no connection.
 
         :param keep: for the next who connects, if there is room for it here.
@@ -288,7 +278,7 @@ class FairQueue:
 
     # Under the lock ----------------------------------------------------------------
 
-    def _pop(self) -> GuardedRecord | None:
+    def _pop(self) -> Slot | None:
         # Not by self.pop(): what strikes just after it, before the record has a name
         # here, would lose it.
         idle = self.idle
@@ -304,7 +294,7 @@ class FairQueue:
             return record
         return None
 
-    def _grant(self) -> GuardedRecord | None:
+    def _grant(self) -> Slot | None:
         record = self._pop()
         if record is not None:
             return record
@@ -355,7 +345,7 @@ class FairQueue:
         finally:
             self._serving = False
 
-    def _restore(self, record: GuardedRecord) -> None:
+    def _restore(self, record: Slot) -> None:
         """Take back what was granted to nobody."""
         if record.dbapi_connection is None:
             self.free(record)
@@ -363,7 +353,7 @@ class FairQueue:
             self.idle.appendleft(record)
             self.serve()
 
-    def _remove(self, waiter: Waiter) -> None:
+    def _remove(self, waiter: Waiter[Slot]) -> None:
         # A garbage collection in here must not serve from the list that is replaced.
         before, self._serving = self._serving, True
         try:

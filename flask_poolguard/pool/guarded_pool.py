@@ -23,10 +23,17 @@ from .fair_queue import FairQueue
 from .fork import keep_from_finalising, orphan
 from .housekeeper import housekeeper
 from .idle_limits import IdleLimits
-from .policy import Policy
 from .session_probe import SessionProbe
 from .slot import FIT, GuardedRecord
-from .types import NO_CALLBACKS, CloseReason, Obstacle, PoolCallbacks
+from .types import (
+    NO_CALLBACKS,
+    NO_HOLDERS,
+    CloseReason,
+    Holders,
+    Obstacle,
+    Policy,
+    PoolCallbacks,
+)
 
 _clock = time.monotonic
 
@@ -40,7 +47,8 @@ class GuardedPool(QueuePool):
     """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale, to whoever
     has been at work for the longest time.
 
-    It takes a QueuePool's arguments; *policy* and *callbacks* are the extension's.
+    It takes a QueuePool's arguments; *policy*, *callbacks* and *holders* are the
+    extension's.
     Where a QueuePool has its queue there is a :class:`FairQueue`, which has a lock of
     its own. ``_fork_lock`` protects the change-over to a child process, nothing else.
     It is re-entrant because a garbage collection inside may return a connection.
@@ -63,7 +71,7 @@ class GuardedPool(QueuePool):
     # Replaced as a whole with each renew(), and compared with that of each record.
     generation: object = None
 
-    _pool: FairQueue  # type: ignore[assignment] # has what others look at in a queue
+    _pool: FairQueue[GuardedRecord]  # type: ignore[assignment] # has what others look at in a queue
 
     def __init__(
         self,
@@ -74,12 +82,14 @@ class GuardedPool(QueuePool):
         use_lifo: bool = False,
         policy: Policy | None = None,
         callbacks: PoolCallbacks = NO_CALLBACKS,
+        holders: Holders = NO_HOLDERS,
         **kwargs: t.Any,
     ) -> None:
         if policy is None:  # used as a plain poolclass
             policy = Policy(recycle=kwargs.get("recycle", -1))
         self.policy = policy
         self.callbacks = callbacks
+        self.holders = holders
         self.name = policy.name
         self.limits = IdleLimits(policy, callbacks)
         self._disposed = self._retired = False
@@ -435,6 +445,7 @@ class GuardedPool(QueuePool):
             dialect=self._dialect,
             policy=self.policy,
             callbacks=self.callbacks,
+            holders=self.holders,
         )
         fresh.limits = self.limits
         return fresh

@@ -1,4 +1,4 @@
-"""How long the connections of one pool may idle, as far as it is known by now."""
+"""How long the connections of a pool may idle: derived, learned, or the user's own."""
 
 from __future__ import annotations
 
@@ -8,20 +8,48 @@ import typing as t
 from ..config import AUTO
 from ..databases import IdleLimit, Loss
 from .idle_deaths import IdleDeaths
-from .recycle import SHARE_OF_LIMIT, Recycle, derive
+from .types import Policy, PoolCallbacks, Recycle
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .policy import Policy
-    from .slot import GuardedRecord
-    from .types import PoolCallbacks
 
 logger = logging.getLogger("flask_poolguard")
 
 # What the server itself explains teaches nothing about the way to it. Neither of these
 # is its word: the line was closed without one, or the driver gave up waiting.
 _UNEXPLAINED: t.Final = (Loss.UNKNOWN, Loss.NO_ANSWER)
+
+# Replaced at five sixths of the limit: early enough for the checkout and its first
+# statement, late enough not to reconnect without need (600 s gives 500 s).
+SHARE_OF_LIMIT: t.Final = 5 / 6
+
+
+def derive(
+    server: IdleLimit, known_limit: float | None, learned_limit: float | None = None
+) -> Recycle:
+    """Derive the recycle time from the server's idle limit. The smallest limit counts.
+
+    :param known_limit: ``POOLGUARD_IDLE_LIMIT`` in seconds.
+    :param learned_limit: after which idle connections were seen to die, in seconds.
+    """
+    limit, source = server.seconds, server.source
+    for other, name in (
+        (known_limit, "POOLGUARD_IDLE_LIMIT"),
+        (learned_limit, "idle connections die after"),
+    ):
+        if other is not None and (limit is None or other < limit):
+            limit, source = other, f"{name} {other:g} s"
+    if limit is None or limit <= 0:
+        return Recycle(None, source)
+    return Recycle(limit * SHARE_OF_LIMIT, f"{source} × 5/6")
+
+
+class Idle(t.Protocol):
+    """An idle connection, as far as it concerns this module."""
+
+    def respect(self, limit: float) -> None:
+        """Idle for less than a limit that was learned after it connected."""
 
 
 class IdleLimits:
@@ -108,7 +136,7 @@ class IdleLimits:
             self._deaths.forget()
         self._killed = killed
 
-    def conclude(self, is_away: bool, idle: Iterable[GuardedRecord]) -> None:
+    def conclude(self, is_away: bool, idle: Iterable[Idle]) -> None:
         """Learn from the deaths that were noted, once a later connection has told
         whether they may have been kills.
 

@@ -13,22 +13,54 @@ import os
 import time
 import typing as t
 
+from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..databases import IdleLimit, Loss
 from .fork import keep_from_finalising
-from .liveness import PING_AFTER, PING_BLINDLY_AFTER, answers_within, keep_alive, watch
-from .pings import failure_of_ping
-from .recycle import Recycle, derive
+from .idle_limits import derive
+from .liveness import (
+    PING_AFTER,
+    PING_BLINDLY_AFTER,
+    answers_within,
+    failure_of_ping,
+    keep_alive,
+    watch,
+)
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .guarded_pool import GuardedPool
-    from .types import CloseReason
+    from ..databases import Database
+    from .idle_limits import IdleLimits
+    from .types import CloseReason, Policy, PoolCallbacks, Recycle
 
 
 FIT: t.Final = "fit"
+
+
+class PoolOfSlots(t.Protocol):
+    """A guarded pool, as far as its slots need it."""
+
+    generation: object
+    policy: Policy
+    limits: IdleLimits
+    database: Database
+    callbacks: PoolCallbacks
+    name: str
+    logger: t.Any
+    _dialect: t.Any
+    _pre_ping: bool
+    _invalidate_time: float
+
+    def clock(self) -> float:
+        """Return monotonic seconds."""
+
+    def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
+        """Tell whether this error means a lost connection."""
+
+    def refill(self, record: GuardedRecord) -> None:
+        """Replace a connection that was lost after the pool had handed it over."""
 
 
 class GuardedRecord(_ConnectionRecord):
@@ -78,7 +110,7 @@ class GuardedRecord(_ConnectionRecord):
         "returns",
     )
 
-    def __init__(self, pool: GuardedPool) -> None:
+    def __init__(self, pool: PoolOfSlots) -> None:
         self._pool = pool
         self.pid = os.getpid()
         self.has_served = self.is_counted = self.is_judged = self.is_open = False
@@ -95,9 +127,9 @@ class GuardedRecord(_ConnectionRecord):
         # Bounds for is_fit(), in seconds of idling and as a monotonic time.
         self._quiet_for = self._unproved_at = self._silence = 0.0
         self.idle_since = self.proved_at = 0.0
-        super().__init__(pool, connect=False)
+        super().__init__(t.cast(Pool, pool), connect=False)
 
-    def is_of(self, pool: GuardedPool) -> bool:
+    def is_of(self, pool: PoolOfSlots) -> bool:
         """Tell whether this is a slot of that pool."""
         return self._pool is pool
 

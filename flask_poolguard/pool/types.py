@@ -1,7 +1,11 @@
-"""Callbacks from a pool to its tracker; here, so that pool/ imports no tracking/."""
+"""Data and interfaces of the pool, for all its modules and for whoever watches a pool.
+
+This module imports no other one of ``pool/``.
+"""
 
 from __future__ import annotations
 
+import random
 import time
 import typing as t
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +15,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import ConnectFailure
 from ..errors import PoolTimeout
-from .fair_queue import Claim
-from .recycle import Recycle
 
 # Why a connection left the pool, as the report counts it.
 CloseReason = t.Literal[
@@ -25,6 +27,51 @@ CloseReason = t.Literal[
     "detached",  # the app took it out of the pool
 ]
 
+# A connection's own recycle time lies within this share below the derived one.
+JITTER: t.Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Settings of one pool; times in seconds.
+
+    :ivar name: the bind's, for messages.
+    :ivar recycle: ``"auto"``, seconds of age, or -1.
+    :ivar recycle_origin: who set it, for messages.
+
+    The others are the settings of the same names.
+    """
+
+    name: str = "default"
+    recycle: float | t.Literal["auto"] = -1
+    recycle_origin: str = "recycle"
+    idle_limit: float | None = None
+    max_idle: float | None = None
+    max_waiting: int | None = None
+    connect_retry: float = 5.0
+    ping_timeout: float = 2.0
+    tcp_user_timeout: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """When to replace an idle connection.
+
+    :ivar seconds: of idling; None for never.
+    :ivar source: where the value comes from, for people.
+    """
+
+    seconds: float | None
+    source: str
+
+    def jittered(self) -> float | None:
+        """Return this connection's own value, up to a tenth sooner, so that
+        connections opened together do not all expire together.
+        """
+        if self.seconds is None:
+            return None
+        return self.seconds * (1 - JITTER * random.random())  # noqa: S311 (spread)
+
 
 class Obstacle(t.NamedTuple):
     """What keeps new connections from being made, as this process met it.
@@ -36,11 +83,26 @@ class Obstacle(t.NamedTuple):
     since: float
 
 
+class Claim(t.Protocol):
+    """The request, command or task for which a thread waits."""
+
+    @property
+    def began_at(self) -> float:
+        """Monotonic seconds; the oldest is served first."""
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """The claim of a thread of which nothing else is known."""
+
+    began_at: float
+
+
 class Attempt:
     """One checkout for which a connection is tested or opened.
 
     :ivar began_at: in monotonic seconds.
-    :ivar is_counted: how many connections it wants was counted already.
+    :ivar is_counted: its demand for a connection was counted already.
     """
 
     __slots__ = ("__weakref__", "began_at", "is_counted")
@@ -50,11 +112,24 @@ class Attempt:
         self.is_counted = False
 
 
+class Queued(t.Protocol):
+    """A slot of a pool, as the queue sees it.
+
+    :ivar returns: how often it came back to the queue.
+    """
+
+    returns: int
+
+    @property
+    def dbapi_connection(self) -> t.Any:
+        """Its connection, None if it has none."""
+
+
 class Renewable(t.Protocol):
     """A pool of which the connections can be replaced while it is in use."""
 
     def renew(self) -> None:
-        """Replace all connections, each as soon as nobody has it."""
+        """Replace all connections, each as soon as it is not in use."""
 
     def outdated(self) -> int:
         """Return how many connections are older than the last call, and in use."""
@@ -63,8 +138,11 @@ class Renewable(t.Protocol):
         """Return what keeps new connections from being made; None if nothing does."""
 
 
-class PoolCallbacks(t.Protocol):
-    """Called by the pool, in the thread that does the work, never under its lock."""
+class PoolCallbacks:
+    """What a pool tells its tracker, which overrides these methods. They do nothing.
+
+    A pool calls them in the thread that does the work, never under its lock.
+    """
 
     def began(self, pool: Renewable) -> None:
         """A pool is there: the first one of an engine, or one that replaces it."""
@@ -78,37 +156,40 @@ class PoolCallbacks(t.Protocol):
         fairy: PoolProxiedConnection,
         is_counted: bool = False,
     ) -> None:
-        """A connection was handed out.
+        """A connection was checked out.
 
-        :param is_counted: it was told before that its thread wanted one.
+        :param is_counted: its demand was counted before, by an attempt or a wait.
         """
 
     def gave(self, record: ConnectionPoolEntry) -> None:
-        """A record comes back; without a connection if that was lost.
+        """A record was checked in; without a connection if that was lost.
 
-        Told twice if something struck while it was told.
+        May be called twice if an asynchronous exception interrupts it; must be
+        idempotent.
         """
 
     def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """The record's connection was closed, or taken out of the pool."""
 
     def began_waiting(self, out: int) -> Claim:
-        """A thread begins to wait; says on whose behalf.
+        """A thread begins to wait; return its claim.
 
         :param out: how many connections are out or being opened.
         """
+        return Asked(time.monotonic())
 
     def stopped_waiting(self, claim: Claim) -> None:
         """It waits no more: it got a slot, which may have to be connected, or none.
 
-        Told twice if something struck while it was told.
+        May be called twice if an asynchronous exception interrupts it; must be
+        idempotent.
         """
 
     def waits_again(self, claim: Claim) -> None:
-        """It gave the slot back, because the server is full, and is in line again."""
+        """It gave the slot back, because the server is full, and is queued again."""
 
     def timed_out(self) -> None:
-        """It waited in vain."""
+        """Its time to wait was over."""
 
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """A connection is tested or opened for a thread.
@@ -117,41 +198,12 @@ class PoolCallbacks(t.Protocol):
         """
 
     def stopped_connecting(self, attempt: Attempt) -> None:
-        """It has one, or gets none. Not told if something struck; the attempt is
-        collected then.
+        """It has one, or gets none. Not called if an asynchronous exception prevents
+        it; the attempt is collected then.
         """
 
     def got_none(self) -> None:
         """A checkout failed because the server gave no connection."""
-
-    def find_deadlock(
-        self,
-        claim: Claim,
-        waiting: Callable[[], Sequence[Claim]],
-        opened: int,
-        owns: Callable[[ConnectionPoolEntry], bool],
-    ) -> tuple[Claim, PoolTimeout] | None:
-        """Somebody began to wait, and no slot is left: tell who is to give way.
-
-        :param waiting: gives the claims of all who wait.
-        :param opened: how many slots there are, all out.
-        :param owns: tells whether a record is this pool's; those that are out of the
-            pool that it replaced (``Engine.dispose``) are none of its slots.
-        :returns: a claim among those and what it is to be told, None if somebody who
-            does not wait can give something back.
-        """
-
-    def sessions_out(self) -> Sequence[int]:
-        """Return the server's numbers of the sessions that are out."""
-
-    def held_seconds(self) -> Sequence[float]:
-        """Return for how long each connection that is out has been out."""
-
-    def describe_holders(self, states: Mapping[int, str]) -> str:
-        """Say who has the connections, for the error of one who got none.
-
-        :param states: what the server said that its sessions do, by its own number.
-        """
 
     def learned(
         self,
@@ -165,57 +217,8 @@ class PoolCallbacks(t.Protocol):
         """This process is a child that inherited the pool."""
 
 
-@dataclass(eq=False, slots=True)
-class Asked:
-    """The claim of somebody of whom nothing else is known."""
-
-    began_at: float
-
-
-class NullCallbacks:
-    """Callbacks that do nothing."""
-
-    def began(self, pool: Renewable) -> None:
-        """Do nothing."""
-
-    def connected(self, record: ConnectionPoolEntry) -> None:
-        """Do nothing."""
-
-    def took(
-        self,
-        record: ConnectionPoolEntry,
-        fairy: PoolProxiedConnection,
-        is_counted: bool = False,
-    ) -> None:
-        """Do nothing."""
-
-    def gave(self, record: ConnectionPoolEntry) -> None:
-        """Do nothing."""
-
-    def closed(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
-        """Do nothing."""
-
-    def began_waiting(self, out: int) -> Claim:
-        """Return a claim that counts from now."""
-        return Asked(time.monotonic())
-
-    def stopped_waiting(self, claim: Claim) -> None:
-        """Do nothing."""
-
-    def waits_again(self, claim: Claim) -> None:
-        """Do nothing."""
-
-    def timed_out(self) -> None:
-        """Do nothing."""
-
-    def began_connecting(self, attempt: Attempt, out: int) -> None:
-        """Do nothing."""
-
-    def stopped_connecting(self, attempt: Attempt) -> None:
-        """Do nothing."""
-
-    def got_none(self) -> None:
-        """Do nothing."""
+class Holders:
+    """Who has the connections of a pool. Here nothing is known; a tracker knows."""
 
     def find_deadlock(
         self,
@@ -224,31 +227,32 @@ class NullCallbacks:
         opened: int,
         owns: Callable[[ConnectionPoolEntry], bool],
     ) -> tuple[Claim, PoolTimeout] | None:
-        """Return None: who holds what is not known."""
+        """A thread begins to wait, and no slot is left: return which is to give way.
+
+        :param waiting: returns the claims of all that wait.
+        :param opened: how many slots there are, all out.
+        :param owns: tells whether a record is this pool's; those that are out of the
+            pool that it replaced (``Engine.dispose``) are none of its slots.
+        :returns: a claim among those and the error to raise there; None if a thread
+            that does not wait can give a connection back.
+        """
         return None
 
     def sessions_out(self) -> Sequence[int]:
-        """Return none: they are not known."""
+        """Return the server's numbers of the sessions that are out."""
         return ()
 
     def held_seconds(self) -> Sequence[float]:
-        """Return none: they are not known."""
+        """Return for how long each connection that is out has been out."""
         return ()
 
     def describe_holders(self, states: Mapping[int, str]) -> str:
-        """Return nothing: who holds what is not known."""
+        """Say who has the connections, for the error of a thread that got none.
+
+        :param states: the server's word of what its sessions do, by its own number.
+        """
         return ""
 
-    def learned(
-        self,
-        recycle: Recycle,
-        server_limit: float | None,
-        learned_limit: float | None,
-    ) -> None:
-        """Do nothing."""
 
-    def forked(self) -> None:
-        """Do nothing."""
-
-
-NO_CALLBACKS: t.Final = NullCallbacks()
+NO_CALLBACKS: t.Final = PoolCallbacks()
+NO_HOLDERS: t.Final = Holders()

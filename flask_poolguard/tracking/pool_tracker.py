@@ -22,9 +22,12 @@ from ..pool import (
     Attempt,
     Claim,
     CloseReason,
+    Holders,
     Obstacle,
+    PoolCallbacks,
     Recycle,
     Renewable,
+    find_troubles,
     housekeeper,
 )
 from ..state.layout import COUNTS, KEPT, LEAKS
@@ -33,7 +36,6 @@ from ..state.usage import Usage
 from ..state.writer import NoStateFile
 from .checkout import SETTINGS, Checkout
 from .deadlocks import ScopeClaim, describe_holders, find_deadlock
-from .greenlet_blockers import find_troubles
 from .scope import (
     Scope,
     ThreadMark,
@@ -75,7 +77,7 @@ def attach_tracker(engine: Engine, tracker: PoolTracker) -> None:
     tracker.belong_to(engine)
 
 
-class PoolTracker:
+class PoolTracker(PoolCallbacks, Holders):
     """Who has which connection of one bind's pool; the callbacks of that pool.
 
     ``_lock`` protects the counters, the waiters and the order in which they are

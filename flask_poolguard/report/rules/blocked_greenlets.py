@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...tracking.greenlet_blockers import Trouble
+from ...pool import Trouble
 from ..evidence import Evidence
 from ..model import Finding
 from .pool_use import in_worker, uses_of

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...config import Setting
-from ...pool import GuardedPool
-from ...pool.recycle import SHARE_OF_LIMIT
+from ...pool import SHARE_OF_LIMIT, GuardedPool
 from ..evidence import Evidence
 from ..model import Finding
 from .phrases import key_of
