@@ -24,18 +24,18 @@ class TestStruck:
     ) -> None:
         found = run(driver_url, scenario)
         assert found["answers"]
-        assert (found["out"], found["holdings"], found["left_behind"]) == (0, 0, 0)
+        assert (found["out"], found["checkouts"], found["left_behind"]) == (0, 0, 0)
 
     def test_a_pool_of_one_connection_goes_on_working(self, driver_url: URL) -> None:
         size = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 0}
         found = run(driver_url, "timeout", **size)
         assert found["answers"]
-        assert (found["out"], found["holdings"]) == (0, 0)
+        assert (found["out"], found["checkouts"]) == (0, 0)
 
     def test_without_pooling_nothing_is_left_either(self, driver_url: URL) -> None:
         found = run(driver_url, "timeout", POOLGUARD_POOL_CLASS="null")
         assert found["answers"]
-        assert found["holdings"] == 0
+        assert found["checkouts"] == 0
 
     @pytest.mark.stress
     def test_hundreds_of_timeouts_at_any_moment_leave_nothing(
@@ -44,7 +44,7 @@ class TestStruck:
         found = run(driver_url, "storm")
         assert found["answers"]
         assert found["enough"]
-        assert (found["out"], found["holdings"], found["left_behind"]) == (0, 0, 0)
+        assert (found["out"], found["checkouts"], found["left_behind"]) == (0, 0, 0)
 
 
 class TestBystanders:

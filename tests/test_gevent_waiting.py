@@ -15,7 +15,7 @@ def run(url: URL, scenario: str, *more: str) -> dict[str, Any]:
     """Return what the program found; nothing may be out or waiting in the end."""
     address = url.render_as_string(hide_password=False)
     found = run_program("waiting_greenlets", address, scenario, *more)
-    assert (found["out"], found["holdings"], found["waiting"]) == (0, 0, [0, 0])
+    assert (found["out"], found["checkouts"], found["waiting"]) == (0, 0, [0, 0])
     return found
 
 

@@ -49,7 +49,7 @@ def nature(app: Flask) -> tuple[Any, ...]:
     found = guarded(app)
     pool, tracker = found.engine.pool, found.tracker
     nature: tuple[Any, ...] = (found.settings, type(pool), tracker.facts)
-    nature += (tracker.on_leak, tracker.held_warning)
+    nature += (tracker.info.on_leak, tracker.held_warning)
     if isinstance(pool, GuardedPool):
         nature += (pool.policy, pool.size(), pool._max_overflow, pool.timeout())
     return nature

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_poolguard.tracking.scope import ThreadMark
+from flask_poolguard.tracking.thread_marks import ThreadMark
 from flask_poolguard.tracking.thread_stacks import current_frames, describe_users
 
 # Two threads look, two leave cycles behind, whose finaliser lets others run. A look
 # makes objects, and with so low a threshold that starts a collection in its middle.
 COLLECT_WHILE_LOOKING = """
 import gc, threading, time
-from flask_poolguard.tracking.scope import ThreadMark
+from flask_poolguard.tracking.thread_marks import ThreadMark
 from flask_poolguard.tracking.thread_stacks import current_frames, describe_users
 
 class Cycle:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from flask_poolguard.tracking.task_names import current_task_name
+from flask_poolguard.tracking.endpoint import current_task_name
 from tests.support.programs import run_program
 
 

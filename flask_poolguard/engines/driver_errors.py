@@ -17,9 +17,9 @@ from ..databases import ConnectFailure, Database, Loss, for_dialect
 from ..error_notes import add_note, explain_away, explain_full, explain_loss
 from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..pool import GuardedPool, gave_up, give_up
-from ..tracking.checkout import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.returned import HOW_TO_KEEP
+from ..tracking.scope import remember_owner
 from .error_facts import TAKE_NO_LOCK, Evidence, first_error, room_of
 from .first_errors import remember
 
@@ -204,7 +204,7 @@ def _remember_owner(connection: Connection, tracker: PoolTracker) -> None:
     proxy = None if connection.invalidated else connection.connection
     checkout = tracker.checkout_of(proxy)
     if checkout is not None:
-        remember_owner(connection, checkout)
+        remember_owner(connection, checkout.scope)
 
 
 def _has_guard(context: ExceptionContext) -> bool:

@@ -17,7 +17,7 @@ from ..databases import Loss
 from ..error_notes import First, Held, Lost, Neighbours, Room
 from ..pool import GuardedPool, GuardedRecord
 from ..tracking.pool_tracker import PoolTracker
-from ..tracking.scope import this_thread
+from ..tracking.thread_marks import this_thread
 from ..tracking.thread_stacks import describe_site, describe_users
 from ..urls import without_secrets
 from .connect_args import read_timeout_of
@@ -60,12 +60,12 @@ class Evidence:
         if loss is Loss.OUT_OF_STEP or is_mysql:
             marks = [each.mark() for each in list(tracker.out.values())]
             owners = {each for each in marks if each is not None}
-            users = describe_users(owners, tracker.root_path)
+            users = describe_users(owners, tracker.info.root_path)
         pool = None if context.engine is None else context.engine.pool
         facts = Lost(
             bind=tracker.facts.bind,
             loss=loss,
-            site=describe_site(this_thread.mark, tracker.root_path),
+            site=describe_site(this_thread.mark, tracker.info.root_path),
             thread=threading.current_thread().name,
             pid=pid,
             held=_held(tracker, record),
@@ -120,7 +120,7 @@ def first_error(
     return First(
         text=text[:_LONGEST_TEXT],
         kind=kind if kind.isalpha() else None,
-        site=describe_site(this_thread.mark, tracker.root_path),
+        site=describe_site(this_thread.mark, tracker.info.root_path),
         at=_monotonic(),
         note=note,
     )

@@ -102,8 +102,7 @@ def guard(
         settings.held_warning.value,
     )
     if earlier is not None:  # it was unregistered
-        tracker.on_leak = settings.on_leak.value
-        tracker.held_warning = settings.held_warning.value
+        tracker.follow(settings.on_leak.value, settings.held_warning.value)
         tracker.show_again(facts)
     if _is_to_be_replaced(pool, pool_class, settings):
         replace_pool(engine, pool_class, settings, tracker)

@@ -53,8 +53,7 @@ def _apply(
     pool_class: type[Pool],
 ) -> Guarded:
     engine, tracker = guarded.engine, guarded.tracker
-    tracker.on_leak = settings.on_leak.value
-    tracker.held_warning = settings.held_warning.value
+    tracker.follow(settings.on_leak.value, settings.held_warning.value)
     prepare(
         engine,
         settings.connect_timeout.value,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..tracking.callsite import MOST_PLACES, Place
 from .layout import (
     BLOCK,
     FREE,
@@ -35,7 +34,6 @@ from .writer import NoStateFile
 
 if t.TYPE_CHECKING:
     from ..pool import Obstacle
-    from ..tracking.checkout import Checkout
     from .usage import Usage
 
 _monotonic = time.monotonic
@@ -78,8 +76,30 @@ class PoolFacts:
         return min(max(2 * (self.size + self.max_overflow), 2), MAX_SLOTS)
 
 
+# Lines whose numbers are known; emptied when there are more, as an app may compile code
+# at run time.
+_MOST_SITES: t.Final = 4096
+
+
 def _ignore() -> None:
     """Do nothing."""
+
+
+class ShownCheckout(t.Protocol):
+    """A checkout, as far as it is shown.
+
+    :ivar place: the line of the app that took it, one object for each line.
+    :ivar taken_at: in monotonic seconds.
+    """
+
+    taken_at: float
+    endpoint: str
+
+    @property
+    def place(self) -> t.Hashable: ...
+
+    def site(self) -> str:
+        """Return ``file:line`` of it."""
 
 
 class _Slot:
@@ -131,7 +151,7 @@ class PoolSection:
         # By the record's id: a record that was abandoned is not to live on in here.
         self._slots: dict[int, _Slot] = {}
         # Ids of strings that are looked up with every checkout.
-        self._sites: dict[Place, int] = {}
+        self._sites: dict[t.Hashable, int] = {}
         self._endpoints: dict[str, int] = {}
         self._sequence = self._queue_sequence = self._usage_sequence = 0
         self._names_sequence = 0
@@ -177,7 +197,7 @@ class PoolSection:
     def show_out(
         self,
         record: ConnectionPoolEntry,
-        checkout: Checkout,
+        checkout: ShownCheckout,
         thread_name: bytes,
         state: int = OUT,
     ) -> bool:
@@ -191,7 +211,7 @@ class PoolSection:
         place, endpoint = checkout.place, checkout.endpoint
         site_id = self._sites.get(place)
         if site_id is None:
-            if len(self._sites) >= MOST_PLACES:
+            if len(self._sites) >= _MOST_SITES:
                 self._sites.clear()
             site_id = self._sites[place] = self._file.intern(checkout.site())
         endpoint_id = self._endpoints.get(endpoint)

@@ -23,9 +23,9 @@ from .scope import (
     ResponseScope,
     pushed_by,
     request_var,
-    this_thread,
-    unclosed_var,
 )
+from .streams import unclosed_var
+from .thread_marks import this_thread
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

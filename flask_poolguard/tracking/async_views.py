@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import typing as t
 
-from .scope import this_thread
+from .thread_marks import this_thread
 
 if t.TYPE_CHECKING:
     from flask import Flask

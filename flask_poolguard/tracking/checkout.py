@@ -1,4 +1,4 @@
-"""One connection that is out, and what it was taken for."""
+"""Who has which connection of a pool, since when, and for what."""
 
 from __future__ import annotations
 
@@ -8,49 +8,121 @@ import threading
 import time
 import typing as t
 import weakref
+from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising, orphan
-from .callsite import Taken, find_place, find_reconnecting
+from .callsite import Place
 from .orm_transactions import end_transaction
-from .scope import (
-    MERGED,
-    Scope,
-    ThreadMark,
-    current_response,
-    current_scope,
-    pushed_contexts,
-    request_var,
-    this_thread,
-)
 from .sql_effects import Effect
-from .task_names import current_task_name, socketio_event_name
+from .thread_marks import ThreadMark, this_thread
 
 if t.TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from flask import Flask
     from sqlalchemy.orm import Session
 
-    from .pool_tracker import PoolTracker
+    from ..databases import Database
+    from ..state.pool_section import PoolFacts
 
 _monotonic = time.monotonic
 
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
 _READS: t.Final = Effect.READS
-_AGAIN: t.Final = Taken.AGAIN
-
-# Where a context keeps its request.
-_REQUEST: t.Final = "_request" if MERGED else "request"
-
-# A request that matches no route. Not its path: there is no end of paths, and each
-# name takes room in the state file.
-NO_ROUTE: t.Final = "(no route)"
 
 # In a record's ``info``: the transaction settings of its connection when it was opened.
 SETTINGS: t.Final = "_poolguard_settings"
 
 # The endpoint of a checkout that belongs to no request, task or command.
 OUTSIDE: t.Final = "(outside any request)"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """What a checkout knows of its pool; replaced as a whole when a setting changes.
+
+    :ivar root_path: the folder that the app lies in.
+    :ivar on_leak: ``POOLGUARD_ON_LEAK``.
+    """
+
+    app_ref: weakref.ref[Flask]
+    root_path: str
+    database: Database
+    facts: PoolFacts
+    on_leak: str
+
+
+class PoolCheckouts:
+    """The checkouts of one pool.
+
+    ``out`` is only ever changed by single operations of a dict. Its keys are the
+    pool's records, or where all share one (``StaticPool``) the ``id`` of each proxy.
+
+    :ivar out: what is checked out now.
+    :ivar left_behind: left to live threads at the end of their scope.
+    """
+
+    def __init__(self, info: PoolInfo) -> None:
+        self.info = info
+        self.out: dict[ConnectionPoolEntry | int, Checkout] = {}
+        self.left_behind: set[Checkout] = set()
+
+    @property
+    def app(self) -> Flask | None:
+        """The app, None once it is gone."""
+        return self.info.app_ref()
+
+    def count_leak(self, checkout: Checkout) -> None:
+        """Count a leak under its endpoint and line."""
+
+    def show_kept(self, checkout: Checkout) -> None:
+        """Show that a connection outlives its scope on purpose."""
+
+    def forget(self, checkout: Checkout) -> None:
+        """Stop accounting for a checkout without touching its connection."""
+        self.left_behind.discard(checkout)
+        checkout.release()
+
+    def forget_closed(self) -> None:
+        """Forget what was given back unseen, as it is where all share a connection:
+        it would keep the pool alive, and the engine with it.
+        """
+        for key, checkout in list(self.out.items()):
+            if checkout.fairy() is None and self.out.get(key) is checkout:
+                self.out.pop(key, None)
+                self.forget(checkout)
+
+    def checkout_of(self, proxy: PoolProxiedConnection | None) -> Checkout | None:
+        """Return what is known of a proxy of one of the pool's connections."""
+        record = getattr(proxy, "_connection_record", None)
+        if record is None:  # it was closed, or detached
+            return None
+        return self.out.get(record if self.info.facts.counted else id(proxy))
+
+    def is_shared(self, checkout: Checkout) -> bool:
+        """Tell whether others use the very same driver's connection, as they do where
+        a pool has one for all, or one for all in a thread.
+        """
+        proxy = checkout.fairy()
+        # Private; the same in SQLAlchemy 2.0.31 and 2.1.9.
+        if proxy is not None and getattr(proxy, "_counter", 1) > 1:
+            return True
+        return not self.info.facts.counted and any(
+            each is not checkout and each.fairy() is not None
+            for each in list(self.out.values())
+            if each.record is checkout.record
+        )
+
+
+class CheckoutScope(t.Protocol):
+    """What a connection is taken for, as far as a checkout knows it.
+
+    :ivar checkouts: the connections taken for it that are still out.
+    :ivar ended: it is over.
+    """
+
+    checkouts: set[Checkout]
+    ended: bool
 
 
 class Checkout:
@@ -72,21 +144,24 @@ class Checkout:
         "is_reported",
         "mark",
         "place",
+        "pool",
         "record",
         "scope",
         "session",
         "taken_at",
-        "tracker",
     )
 
     def __init__(
         self,
-        tracker: PoolTracker,
+        pool: PoolCheckouts,
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
         mark: weakref.ref[ThreadMark],
+        place: Place,
+        endpoint: str,
+        scope: CheckoutScope | None,
     ) -> None:
-        self.tracker = tracker
+        self.pool = pool
         self.record = record
         self._fairy = weakref.ref(fairy)
         self.mark = mark
@@ -95,13 +170,10 @@ class Checkout:
         self.is_reported = False  # as held for too long
         self.is_kept = False
         self.effects = _READS
-        # Past this, took() and the pool's connect().
-        self.place = place = find_place(3)
-        self.endpoint = current_endpoint()
+        self.place = place
+        self.endpoint = endpoint
         self.session: weakref.ref[Session] | None = None
-        self.scope = scope = current_scope()
-        if place.taken is _AGAIN:
-            self.scope = scope = _scope_of_reconnecting(scope)
+        self.scope = scope
         if scope is not None:
             scope.checkouts.add(self)
 
@@ -133,13 +205,13 @@ class Checkout:
     def is_in_mid_query(self) -> bool:
         """Tell whether an answer is still to be read."""
         fairy = self.fairy()
-        return fairy is not None and self.tracker.database.is_in_mid_query(
+        return fairy is not None and self.pool.info.database.is_in_mid_query(
             fairy.dbapi_connection
         )
 
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
-        return self.place.describe(self.tracker.root_path)
+        return self.place.describe(self.pool.info.root_path)
 
     def is_bare(self) -> bool:
         """Tell whether it was taken outside of any request, command and task."""
@@ -154,9 +226,9 @@ class Checkout:
     def keep(self) -> None:
         """Note that it outlives its scope on purpose, and show that."""
         self.release()
-        self.tracker.left_behind.discard(self)
+        self.pool.left_behind.discard(self)
         self.is_kept = True
-        self.tracker.show_kept(self)
+        self.pool.show_kept(self)
 
     def orphan(self) -> None:
         """Make an inherited connection unusable in a child, without a word to the
@@ -169,58 +241,3 @@ class Checkout:
         if session is not None:
             with contextlib.suppress(Exception):  # a thread was in the middle of it
                 end_transaction(session)
-
-
-# On a Connection that lost its connection: whose it was.
-_OWNER: t.Final = "_poolguard_scope"
-
-
-def remember_owner(connection: Connection, checkout: Checkout) -> None:
-    """Note whose a Connection is that is about to lose its driver's connection.
-
-    It takes another one at its next use, which may be within an inner scope.
-    """
-    scope = checkout.scope
-    connection.__dict__[_OWNER] = (
-        (lambda: None) if scope is None else weakref.ref(scope)
-    )
-
-
-def _scope_of_reconnecting(current: Scope | None) -> Scope | None:
-    connection = find_reconnecting()
-    owner = None if connection is None else connection.__dict__.get(_OWNER)
-    if owner is None:
-        return current
-    scope: Scope | None = owner()
-    return current if scope is not None and scope.ended else scope
-
-
-def current_endpoint() -> str:
-    """Return the endpoint, background task or command that runs now.
-
-    A task that runs within a request (Celery's eager mode) is part of the request.
-    """
-    context = request_var.get(None)
-    request = None if context is None else getattr(context, _REQUEST)
-    if request is None and MERGED:
-        # There, a context within a request's knows nothing of the request.
-        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
-        request = next((each for each in requests if each is not None), None)
-    if request is not None:
-        if "flask_socketio" in sys.modules:  # asked here: a call costs a checkout more
-            event = socketio_event_name(request)
-            if event:
-                return event
-        return request.endpoint or NO_ROUTE
-    response = current_response()
-    if response is not None and response.endpoint:
-        return response.endpoint
-    return current_task_name() or command_name() or OUTSIDE
-
-
-def command_name() -> str | None:
-    """Return the running command, such as ``flask seed``."""
-    import click
-
-    found = click.get_current_context(silent=True)
-    return None if found is None else found.command_path

@@ -6,10 +6,13 @@ session that Flask-SQLAlchemy filed under the context, to nothing that could end
 
 from __future__ import annotations
 
+import typing as t
+
 from ..errors import POP_CONTEXT
 from .leaks import Returns
 from .orm_sessions import end_filed
-from .scope import ContextScope, deserted
+from .scope import ContextScope
+from .thread_marks import deserted
 
 
 def give_back_deserted() -> None:
@@ -22,7 +25,7 @@ def give_back_deserted() -> None:
             scope = deserted.popleft()
         except IndexError:  # another thread took the last one
             break
-        _end(scope, returns)
+        _end(t.cast(ContextScope, scope), returns)
     returns.report(may_raise=False)
 
 

@@ -7,14 +7,14 @@ import typing as t
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
-from .checkout import Checkout, current_endpoint
-from .scope import current_scopes, this_thread
+from .checkout import Checkout, PoolCheckouts
+from .endpoint import current_endpoint
+from .scope import current_scopes
+from .thread_marks import this_thread
 from .thread_stacks import describe_activity, describe_site
 
 if t.TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
-
-    from .pool_tracker import PoolTracker
 
 _monotonic = time.monotonic
 
@@ -56,17 +56,17 @@ class ScopeClaim:
         """
         return checkout.mark is self.mark and checkout.scope in self.scopes
 
-    def may_block(self, tracker: PoolTracker) -> bool:
+    def may_block(self, pool: PoolCheckouts) -> bool:
         """Tell, at little cost, whether it may have a connection of this pool."""
         return any(
-            checkout.tracker is tracker
+            checkout.pool is pool
             for scope in self.scopes
             for checkout in list(scope.checkouts)
         )
 
 
 def find_deadlock(
-    tracker: PoolTracker,
+    pool: PoolCheckouts,
     claim: ScopeClaim,
     waiting: Callable[[], Sequence[ScopeClaim]],
     opened: int,
@@ -77,9 +77,9 @@ def find_deadlock(
     Only somebody who holds can complete a deadlock by waiting, so all others are
     done here at once.
     """
-    if not claim.may_block(tracker):
+    if not claim.may_block(pool):
         return None
-    out = [each for each in list(tracker.out.values()) if owns(each.record)]
+    out = [each for each in list(pool.out.values()) if owns(each.record)]
     if len(out) < opened or not any(map(claim.blocks, out)):
         return None
     # By identity: a reference to a thread that has ended may have no hash.
@@ -89,17 +89,17 @@ def find_deadlock(
         waiter = by_mark.get(id(checkout.mark))
         if waiter is None or not waiter.blocks(checkout):
             return None
-        if tracker.out.get(checkout.record) is not checkout:
+        if pool.out.get(checkout.record) is not checkout:
             return None  # it came back before its thread began to wait
         held.setdefault(waiter, []).append(checkout)
     youngest = max(held, key=lambda each: (each.began_at, each.asked_at))
     return youngest, PoolDeadlock(
-        _describe_deadlock(tracker, held, youngest, opened), code="3o7r"
+        _describe_deadlock(pool, held, youngest, opened), code="3o7r"
     )
 
 
 def _describe_deadlock(
-    tracker: PoolTracker,
+    pool: PoolCheckouts,
     held: Mapping[ScopeClaim, Sequence[Checkout]],
     youngest: ScopeClaim,
     opened: int,
@@ -107,7 +107,7 @@ def _describe_deadlock(
     lines = []
     for claim in sorted(held, key=lambda each: each.asked_at):
         sites = ", ".join(dict.fromkeys(each.site() for each in held[claim]))
-        asks = describe_site(claim.mark(), tracker.root_path)
+        asks = describe_site(claim.mark(), pool.info.root_path)
         gives_way = " (the youngest: it gives way)" if claim is youngest else ""
         lines.append(
             f"  {claim.endpoint} has {len(held[claim])}, taken at {sites}, and asks for"
@@ -116,8 +116,8 @@ def _describe_deadlock(
     threads = len(held)
     each = max(map(len, held.values())) + 1
     return (
-        f"Deadlock: all {opened} connections of bind {tracker.facts.bind!r} are held by"
-        " threads that wait for one more:\n" + "\n".join(lines) + "\n"
+        f"Deadlock: all {opened} connections of bind {pool.info.facts.bind!r} are held"
+        " by threads that wait for one more:\n" + "\n".join(lines) + "\n"
         "Give the first one back before taking the second, or use the same for both."
         f" Where that cannot be, {threads} threads with {each} connections each need"
         f" {threads} × ({each} - 1) + 1 = {threads * (each - 1) + 1} connections"
@@ -126,7 +126,7 @@ def _describe_deadlock(
     )
 
 
-def describe_holders(tracker: PoolTracker, states: Mapping[int, str]) -> str:
+def describe_holders(pool: PoolCheckouts, states: Mapping[int, str]) -> str:
     """Return one line per connection that is out, longest first, or nothing.
 
     :param states: what the server said that its sessions do, by its own number.
@@ -134,14 +134,14 @@ def describe_holders(tracker: PoolTracker, states: Mapping[int, str]) -> str:
     now = _monotonic()
     # Not its items(): they make tuples, which may start a garbage collection, and that
     # may give a connection back meanwhile (CPython < 3.12).
-    out = sorted(tracker.out.values(), key=lambda each: each.taken_at)
+    out = sorted(pool.out.values(), key=lambda each: each.taken_at)
     lines = []
     for checkout in out[:_NAMED]:
-        server_id = tracker.database.server_id(checkout.record.dbapi_connection)
+        server_id = pool.info.database.server_id(checkout.record.dbapi_connection)
         state = None if server_id is None else states.get(server_id)
         mark = checkout.mark()
         name = "" if mark is None else f", thread {mark.name.decode(errors='replace')}"
-        activity = describe_activity(mark, tracker.root_path)
+        activity = describe_activity(mark, pool.info.root_path)
         lines.append(
             f"  {now - checkout.taken_at:.1f} s  {checkout.endpoint} at"
             f" {checkout.site()}"
@@ -153,6 +153,6 @@ def describe_holders(tracker: PoolTracker, states: Mapping[int, str]) -> str:
         lines.append(f"  and {len(out) - _NAMED} more")
     if not lines:
         return ""
-    return f". Connections of bind {tracker.facts.bind!r} are held by:\n" + "\n".join(
+    return f". Connections of bind {pool.info.facts.bind!r} are held by:\n" + "\n".join(
         lines
     )

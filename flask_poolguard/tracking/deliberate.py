@@ -37,7 +37,7 @@ def is_left_alone(checkout: Checkout, proxy: PoolProxiedConnection) -> bool:
         " open, because %s. Say that this is on purpose with guard.keep(connection), or"
         " close it.",
         checkout.endpoint,
-        checkout.tracker.facts.bind,
+        checkout.pool.info.facts.bind,
         checkout.site(),
         why,
     )
@@ -48,7 +48,7 @@ def _is_the_extensions(checkout: Checkout, proxy: PoolProxiedConnection) -> bool
     """Tell whether ``db.engines`` has a connection, or ``db.session`` is bound to it:
     how test suites run an app within one transaction.
     """
-    app = checkout.tracker.app
+    app = checkout.pool.app
     extension = None if app is None else app.extensions.get("sqlalchemy")
     if extension is None:
         return False

@@ -53,11 +53,11 @@ class Returns:
         mine = []
         for checkout in list(scope.checkouts):
             if checkout.fairy() is None:
-                checkout.tracker.forget(checkout)
+                checkout.pool.forget(checkout)
             elif checkout.is_mine() or any(checkout.mark is each for each in runners):
                 mine.append(checkout)
             else:
-                checkout.tracker.left_behind.add(checkout)
+                checkout.pool.left_behind.add(checkout)
         self._give_back(mine)
 
     def end_left_behind(self, left_behind: set[Checkout]) -> None:
@@ -65,7 +65,7 @@ class Returns:
         ended = []
         for checkout in list(left_behind):
             if checkout.fairy() is None:
-                checkout.tracker.forget(checkout)
+                checkout.pool.forget(checkout)
             elif checkout.mark() is None:
                 try:
                     # Other threads look as well; the one that takes it gives it back.
@@ -91,7 +91,7 @@ class Returns:
         try:
             taking.run()
         finally:
-            checkout.tracker.forget(checkout)
+            checkout.pool.forget(checkout)
             self.leaks.append((checkout, taking.leak(self._remedy)))
 
     def report(self, may_raise: bool = True) -> None:
@@ -103,12 +103,12 @@ class Returns:
         self.count()
         to_raise = []
         for checkout, leak in self.leaks:
-            tracker = checkout.tracker
+            pool = checkout.pool
             try:
-                connection_leaked.send(tracker.app, leak=leak)
+                connection_leaked.send(pool.app, leak=leak)
             except Exception:
                 logger.warning("A connection_leaked receiver failed", exc_info=True)
-            if may_raise and tracker.on_leak == "raise":
+            if may_raise and pool.info.on_leak == "raise":
                 to_raise.append(leak)
         if to_raise:
             raise LeakError(tuple(to_raise))
@@ -116,7 +116,7 @@ class Returns:
     def count(self) -> None:
         """Count and log the leaks, without a signal: its receivers may be the cause."""
         for checkout, leak in self.leaks:
-            checkout.tracker.count_leak(checkout)
+            checkout.pool.count_leak(checkout)
             logger.warning("%s", leak.describe())
 
 
@@ -149,10 +149,10 @@ class _TakingBack:
         owner know.
         """
         checkout, fairy = self._checkout, self._fairy
-        if checkout.tracker.facts.is_async:  # SQLAlchemy drops it on collection
+        if checkout.pool.info.facts.is_async:  # SQLAlchemy drops it on collection
             self.reason = "an async driver's connection needs its event loop"
             return
-        if checkout.tracker.is_shared(checkout):
+        if checkout.pool.is_shared(checkout):
             self.reason = "others use the same driver's connection"
             return
         try:
@@ -179,12 +179,12 @@ class _TakingBack:
         One of a database within the process holds the data, and is never closed.
         """
         checkout = self._checkout
-        tracker, record = checkout.tracker, checkout.record
+        info, record = checkout.pool.info, checkout.record
         if checkout.is_in_mid_query():
             return _MID_QUERY
-        if tracker.on_leak == "discard":
+        if info.on_leak == "discard":
             return "POOLGUARD_ON_LEAK is 'discard'"
-        if tracker.facts.in_memory:
+        if info.facts.in_memory:
             return ""
         if checkout.place.taken is Taken.RAW:
             return "it was taken as the driver's connection, which may still be used"
@@ -265,7 +265,7 @@ class _TakingBack:
             if self._looks_deliberate and checkout.session is None:
                 remedy = KEEP_IT
         return Leak(
-            bind=checkout.tracker.facts.bind,
+            bind=checkout.pool.info.facts.bind,
             endpoint=checkout.endpoint,
             site=checkout.site(),
             held_seconds=time.monotonic() - checkout.taken_at,

@@ -16,7 +16,8 @@ from contextlib import ExitStack
 from flask.globals import _cv_app
 from sqlalchemy import event
 
-from .checkout import OUTSIDE, Checkout, current_endpoint
+from .checkout import OUTSIDE, Checkout
+from .endpoint import current_endpoint
 from .orm_transactions import end_or_cut_off
 from .pool_tracker import tracker_of
 from .returned import mark_of, unmark
@@ -108,7 +109,7 @@ def _settle_owner(session: Session, checkout: Checkout) -> None:
     else:
         owner = remembered()
         if owner is None or owner.ended:
-            owner = checkout.scope
+            owner = t.cast("Scope | None", checkout.scope)
             session.__dict__[_OWNER] = _nothing if owner is None else weakref.ref(owner)
     if owner is checkout.scope:
         return

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextvars
-import os
-import sys
-import threading
 import time
 import typing as t
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from flask import globals as flask_globals
 from flask.ctx import AppContext
 from flask.globals import _cv_app
 
-from .callsite import Place, find_app_place
+from .callsite import Place, find_app_place, find_reconnecting
+from .thread_marks import MarkRef, this_thread
 
 if t.TYPE_CHECKING:
     from flask import Flask
+    from sqlalchemy.engine import Connection
 
-    from .checkout import Checkout
-    from .streams import GuardedResponse
+    from .checkout import Checkout, CheckoutScope
 
 # Flask 3.2 merges the request context into the app context.
 MERGED: t.Final = not hasattr(flask_globals, "_cv_request")
@@ -55,7 +52,7 @@ def number_sessions(counter: Callable[[], int]) -> None:
 class Scope:
     """An app context, or a response that still streams.
 
-    :ivar holdings: the connections taken for it that are still out.
+    :ivar checkouts: the connections taken for it that are still out.
     :ivar began_at: monotonic seconds.
     :ivar first_session: sessions with a lower number are older than the scope.
     :ivar mark: the thread that it began in; of a context, the last that pushed it.
@@ -191,11 +188,6 @@ class ResponseScope(Scope):
 response_var: contextvars.ContextVar[ResponseScope | None] = contextvars.ContextVar(
     "flask_poolguard.response", default=None
 )
-# The last response that streamed from here and was not closed yet. Weak, so that an
-# abandoned one can be collected.
-unclosed_var: contextvars.ContextVar[weakref.ref[GuardedResponse] | None] = (
-    contextvars.ContextVar("flask_poolguard.unclosed", default=None)
-)
 
 
 def current_response() -> ResponseScope | None:
@@ -310,116 +302,25 @@ def current_scopes() -> list[Scope]:
     return found
 
 
-# All there are, of threads that have pushed a context or taken a connection, by
-# identity. This kind of table gives its values as a list in one step (valuerefs),
-# whatever other threads add meanwhile.
-live_marks: weakref.WeakValueDictionary[int, ThreadMark] = weakref.WeakValueDictionary()
-
-# Who keeps the most that there were, in a table of the same kind.
-_counters: weakref.WeakValueDictionary[int, _Counter] = weakref.WeakValueDictionary()
+# On a Connection that lost its connection: whose it was.
+_OWNER: t.Final = "_poolguard_scope"
 
 
-class _Counter(t.Protocol):
-    def saw_threads(self, alive: int) -> None: ...
+def remember_owner(connection: Connection, scope: CheckoutScope | None) -> None:
+    """Note whose a Connection is that is about to lose its driver's connection.
 
-
-def count_threads(counter: _Counter) -> None:
-    """Tell a counter, for as long as it lives, of each new mark how many live now.
-
-    A look once a second would miss threads and greenlets that live for less.
+    It takes another one at its next use, which may be within an inner scope.
     """
-    _counters[id(counter)] = counter
+    connection.__dict__[_OWNER] = (
+        (lambda: None) if scope is None else weakref.ref(scope)
+    )
 
 
-class MarkRef(weakref.ref["ThreadMark"]):
-    """A reference to a thread's mark; dead once the thread has ended.
-
-    :ivar scopes: contexts that the thread has pushed outside of any WSGI call, and not
-        popped yet. Weak: a context that nothing else refers to, with no connection
-        out, may be collected as ever.
-    """
-
-    __slots__ = ("scopes",)
-
-    def __init__(
-        self, mark: ThreadMark, callback: Callable[[MarkRef], None] | None = None
-    ) -> None:
-        super().__init__(mark, callback)  # type: ignore[call-arg] # typeshed lacks it
-        self.scopes: weakref.WeakSet[ContextScope] = weakref.WeakSet()
-
-
-# Scopes of threads that have ended without popping their context, for whichever
-# thread gives back what was taken for them.
-deserted: deque[ContextScope] = deque()
-
-
-def _note_end(
-    mark: MarkRef, extend: Callable[[Iterable[ContextScope]], None] = deserted.extend
-) -> None:
-    # Runs in the middle of anything, the interpreter's end included, when this module
-    # is empty already. So it does no more than this.
-    extend(list(mark.scopes))
-
-
-class ThreadMark:
-    """A thread (or greenlet, if threading is patched), alive as long as this is.
-
-    :ivar name: UTF-8, at most 24 bytes, for the state file.
-    :ivar ident: the thread's number.
-    :ivar greenlet: a weak reference, if the mark is a greenlet's.
-    :ivar ref: a weak reference; dead once the thread has ended.
-    """
-
-    __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
-
-    def __init__(self) -> None:
-        name = threading.current_thread().name.encode("utf-8", "replace")[:24]
-        self.name = name
-        self.ident = threading.get_ident()
-        self.greenlet: weakref.ref[t.Any] | None = None
-        if "gevent" in sys.modules:
-            from greenlet import getcurrent
-
-            self.greenlet = weakref.ref(getcurrent())
-        self.ref = MarkRef(self, _note_end)
-        live_marks[id(self)] = self
-        alive = len(live_marks)
-        for each in _counters.valuerefs():
-            counter = each()
-            if counter is not None:
-                counter.saw_threads(alive)
-
-
-class _AtFirstUse:
-    """Makes a thread's mark when it is first asked for.
-
-    The mark then hides this descriptor, which has no ``__set__``, so that later looks
-    cost nothing more; with ``__getattr__`` each would take three times as long.
-    """
-
-    def __get__(self, thread: _ThisThread, owner: type[_ThisThread]) -> ThreadMark:
-        mark = thread.__dict__["mark"] = ThreadMark()
-        return mark
-
-
-class _ThisThread(threading.local):
-    """Holds the thread's mark, so that the mark ends with the thread.
-
-    :ivar mark: made when it is first asked for.
-    """
-
-    if t.TYPE_CHECKING:
-        mark: ThreadMark
-    else:
-        mark = _AtFirstUse()
-
-    def is_of(self, mark: ThreadMark) -> bool:
-        """Tell whether a mark is this thread's, without making one."""
-        return self.__dict__.get("mark") is mark
-
-
-this_thread = _ThisThread()
-
-# A child has none of its parent's other threads, and ends nothing of theirs.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=deserted.clear)
+def scope_of_reconnecting(current: CheckoutScope | None) -> CheckoutScope | None:
+    """Return whose the connection is that a Connection takes after it lost one."""
+    connection = find_reconnecting()
+    owner = None if connection is None else connection.__dict__.get(_OWNER)
+    if owner is None:
+        return current
+    scope: CheckoutScope | None = owner()
+    return current if scope is not None and scope.ended else scope

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import typing as t
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from io import IOBase
@@ -83,3 +85,10 @@ def runs_app_code(body: object, environ: WSGIEnvironment) -> bool:
     if hasattr(body, "filelike") or isinstance(body, IOBase):
         return False
     return isinstance(body, (ClosingIterator, Iterator))
+
+
+# The last response that streamed from here and was not closed yet. Weak, so that an
+# abandoned one can be collected.
+unclosed_var: contextvars.ContextVar[weakref.ref[GuardedResponse] | None] = (
+    contextvars.ContextVar("flask_poolguard.unclosed", default=None)
+)

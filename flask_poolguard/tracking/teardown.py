@@ -31,8 +31,8 @@ from .abandoned_streams import (
     note_response,
 )
 from .async_views import count_async_views_as_requests
-from .checkout import NO_ROUTE
 from .dead_threads import dead_threads
+from .endpoint import NO_ROUTE
 from .kept_on_g import leave_what_g_has
 from .leaks import Returns
 from .orm_sessions import end_left_over, filed_under
@@ -43,9 +43,8 @@ from .scope import (
     next_session,
     open_scope,
     scope_of,
-    unclosed_var,
 )
-from .streams import GuardedResponse, runs_app_code
+from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
 
 if t.TYPE_CHECKING:

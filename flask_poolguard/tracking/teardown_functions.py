@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from flask import Flask, appcontext_tearing_down
 
-from .checkout import current_endpoint
+from .endpoint import current_endpoint
 from .orm_sessions import is_extensions_own, say_not_closed
 
 if t.TYPE_CHECKING:

@@ -14,7 +14,7 @@ from types import FrameType
 from sqlalchemy.engine import Connection
 
 from .callsite import describe_callsite, find_app_frame
-from .scope import ThreadMark, live_marks, this_thread
+from .thread_marks import ThreadMark, live_marks, this_thread
 
 # The innermost frames tell what is going on.
 _FRAMES: t.Final = 30

@@ -106,7 +106,7 @@ class Program:
         checkedout = getattr(self.engine.pool, "checkedout", lambda: 0)
         return {
             "out": checkedout(),
-            "holdings": len(tracker.out),
+            "checkouts": len(tracker.out),
             "left_behind": len(tracker.left_behind),
             "leaks": tracker.figure("leaks"),
         }

@@ -80,7 +80,7 @@ class Program:
         (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
         found = {
             "out": self.pool.checkedout(),
-            "holdings": len(tracker.out),
+            "checkouts": len(tracker.out),
             "waiting": [self.pool.waiting, tracker.waiting],
             "timeouts": tracker.figure("timeouts"),
         }

@@ -1,7 +1,7 @@
-"""The name of the background task that runs now.
+"""What runs now: the endpoint of a request, a background task, or a command.
 
-The libraries are never imported here: a task of theirs runs only where they are loaded
-already. With none of them loaded, the question costs one look-up each.
+Libraries of tasks are never imported here: a task of theirs runs only where they are
+loaded already. With none of them loaded, the question costs one look-up each.
 """
 
 from __future__ import annotations
@@ -10,8 +10,49 @@ import sys
 import typing as t
 from types import CodeType, FrameType, ModuleType
 
+from .checkout import OUTSIDE
+from .scope import MERGED, current_response, pushed_contexts, request_var
+
+# Where a context keeps its request.
+_REQUEST: t.Final = "_request" if MERGED else "request"
+
+# A request that matches no route. Not its path: there is no end of paths, and each
+# name takes room in the state file.
+NO_ROUTE: t.Final = "(no route)"
+
 # Task names are the app's own, and as a rule much shorter.
 _LONGEST: t.Final = 120
+
+
+def current_endpoint() -> str:
+    """Return the endpoint, background task or command that runs now.
+
+    A task that runs within a request (Celery's eager mode) is part of the request.
+    """
+    context = request_var.get(None)
+    request = None if context is None else getattr(context, _REQUEST)
+    if request is None and MERGED:
+        # There, a context within a request's knows nothing of the request.
+        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
+        request = next((each for each in requests if each is not None), None)
+    if request is not None:
+        if "flask_socketio" in sys.modules:  # asked here: a call costs a checkout more
+            event = socketio_event_name(request)
+            if event:
+                return event
+        return request.endpoint or NO_ROUTE
+    response = current_response()
+    if response is not None and response.endpoint:
+        return response.endpoint
+    return current_task_name() or command_name() or OUTSIDE
+
+
+def command_name() -> str | None:
+    """Return the running command, such as ``flask seed``."""
+    import click
+
+    found = click.get_current_context(silent=True)
+    return None if found is None else found.command_path
 
 
 def current_task_name() -> str | None:

@@ -1,0 +1,138 @@
+"""Threads and greenlets: who took a connection, and whether that thread still lives."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import typing as t
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+
+if t.TYPE_CHECKING:
+    from flask.ctx import AppContext
+
+
+class PushedScope(t.Protocol):
+    """The scope of an app context, as far as this module keeps it.
+
+    :ivar context: None once it has ended.
+    """
+
+    context: AppContext | None
+
+
+# All there are, of threads that have pushed a context or taken a connection, by
+# identity. This kind of table gives its values as a list in one step (valuerefs),
+# whatever other threads add meanwhile.
+live_marks: weakref.WeakValueDictionary[int, ThreadMark] = weakref.WeakValueDictionary()
+
+# Who keeps the most that there were, in a table of the same kind.
+_counters: weakref.WeakValueDictionary[int, _Counter] = weakref.WeakValueDictionary()
+
+
+class _Counter(t.Protocol):
+    def saw_threads(self, alive: int) -> None: ...
+
+
+def count_threads(counter: _Counter) -> None:
+    """Tell a counter, for as long as it lives, of each new mark how many live now.
+
+    A look once a second would miss threads and greenlets that live for less.
+    """
+    _counters[id(counter)] = counter
+
+
+class MarkRef(weakref.ref["ThreadMark"]):
+    """A reference to a thread's mark; dead once the thread has ended.
+
+    :ivar scopes: contexts that the thread has pushed outside of any WSGI call, and not
+        popped yet. Weak: a context that nothing else refers to, with no connection
+        out, may be collected as ever.
+    """
+
+    __slots__ = ("scopes",)
+
+    def __init__(
+        self, mark: ThreadMark, callback: Callable[[MarkRef], None] | None = None
+    ) -> None:
+        super().__init__(mark, callback)  # type: ignore[call-arg] # typeshed lacks it
+        self.scopes: weakref.WeakSet[PushedScope] = weakref.WeakSet()
+
+
+# Scopes of threads that have ended without popping their context, for whichever
+# thread gives back what was taken for them.
+deserted: deque[PushedScope] = deque()
+
+
+def _note_end(
+    mark: MarkRef, extend: Callable[[Iterable[PushedScope]], None] = deserted.extend
+) -> None:
+    # Runs in the middle of anything, the interpreter's end included, when this module
+    # is empty already. So it does no more than this.
+    extend(list(mark.scopes))
+
+
+class ThreadMark:
+    """A thread (or greenlet, if threading is patched), alive as long as this is.
+
+    :ivar name: UTF-8, at most 24 bytes, for the state file.
+    :ivar ident: the thread's number.
+    :ivar greenlet: a weak reference, if the mark is a greenlet's.
+    :ivar ref: a weak reference; dead once the thread has ended.
+    """
+
+    __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
+
+    def __init__(self) -> None:
+        name = threading.current_thread().name.encode("utf-8", "replace")[:24]
+        self.name = name
+        self.ident = threading.get_ident()
+        self.greenlet: weakref.ref[t.Any] | None = None
+        if "gevent" in sys.modules:
+            from greenlet import getcurrent
+
+            self.greenlet = weakref.ref(getcurrent())
+        self.ref = MarkRef(self, _note_end)
+        live_marks[id(self)] = self
+        alive = len(live_marks)
+        for each in _counters.valuerefs():
+            counter = each()
+            if counter is not None:
+                counter.saw_threads(alive)
+
+
+class _AtFirstUse:
+    """Makes a thread's mark when it is first asked for.
+
+    The mark then hides this descriptor, which has no ``__set__``, so that later looks
+    cost nothing more; with ``__getattr__`` each would take three times as long.
+    """
+
+    def __get__(self, thread: _ThisThread, owner: type[_ThisThread]) -> ThreadMark:
+        mark = thread.__dict__["mark"] = ThreadMark()
+        return mark
+
+
+class _ThisThread(threading.local):
+    """Holds the thread's mark, so that the mark ends with the thread.
+
+    :ivar mark: made when it is first asked for.
+    """
+
+    if t.TYPE_CHECKING:
+        mark: ThreadMark
+    else:
+        mark = _AtFirstUse()
+
+    def is_of(self, mark: ThreadMark) -> bool:
+        """Tell whether a mark is this thread's, without making one."""
+        return self.__dict__.get("mark") is mark
+
+
+this_thread = _ThisThread()
+
+# A child has none of its parent's other threads, and ends nothing of theirs.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=deserted.clear)
