@@ -10,8 +10,9 @@ import pytest
 
 from flask_poolguard.report.text import Page
 from flask_poolguard.tune import axes, plot, run_view
-from flask_poolguard.tune.caveats import notes
-from flask_poolguard.tune.outcome import Outcome, Step, to_dict
+from flask_poolguard.tune.caveats import caveats_of
+from flask_poolguard.tune.outcome import Outcome, Step
+from flask_poolguard.tune.run_json import to_dict
 from flask_poolguard.tune.work import Work
 from tests.support.tuning import LAW, a_plan, an_outcome
 
@@ -20,7 +21,7 @@ POINTS = {1: 10.0, 2: 18.0, 4: 30.0, 8: 40.0}
 
 
 def codes(outcome: Outcome) -> list[str]:
-    return [note.code for note in notes(outcome)]
+    return [note.code for note in caveats_of(outcome)]
 
 
 class TestDiagram:
@@ -189,7 +190,7 @@ class TestNotes:
                 step, machine_share=0.97 if step.size > 3 else 0.5
             )
         )
-        (note,) = notes(outcome)
+        (note,) = caveats_of(outcome)
         assert note.code == "machine"
         assert note.is_serious
         assert "with sizes 4 to 24, up to 97% of its 8 cores" in note.message
@@ -202,7 +203,7 @@ class TestNotes:
             lambda n: 1000 * n,
             steps=lambda step: dataclasses.replace(step, machine_share=0.97),
         )
-        machine, rising = notes(outcome)
+        machine, rising = caveats_of(outcome)
         assert (machine.code, rising.code) == ("machine", "rising")
         assert "flat" not in machine.message
         assert "lower bound" in machine.message
@@ -220,12 +221,12 @@ class TestNotes:
         outcome = an_outcome(
             steps=lambda step: dataclasses.replace(step, process_cores=0.95)
         )
-        (note,) = notes(outcome)
+        (note,) = caveats_of(outcome)
         assert note.code == "python"
         assert not note.is_serious
 
     def test_throughput_that_still_rises_makes_a_lower_bound(self) -> None:
-        (note,) = notes(an_outcome(lambda n: 1000 * n))
+        (note,) = caveats_of(an_outcome(lambda n: 1000 * n))
         assert note.code == "rising"
         assert "without --max-size" in note.message
 
@@ -236,7 +237,7 @@ class TestNotes:
         outcome = an_outcome(
             steps=lambda step: dataclasses.replace(step, statuses={(1, status): 10})
         )
-        (note,) = notes(outcome)
+        (note,) = caveats_of(outcome)
         assert note.code == code
         assert f"GET /basket answered {status} (270 times)" in note.message
 

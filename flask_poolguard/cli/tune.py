@@ -21,10 +21,11 @@ from ..tune.choice import FEWEST_SIZES
 from ..tune.connection_budget import DEFAULT_LARGEST
 from ..tune.failures import TuneError
 from ..tune.html_page import PageFile
-from ..tune.outcome import Outcome, Plan, Step, summarise, to_dict
+from ..tune.outcome import Outcome, Plan, Step, summarise
 from ..tune.planning import make_plan
 from ..tune.plot import characters_for
 from ..tune.processor import cores
+from ..tune.run_json import to_dict
 from ..tune.work import Kind, Work, parse
 from ..urls import without_secrets
 from . import current

@@ -13,7 +13,7 @@ from ..state.directory import FOLDER, user_id
 from ..state.reader import Problem, Search, Taken, WorkerState
 from ..urls import public_url
 from .model import Finding
-from .rules.phrases import connections
+from .phrases import connections
 
 # As many other users' folders are named at most.
 _MAX_HINTS: t.Final = 5

@@ -18,12 +18,7 @@ from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 from ..errors import LeakError
-from .scope import (
-    MERGED,
-    ResponseScope,
-    pushed_by,
-    request_var,
-)
+from .scope import MERGED, ResponseScope, pushed_by, request_var
 from .streams import unclosed_var
 from .thread_marks import this_thread
 

@@ -23,7 +23,7 @@ _FEW: t.Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Caveat:
     """Something to know before the result is used.
 
     :ivar is_serious: whether it makes the result a lower bound, or doubtful.
@@ -34,8 +34,8 @@ class Note:
     is_serious: bool = True
 
 
-def notes(outcome: Outcome) -> list[Note]:
-    """Return all that is to be noted, the gravest first."""
+def caveats_of(outcome: Outcome) -> list[Caveat]:
+    """Return all that is to be said, the gravest first."""
     found = [
         *_interrupted(outcome),
         *_machine(outcome),
@@ -49,10 +49,10 @@ def notes(outcome: Outcome) -> list[Note]:
     return sorted(found, key=lambda note: not note.is_serious)
 
 
-def _interrupted(outcome: Outcome) -> Iterator[Note]:
+def _interrupted(outcome: Outcome) -> Iterator[Caveat]:
     if not outcome.complete:
         rounds = min((len(each.rounds) for each in outcome.sizes), default=0)
-        yield Note(
+        yield Caveat(
             "interrupted",
             f"The run was ended early: of {len(outcome.plan.sizes)} sizes"
             f" {len(outcome.sizes)} were measured, and not all of them in more than"
@@ -60,7 +60,7 @@ def _interrupted(outcome: Outcome) -> Iterator[Note]:
         )
 
 
-def _machine(outcome: Outcome) -> Iterator[Note]:
+def _machine(outcome: Outcome) -> Iterator[Caveat]:
     """Tell whether a processor, and not the pool, set the limit."""
     plan = outcome.plan
 
@@ -79,7 +79,7 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
             if rises
             else "The curve may be flat for that reason; then the size"
         )
-        yield Note(
+        yield Caveat(
             "machine",
             f"This machine had no processor left: {_sizes(full, 'with')}, up to"
             f" {share(most):.0%} of its {plan.cores} cores were in use,"
@@ -91,7 +91,7 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
     full = [s for s in outcome.sizes if s.process_cores >= _FULL_CORE]
     if full:
         each = "The process" if plan.processes == 1 else "Each process"
-        yield Note(
+        yield Caveat(
             "python",
             f"{each} used a whole core {_sizes(full, 'with')}: Python runs on one at"
             " a time, and there the code, not the pool, sets the limit. More"
@@ -100,17 +100,17 @@ def _machine(outcome: Outcome) -> Iterator[Note]:
         )
 
 
-def _rising(outcome: Outcome) -> Iterator[Note]:
+def _rising(outcome: Outcome) -> Iterator[Caveat]:
     choice, plan = outcome.choice, outcome.plan
     if choice is not None and choice.still_rising:
-        yield Note(
+        yield Caveat(
             "rising",
             f"The throughput was still rising at {outcome.largest}, the largest size"
             f" that was measured ({plan.limit}). The size is a lower bound.",
         )
 
 
-def _too_short(outcome: Outcome) -> Iterator[Note]:
+def _too_short(outcome: Outcome) -> Iterator[Caveat]:
     plan = outcome.plan
     slow = [
         each
@@ -119,7 +119,7 @@ def _too_short(outcome: Outcome) -> Iterator[Note]:
         or each.p95_seconds > plan.warm_seconds(each.size) + plan.seconds / 2
     ]
     if slow:
-        yield Note(
+        yield Caveat(
             "short",
             f"{_sizes(slow, 'With')} {plan.unit} took about as long as a step"
             f" ({plan.seconds:g} s), so what was measured there is still the start."
@@ -128,14 +128,14 @@ def _too_short(outcome: Outcome) -> Iterator[Note]:
         return
     few = [each for each in outcome.sizes if each.count < _FEW]
     if few:
-        yield Note(
+        yield Caveat(
             "few",
             f"{_sizes(few, 'With')} fewer than {_FEW} {plan.unit} were measured. More"
             " --seconds or --rounds give a result that can be relied on.",
         )
 
 
-def _unsteady(outcome: Outcome) -> Iterator[Note]:
+def _unsteady(outcome: Outcome) -> Iterator[Caveat]:
     """Tell whether rounds of one size differ too much."""
     worst = max(
         (
@@ -148,7 +148,7 @@ def _unsteady(outcome: Outcome) -> Iterator[Note]:
     )
     if worst is not None and worst[0] > _UNSTEADY:
         rounds = worst[1].rounds
-        yield Note(
+        yield Caveat(
             "unsteady",
             f"With size {worst[1].size} the rounds measured from"
             f" {number(min(rounds))} to {number(max(rounds))} {outcome.plan.unit}/s:"
@@ -157,30 +157,30 @@ def _unsteady(outcome: Outcome) -> Iterator[Note]:
         )
 
 
-def _statuses(outcome: Outcome) -> Iterator[Note]:
+def _statuses(outcome: Outcome) -> Iterator[Caveat]:
     for (position, status), count in sorted(outcome.statuses.items()):
         work = outcome.plan.works[position]
         if 400 <= status < 500:
-            yield Note(
+            yield Caveat(
                 "client-error",
                 f"{work} answered {status} ({count:,} times): what was measured is"
                 " that error.",
             )
         elif 300 <= status < 400:
-            yield Note(
+            yield Caveat(
                 "redirect",
                 f"{work} answered {status} ({count:,} times): what was measured is"
                 " that redirect, perhaps to a login.",
             )
 
 
-def _unwanted(outcome: Outcome) -> Iterator[Note]:
+def _unwanted(outcome: Outcome) -> Iterator[Caveat]:
     """Tell whether larger pools had connections that nobody used."""
     if not outcome.sizes:
         return
     last = outcome.sizes[-1]
     if last.busy < _WANTED * last.size:
-        yield Note(
+        yield Caveat(
             "unused",
             f"Of {last.size} connections {last.busy:.1f} were in use on average, by"
             f" {outcome.plan.threads} threads: they spend the rest of their time"
@@ -189,10 +189,10 @@ def _unwanted(outcome: Outcome) -> Iterator[Note]:
         )
 
 
-def _law(outcome: Outcome) -> Iterator[Note]:
+def _law(outcome: Outcome) -> Iterator[Caveat]:
     choice = outcome.choice
     if choice is not None and not choice.by_law:
-        yield Note(
+        yield Caveat(
             "law",
             f"The curve misses a measured point by {choice.law_error:.0%}, which is no"
             " chance: the throughput stops rising all at once, as where a fixed number"

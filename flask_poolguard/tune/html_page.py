@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from . import run_view
 from .axes import latency, number
-from .caveats import notes
+from .caveats import caveats_of
 from .chart import Chosen, Dot, Line, chart
 from .choice import Choice
 from .failures import TuneError
@@ -133,7 +133,7 @@ def render(outcome: Outcome, choice: Choice) -> str:
         style=Markup(STYLE),  # noqa: S704 (a constant of ours)
         when=f"Measured by flask pool tune, {outcome.taken_at}",
         result=_result(outcome, choice),
-        notes=_notes(outcome),
+        notes=_caveats(outcome),
         throughput=_throughput(outcome, choice),
         chosen="the least that it takes" if choice.still_rising else "enough",
         latency=_latency(outcome, choice),
@@ -155,14 +155,14 @@ def _result(outcome: Outcome, choice: Choice) -> Markup:
     )
 
 
-def _notes(outcome: Outcome) -> Markup:
+def _caveats(outcome: Outcome) -> Markup:
     items = [
         Markup('<li class="{}"><b>{}</b> {}</li>').format(
             "warning" if note.is_serious else "note",
             "Warning" if note.is_serious else "Note",
             note.message,
         )
-        for note in notes(outcome)
+        for note in caveats_of(outcome)
     ]
     if not items:
         return Markup("")

@@ -9,7 +9,7 @@ import click
 
 from ..report.text import NONE, UNKNOWN, Page, columns, duration
 from .axes import latency, number
-from .caveats import notes
+from .caveats import caveats_of
 from .choice import TOLERANCE, Choice
 from .outcome import Outcome, Plan, Size
 from .plot import Characters, draw
@@ -24,7 +24,7 @@ def render(outcome: Outcome, page: Page, characters: Characters) -> str:
         _table(outcome, page),
         *_diagrams(outcome, page, characters),
         _choice(outcome, page),
-        _notes(outcome, page),
+        _caveats(outcome, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -183,9 +183,9 @@ def _range(choice: Choice) -> str:
     return f" (95% range: {choice.low} to {choice.high})"
 
 
-def _notes(outcome: Outcome, page: Page) -> list[str]:
+def _caveats(outcome: Outcome, page: Page) -> list[str]:
     lines: list[str] = []
-    for note in notes(outcome):
+    for note in caveats_of(outcome):
         level = "WARNING" if note.is_serious else "NOTE"
         first, *rest = page.wrap(f"{level} {note.message}", "  ", "    ")
         styled = click.style(

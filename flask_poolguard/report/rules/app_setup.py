@@ -12,7 +12,7 @@ from ...databases.unknown import UnknownDatabase
 from ...engines import Guarded
 from ..evidence import Evidence
 from ..model import Finding
-from .phrases import connections
+from ..phrases import connections
 from .pool_use import in_worker, uses_of
 
 # Poolers of their own on the way, by the port that each listens on unless it is told

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from ...engines import Guarded
 from ..evidence import Evidence
 from ..model import Finding
+from ..phrases import connections, key_of, line_of
 from ..text import duration
 from .orphaned_sessions import idle_in_transaction
-from .phrases import connections, key_of, line_of
 from .pool_use import pools_of
 
 # As many are named one by one.

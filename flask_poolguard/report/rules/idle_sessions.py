@@ -10,8 +10,8 @@ from ...engines import Guarded
 from ..ended_sessions import limit_over
 from ..evidence import Evidence, Place
 from ..model import Finding
+from ..phrases import key_of, line_of
 from ..text import duration
-from .phrases import key_of, line_of
 from .pool_use import pools_of
 
 # Longer than a pool in use leaves a connection alone, and than most jobs pause; far

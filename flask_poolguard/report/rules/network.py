@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 
 from ..evidence import Evidence
 from ..model import Finding
-from .phrases import key_of
+from ..phrases import key_of
 
 _POOLERS: t.Final = {
     "postgresql": ("PgBouncer, Odyssey or Pgpool-II", "client_idle_timeout"),

@@ -9,9 +9,9 @@ from ...engines import Guarded
 from ...urls import server_key
 from ..evidence import Evidence
 from ..model import Finding, Session
+from ..phrases import connections, line_of
 from ..session_matching import by_server
 from ..text import duration
-from .phrases import connections, line_of
 
 # What is in its state for less may be over by the time that somebody looks.
 _ORPHANED_SECONDS: t.Final = 2.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ...engines import Guarded
 from ..evidence import Evidence
 from ..model import Finding
-from .phrases import connections, size_key
+from ..phrases import connections, size_key
 from .pool_use import ENOUGH_CHECKOUTS, Use, in_worker, uses_of
 
 # Overflow that comes and goes: so often, and with such a share of the checkouts, that

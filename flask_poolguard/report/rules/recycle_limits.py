@@ -8,7 +8,7 @@ from ...config import Setting
 from ...pool import SHARE_OF_LIMIT, GuardedPool
 from ..evidence import Evidence
 from ..model import Finding
-from .phrases import key_of
+from ..phrases import key_of
 
 
 def find_late_recycling(evidence: Evidence) -> Iterator[Finding]:

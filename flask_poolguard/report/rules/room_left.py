@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from ..evidence import Evidence
 from ..model import Finding
+from ..phrases import key_of, workers
 from .connection_limits import Counts, Room, rooms
-from .phrases import key_of, workers
 
 # As many users are named at most.
 _MAX_USERS: t.Final = 3

@@ -9,8 +9,8 @@ from ...engines import Guarded
 from ...urls import public_url
 from ..evidence import Evidence
 from ..model import Failure, Finding
+from ..phrases import connections, key_of, line_of, workers
 from ..text import duration
-from .phrases import connections, key_of, line_of, workers
 from .pool_use import pools_of
 from .room_left import describe_plan
 

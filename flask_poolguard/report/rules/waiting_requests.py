@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from ...engines import Guarded
 from ..evidence import Evidence
 from ..model import Finding, PoolStatus, Worker
+from ..phrases import key_of, line_of
 from ..text import duration
-from .phrases import key_of, line_of
 from .pool_use import pools_of
 
 # A pool that is busy makes callers wait for milliseconds. From the first on it is in

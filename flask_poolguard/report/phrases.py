@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 if t.TYPE_CHECKING:
-    from ...engines import Guarded
-    from ..model import Holder
+    from ..engines import Guarded
+    from .model import Holder
 
 
 def key_of(guarded: Guarded, name: str) -> str:

@@ -1,0 +1,1 @@
+"""What other processes may read of a worker: its state file, and how that is found."""

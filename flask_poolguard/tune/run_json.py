@@ -1,0 +1,72 @@
+"""A run's outcome as data for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from .caveats import caveats_of
+from .outcome import Outcome
+
+SCHEMA_VERSION: t.Final = 1
+
+
+def to_dict(outcome: Outcome) -> dict[str, t.Any]:
+    """Return what ``flask pool tune --json`` prints, before it is JSON."""
+
+    plan, choice = outcome.plan, outcome.choice
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "taken_at": outcome.taken_at,
+        "complete": outcome.complete,
+        "app": plan.app,
+        "bind": plan.bind,
+        "url": plan.url,
+        "server": plan.server,
+        "kind": plan.unit,
+        "work": [
+            {"text": str(work), "weight": work.weight, "statuses": _of(outcome, number)}
+            for number, work in enumerate(plan.works)
+        ],
+        "processes": plan.processes,
+        "threads": plan.threads,
+        "cores": plan.cores,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "sizes": [_rounded(dataclasses.asdict(each)) for each in outcome.sizes],
+        "law": None
+        if choice is None
+        else {**dataclasses.asdict(choice.law), "error": round(choice.law_error, 4)},
+        "recommended": None
+        if choice is None
+        else {
+            "pool_size": choice.size,
+            "low": choice.low,
+            "high": choice.high,
+            "per_second": round(choice.throughput, 3),
+            "by": "law" if choice.by_law else "measurement",
+            "still_rising": choice.still_rising,
+        },
+        "notes": [dataclasses.asdict(note) for note in caveats_of(outcome)],
+    }
+
+
+def _of(outcome: Outcome, number: int) -> dict[str, int]:
+    """Return how often one work was answered with each status."""
+    return {
+        str(status): count
+        for (work, status), count in sorted(outcome.statuses.items())
+        if work == number and status
+    }
+
+
+def _rounded(size: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Leave out digits that mean nothing."""
+    return {
+        name: round(value, 6)
+        if isinstance(value, float)
+        else [round(each, 3) for each in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in size.items()
+    }
