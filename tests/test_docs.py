@@ -188,3 +188,33 @@ class TestFindingsPage:
             if argument(call, 4, "consequence") is None
         ]
         assert silent == []
+
+
+class TestInternalsPage:
+    """docs/internals.md against the package's modules."""
+
+    def test_lists_every_module_with_the_first_line_of_its_docstring(self) -> None:
+        """Neither a module nor a line of the list is without the other."""
+        package = ROOT / "flask_poolguard"
+        expected = set()
+        for path in package.rglob("*.py"):
+            if path.name != "__init__.py":
+                docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+                summary = docstring.partition("\n\n")[0].replace("\n", " ")
+                name = path.relative_to(package).as_posix()
+                expected.add(f"- `{name}`: {summary.replace('``', '`')}")
+        page = (ROOT / "docs" / "internals.md").read_text()
+        listed = set(re.findall(r"^- `[\w/]+\.py`: .*$", page, re.M))
+        assert listed == expected
+
+    def test_names_no_module_that_does_not_exist(self) -> None:
+        page = (ROOT / "docs" / "internals.md").read_text()
+        named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page))
+        gone = {
+            name
+            for name in named
+            if not (ROOT / "flask_poolguard" / name).exists()
+            and not (ROOT / name).exists()
+        }
+        assert named
+        assert gone == set()

@@ -1,4 +1,4 @@
-"""``flask pool …``: what an operator asks from another process."""
+"""The ``flask pool`` commands, each in a module of its own with its view beside it."""
 
 from __future__ import annotations
 

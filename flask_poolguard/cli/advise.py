@@ -1,4 +1,4 @@
-"""``flask pool advise``: sizes, by what the workers needed."""
+"""``flask pool advise``: recommended pool sizes, from what the workers needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advice on sizes as text for people."""
+"""Recommended sizes as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flask pool config``: the settings in force, and where they come from."""
+"""``flask pool config``: the settings in force and their origin."""
 
 from __future__ import annotations
 

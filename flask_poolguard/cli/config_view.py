@@ -1,4 +1,4 @@
-"""Settings as text for people."""
+"""Settings as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app that a command was started for."""
+"""The app that a command runs for, and its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flask pool doctor``: what is wrong, what it leads to and what to change."""
+"""``flask pool doctor``: what is wrong, what it leads to, what to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The findings of a report, worst first, for people and for programs."""
+"""The findings of a report, worst first, as text and as JSON."""
 
 from __future__ import annotations
 

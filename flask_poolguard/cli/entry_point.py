@@ -1,4 +1,4 @@
-"""``pool`` among the commands that flask knows before it imports an app.
+"""The ``pool`` group as flask knows it before it imports an app.
 
 An app adds its own group of that name, but flask asks for it only after the import. So
 when that fails, a check could not say that nothing is known: flask ends with the status

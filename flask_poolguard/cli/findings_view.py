@@ -1,4 +1,4 @@
-"""Findings as text for people, and which of them say that a list is not complete."""
+"""Findings as text, and which of them say that a list is incomplete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who holds connections now, and what the servers say that these do."""
+"""Who holds connections, and what the servers say of them, as text and as JSON."""
 
 from __future__ import annotations
 

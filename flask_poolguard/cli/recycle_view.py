@@ -1,4 +1,4 @@
-"""How far the replacing of connections is, as text for people."""
+"""The progress of replacing connections, as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doing something again and again, until Ctrl-C."""
+"""Repeats a command's output until Ctrl-C."""
 
 from __future__ import annotations
 

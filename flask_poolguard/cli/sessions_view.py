@@ -1,4 +1,4 @@
-"""Servers' sessions as text for people: urgent ones first, the rest summed up."""
+"""Server sessions as text: urgent ones first, the rest summed up."""
 
 from __future__ import annotations
 

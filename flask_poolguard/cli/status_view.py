@@ -1,4 +1,4 @@
-"""A report as text for people, in as many columns as there are."""
+"""A report as text, in as many columns as the terminal has room for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flask pool top``: what goes on in the pools, refreshed."""
+"""``flask pool top``: activity in the pools, refreshed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes on right now: one report compared with the one before."""
+"""Activity between two reports, as text and as JSON."""
 
 from __future__ import annotations
 

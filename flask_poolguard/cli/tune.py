@@ -1,4 +1,4 @@
-"""``flask pool tune``: which pool size is enough, measured under load."""
+"""``flask pool tune``: the smallest sufficient pool size, measured under load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each family of database servers says of itself, behind one small protocol.
+"""What Flask-PoolGuard asks of a database server: one module per server family.
 
 Adding a server is adding a module here and a line to :func:`for_dialect`.
 """

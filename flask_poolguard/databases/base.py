@@ -1,4 +1,4 @@
-"""The protocol of a server family, and the data that it returns."""
+"""The interface of a server family, and the data that it returns."""
 
 from __future__ import annotations
 

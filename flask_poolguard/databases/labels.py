@@ -1,4 +1,4 @@
-"""The label that a connection carries, so that its server can say whose it is."""
+"""The label that a connection carries, by which the server's list names its owner."""
 
 from __future__ import annotations
 

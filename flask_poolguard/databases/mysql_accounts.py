@@ -1,4 +1,4 @@
-"""How many connections an account of MySQL or MariaDB may have, and has."""
+"""Connection limits of an account of MySQL or MariaDB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB tell of other sessions."""
+"""The session list of MySQL and MariaDB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB say of themselves."""
+"""Limits, version and counters of a MySQL or MariaDB server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Python's own errors of sockets and name look-ups say of a failed connect."""
+"""What Python's socket and name-lookup errors mean for a failed connect."""
 
 from __future__ import annotations
 

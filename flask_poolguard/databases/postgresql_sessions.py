@@ -1,4 +1,4 @@
-"""What PostgreSQL tells of other sessions."""
+"""The session list of PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of itself."""
+"""Limits, version and counters of a PostgreSQL server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite, which is a library in the process and closes nothing by itself."""
+"""SQLite: a library in the process, which closes no connection by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a driver may take to connect: until the checkout's time is up at most."""
+"""How long a driver may take to connect: at most until the checkout times out."""
 
 from __future__ import annotations
 

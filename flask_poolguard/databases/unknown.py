@@ -1,4 +1,4 @@
-"""The null object for servers that Flask-PoolGuard knows nothing of."""
+"""The null object for servers that Flask-PoolGuard knows nothing about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine's driver is given when it connects: a time limit, and a label.
+"""What a driver is given when it connects: a time limit, and a label.
 
 SQLAlchemy calls the dialect's ``connect`` last, with what all ``do_connect`` listeners
 have left of the arguments. It is wrapped, so no listener sees what the guard adds, and

@@ -1,4 +1,4 @@
-"""Find an app's engines, and what the user himself said of their pools."""
+"""Finds an app's engines, and what the app itself set for their pools."""
 
 from __future__ import annotations
 

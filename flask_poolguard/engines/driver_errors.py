@@ -1,4 +1,4 @@
-"""What an engine is to make of its driver's errors.
+"""Handles driver errors: lost connections, refused connects, and their notes.
 
 Errors that lose a connection, or find none, get a note that says why.
 """

@@ -1,4 +1,4 @@
-"""Connections that nothing refers to any more, of pools that do not roll back.
+"""Rolls back connections that were garbage-collected, where a pool would not.
 
 SQLAlchemy puts a connection back when its proxy is collected. With
 ``pool_reset_on_return`` off its transaction then stays open for the next user to

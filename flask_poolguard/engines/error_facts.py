@@ -1,4 +1,4 @@
-"""Collect what is known of a connection when an error strikes."""
+"""Collects what is known of a connection at the moment of an error."""
 
 from __future__ import annotations
 

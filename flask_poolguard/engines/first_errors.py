@@ -1,4 +1,4 @@
-"""Let an error that an earlier one caused name that one.
+"""Adds to a follow-up error (such as ``PendingRollbackError``) the one that caused it.
 
 SQLAlchemy tells no listener when it refuses to go on with a broken transaction, so
 such errors are looked at where they leave the app's code: on their way to its error

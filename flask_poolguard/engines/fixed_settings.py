@@ -1,4 +1,4 @@
-"""Which settings cannot have an effect on a pool that keeps its own class."""
+"""Settings that cannot have an effect on a pool that keeps its own class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that change after an engine was put under guard."""
+"""Applies settings that changed after an engine was put under guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engines of an app are under guard; none of them is kept alive by that."""
+"""Which engines of an app are under guard; keeps none of them alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the notes that errors carry: pure functions of what is known.
+"""The wording of notes that errors carry: pure functions of known facts.
 
 A note says what happened, the most likely cause, what to do, and where the docs say
 more. Collecting the facts is the business of those who have them.

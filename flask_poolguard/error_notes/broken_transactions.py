@@ -1,4 +1,4 @@
-"""What broke a transaction that somebody goes on using, in words."""
+"""Notes on transactions that an earlier error broke."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses that the server, or somebody on it, brought about, in words."""
+"""Notes on connections that the server, or an administrator, ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a connection when an error strikes; None is unknown."""
+"""What is known of a connection at the moment of an error; None is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a connection was lost, in words."""
+"""Notes on lost connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why there was no connection to be had, in words."""
+"""Notes on checkouts that got no connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all notes have in common."""
+"""Parts that all notes have in common."""
 
 from __future__ import annotations
 

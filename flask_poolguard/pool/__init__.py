@@ -1,4 +1,4 @@
-"""The mechanism: a pool of connections that are fit to be handed out."""
+"""The pool: hands out only usable connections, oldest request first. Without Flask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which request is served next: a pool's idle slots, its room for more, its waiters."""
+"""The order of service: a pool's idle slots, its room for more, its waiters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a forked child inherits and must leave alone: the parent's connections."""
+"""What a forked child inherits and must not touch: the parent's connections."""
 
 from __future__ import annotations
 

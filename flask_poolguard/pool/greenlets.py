@@ -1,4 +1,4 @@
-"""Drivers that hold up a whole worker which serves requests in greenlets.
+"""Drivers and locks that block a whole worker that serves requests in greenlets.
 
 A greenlet gives way only where it waits in gevent's own functions. What waits elsewhere
 stops all greenlets of the process.

@@ -1,4 +1,4 @@
-"""The pool: a QueuePool that judges, explains itself, and survives a fork."""
+"""``GuardedPool``, the SQLAlchemy pool class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does what must be done without traffic, in two daemon threads per process."""
+"""Periodic work without traffic, in two daemon threads per process."""
 
 from __future__ import annotations
 

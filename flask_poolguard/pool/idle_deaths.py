@@ -1,4 +1,4 @@
-"""Learns after what time of idling something on the way ends connections."""
+"""Learns the idle time after which something on the network ends connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks a server what a pool's sessions do, while somebody waits for one of them."""
+"""Asks the server what a pool's sessions do, while a thread waits for one of them."""
 
 from __future__ import annotations
 

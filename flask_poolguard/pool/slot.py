@@ -1,4 +1,4 @@
-"""One slot of a guarded pool: judges its connection before it is handed out.
+"""One slot of a pool: a record and whether its connection is fit to be handed out.
 
 SQLAlchemy has no hook between taking a record from the queue and handing its
 connection out, so the pool judges the records that it hands over. For that this calls

@@ -1,4 +1,4 @@
-"""Data and interfaces of the pool, for all its modules and for whoever watches a pool.
+"""Data and interfaces of the pool, for its other modules and for its tracker.
 
 This module imports no other one of ``pool/``.
 """

@@ -1,4 +1,4 @@
-"""One report for every surface: the live workers' pools, the servers, the findings."""
+"""The report: pools of all live workers, servers, findings; for every surface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sizes to set, by what the live workers were asked for."""
+"""Recommended sizes, from what the live workers were asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What advice on sizes says, as frozen data. The names are those of its JSON."""
+"""Recommended sizes as frozen data; the names are those of its JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One report out of state files, servers' answers and settings."""
+"""Makes a report from state files, the servers' answers and the settings."""
 
 from __future__ import annotations
 

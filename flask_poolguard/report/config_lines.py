@@ -1,4 +1,4 @@
-"""The lines of configuration that give pools other sizes."""
+"""Lines of configuration that set recommended sizes."""
 
 from __future__ import annotations
 

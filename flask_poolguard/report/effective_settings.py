@@ -1,4 +1,4 @@
-"""The settings in force, with where each came from, and who runs with others."""
+"""The settings in force with their origin, and workers that run with others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which connections somebody still holds though the server has ended their sessions."""
+"""Connections that are held although the server has ended their sessions."""
 
 from __future__ import annotations
 

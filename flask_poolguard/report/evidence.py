@@ -1,4 +1,4 @@
-"""What findings are made of."""
+"""The facts from which rules make findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report cannot show, and why: findings about folders, files and users."""
+"""Findings about what a report cannot show: folders, files and users."""
 
 from __future__ import annotations
 

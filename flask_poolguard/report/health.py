@@ -1,4 +1,4 @@
-"""Whether all is well, by the state files of the live workers alone."""
+"""``flask pool check``: judges by the state files of the live workers alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says, as frozen data. The names are those of its JSON."""
+"""A report as frozen data; the names are those of its JSON."""
 
 from __future__ import annotations
 

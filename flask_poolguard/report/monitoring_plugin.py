@@ -1,4 +1,4 @@
-"""What a monitoring plugin says: a state, a line of text, and performance data.
+"""The output of a monitoring plugin: state, text and performance data.
 
 The rules are those of the Monitoring Plugins Development Guidelines
 (monitoring-plugins.org/doc/guidelines.html), which Nagios, Icinga and their like

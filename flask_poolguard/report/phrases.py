@@ -1,4 +1,4 @@
-"""Words that several rules use."""
+"""Phrases that several rules use."""
 
 from __future__ import annotations
 

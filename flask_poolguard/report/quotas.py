@@ -1,4 +1,4 @@
-"""How many connections a worker may open: limits of server, user and database."""
+"""Connections that a worker may open: limits of server, user and database."""
 
 from __future__ import annotations
 

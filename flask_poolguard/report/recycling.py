@@ -1,4 +1,4 @@
-"""Have all workers replace their connections, and see how far they are."""
+"""Makes all workers replace their connections, and follows their progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker finds wrong with its own pools, and logs by itself.
+"""What a worker finds wrong with its own pools, and logs.
 
 It reads its own state file, as any other process would, so that its log and a report
 cannot differ. No server is asked.

@@ -1,4 +1,4 @@
-"""Asking the servers about themselves, without a pool and without ever hanging.
+"""Asks the servers about themselves, outside the pools and with a time limit.
 
 A connection of our own is made as the pool would make it, so that ``connect_args``,
 ``do_connect`` listeners and TLS apply, and is closed after a few queries. A server

@@ -1,4 +1,4 @@
-"""Whose the sessions of a server are: its own list, joined with the workers' files."""
+"""The owners of server sessions: the server's list joined with the workers' files."""
 
 from __future__ import annotations
 

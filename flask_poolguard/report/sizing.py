@@ -1,4 +1,4 @@
-"""Pure arithmetic: how large a pool should be, from what was asked of it.
+"""Pure arithmetic: the pool size that the demand needs.
 
 ``pool_size`` is what a worker keeps open. The guard counts with every checkout how many
 connections are out or wanted at that moment. The smallest number that all but a small

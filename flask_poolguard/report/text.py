@@ -1,4 +1,4 @@
-"""Plain text for terminals: wrapped, harmless, short."""
+"""Plain text for terminals: wrapped, without control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a server took a connect that it does not answer.
+"""Whether a server accepted a TCP connect that it does not answer.
 
 A machine that is gone does not even do that; a server that hangs does, or rather its
 kernel for it. Told by this process's own sockets, and not by one connect more: of those

@@ -1,1 +1,1 @@
-"""What other processes may read of a worker: its state file, and how that is found."""
+"""The state files: what a worker shows to other processes."""

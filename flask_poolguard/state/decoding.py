@@ -1,4 +1,4 @@
-"""From the bytes of a state file to figures. Nothing in the bytes is believed."""
+"""From the bytes of a state file to figures; no byte is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of the state files: where it is, and whether it can be trusted."""
+"""The folder of the state files: its place, and whether it can be trusted."""
 
 from __future__ import annotations
 

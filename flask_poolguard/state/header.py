@@ -1,4 +1,4 @@
-"""The first page of a state file: whose it is, and in which layout."""
+"""The first page of a state file: owner and version of the layout."""
 
 from __future__ import annotations
 

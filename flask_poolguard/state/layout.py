@@ -1,4 +1,4 @@
-"""The bytes of a state file, for the worker that writes and whoever reads.
+"""The bytes of a state file, for its writer and its readers.
 
     0       magic, version and a JSON object that says whose file this is
     4095    1 once the process has served a request

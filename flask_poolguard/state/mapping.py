@@ -1,4 +1,4 @@
-"""How a pool's part of the state file is written: into its memory where that is safe.
+"""Writes to a state file: through mapped memory where that is safe.
 
 A write to a mapped page takes a tenth of a ``pwrite`` and does not let go of Python's
 lock, which in a crowded process means waiting for it again, with a connection in hand.

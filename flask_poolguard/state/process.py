@@ -1,4 +1,4 @@
-"""Who a process is: more than a pid, because numbers are shared and come back."""
+"""The identity of a process: a pid alone is reused."""
 
 from __future__ import annotations
 

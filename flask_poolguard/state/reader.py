@@ -1,4 +1,4 @@
-"""Reads the state files of this user's live workers, and trusts none of them.
+"""Reads the state files of this user's live workers; trusts none of them.
 
 A file may be half written, truncated, or garbage, and the folder may hold anything.
 Files are read, never mapped: a mapped file that shrinks kills the reader (SIGBUS).

@@ -1,4 +1,4 @@
-"""How one process asks another to replace its connections: a file beside its own.
+"""A request from one process to another to replace its connections.
 
 ``<pid>-<random>.recycle`` lies beside the worker's state file and holds a JSON object
 of bind and number. The worker looks for it with each round of its housekeeper and

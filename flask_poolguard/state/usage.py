@@ -1,4 +1,4 @@
-"""How much of a pool is needed: figures for choosing its size."""
+"""How many connections a pool needed: figures for choosing its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether other processes are to see this one as a worker.
+"""Whether other processes count this one as a worker.
 
 Imports nothing: commands decide it before the app is imported.
 """

@@ -1,4 +1,4 @@
-"""The file through which other processes see this worker's pools.
+"""A worker's own state file.
 
 What changes with every checkout is written through a :class:`.mapping.View`, the rest
 with ``pwrite``.

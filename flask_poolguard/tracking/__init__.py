@@ -1,1 +1,1 @@
-"""Who holds which connection, for what, and how it comes back."""
+"""Who has which connection, for which scope, and how it comes back."""

@@ -1,4 +1,4 @@
-"""Streams that their server never closed, and contexts that they left on a thread.
+"""Streams that a server never closed, and contexts that they left on a thread.
 
 Flask's ``stream_with_context`` pushes the request's contexts again, in the thread that
 reads. When the generator is collected in another thread, Flask before 3.2 does two

@@ -1,4 +1,4 @@
-"""All that one app's pools do in one process: a tracker per pool, one state file."""
+"""All of one app in one process: a tracker per pool, one state file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line of the app that asked for a connection, found without a traceback."""
+"""The app's line that took a connection, found without a traceback."""
 
 from __future__ import annotations
 

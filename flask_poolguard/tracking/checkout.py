@@ -1,4 +1,4 @@
-"""Who has which connection of a pool, since when, and for what."""
+"""The record of a checkout: who has a connection, since when, for which scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Giving back what threads took that ended within an app context.
+"""Gives back what threads took that ended within an app context.
 
 A thread that pushes an app context and never pops it leaves its connections, and the
 session that Flask-SQLAlchemy filed under the context, to nothing that could end them.

@@ -1,4 +1,4 @@
-"""Who waits for a connection, and how that looks to a human being."""
+"""Deadlocks between requests, and the list of holders in a timeout's message."""
 
 from __future__ import annotations
 

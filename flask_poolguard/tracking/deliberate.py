@@ -1,4 +1,4 @@
-"""Signs that a connection is meant to outlive the scope that it was taken in.
+"""Signs that a connection is meant to outlive its scope.
 
 Where there is one, the guard leaves the connection alone and says so: to lose a lock
 that an app relies on is worse than a connection too many.

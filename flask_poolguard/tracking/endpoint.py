@@ -1,4 +1,4 @@
-"""What runs now: the endpoint of a request, a background task, or a command.
+"""The name of what runs now: an endpoint, a background task or a command.
 
 Libraries of tasks are never imported here: a task of theirs runs only where they are
 loaded already. With none of them loaded, the question costs one look-up each.

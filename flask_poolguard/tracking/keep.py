@@ -1,4 +1,4 @@
-"""Connections and sessions that outlive their scope on purpose."""
+"""``guard.keep()``: connections and sessions that outlive their scope on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What apps keep on ``g`` of a context that requests share.
+"""Connections that an app keeps on ``g`` of a context that requests share.
 
 Such as ``get_db()`` of Flask's tutorial, when a test's fixture has pushed a context:
 ``g`` lasts from one request to the next there, and a teardown function of the app

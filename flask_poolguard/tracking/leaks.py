@@ -1,4 +1,4 @@
-"""Giving back what a scope left behind, and saying so."""
+"""Gives back what a scope left behind, and reports it as a leak."""
 
 from __future__ import annotations
 

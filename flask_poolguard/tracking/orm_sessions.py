@@ -1,4 +1,4 @@
-"""ORM sessions: whose they are, and those that a database extension keeps.
+"""ORM sessions: to which scope each belongs, and which the database extension keeps.
 
 Flask-SQLAlchemy keeps ``db.session`` under ``id(app_ctx)``. A session that outlives
 a failed teardown is inherited by whichever later context gets the same id, and its

@@ -1,4 +1,4 @@
-"""ORM sessions: what they have not committed, and how to end their transaction.
+"""An ORM session's uncommitted objects, and how to end its transaction.
 
 Uses of what SQLAlchemy keeps private stand here: ``SessionTransaction._new``,
 ``_dirty`` and ``_deleted`` (what it has flushed), the same in SQLAlchemy 2.0.31 and

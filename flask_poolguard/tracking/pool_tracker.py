@@ -1,4 +1,4 @@
-"""This process's record of who holds which connection of a pool."""
+"""Tracks one pool: its checkouts, waiters, counters, and what the state file shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the old owner of a connection meets that the guard took back.
+"""The error that a connection's old owner gets after the guard took it back.
 
 A proxy whose connection was taken back is given a stand-in for the driver's connection,
 which answers any use but ending it with an error that says what happened. A session

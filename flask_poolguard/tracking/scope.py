@@ -1,4 +1,4 @@
-"""Scopes: what a connection was taken for, and which one is current."""
+"""Scopes: app contexts and WSGI calls, and which one is current."""
 
 from __future__ import annotations
 

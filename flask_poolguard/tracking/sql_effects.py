@@ -1,4 +1,4 @@
-"""What a statement does to the transaction, or the server's session, that it runs in.
+"""What a statement does to its transaction or to the server session.
 
 Told from its text, since that is all there is for statements that are not SQLAlchemy's
 own. What cannot be told for sure is taken for harmless to go on with, and for a loss if

@@ -1,4 +1,4 @@
-"""What statements did to a connection that may be taken back.
+"""Notes what statements did to a connection that may be taken back.
 
 A session whose statements only read loses nothing when it is ended, and may go on; one
 that wrote may not lose that in silence. A server's session that has a lock is not

@@ -1,4 +1,4 @@
-"""Response bodies that still run the app's code while the server reads them."""
+"""Response bodies that run the app's code while the server reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where scopes begin and end: hooks into one Flask app.
+"""Hooks into a Flask app: where scopes begin and end.
 
 The app's own teardown functions run first, all that Flask would run, as they are; then
 the guard ends what is left over. Flask before 3.2 stops a teardown at the first

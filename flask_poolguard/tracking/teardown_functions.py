@@ -1,4 +1,4 @@
-"""Running the app's own teardown functions, so that one error does not undo the rest.
+"""Goes on with an app's teardown functions after the database extension's raised.
 
 The functions stay on the app's list as they are, and Flask calls them. Only what the
 database extension's own, unchanged function raises, such as when its connection was

@@ -1,4 +1,4 @@
-"""Threads and greenlets: who took a connection, and whether that thread still lives."""
+"""The identity of threads and greenlets, and whether they still live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No connection, or no database: HTTP 503 in place of 500."""
+"""HTTP 503 in place of 500 where no connection, or no database, is to be had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things stand on a diagram, whatever it is drawn with."""
+"""Axes of a diagram: positions, ticks and numbers."""
 
 from __future__ import annotations
 

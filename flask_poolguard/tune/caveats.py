@@ -1,4 +1,4 @@
-"""What limits the meaning of a run's outcome, in words."""
+"""What limits the meaning of a run's outcome."""
 
 from __future__ import annotations
 

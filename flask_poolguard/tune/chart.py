@@ -1,4 +1,4 @@
-"""Diagrams as SVG, to stand in an HTML page whose style sheet colours them."""
+"""Diagrams as SVG, coloured by the style sheet of the HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which size is enough, and how sure that is."""
+"""Which size is sufficient, and how certain that is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections a test may take from servers that others use too."""
+"""How many connections a run may take from servers that others use too."""
 
 from __future__ import annotations
 

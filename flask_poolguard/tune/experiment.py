@@ -1,4 +1,4 @@
-"""The course of a run: rounds over all sizes, in an order that chance decides."""
+"""The course of a run: rounds over all sizes, in random order."""
 
 from __future__ import annotations
 

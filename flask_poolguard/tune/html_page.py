@@ -1,4 +1,4 @@
-"""A run's outcome as one HTML page that needs nothing else."""
+"""A run's outcome as one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latencies of very many requests in little room."""
+"""Latencies of many requests in a histogram."""
 
 from __future__ import annotations
 

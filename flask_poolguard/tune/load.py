@@ -1,4 +1,4 @@
-"""One step of load in this process: so many threads, for so long, on one pool."""
+"""One step of load in this process: threads, seconds, one pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes that bring the load, from outside."""
+"""The processes that make the load, seen from the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that runs the app under load, as it is told line by line.
+"""A process that makes the load; it takes orders line by line.
 
     python -m flask_poolguard.tune.load_worker
 

@@ -1,4 +1,4 @@
-"""What a run found, as data. The names are those of its JSON."""
+"""What a run found, as frozen data."""
 
 from __future__ import annotations
 

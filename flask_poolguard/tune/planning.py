@@ -1,4 +1,4 @@
-"""What a run is going to do, decided before it begins."""
+"""The plan of a run, decided before it begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How busy the processors of this machine are."""
+"""How busy this machine's processors are."""
 
 from __future__ import annotations
 

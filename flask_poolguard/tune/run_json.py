@@ -1,4 +1,4 @@
-"""A run's outcome as data for programs."""
+"""A run's outcome as JSON."""
 
 from __future__ import annotations
 

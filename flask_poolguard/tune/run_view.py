@@ -1,4 +1,4 @@
-"""A run's outcome as text for people."""
+"""A run's outcome as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The style sheet of the HTML page, for light and for dark screens."""
+"""The style sheet of the HTML page, for light and dark screens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is run again and again: GET requests, or queries."""
+"""The work that is repeated: GET requests or queries."""
 
 from __future__ import annotations
 

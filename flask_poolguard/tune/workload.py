@@ -1,4 +1,4 @@
-"""Doing a piece of work once, in a process that was started for it."""
+"""Runs one piece of work, in a load process."""
 
 from __future__ import annotations
 

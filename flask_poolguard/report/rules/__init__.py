@@ -1,4 +1,4 @@
-"""What is wrong with an app's pools and servers, and which line or key to change.
+"""The rules: what is wrong with pools and servers, and which line or key to change.
 
 A rule takes the evidence and yields findings. To add one, write it into the module of
 its subject, list it in ``RULES``, and describe its code in ``docs/findings.md``.

@@ -1,4 +1,4 @@
-"""Sessions that ended badly and connects that were refused, as the servers count."""
+"""Sessions without a logout, and refused connects, as the servers count them."""
 
 from __future__ import annotations
 

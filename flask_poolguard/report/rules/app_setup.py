@@ -1,4 +1,4 @@
-"""What an app's own set-up does to its pools, whatever the traffic."""
+"""Mistakes in an app's set-up that do not depend on traffic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that stand still as a whole when one of their greenlets waits."""
+"""Workers whose greenlets all stop while one waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What limits a number of connections: a server, a user, a database."""
+"""The limits on a number of connections: of server, user and database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Releases of drivers and servers that are known to be faulty.
+"""Versions of drivers and servers with known faults.
 
 Only what endangers data, lets others in or breaks a pool, and only where the project
 itself says so.

@@ -1,4 +1,4 @@
-"""Sessions that do nothing at the server, and transactions that are left open."""
+"""Idle server sessions, and transactions that are left open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies between the app and its server: a network, a pooler."""
+"""Between the app and its server: missing TLS, a pooler or proxy."""
 
 from __future__ import annotations
 

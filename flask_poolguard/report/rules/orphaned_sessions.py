@@ -1,4 +1,4 @@
-"""Sessions that nobody works with any more, or that hold on to a transaction."""
+"""Sessions of processes that are gone, and sessions idle in a transaction."""
 
 from __future__ import annotations
 

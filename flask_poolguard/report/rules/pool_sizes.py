@@ -1,4 +1,4 @@
-"""Pools that are too small or too big for what they were asked for.
+"""Pools that are too small or too big for their demand.
 
 Each worker's figures are judged alone, because each has a pool of its own; what one
 finds says what the worst of them needs. Of a bind at most one finding says that its

@@ -1,4 +1,4 @@
-"""What single workers did with a bind's pool, as rules look at it."""
+"""How each worker used a bind's pool, for the other rules."""
 
 from __future__ import annotations
 

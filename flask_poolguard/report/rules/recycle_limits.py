@@ -1,4 +1,4 @@
-"""How long connections may idle, and what looks after that."""
+"""``pool_recycle`` against the idle limits, and needless pings."""
 
 from __future__ import annotations
 

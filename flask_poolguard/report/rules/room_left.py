@@ -1,4 +1,4 @@
-"""Whether a server, user or database has room for what the workers may open."""
+"""Whether server, user and database have room for what the workers may open."""
 
 from __future__ import annotations
 

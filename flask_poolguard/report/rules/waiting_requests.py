@@ -1,4 +1,4 @@
-"""Callers that wait for a connection, or have waited in vain."""
+"""Requests that wait for a connection, or did not get one."""
 
 from __future__ import annotations
 
