@@ -35,6 +35,8 @@ app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{database}"
 db = SQLAlchemy(app)
 if kind == "guarded":
     from flask_poolguard import PoolGuard
+    from flask_poolguard.pool import housekeeper
+    housekeeper.start = lambda: None  # its rounds are not by turns, but by time
     PoolGuard(app)
 ONE = sa.text("SELECT 1")
 @app.get("/string")
