@@ -446,7 +446,7 @@ class TestUnknown:
 # Without the folders outside of this test's own.
 SEARCH_IN_TMPDIR = """
 import os
-from flask_poolguard.tracking import statedir
+from flask_poolguard.state import directory
 isdir = os.path.isdir
 os.path.isdir = lambda path: "/dev/shm" != path and "/run" not in path and isdir(path)
 import runpy, sys

@@ -765,7 +765,7 @@ class TestTroubleWithTheFile:
     FULL = """
         import logging, resource, sys
         import flask, sqlalchemy, flask_poolguard
-        from flask_poolguard.tracking import mapping
+        from flask_poolguard.state import mapping
 
         mapping._is_in_memory = lambda fd: False
         logging.basicConfig(format="LOGGED %(message)s")

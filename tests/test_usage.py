@@ -428,16 +428,17 @@ def test_a_thread_counts_from_its_first_use_of_the_guard() -> None:
     """Not because it imported the package, or looked at what others do."""
     program = textwrap.dedent("""
         import threading
-        from flask_poolguard.tracking import scope, stacks
-        print(len(scope.live_marks))
+        from flask_poolguard.tracking.thread_marks import live_marks, this_thread
+        from flask_poolguard.tracking.thread_stacks import format_stack
+        print(len(live_marks))
         other = []
-        thread = threading.Thread(target=lambda: other.append(scope.this_thread.mark))
+        thread = threading.Thread(target=lambda: other.append(this_thread.mark))
         thread.start()
         thread.join()
-        stacks.format_stack(other[0])
-        print(len(scope.live_marks))
-        assert scope.this_thread.mark is scope.this_thread.mark
-        print(len(scope.live_marks))
+        format_stack(other[0])
+        print(len(live_marks))
+        assert this_thread.mark is this_thread.mark
+        print(len(live_marks))
     """)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
