@@ -1,0 +1,236 @@
+"""What the guard keeps per app, and the look for the app's engines."""
+
+from __future__ import annotations
+
+import os
+import threading
+import typing as t
+import weakref
+from dataclasses import dataclass, field
+
+from flask.globals import _cv_app
+
+from .config import (
+    AppConfig,
+    has_changed,
+    read_config_again,
+    snapshot,
+    warn_of_fixed,
+)
+from .engines import (
+    Found,
+    Guarded,
+    Registry,
+    check_followed,
+    find,
+    guard,
+    plain,
+    reconfigure,
+)
+from .errors import SetupError
+from .pool import Chore
+from .tracking.app_tracker import AppTracker
+from .tracking.orm_sessions import listen
+from .tracking.teardown import Teardown
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from sqlalchemy.engine import Engine
+
+EXTENSION: t.Final = "poolguard"
+
+# No database extension was looked at yet, not even "there is none".
+NOT_LOOKED: t.Final = object()
+
+# Registered, but not looked at yet; nothing in here keeps an engine alive.
+Waiting = dict[str, "weakref.ref[Engine]"]
+
+_states: weakref.WeakSet[AppState] = weakref.WeakSet()
+
+
+@dataclass(eq=False)
+class AppState:
+    """What the guard keeps per app, in ``app.extensions["poolguard"]``.
+
+    ``lock`` protects the look for the app's engines, and their coming and going.
+
+    :ivar keys: the ``POOLGUARD_*`` keys that ``config`` was read from.
+    :ivar is_settled: a request was served; the keys are not looked at any more.
+    :ivar guarded: the engines under guard.
+    :ivar registered: engines that wait for that look, by their bind's name.
+    :ivar own_findings: what the worker says of itself; kept, or it would not be done.
+    :ivar logged: what it has said, by pid, code and bind.
+    :ivar seen: the database extension whose engines are guarded.
+    """
+
+    config: AppConfig
+    app_tracker: AppTracker
+    keys: dict[str, t.Any]
+    is_settled: bool = False
+    guarded: Registry = field(default_factory=Registry)
+    registered: Waiting = field(default_factory=dict)
+    teardown: Teardown | None = None
+    own_findings: Chore | None = None
+    logged: set[tuple[int, str, str]] = field(default_factory=set)
+    seen: object = NOT_LOOKED
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        _states.add(self)
+
+    @property
+    def engines(self) -> list[Guarded]:
+        """The engines under guard that are not gone."""
+        return self.guarded.all()
+
+
+def state_of(app: Flask) -> AppState:
+    state = app.extensions.get(EXTENSION)
+    if state is None:
+        raise SetupError(
+            f"The app {app.name!r} has no PoolGuard; call init_app(app) first."
+        )
+    return t.cast(AppState, state)
+
+
+def have_looked(app: Flask, state: AppState) -> None:
+    if state.seen is not app.extensions.get("sqlalchemy"):
+        with app.app_context():
+            pass  # its push looks
+
+
+def look_on_push(app: Flask, state: AppState) -> None:
+    try:
+        if not state.is_settled:
+            read_again(app, state)
+        _look(app, state)
+    except BaseException:
+        # Flask leaves a context current whose push failed; the next request on this
+        # thread would take it for its own and push none.
+        _cv_app.get().pop()
+        raise
+
+
+def read_again(app: Flask, state: AppState) -> None:
+    """Follow ``POOLGUARD_*`` keys that were set after ``init_app``.
+
+    :raises ConfigError: as at start; raised again until it is put right.
+    """
+    if not has_changed(app.config, state.keys):
+        return
+    with state.lock:
+        if not has_changed(app.config, state.keys):
+            return
+        config = read_config_again(app.config, state.config)
+        engines = state.engines
+        if engines:
+            config.check_binds([*(e.bind for e in engines), *state.registered])
+        for each in reconfigure(app, engines, config):
+            state.guarded.update(each)
+        before, state.keys = state.keys, snapshot(app.config)
+        state.config = config
+    warn_of_fixed(app.config, before)
+
+
+def _look(app: Flask, state: AppState) -> None:
+    """Guard the app's engines, once, with its context pushed.
+
+    Until this has worked it is tried with every context, so that a contradiction in
+    the settings is not an error of one request only. An extension that is set up
+    later still is found with the next context.
+    """
+    listen()
+    extension = app.extensions.get("sqlalchemy")
+    if state.seen is extension:
+        return
+    with state.lock:
+        if state.seen is extension:
+            return
+        found = find(app)
+        waiting = [
+            (name, engine)
+            for name, reference in state.registered.items()
+            if (engine := reference()) is not None
+        ]
+        binds = [each.bind for each in found]
+        binds += [each.bind for each in state.engines]
+        binds += [name for name, _ in waiting]
+        if binds:  # else the app's database is still to come
+            state.config.check_binds(binds)
+        plains = [plain(engine, name) for name, engine in waiting]
+        check_followed([*found, *plains], state.config)
+        for each in found:
+            guard_engine(each, app, state, is_registered=False)
+        for each in plains:
+            guard_engine(each, app, state, is_registered=True)
+            del state.registered[each.bind]
+        state.registered.clear()
+        state.seen = extension
+
+
+def guard_engine(
+    found: Found, app: Flask, state: AppState, *, is_registered: bool
+) -> None:
+    """Guard an engine unless that was done before. Called under the state's lock.
+
+    :raises SetupError: another engine has its name.
+    """
+    known = state.guarded.get(found.bind)
+    if known is not None and known.engine is found.engine:
+        return
+    if not state.guarded.is_vacant(found.bind):
+        raise _taken(f"The app {app.name!r}", found.bind)
+    guarded = guard(found, app, state.config, state.app_tracker)
+    state.guarded.add(guarded, is_registered=is_registered)
+    state.app_tracker.forget_gone()
+
+
+def note_waiting(engine: Engine, name: str, waiting: Waiting) -> None:
+    """Note an engine that is to be guarded later. Called under a lock.
+
+    :raises SetupError: another engine has its name.
+    """
+    reference = waiting.get(name)
+    before = None if reference is None else reference()
+    if before is not None and before is not engine:
+        raise _taken("This PoolGuard", name)
+    waiting[name] = weakref.ref(engine)
+
+
+def forget_engine(
+    engine: Engine | str, waiting: Waiting, guarded: Registry, where: str
+) -> None:
+    """Forget an engine. Called under a lock.
+
+    :raises SetupError: it is not known, naming those that are.
+    """
+    known = {name: reference() for name, reference in waiting.items()}
+    known |= {each.bind: each.engine for each in guarded.all()}
+    names = [name for name, each in known.items() if engine in (name, each)]
+    if not names:
+        asked = repr(engine) if isinstance(engine, str) else f"engine {engine!r}"
+        raise SetupError(
+            f"{where} has no {asked} to unregister; it has"
+            f" {', '.join(sorted(map(repr, known))) or 'none'}."
+        )
+    for name in names:
+        waiting.pop(name, None)
+        guarded.remove(name)
+
+
+def _taken(where: str, name: str) -> SetupError:
+    return SetupError(
+        f"{where} has another engine under the name {name!r}. Call"
+        f" unregister({name!r}) first if you are done with that one, or register this"
+        " one under another name."
+    )
+
+
+def _after_fork_in_child() -> None:
+    for state in list(_states):
+        # Another thread of the parent's may have been looking.
+        state.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
