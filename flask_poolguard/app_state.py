@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import typing as t
 import weakref
@@ -28,7 +27,7 @@ from .engines import (
     reconfigure,
 )
 from .errors import SetupError
-from .pool import Chore
+from .pool import Chore, after_fork_in_child
 from .tracking.app_tracker import AppTracker
 from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
@@ -226,11 +225,8 @@ def _taken(where: str, name: str) -> SetupError:
     )
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     for state in list(_states):
         # Another thread of the parent's may have been looking.
         state.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .connect_breaker import gave_up, give_up
-from .fork import keep_from_finalising, orphan
+from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .greenlets import Trouble, are_threads_greenlets, find_troubles, trouble_of
 from .guarded_pool import GuardedPool
 from .housekeeper import Chore, housekeeper
@@ -42,6 +42,7 @@ __all__ = [
     "Renewable",
     "Trouble",
     "UnpooledEntry",
+    "after_fork_in_child",
     "are_threads_greenlets",
     "derive",
     "find_troubles",

@@ -1,14 +1,47 @@
-"""What a forked child inherits and must not touch: the parent's connections."""
+"""What a forked child must do first, and what of its parent's it must not touch."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import typing as t
+from collections.abc import Callable
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import SetupError
+
+logger = logging.getLogger("flask_poolguard")
+
+_Step = t.TypeVar("_Step", bound="Callable[[], None]")
+
+# In the order of registration, which is that of the imports: lower rooms first.
+_steps: list[Callable[[], None]] = []
+
+
+def after_fork_in_child(step: _Step) -> _Step:
+    """Call a function in each forked child before the child does anything else.
+
+    Locks of the parent's are the first thing to replace: a thread that the child does
+    not have may hold one. A fork that runs no hooks (uWSGI with C code) calls none of
+    them; a pool finds out by the pid then. A function that raises is logged, and the
+    others are called all the same.
+    """
+    _steps.append(step)
+    return step
+
+
+def _begin_child() -> None:
+    for step in _steps:
+        try:
+            step()
+        except Exception:
+            logger.warning("A step of a forked child failed: %r", step, exc_info=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_child)
 
 _inherited: list[object] = []
 

@@ -20,7 +20,7 @@ from ..error_notes import Room
 from .acquire import SlowPath
 from .connect_breaker import ConnectBreaker
 from .fair_queue import FairQueue
-from .fork import keep_from_finalising, orphan
+from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .housekeeper import housekeeper
 from .idle_limits import IdleLimits
 from .session_probe import SessionProbe
@@ -485,13 +485,12 @@ def _say_goodbye() -> None:
         pool.say_goodbye(until)
 
 
+@after_fork_in_child
 def _forget_parents() -> None:
     for pool in list(_pools):
         pool._fork_lock = threading.RLock()
         pool.forget_parent()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parents)
 # Who registered last is called first: what an app registers after the import is done.
 atexit.register(_say_goodbye)

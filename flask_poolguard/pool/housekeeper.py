@@ -11,6 +11,8 @@ import typing as t
 import weakref
 from collections.abc import Callable
 
+from .fork import after_fork_in_child
+
 logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
@@ -155,6 +157,4 @@ class Housekeeper:
 
 
 housekeeper: t.Final = Housekeeper()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=housekeeper._reset)
+after_fork_in_child(housekeeper._reset)

@@ -29,7 +29,7 @@ from ..databases import (
     merge_sessions,
 )
 from ..engines import Guarded
-from ..pool import UnpooledEntry
+from ..pool import UnpooledEntry, after_fork_in_child
 from ..urls import HOW_TO_QUOTE, ServerKey, server_key, unquoted_tail, without_secrets
 from .model import Failure
 from .unanswered_connects import own_sockets, took_connect
@@ -267,10 +267,7 @@ def _describe(error: Exception, engine: Engine) -> str:
     return f"{text} ({HOW_TO_QUOTE})" if unquoted_tail(engine.url) else text
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

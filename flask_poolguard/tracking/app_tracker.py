@@ -9,7 +9,7 @@ import threading
 import typing as t
 import weakref
 
-from ..pool import housekeeper
+from ..pool import after_fork_in_child, housekeeper
 from ..state import visibility
 from ..state.directory import StateDirError
 from ..state.requests import Inbox, number_for
@@ -139,6 +139,7 @@ class AppTracker:
             self._file.remove()
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     for app_tracker in list(_all):
         app_tracker._lock = threading.RLock()
@@ -150,6 +151,4 @@ def _at_exit() -> None:
         app_tracker.remove_file()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -10,7 +10,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from ..pool import keep_from_finalising
+from ..pool import after_fork_in_child, keep_from_finalising
 from ..urls import is_in_memory
 
 if t.TYPE_CHECKING:
@@ -148,12 +148,9 @@ class _Watcher:
             self._tracker.forked()
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     for engine in list(_engines):
         if not is_in_memory(engine.url):
             keep_from_finalising(engine.pool)
             engine.dispose(close=False)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import typing as t
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+
+from ..pool import after_fork_in_child
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -134,5 +135,4 @@ class _ThisThread(threading.local):
 this_thread = _ThisThread()
 
 # A child has none of its parent's other threads, and ends nothing of theirs.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=deserted.clear)
+after_fork_in_child(deserted.clear)
