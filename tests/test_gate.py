@@ -15,7 +15,8 @@ import pytest
 
 from flask_poolguard.databases import ConnectFailure
 from flask_poolguard.pool import connect_breaker as breaker_module
-from flask_poolguard.pool.connect_breaker import ConnectBreaker, Patience
+from flask_poolguard.pool.connect_breaker import ConnectBreaker
+from flask_poolguard.pool.outage import Patience
 from tests.support.guarded_app import Clock
 from tests.support.people import SECONDS, Stop
 from tests.support.strikes import struck_at

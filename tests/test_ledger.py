@@ -26,7 +26,7 @@ from sqlalchemy import URL, Engine, create_engine, event, pool, text
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool import CloseReason
-from flask_poolguard.pool.connect_breaker import FIRST_PAUSE
+from flask_poolguard.pool.outage import FIRST_PAUSE
 from flask_poolguard.state.decoding import PoolState
 from flask_poolguard.state.mapping import Map, View
 from flask_poolguard.state.reader import read_workers

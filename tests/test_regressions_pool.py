@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool import housekeeper
-from flask_poolguard.pool.connect_breaker import FIRST_PAUSE
+from flask_poolguard.pool.outage import FIRST_PAUSE
 from tests.conftest import Database
 from tests.support.guarded_app import guarded_engine, guarded_pool
 from tests.support.people import Struck

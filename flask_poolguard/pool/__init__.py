@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .connect_breaker import gave_up, give_up
 from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .greenlets import Trouble, are_threads_greenlets, find_troubles, trouble_of
 from .guarded_pool import GuardedPool
 from .housekeeper import Chore, housekeeper
 from .idle_limits import SHARE_OF_LIMIT, derive
+from .outage import gave_up, give_up
 from .session_probe import UnpooledEntry
 from .slot import GuardedRecord
 from .types import (

@@ -11,8 +11,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..error_notes import Room, add_note, explain_away, explain_full, explain_timeout
 from ..errors import PoolTimeout, TooManyWaiting
-from .connect_breaker import ConnectBreaker, Patience, ServerFullError
+from .connect_breaker import ConnectBreaker, ServerFullError
 from .fair_queue import FairQueue, Waiter
+from .outage import Patience
 from .session_probe import LEAD, SessionProbe
 from .slot import FIT, GuardedRecord
 from .types import Attempt, Claim, Holders, Policy, PoolCallbacks

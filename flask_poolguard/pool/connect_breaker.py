@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import logging
 import random
 import threading
 import time
 import typing as t
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..databases import ConnectFailure
+from .outage import (
+    LONGEST_PAUSE,
+    Outage,
+    Patience,
+    Turn,
+    explained,
+    first_line,
+    given_up,
+    without_tracebacks,
+)
 from .types import Obstacle
 
 logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
-# The pauses between attempts grow from the first to the longest, and each is drawn
-# from its upper half, so that many processes do not knock in step.
-FIRST_PAUSE: t.Final = 0.05
-LONGEST_PAUSE: t.Final = 1.0
+# Trouble that no caller met for so long is over; what comes is new trouble.
+_FORGET_AFTER: t.Final = 60.0
 
 # After the first success so many may connect at a time as have succeeded, doubled;
 # from here on the breaker lets all connect.
@@ -35,102 +40,9 @@ _GRACE: t.Final = 1.0
 # An attempt that takes so long may hang (a lost SYN): one more may try beside it.
 _HANGS_AFTER: t.Final = 2.0
 
-# Trouble that nobody met for so long is over; what comes is new trouble.
-_FORGET_AFTER: t.Final = 60.0
-
 
 class ServerFullError(Exception):
     """The server has no room, but a connection of this pool will come free."""
-
-
-class GaveUp(t.NamedTuple):
-    """What the pool tells of a connect that it gave up."""
-
-    since: datetime
-    attempts: int
-    failed_at: datetime
-
-    def describe(self) -> str:
-        """Return since when, how often, and when last."""
-        times = "once" if self.attempts == 1 else f"{self.attempts} times"
-        return (
-            f"no connection since {self.since:%H:%M:%S}; tried {times} from this"
-            f" process, last at {self.failed_at:%H:%M:%S.%f}"[:-3]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long somebody goes on connecting; times in monotonic seconds.
-
-    :ivar begun_at: when he began to ask for a connection.
-    :ivar seconds: ``POOLGUARD_CONNECT_RETRY``.
-    :ivar deadline: of the whole checkout.
-    """
-
-    begun_at: float
-    seconds: float
-    deadline: float
-
-    def until(self, trouble_began_at: float) -> float:
-        """Return when to give up. An outage that began while he waited in the queue
-        is not held against him.
-        """
-        began_at = max(self.begun_at, trouble_began_at)
-        return min(began_at + self.seconds, self.deadline)
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """An outage as this process sees it; times in monotonic seconds.
-
-    :ivar room: how many may be connecting at the same time.
-    :ivar busy: how many are.
-    :ivar turn_at: when the last of them began to.
-    """
-
-    kind: ConnectFailure
-    error: Exception
-    since: datetime = field(default_factory=datetime.now)
-    failed_at: datetime = field(default_factory=datetime.now)
-    tried_at: float = field(default_factory=_clock)
-    next_try_at: float = 0.0
-    pause: float = FIRST_PAUSE
-    attempts: int = 0
-    recovering: bool = False
-    room: int = 1
-    busy: int = 0
-    began_at: float = field(default_factory=_clock)
-    turn_at: float = 0.0
-
-    def may_be_hurried(self, now: float, until: float) -> bool:
-        """Tell whether somebody who has no time for a pause may try at once."""
-        return self.next_try_at >= until and now >= self.tried_at + FIRST_PAUSE
-
-    def is_full(self) -> bool:
-        """Tell whether the server has no room, as far as is known."""
-        return self.kind is ConnectFailure.FULL and not self.recovering
-
-
-class _Turn:
-    """What is counted of one caller; changed under the breaker's lock.
-
-    :ivar trouble: in which his attempt is counted, None if it is not.
-    :ivar is_pending: whether he is counted among those who connect or wait to.
-    """
-
-    __slots__ = ("is_pending", "trouble")
-
-    def __init__(self) -> None:
-        self.trouble: _Trouble | None = None
-        self.is_pending = False
-
-    def end(self) -> None:
-        """Count the attempt no more."""
-        trouble = self.trouble
-        if trouble is not None:
-            trouble.busy -= 1
-            self.trouble = None
 
 
 class ConnectBreaker:
@@ -151,7 +63,7 @@ class ConnectBreaker:
         self._judge = judge
         self._close_until = close_until
         self._turns = threading.Condition()
-        self._trouble: _Trouble | None = None
+        self._trouble: Outage | None = None
         # Connects that are under way or wait for their turn.
         self.pending = 0
 
@@ -170,7 +82,7 @@ class ConnectBreaker:
         :raises Exception: what the last attempt raised. If it could have passed, its
             text says since when and how often it was tried.
         """
-        turn = _Turn()
+        turn = Turn()
         try:
             try:
                 self._enter(turn)
@@ -187,7 +99,7 @@ class ConnectBreaker:
         trouble = self._trouble
         if trouble is None or trouble.recovering:
             return None
-        return f"{_first_line(trouble.error)} ({_gave(trouble).describe()})"
+        return f"{first_line(trouble.error)} ({given_up(trouble).describe()})"
 
     @property
     def is_away(self) -> bool:
@@ -216,7 +128,7 @@ class ConnectBreaker:
             return None
         return Obstacle(trouble.kind, trouble.began_at)
 
-    def _enter(self, turn: _Turn) -> None:
+    def _enter(self, turn: Turn) -> None:
         with self._turns:
             # Nothing is called in between, so nothing can strike.
             self.pending += 1
@@ -224,7 +136,7 @@ class ConnectBreaker:
 
     def _try(
         self,
-        turn: _Turn,
+        turn: Turn,
         open_: Callable[[], None],
         patience: Patience,
         may_queue: Callable[[], bool],
@@ -246,7 +158,7 @@ class ConnectBreaker:
 
     def _await_turn(
         self,
-        turn: _Turn,
+        turn: Turn,
         patience: Patience,
         may_queue: Callable[[], bool],
         tried: bool,
@@ -283,13 +195,13 @@ class ConnectBreaker:
                 if may_wait_in_pool:
                     raise ServerFullError from trouble.error
                 if now >= until or (wait > 0 and trouble.next_try_at > until):
-                    raise _explained(trouble)
+                    raise explained(trouble)
                 pause = wait if wait > 0 else max(hangs_at - now, 0.01)
                 self._turns.wait(min(pause, until - now))
 
     def _failed(
         self,
-        turn: _Turn,
+        turn: Turn,
         kind: ConnectFailure | None,
         error: Exception,
         begun: float,
@@ -301,12 +213,12 @@ class ConnectBreaker:
                 # It answers, and says no for good: nothing to wait for.
                 self._end()
                 return
-            error = _kept(error)
+            error = without_tracebacks(error)
             if trouble is None:
-                trouble = self._trouble = _Trouble(kind, error, began_at=begun)
+                trouble = self._trouble = Outage(kind, error, began_at=begun)
             elif trouble.recovering:  # to and fro: no reason to knock more often
                 pause = trouble.pause
-                trouble = _Trouble(kind, error, began_at=begun, pause=pause)
+                trouble = Outage(kind, error, began_at=begun, pause=pause)
                 self._trouble = trouble
             now = _clock()
             trouble.kind, trouble.error = kind, error
@@ -320,7 +232,7 @@ class ConnectBreaker:
                 self._close_until(trouble.next_try_at)
             self._turns.notify_all()
 
-    def _succeeded(self, turn: _Turn) -> None:
+    def _succeeded(self, turn: Turn) -> None:
         if turn.trouble is None and self._trouble is None:
             return
         with self._turns:
@@ -336,7 +248,7 @@ class ConnectBreaker:
             self._turns.notify_all()
             self._close_until(0)
 
-    def _leave(self, turn: _Turn) -> None:
+    def _leave(self, turn: Turn) -> None:
         """Count somebody no more, however far he came."""
         with self._turns:
             if turn.trouble is not None:
@@ -350,53 +262,3 @@ class ConnectBreaker:
         self._trouble = None
         self._turns.notify_all()
         self._close_until(0)
-
-
-def _kept(error: Exception) -> Exception:
-    """Return a copy without tracebacks: their frames hold what the callers had, their
-    connections among it. The original keeps its own.
-    """
-    try:
-        kept = copy.copy(error)
-        for name, value in list(vars(kept).items()):
-            if isinstance(value, BaseException):  # PyMySQL's original_exception
-                setattr(kept, name, copy.copy(value))
-    except Exception:  # a driver's exception that cannot be copied
-        return error
-    return kept
-
-
-def _gave(trouble: _Trouble) -> GaveUp:
-    return GaveUp(trouble.since, trouble.attempts, trouble.failed_at)
-
-
-def gave_up(error: BaseException) -> GaveUp | None:
-    """Return what was tried before a connect was given up; None for other errors."""
-    found = getattr(error, "poolguard_gave_up", None)
-    return found if isinstance(found, GaveUp) else None
-
-
-def give_up(error: BaseException) -> None:
-    """Note on a connect's error that nobody tries again, if it could have passed."""
-    now = datetime.now()
-    with contextlib.suppress(Exception):  # an exception that takes no attribute
-        error.poolguard_gave_up = GaveUp(now, 1, now)  # type: ignore[attr-defined] # read by gave_up()
-
-
-def _explained(trouble: _Trouble) -> Exception:
-    """Return the last error, told with its story, for one more thread to raise."""
-    gave = _gave(trouble)
-    try:
-        error = copy.copy(trouble.error)
-    except Exception:  # a driver's exception that cannot be copied
-        error = trouble.error
-    if gave_up(error) is None:
-        *before, text = error.args or ("",)
-        error.args = (*before, f"{str(text).rstrip()} ({gave.describe()})")
-        error.poolguard_gave_up = gave  # type: ignore[attr-defined] # read by gave_up()
-    return error.with_traceback(None)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
