@@ -675,12 +675,12 @@ SCRIPT = """
 
 LIVING_CHILD = """
     engine.connect().close()
-    ours = books.path
+    ours = app_tracker.path
     ready, told = os.pipe()
     if os.fork() == 0:
         if sys.argv[1] == "busy":
             engine.connect().close()
-        os.write(told, (books.path or "none").encode() + b"\\n")
+        os.write(told, (app_tracker.path or "none").encode() + b"\\n")
         sys.stdin.read()
         os._exit(0)
     theirs = os.read(ready, 4096).decode().strip()

@@ -600,14 +600,14 @@ class FullError(Exception):
 # Whose result is still without a name when a signal is looked for, and what SQLAlchemy
 # has not called yet; told in docs/pool.md.
 SPARED: tuple[str, ...] = (
-    "c_return in guarded.py, _do_get, popleft",
-    "call in guarded.py, _do_return_conn",
+    "c_return in guarded_pool.py, _do_get, popleft",
+    "call in guarded_pool.py, _do_return_conn",
 )
 if sa.__version__.startswith("2.0."):
     # There SQLAlchemy itself gives nothing back if this strikes within its reset.
     SPARED += (
-        "call in guarded.py, _reset_on_return",
-        "c_return in guarded.py, _reset_on_return, getpid",
+        "call in guarded_pool.py, _reset_on_return",
+        "c_return in guarded_pool.py, _reset_on_return, getpid",
     )
 
 
@@ -714,7 +714,7 @@ class TestStruck:
         "way",
         [at_once, connecting, replacing, timing_out, waiting, refused, handing_on],
     )
-    def test_no_slot_is_lost_and_nobody_is_left_in_the_books(
+    def test_no_slot_is_lost_and_no_checkout_is_left_over(
         self,
         way: Any,
         moment: Moment,
