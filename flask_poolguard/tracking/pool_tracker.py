@@ -10,7 +10,6 @@ import threading
 import time
 import typing as t
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -39,9 +38,9 @@ from .callsite import Taken, find_place
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolCheckouts, PoolInfo
 from .deadlocks import ScopeClaim, describe_holders, find_deadlock
 from .endpoint import current_endpoint
+from .held_warnings import HeldWarnings
 from .scope import current_scope, scope_of_reconnecting
 from .thread_marks import ThreadMark, count_threads, deserted, live_marks, this_thread
-from .thread_stacks import format_stack
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -101,7 +100,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
         super().__init__(
             PoolInfo(weakref.ref(app), app.root_path, database, facts, on_leak)
         )
-        self.held_warning = held_warning
+        self._held_warnings = HeldWarnings(held_warning)
         self._open_file = open_file
         # Gives back what threads took that ended without popping their context.
         self.on_deserted: Callable[[], None] | None = None
@@ -137,8 +136,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
         self._queue_shown_at = -math.inf
         self._is_queue_stale = self._is_queue_shown = False
         self._section: PoolSection | None = None
-        # Reported as held for too long, and when they came back.
-        self._back: deque[tuple[Checkout, float]] = deque()
+        self._held_warnings.forget()
 
     @property
     def database(self) -> Database:
@@ -153,7 +151,12 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
     def follow(self, on_leak: str, held_warning: float | None) -> None:
         """Follow settings that were changed."""
         self.info = replace(self.info, on_leak=on_leak)
-        self.held_warning = held_warning
+        self._held_warnings.limit = held_warning
+
+    @property
+    def held_warning(self) -> float | None:
+        """``POOLGUARD_HELD_WARNING`` in seconds; None for no warning."""
+        return self._held_warnings.limit
 
     @property
     def waiting(self) -> int:
@@ -352,8 +355,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
             if self.left_behind:
                 self.left_behind.discard(checkout)
             if checkout.is_reported:
-                # Said by the next round: a log handler may need this very slot.
-                self._back.append((checkout, _monotonic()))
+                self._held_warnings.came_back(checkout)
         section = self._section or self.section
         if record.dbapi_connection is None:
             section.release(record)
@@ -500,7 +502,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
         self._start()
         self.usage.inherited = inherited
 
-    # Held for too long -----------------------------------------------------------
+    # Without traffic --------------------------------------------------------------
 
     def tend(self) -> None:
         """Warn of connections that are out for too long, and show who waits now; the
@@ -512,39 +514,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
         self._tend_usage()
         if not self.facts.counted:
             self.forget_closed()
-        limit, now = self.held_warning, _monotonic()
-        if limit is None:
-            return
-        while self._back:
-            self._say_it_is_back(*self._back.popleft())
-        for checkout in list(self.out.values()):
-            held = now - checkout.taken_at
-            is_said = checkout.is_reported or checkout.is_kept
-            if held < limit or is_said or checkout.fairy() is None:
-                continue
-            if checkout.is_at_prompt():
-                continue  # a warning would come between what is typed
-            checkout.is_reported = True
-            logger.warning(
-                "%s has held a connection of bind %r for %.0f s, since it took it at"
-                " %s. Give it back before slow work that needs no database, or raise"
-                " POOLGUARD_HELD_WARNING (now %g). Its thread is here:\n%s",
-                checkout.endpoint,
-                self.facts.bind,
-                held,
-                checkout.site(),
-                limit,
-                format_stack(checkout.mark()) or "  (that is not known)",
-            )
-
-    def _say_it_is_back(self, checkout: Checkout, when: float) -> None:
-        logger.warning(
-            "The connection of bind %r that %s took at %s is back after %.0f s.",
-            self.facts.bind,
-            checkout.endpoint,
-            checkout.site(),
-            when - checkout.taken_at,
-        )
+        self._held_warnings.tend(self)
 
     # Counting --------------------------------------------------------------------
 
