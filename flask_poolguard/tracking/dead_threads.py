@@ -9,8 +9,8 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import POP_CONTEXT
+from .kept_sessions import end_filed
 from .leaks import Returns
-from .orm_sessions import end_filed
 from .scope import ContextScope
 from .thread_marks import deserted
 

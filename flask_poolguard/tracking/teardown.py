@@ -34,8 +34,8 @@ from .async_views import count_async_views_as_requests
 from .dead_threads import dead_threads
 from .endpoint import NO_ROUTE
 from .kept_on_g import leave_what_g_has
+from .kept_sessions import end_left_over, filed_under
 from .leaks import Returns
-from .orm_sessions import end_left_over, filed_under
 from .scope import (
     MERGED,
     ResponseScope,
