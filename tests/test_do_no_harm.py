@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
 )
 
 from flask_poolguard import ConnectionReturned, LeakError
-from flask_poolguard.tracking import teardown
+from flask_poolguard.tracking import shared_contexts
 from flask_poolguard.tracking.scope import MERGED
 from tests.conftest import Database
 from tests.support.side_by_side import ADD, COUNT, Row, World, both, make_world, outcome
@@ -589,7 +589,7 @@ class TestSharedContext:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(teardown, "_told_of_shared", set())
+        monkeypatch.setattr(shared_contexts, "_told_of_shared", set())
         world.app.get("/")(lambda: "ok")
         with world.app.app_context():
             for _ in range(4):

@@ -33,7 +33,6 @@ from .abandoned_streams import (
 from .async_views import count_async_views_as_requests
 from .dead_threads import dead_threads
 from .endpoint import NO_ROUTE
-from .kept_on_g import leave_what_g_has
 from .kept_sessions import end_left_over, filed_under
 from .leaks import Returns
 from .scope import (
@@ -44,6 +43,7 @@ from .scope import (
     open_scope,
     scope_of,
 )
+from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
 
@@ -54,7 +54,6 @@ if t.TYPE_CHECKING:
     from flask.wrappers import Response
 
     from .app_tracker import AppTracker
-    from .callsite import Place
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -64,9 +63,6 @@ _USED_LATE: t.Final = (
     "a teardown function used it after it had been closed; commit there"
 )
 _NOT_POPPED: t.Final = "its context was never popped, as if its stream was not closed"
-
-# Where requests were seen to share a context, so that it is said once per process.
-_told_of_shared: set[Place | None] = set()
 
 
 class Teardown:
@@ -242,7 +238,7 @@ class Teardown:
             close_abandoned()
         outer = _cv_app.get(None)
         if outer is not None and not MERGED:
-            self._note_shared(outer)
+            note_shared(outer, self._app_ref())
         scope = ResponseScope(t.cast("Flask", self._app_ref()))
         note_response(environ, scope)
         before = scope.enter()
@@ -301,35 +297,6 @@ class Teardown:
             return
         with app.app_context():
             returns.report()
-
-    def _note_shared(self, context: AppContext) -> None:
-        """Say once that requests run within one context, which nothing tears down.
-
-        Flask before 3.2 pushes no context for a request of the app whose context is
-        current. One request within a context shares nothing.
-        """
-        scope = scope_of(context)
-        if (
-            scope is None
-            or scope.response is not None
-            or context.app is not self._app_ref()
-        ):
-            return
-        scope.requests += 1
-        if scope.requests != 2 or scope.place in _told_of_shared:
-            return
-        _told_of_shared.add(scope.place)
-        where = "an unknown line"
-        if scope.place is not None:
-            where = scope.place.describe(context.app.root_path)
-        logger.warning(
-            "Requests of %s share an app context that was pushed at %s and is still"
-            " current: Flask tears nothing down between them, so they share db.session"
-            " and its transaction. What else a request takes is given back when it"
-            " ends. Use `with app.app_context():` around what needs it.",
-            context.app.name,
-            where,
-        )
 
     def _end_dropped(self, from_test_client: bool) -> None:
         """End responses that were collected before anybody closed them."""

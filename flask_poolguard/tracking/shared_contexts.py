@@ -1,12 +1,12 @@
-"""Connections that an app keeps on ``g`` of a context that requests share.
+"""App contexts that requests share, such as one that a test's fixture has pushed.
 
-Such as ``get_db()`` of Flask's tutorial, when a test's fixture has pushed a context:
-``g`` lasts from one request to the next there, and a teardown function of the app
-closes what is on it when the context is popped.
+What an app keeps on ``g`` (``get_db()`` of Flask's tutorial) lasts from one request to
+the next there, and a teardown function of the app closes it when the context is popped.
 """
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from collections.abc import Iterator, Mapping
 
@@ -15,11 +15,47 @@ from sqlalchemy.engine import Connection
 from .scope import ResponseScope, scope_of
 
 if t.TYPE_CHECKING:
+    from flask import Flask
     from flask.ctx import AppContext
+
+    from .callsite import Place
+
+logger = logging.getLogger("flask_poolguard")
+
+# Where requests were seen to share a context, so that it is said once per process.
+_told_of_shared: set[Place | None] = set()
 
 # How far to look: through an app's own classes and containers.
 _DEEPEST: t.Final = 4
 _MOST: t.Final = 1000
+
+
+def note_shared(context: AppContext, app: Flask | None) -> None:
+    """Say once that requests run within one context, which nothing tears down.
+
+    Flask before 3.2 pushes no context for a request of the app whose context is
+    current. One request within a context shares nothing.
+
+    :param app: whose request begins.
+    """
+    scope = scope_of(context)
+    if scope is None or scope.response is not None or context.app is not app:
+        return
+    scope.requests += 1
+    if scope.requests != 2 or scope.place in _told_of_shared:
+        return
+    _told_of_shared.add(scope.place)
+    where = "an unknown line"
+    if scope.place is not None:
+        where = scope.place.describe(context.app.root_path)
+    logger.warning(
+        "Requests of %s share an app context that was pushed at %s and is still"
+        " current: Flask tears nothing down between them, so they share db.session"
+        " and its transaction. What else a request takes is given back when it"
+        " ends. Use `with app.app_context():` around what needs it.",
+        context.app.name,
+        where,
+    )
 
 
 def leave_what_g_has(context: AppContext, response: ResponseScope) -> None:
