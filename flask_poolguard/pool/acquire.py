@@ -115,14 +115,16 @@ class SlowPath:
                 except ServerFullError:
                     self._pool.free(record)
                     record = number = None  # in this order
-                    # While it tried, nobody could tell how that would end.
+                    # While it tried, no thread could tell how that would end.
                     for each in queue.claims():
                         self._break_deadlock(each)
                     continue
                 record.is_judged = True
                 record.is_counted = attempt.is_counted
                 return record
-        except BaseException as error:  # wherever it struck: nothing is left behind
+        except (
+            BaseException
+        ) as error:  # an asynchronous one too: nothing is left behind
             try:
                 if record is not None and number in (None, record.returns):
                     self._pool.free(record)
@@ -157,8 +159,8 @@ class SlowPath:
         self._breaker.connect(record.open, patience, may_queue)
         is_first = True
         while record.is_outdated() and (is_first or _clock() < patience.deadline):
-            # The pool was renewed meanwhile: it may lead to where nobody wants to be.
-            # Once more in any case: whoever connects may be late already.
+            # The pool was renewed meanwhile: this one may lead to the old server.
+            # One more attempt in any case, although the deadline may be over.
             is_first = False
             record.close_because("invalidated")
             self._breaker.connect(record.open, patience, may_queue)
@@ -181,8 +183,8 @@ class SlowPath:
             pool.callbacks.stopped_connecting(attempt)
 
     def _are_there_others(self) -> bool:
-        """Tell whether there is a connection that may be had: idle, or in use by
-        somebody who will give it back.
+        """Tell whether there is another connection: idle, or in use and to be given
+        back.
         """
         return self._queue.opened > self._breaker.pending
 

@@ -34,7 +34,7 @@ _FORGET_AFTER: t.Final = 60.0
 # from here on the breaker lets all connect.
 _OPEN_AT: t.Final = 32
 
-# How long somebody whose time is up still waits for his turn once others got through.
+# How long a thread whose time is up still waits for its turn once others got through.
 _GRACE: t.Final = 1.0
 
 # An attempt that takes so long may hang (a lost SYN): one more may try beside it.
@@ -89,7 +89,7 @@ class ConnectBreaker:
                 self._try(turn, open_, patience, may_queue)
             finally:
                 self._leave(turn)
-        except BaseException:  # it may have struck there
+        except BaseException:  # it may have been interrupted there
             self._leave(turn)
             raise
 
@@ -103,7 +103,7 @@ class ConnectBreaker:
 
     @property
     def is_away(self) -> bool:
-        """Tell whether nobody answers, as while the server restarts."""
+        """Tell whether the server does not answer, as while it restarts."""
         trouble = self._trouble
         return (
             trouble is not None
@@ -119,7 +119,7 @@ class ConnectBreaker:
 
     def obstacle(self) -> Obstacle | None:
         """Return what is wrong with the server, and since when; None if it is well, or
-        nobody has tried for so long that it may be.
+        no thread has tried for so long that it may be.
         """
         trouble = self._trouble
         if trouble is None or trouble.recovering:
@@ -130,7 +130,7 @@ class ConnectBreaker:
 
     def _enter(self, turn: Turn) -> None:
         with self._turns:
-            # Nothing is called in between, so nothing can strike.
+            # Nothing is called in between, so no asynchronous exception can come.
             self.pending += 1
             turn.is_pending = True
 
@@ -166,7 +166,7 @@ class ConnectBreaker:
         """Wait for a turn, which is counted while there is trouble.
 
         :param tried: whether this caller had a turn already. One whose time is too
-            short to wait for one gets it at once, unless somebody else is trying; who
+            short to wait for one gets it at once, unless another thread is trying; who
             has tried gets none once his time is up.
         """
         with self._turns:
@@ -249,7 +249,7 @@ class ConnectBreaker:
             self._close_until(0)
 
     def _leave(self, turn: Turn) -> None:
-        """Count somebody no more, however far he came."""
+        """Count a thread no more, however far it came."""
         with self._turns:
             if turn.trouble is not None:
                 turn.end()

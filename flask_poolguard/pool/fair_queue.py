@@ -47,7 +47,7 @@ class Waiter(t.Generic[Slot]):
         self.wake()
 
     def wake(self) -> None:
-        """Let it look; once more does no harm."""
+        """Wake the waiter; idempotent."""
         if self._wakeup.locked():
             self._wakeup.release()
 
@@ -59,13 +59,13 @@ class Waiter(t.Generic[Slot]):
 class FairQueue(t.Generic[Slot]):
     """The slots of one pool.
 
-    A slot is a record. It is *open* from the moment it is given to somebody who will
+    A slot is a record. It is *open* from the moment it is given to a thread that will
     connect it until :meth:`free` takes it back without a connection; open slots are
-    idle (here) or out (with somebody). The names ``maxsize``, ``use_lifo``,
+    idle (here) or out (with a thread). The names ``maxsize``, ``use_lifo``,
     ``qsize``, ``empty`` and ``full`` are those of the queue that a QueuePool has in
-    the same place, for whatever looks at that.
+    the same place, for code that looks at that.
 
-    ``_lock`` protects the waiters and the number of open slots. Nobody connects,
+    ``_lock`` protects the waiters and the number of open slots. No code connects,
     closes, asks or logs while holding it. It is re-entrant because a garbage
     collection inside may return a connection; ``_serving`` then leaves the serving to
     the call that was interrupted. The idle records change by single operations of a
@@ -142,14 +142,14 @@ class FairQueue(t.Generic[Slot]):
     # Taking ------------------------------------------------------------------------
 
     def get_now(self) -> Slot | None:
-        """Take a record if there is one, or room for one, and nobody waits for it."""
+        """Take a record if there is one, or room for one, and no thread waits."""
         record = None
         try:
             with self._lock:
                 if not self.waiting:
                     record = self._grant()
             return record
-        except BaseException:  # a signal's: nobody else knows of it
+        except BaseException:  # a signal's: no other thread knows of it
             if record is not None:
                 self._restore(record)
             raise
@@ -157,7 +157,7 @@ class FairQueue(t.Generic[Slot]):
     def enqueue(
         self, waiter: Waiter[Slot], most: float, refuse: t.Callable[[], BaseException]
     ) -> None:
-        """Begin to wait. Whatever is raised here or later: :meth:`withdraw` it.
+        """Begin to wait. If this or a later step raises: :meth:`withdraw` it.
 
         :param most: how many may wait at a time. Beyond it the youngest claim is
             refused, which may be another one than this.
@@ -172,7 +172,7 @@ class FairQueue(t.Generic[Slot]):
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:
-            # What strikes meanwhile is this thread's own, perhaps not the youngest's.
+            # An exception meanwhile is this thread's own, perhaps not the youngest's.
             error: BaseException = TooManyWaiting(_REFUSED, code="3o7r")
             try:
                 error = refuse()
@@ -184,7 +184,7 @@ class FairQueue(t.Generic[Slot]):
 
         After None the waiter still waits: wait again, or :meth:`withdraw` it.
 
-        :raises BaseException: what the waiter was told, or what struck meanwhile.
+        :raises BaseException: what the waiter was told, or an asynchronous exception.
         """
         while not waiter.is_settled():
             now = _clock()
@@ -206,7 +206,7 @@ class FairQueue(t.Generic[Slot]):
             return waiter.grant
 
     def fail(self, claim: Claim, error: BaseException) -> bool:
-        """Wake the one who waits for this claim with an error; False if nobody does."""
+        """Wake the thread of this claim with an error; False if it does not wait."""
         with self._lock:
             for _, _, waiter in self.waiting:
                 if waiter.claim is claim:
@@ -227,7 +227,7 @@ class FairQueue(t.Generic[Slot]):
 
         :returns: a record that is one too many: close it, then :meth:`free` it.
         """
-        # Nothing is called in between, so nothing can strike.
+        # Nothing is called in between, so no asynchronous exception can come.
         record.returns += 1
         self.idle.append(record)
         if self.waiting:
@@ -247,7 +247,7 @@ class FairQueue(t.Generic[Slot]):
     def _surplus(self) -> Slot | None:
         try:
             return self.idle.popleft() if self.use_lifo else self.idle.pop()
-        except IndexError:  # somebody else just took it
+        except IndexError:  # another thread just took it
             return None
 
     def free(self, record: Slot, keep: bool = True) -> None:
@@ -279,14 +279,14 @@ class FairQueue(t.Generic[Slot]):
     # Under the lock ----------------------------------------------------------------
 
     def _pop(self) -> Slot | None:
-        # Not by self.pop(): what strikes just after it, before the record has a name
+        # Not by self.pop(): an exception just after it, before the record has a name
         # here, would lose it.
         idle = self.idle
         while idle:
             try:
                 record = idle[-1 if self.use_lifo else 0]
                 idle.remove(record)
-            except (IndexError, ValueError):  # somebody else just took it
+            except (IndexError, ValueError):  # another thread just took it
                 continue
             except BaseException:
                 idle.appendleft(record)
@@ -346,7 +346,7 @@ class FairQueue(t.Generic[Slot]):
             self._serving = False
 
     def _restore(self, record: Slot) -> None:
-        """Take back what was granted to nobody."""
+        """Take back what was granted to no thread."""
         if record.dbapi_connection is None:
             self.free(record)
         else:

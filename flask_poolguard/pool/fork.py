@@ -50,8 +50,8 @@ def keep_from_finalising(inherited: object) -> None:
     """Hold something of the parent's for the rest of this child's life, and beyond.
 
     A driver's destructor may say goodbye on the socket that the parent is still
-    using (mysqlclient does), and the interpreter's end finalises whatever modules
-    hold. So one reference is taken that nobody ever gives back.
+    using (mysqlclient does), and the interpreter's end finalises all that modules
+    hold. So one reference is taken that is never given back.
     """
     _inherited.append(inherited)
     with contextlib.suppress(ImportError, AttributeError):  # not CPython
@@ -103,7 +103,7 @@ class InheritedConnection:
 def orphan(record: ConnectionPoolEntry, fairy: PoolProxiedConnection | None) -> None:
     """Make an inherited connection unusable in a child, without a word to the server.
 
-    :param fairy: through which it is used; None if nobody does any more.
+    :param fairy: through which it is used; None if it is not used any more.
     """
     keep_from_finalising((record, fairy, record.dbapi_connection))
     record.dbapi_connection = None  # type: ignore[misc] # declared wrongly

@@ -33,7 +33,7 @@ def are_threads_greenlets() -> bool:
 def trouble_of(driver: str) -> Trouble:
     """Return why a driver stops all greenlets while it waits; no flag if it does not.
 
-    :param driver: the name of its package, in whatever case.
+    :param driver: the name of its package, in upper or lower case.
     """
     driver = driver.lower()
     if driver in _WAITS_IN and not _is_patched(_WAITS_IN[driver]):

@@ -44,8 +44,8 @@ _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
 
 class GuardedPool(QueuePool):
-    """A :class:`~sqlalchemy.pool.QueuePool` that hands out nothing stale, to whoever
-    has been at work for the longest time.
+    """A :class:`~sqlalchemy.pool.QueuePool` that hands out no stale connection, and
+    serves the oldest request first.
 
     It takes a QueuePool's arguments; *policy*, *callbacks* and *holders* are the
     extension's.
@@ -60,8 +60,8 @@ class GuardedPool(QueuePool):
     # For idle times and ages; the tests let it jump.
     clock = staticmethod(time.monotonic)
 
-    # Each pool has its own of these. Named here too, because whoever compares pools
-    # by their attributes leaves out what the class has.
+    # Each pool has its own of these. Named here too, because tests that compare
+    # the attributes of two pools leave out those of the class.
     _fork_lock: t.Any = None
     _breaker: ConnectBreaker = t.cast(ConnectBreaker, None)
     _session_probe: SessionProbe = t.cast(SessionProbe, None)
@@ -122,7 +122,7 @@ class GuardedPool(QueuePool):
     # What a QueuePool tells --------------------------------------------------------
 
     @property
-    def _overflow(self) -> int:  # type: ignore[override] # counted here, nobody sets it
+    def _overflow(self) -> int:  # type: ignore[override] # counted here, never set
         """What a QueuePool counts under this name: records, connected or not."""
         return self._pool.opened + self._pool.spare - self._pool.maxsize
 
@@ -145,7 +145,7 @@ class GuardedPool(QueuePool):
 
     @property
     def outage(self) -> str | None:
-        """What connects meet while nobody answers, in words; None if somebody does."""
+        """Why connects fail while the server does not answer; None if it answers."""
         return self._breaker.trouble if self._breaker.is_away else None
 
     def neighbours(self) -> tuple[int, int]:
@@ -158,7 +158,7 @@ class GuardedPool(QueuePool):
     def room(self, waiting: int = 0) -> Room:
         """Return what this pool has and may have, for an error.
 
-        :param waiting: how many wait besides whoever gets the error.
+        :param waiting: how many threads wait besides the one that gets the error.
         """
         return Room(
             bind=self.name,
@@ -177,7 +177,7 @@ class GuardedPool(QueuePool):
 
     @_recycle.setter
     def _recycle(self, value: float) -> None:
-        """Accept an age from Pool.__init__, and from whoever sets it later."""
+        """Accept an age from Pool.__init__, and later assignments."""
         self.limits.max_age = value
 
     @property
@@ -268,10 +268,12 @@ class GuardedPool(QueuePool):
                 record.close_because("invalidated")
         except BaseException:
             if not is_inherited:
-                self.callbacks.gave(record)  # perhaps again: it may have struck there
+                self.callbacks.gave(
+                    record
+                )  # perhaps again: it may have been interrupted there
             raise
         finally:
-            if not is_inherited:  # whatever strikes: the slot comes back
+            if not is_inherited:  # whatever exception came: the slot comes back
                 number = record.returns
                 try:
                     self._take_back(record)
@@ -312,7 +314,7 @@ class GuardedPool(QueuePool):
         """Do what must be done without traffic; the housekeeper calls it.
 
         Closes idle connections whose time is up and those that are gone, and lets
-        whoever waits try again if the server was full.
+        waiting threads try again if the server was full.
         """
         if self._pid != os.getpid():
             return
@@ -325,7 +327,7 @@ class GuardedPool(QueuePool):
                 continue
             try:
                 queue.idle.remove(record)
-            except ValueError:  # somebody has just taken it
+            except ValueError:  # another thread has just taken it
                 continue
             try:
                 reason = (
@@ -346,12 +348,12 @@ class GuardedPool(QueuePool):
             queue.serve()
 
     def renew(self) -> None:
-        """Replace all connections, each as soon as nobody has it.
+        """Replace all connections, each as soon as it is not in use.
 
         Those that are idle are closed at once, one after the other, in the calling
         thread; who waits gets the slot that comes free. Those that are out are closed
         when they come back, and one that is being opened when it is open. None of
-        them is handed out again, whoever comes next gets a new connection. All are
+        them is handed out again, the next checkout gets a new connection. All are
         counted as ``invalidated``. It needs no lock: whichever of two calls is last
         is right for both. A child that is forked later has nothing to do with it.
 
@@ -367,7 +369,7 @@ class GuardedPool(QueuePool):
                 continue
             try:
                 queue.idle.remove(record)
-            except ValueError:  # somebody takes it, and will find out
+            except ValueError:  # another thread takes it, and will find out
                 continue
             self._close_idle(record, "invalidated")
 
@@ -423,7 +425,7 @@ class GuardedPool(QueuePool):
     def recreate(self) -> GuardedPool:
         """Return the pool that takes this one's place (``Engine.dispose``).
 
-        What is still checked out here is closed when it comes back: nobody would
+        What is still checked out here is closed when it comes back: no thread would
         ever take it from this pool again.
         """
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
@@ -464,7 +466,7 @@ class GuardedPool(QueuePool):
                     self._orphan_all()
             self._start(self._pool.maxsize, self._pool.use_lifo)
             # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
-            # set up. Without a dialect there is nobody to set it up.
+            # set up. Without a dialect nothing sets it up.
             for name in ("first_connect", "connect"):
                 with contextlib.suppress(AttributeError):
                     listeners: t.Any = getattr(self.dispatch, name)

@@ -143,7 +143,7 @@ class _Limit:
         self._lock, self._ending = allocate(), allocate()
         self._ended = self._struck = False
         self._ending.acquire()
-        # A number of its own: the driver may close its own one, and somebody else
+        # A number of its own: the driver may close its own one, and another thread
         # may then be given it.
         self._line = _socket_of(os.dup(fileno()))
         try:
@@ -162,7 +162,7 @@ class _Limit:
                     self._line.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> bool:
-        """Take the limit away; tell whether it has struck."""
+        """Take the limit away; tell whether it was exceeded."""
         with self._lock:
             if not self._ended:
                 self._ended = True

@@ -37,9 +37,9 @@ class GaveUp(t.NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long somebody goes on connecting; times in monotonic seconds.
+    """How long a thread goes on connecting; times in monotonic seconds.
 
-    :ivar begun_at: when he began to ask for a connection.
+    :ivar begun_at: when it began to ask for a connection.
     :ivar seconds: ``POOLGUARD_CONNECT_RETRY``.
     :ivar deadline: of the whole checkout.
     """
@@ -49,8 +49,8 @@ class Patience:
     deadline: float
 
     def until(self, trouble_began_at: float) -> float:
-        """Return when to give up. An outage that began while he waited in the queue
-        is not held against him.
+        """Return when to give up. An outage that began while it waited in the queue
+        does not shorten its time.
         """
         began_at = max(self.begun_at, trouble_began_at)
         return min(began_at + self.seconds, self.deadline)
@@ -80,7 +80,7 @@ class Outage:
     turn_at: float = 0.0
 
     def may_be_hurried(self, now: float, until: float) -> bool:
-        """Tell whether somebody who has no time for a pause may try at once."""
+        """Tell whether a thread that has no time for a pause may try at once."""
         return self.next_try_at >= until and now >= self.tried_at + FIRST_PAUSE
 
     def is_full(self) -> bool:
@@ -91,8 +91,8 @@ class Outage:
 class Turn:
     """What is counted of one caller; changed under the breaker's lock.
 
-    :ivar trouble: in which his attempt is counted, None if it is not.
-    :ivar is_pending: whether he is counted among those who connect or wait to.
+    :ivar trouble: in which its attempt is counted, None if it is not.
+    :ivar is_pending: whether it is counted among those that connect or wait to.
     """
 
     __slots__ = ("is_pending", "trouble")
@@ -135,7 +135,8 @@ def gave_up(error: BaseException) -> GaveUp | None:
 
 
 def give_up(error: BaseException) -> None:
-    """Note on a connect's error that nobody tries again, if it could have passed."""
+    """Note on a connect's error that it is not tried again, though it could have
+    passed."""
     now = datetime.now()
     with contextlib.suppress(Exception):  # an exception that takes no attribute
         error.poolguard_gave_up = GaveUp(now, 1, now)  # type: ignore[attr-defined] # read by gave_up()

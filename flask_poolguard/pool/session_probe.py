@@ -30,7 +30,7 @@ class UnpooledEntry(ConnectionPoolEntry):
 
 
 class SessionProbe:
-    """Asks on a connection of its own, in a thread that nobody waits for.
+    """Asks on a connection of its own, in a thread that no other waits for.
 
     One question is open at a time; ``_lock`` protects the decision to begin one.
 
@@ -75,7 +75,7 @@ class SessionProbe:
 
     def _ask(self, ids: Collection[int]) -> None:
         try:
-            # Whatever goes wrong: the error that this is for names the holders.
+            # Without the answer, the error that this is for names the holders only.
             with contextlib.suppress(Exception):
                 connection = self._connect(UnpooledEntry())
                 with contextlib.closing(connection):

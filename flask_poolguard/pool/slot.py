@@ -76,9 +76,9 @@ class GuardedRecord(_ConnectionRecord):
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar is_connecting: one is being made right now.
-    :ivar connect_until: monotonic time at which nobody will wait for that any more.
-    :ivar returns: how often it came back. While that stays the same, whoever has it
-        still has to give it back.
+    :ivar connect_until: monotonic time at which no thread waits for that any more.
+    :ivar returns: how often it came back. While that stays the same, its
+        holder still has to give it back.
     :ivar recycle: derived for this connection; None until the server was asked.
     :ivar limit: what the server said of this connection; None likewise.
     :ivar idle_since: monotonic time of the last return to the pool.
@@ -168,11 +168,11 @@ class GuardedRecord(_ConnectionRecord):
     def judge(self, is_asked_for: bool = True) -> CloseReason | t.Literal["fit"]:
         """Return why to replace the connection, ``"fit"`` if it can be handed out.
 
-        :param is_asked_for: whether somebody is to have it now. If not, the server is
+        :param is_asked_for: whether it is to be handed out now. If not, the server is
             asked only if it has spoken: a ping is a sign of life that keeps the
-            server from ending what nobody needs.
+            server from ending what is not needed.
 
-        Whatever strikes meanwhile (a ``gevent.Timeout``) leaves a connection that is
+        An asynchronous exception (``gevent.Timeout``) leaves a connection that is
         in the middle of a question; the caller closes it.
         """
         pool, now = self._pool, self._pool.clock()
@@ -224,7 +224,7 @@ class GuardedRecord(_ConnectionRecord):
         )
 
     def has_spoken(self) -> bool:
-        """Tell whether the server sent something or hung up while nobody asked."""
+        """Tell whether the server sent something or hung up without being asked."""
         if self._poll is None or self._fileno is None:
             return False
         try:
@@ -280,7 +280,7 @@ class GuardedRecord(_ConnectionRecord):
         except BaseException:
             if self.dbapi_connection is not None:
                 # A listener refused it. SQLAlchemy closes it since 2.1 only, and
-                # nobody was told that it is there.
+                # no callback has said that it is there.
                 self._ConnectionRecord__close(terminate=True)  # type: ignore[attr-defined] # private name
             raise
         finally:
@@ -317,7 +317,7 @@ class GuardedRecord(_ConnectionRecord):
             try:
                 self._ConnectionRecord__close(terminate=reason in _ABRUPT)  # type: ignore[attr-defined] # private name
             finally:
-                # Whatever a listener, or the driver, raised: nobody gets it again.
+                # Even if a listener, or the driver, raised: not handed out again.
                 self.dbapi_connection = None
                 self._pool.callbacks.closed(self, reason)
 
@@ -334,7 +334,7 @@ class GuardedRecord(_ConnectionRecord):
             )
 
     def was_detached(self) -> bool:
-        """Tell, once, whether somebody took the connection out of the pool for good."""
+        """Tell, once, whether the app took the connection out of the pool for good."""
         if self.dbapi_connection is None and self.is_open:
             self._let_go()
             return True
@@ -407,5 +407,5 @@ class GuardedRecord(_ConnectionRecord):
         self._unproved_at = self.proved_at + allowed
 
 
-# Not worth a goodbye that may block: nobody is there to hear it.
+# Closed without a logout, which may block: the other end is gone.
 _ABRUPT: t.Final = ("dead", "recycled", "invalidated")

@@ -19,7 +19,7 @@ from ..errors import PoolTimeout
 # Why a connection left the pool, as the report counts it.
 CloseReason = t.Literal[
     "recycled",  # its time was up
-    "idle",  # nobody needed it
+    "idle",  # it was not needed
     "dead",  # the server, or something on the way, had ended it
     "overflow",  # it came back and the pool was full
     "invalidated",  # the app, or a failover, declared it unusable

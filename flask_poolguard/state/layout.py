@@ -76,7 +76,7 @@ BLOCK: t.Final = struct.Struct(
 )
 
 # A queue: sequence; how many wait for others to give one back, the first of them since
-# (monotonic s; NaN for nobody); the same of those for whom one is tested or opened;
+# (monotonic s; NaN for none); the same of those for whom one is tested or opened;
 # what is wrong with the server (0 for nothing, else 1 + the index in OBSTACLES), and
 # since when; sequence.
 QUEUE: t.Final = struct.Struct("<QQdQdQdQ")

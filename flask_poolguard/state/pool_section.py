@@ -125,7 +125,7 @@ class PoolSection:
     with every checkout and checkin.
 
     :param lost: called when a record was collected with its connection, as those of a
-        pool that nobody disposed of properly (``Engine.dispose(close=False)``).
+        pool that was not disposed of properly (``Engine.dispose(close=False)``).
     """
 
     def __init__(

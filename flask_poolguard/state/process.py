@@ -40,7 +40,7 @@ def start_ticks(pid: int) -> str | None:
 
 
 def is_stopped(pid: int, namespace: str) -> bool:
-    """Tell whether a process is stopped by a signal, or by whoever traces it.
+    """Tell whether a process is stopped by a signal, or by a debugger.
 
     Field 3 of ``/proc/PID/stat`` (proc(5)).
 

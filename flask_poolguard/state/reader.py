@@ -75,7 +75,7 @@ class Search:
 
 
 class _Skip(Exception):
-    """A file that is nobody's business here: dead, or another app's."""
+    """A file to be passed over: of a dead process, or of another app."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 ``<pid>-<random>.recycle`` lies beside the worker's state file and holds a JSON object
 of bind and number. The worker looks for it with each round of its housekeeper and
-answers in its state file. No signal is sent, because a signal ends whoever does not
+answers in its state file. No signal is sent: it would end a process that does not
 expect it. The file goes with the worker's own, so that two requests never have to
 agree on who takes it away.
 """

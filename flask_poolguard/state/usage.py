@@ -101,7 +101,7 @@ class Usage:
         self.demand[bucket_of(wanted)] += 1
 
     def waited_for(self, seconds: float, in_all: float) -> None:
-        """Note how long somebody waited, whatever came of it.
+        """Note how long a thread waited, served or not.
 
         :param in_all: with what the same checkout had waited before.
         """

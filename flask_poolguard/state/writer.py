@@ -292,7 +292,7 @@ def _create_in_first(configured: str | None, header: bytes) -> tuple[int, str]:
 def _create(folder: str, name: str, header: bytes) -> int:
     hidden = os.path.join(folder, f".{name}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    # Nobody but this descriptor may write to it, so that no slip of a user's cuts it
+    # Only this descriptor may write to it, so that no slip of a user's cuts it
     # off while it is mapped.
     fd = os.open(hidden, flags, 0o400)
     try:

@@ -72,10 +72,10 @@ def find_deadlock(
     opened: int,
     owns: Callable[[ConnectionPoolEntry], bool],
 ) -> tuple[ScopeClaim, PoolDeadlock] | None:
-    """Return who is to give way, and its error, if nobody who holds can go on.
+    """Return which thread is to give way, and its error, if no holder can go on.
 
-    Only somebody who holds can complete a deadlock by waiting, so all others are
-    done here at once.
+    Only a thread that holds a connection can complete a deadlock by waiting, so all
+    others are done here at once.
     """
     if not claim.may_block(pool):
         return None

@@ -129,7 +129,9 @@ def end_left_over(
     """
     left = None
     is_to_remove = raised and would_remove(context.app)
-    with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
+    with (
+        ExitStack() as stack
+    ):  # each of them, whatever is raised on the way, such as a Timeout
         for session, registry in filed_under(context):
             number = session.hash_key
             is_late = number >= first_late

@@ -79,7 +79,9 @@ class Returns:
         # Held until all are back: ending one session closes its connections to other
         # binds, and each of them is a leak.
         fairies = [checkout.fairy() for checkout in checkouts]
-        with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
+        with (
+            ExitStack() as stack
+        ):  # each of them, whatever is raised on the way, such as a Timeout
             for checkout, fairy in zip(checkouts, fairies, strict=True):
                 if fairy is not None:
                     stack.callback(self._give_one_back, checkout, fairy)
@@ -234,7 +236,7 @@ class _TakingBack:
                 break
             fairy.close()
         if fairy.is_valid:
-            # Something struck in the middle of an earlier close(): SQLAlchemy 2.0 takes
+            # An exception ended an earlier close() half way: SQLAlchemy 2.0 takes
             # the proxy for closed, but never got to return the connection.
             fairy.invalidate()
             self.action = "discarded"

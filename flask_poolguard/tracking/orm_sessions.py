@@ -151,7 +151,7 @@ def _before_commit(session: Session) -> None:
 
 def _took(transaction: SessionTransaction, connection: Connection) -> bool:
     """Tell whether a session took the connection itself; it may be bound to one that
-    somebody else took, and closes.
+    other code took, and closes.
 
     Private; the same in SQLAlchemy 2.0.31 and 2.1.9: per connection a tuple, the last
     of which says whether the session is to close it.

@@ -129,7 +129,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
         count_threads(self.usage)
         # A set, of which the values mean nothing.
         self._waiting: dict[ScopeClaim, None] = {}
-        # Likewise. Whoever was struck down in the middle is collected, and gone here.
+        # Likewise. One that an asynchronous exception ended is collected, and gone.
         self._connecting: weakref.WeakKeyDictionary[Attempt, None]
         self._connecting = weakref.WeakKeyDictionary()
         self._obstacle: Obstacle | None = None
@@ -160,7 +160,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
 
     @property
     def waiting(self) -> int:
-        """The number of those who wait for a connection."""
+        """The number of threads that wait for a connection."""
         return len(self._waiting)
 
     def figure(self, name: str) -> int:
@@ -240,7 +240,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
     # Replacing all connections ---------------------------------------------------
 
     def renew(self, number: int) -> None:
-        """Replace all connections, each as soon as nobody has it, and show that.
+        """Replace all connections, each as soon as it is not in use, and show that.
 
         Those of a database within the process are left alone: its data lives in them.
 
@@ -308,7 +308,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
         if usage.is_shown and "gevent" in sys.modules:
             self._look_for_troubles(record)
         if not self.info.facts.counted:
-            self.forget_closed()  # nobody told of their return
+            self.forget_closed()  # no callback told of their return
             out[id(fairy)] = checkout
             return
         out[record] = checkout
@@ -391,7 +391,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
                 # Those of a pool that this one replaced are out as well.
                 self.usage.began_waiting(max(out, len(self.out)) + len(self._waiting))
                 self._show_waiting()
-        except BaseException:  # nobody has the claim to say when that ends
+        except BaseException:  # no code has the claim to say when that ends
             self._waiting.pop(claim, None)
             self._is_queue_stale = True
             raise
@@ -521,7 +521,7 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
     def count(self, name: str, by: int = 1) -> None:
         """Change a counter and show it."""
         with self._lock:
-            # Never below 0, which no file can show, if something struck in between.
+            # Never below 0, which no file can show, if an exception came in between.
             self._counts[name] = max(self._counts[name] + by, 0)
             self._show_figures()
 

@@ -21,7 +21,7 @@ class GuardedResponse:
     """A response body that still runs the app's code while it is read.
 
     :param end: ends its scope.
-    :param dropped: takes the scope if nobody closed it before it was collected.
+    :param dropped: takes the scope if it was collected before it was closed.
 
     Its scope is only current within ``next`` and ``close``: what a thread does
     between two reads is not done for the response.
@@ -66,7 +66,7 @@ class GuardedResponse:
                 self.scope.leave(before)
 
     def __del__(self) -> None:
-        # No more than this: a collection may strike within a ContextVar's own set(),
+        # No more than this: a collection may run within a ContextVar's own set(),
         # and to set one then crashes CPython 3.11.
         if not self.scope.ended:
             self._dropped.append(self.scope)

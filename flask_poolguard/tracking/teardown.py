@@ -66,7 +66,7 @@ _NOT_POPPED: t.Final = "its context was never popped, as if its stream was not c
 
 
 class Teardown:
-    """Ends every scope of one app, in whatever order its extensions were set up."""
+    """Ends every scope of one app, in any order of its extensions."""
 
     def __init__(
         self, app: Flask, app_tracker: AppTracker, on_push: Callable[[], None]
@@ -262,7 +262,7 @@ class Teardown:
         return response
 
     def end_response(self, scope: ResponseScope) -> None:
-        """End what was taken for a response, and contexts that nobody ended.
+        """End what was taken for a response, and contexts that were not popped.
 
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         """
@@ -281,7 +281,9 @@ class Teardown:
             scope.end()
             return
         returns = Returns()
-        with ExitStack() as stack:  # whatever strikes on the way, such as a Timeout
+        with (
+            ExitStack() as stack
+        ):  # each of them, whatever is raised on the way, such as a Timeout
             stack.callback(self._report, returns)
             stack.callback(returns.end_scope, scope)
             for context in contexts:

@@ -26,7 +26,7 @@ class PushedScope(t.Protocol):
 
 # All there are, of threads that have pushed a context or taken a connection, by
 # identity. This kind of table gives its values as a list in one step (valuerefs),
-# whatever other threads add meanwhile.
+# even while other threads add to it.
 live_marks: weakref.WeakValueDictionary[int, ThreadMark] = weakref.WeakValueDictionary()
 
 # Who keeps the most that there were, in a table of the same kind.

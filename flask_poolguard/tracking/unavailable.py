@@ -23,7 +23,7 @@ RETRY_AFTER_OUTAGE: t.Final = 5
 def answer_with_503(app: Flask) -> None:
     """Let views without a handler of their own answer 503 with ``Retry-After``.
 
-    Whatever handles the error itself, or any class that it derives from, comes first.
+    A handler of the error itself, or of any class that it derives from, comes first.
     The error is logged, and told to ``got_request_exception``, as with a 500; with
     ``PROPAGATE_EXCEPTIONS`` (tests, a debugger) it is raised as ever.
     """
@@ -43,7 +43,7 @@ def answer_with_503(app: Flask) -> None:
 
 
 def _is_ours(error: Exception) -> bool:
-    # Nobody but the pool sees the driver's own error that raw_connection() raises.
+    # Only the pool sees the driver's own error that raw_connection() raises.
     is_named = isinstance(error, (PoolTimeout, DatabaseUnavailable))
     return is_named or gave_up(error) is not None
 
