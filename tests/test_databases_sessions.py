@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_poolguard.databases import ServerSession, SessionList, for_dialect
-from flask_poolguard.databases.base import shorten_statement
+from flask_poolguard.databases.types import shorten_statement
 from tests.conftest import Database as FreshDatabase
 from tests.support.database_server import APP_PASSWORD
 from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer

@@ -5,10 +5,14 @@ Adding a server is adding a module here and a line to :func:`for_dialect`.
 
 from __future__ import annotations
 
-from .base import (
+from .base import Database
+from .labels import Label, make_label, parse_label, plain_host
+from .mysql import MySQL
+from .postgresql import PostgreSQL
+from .sqlite import SQLite
+from .types import (
     ConnectFailure,
     ConnectionLimit,
-    Database,
     IdleLimit,
     ListedSession,
     Loss,
@@ -19,10 +23,6 @@ from .base import (
     merge_sessions,
     transaction_settings,
 )
-from .labels import Label, make_label, parse_label, plain_host
-from .mysql import MySQL
-from .postgresql import PostgreSQL
-from .sqlite import SQLite
 from .unknown import UnknownDatabase
 
 __all__ = [

@@ -7,7 +7,12 @@ import typing as t
 from collections.abc import Callable, Collection
 
 from . import mysql_errors
-from .base import (
+from .base import Database
+from .labels import own_label
+from .mysql_sessions import list_sessions, session_states
+from .mysql_view import server_view
+from .time_limits import SHORTEST, whole_seconds
+from .types import (
     ConnectFailure,
     Connection,
     IdleLimit,
@@ -16,10 +21,6 @@ from .base import (
     SessionList,
     cursor_of,
 )
-from .labels import own_label
-from .mysql_sessions import list_sessions, session_states
-from .mysql_view import server_view
-from .time_limits import SHORTEST, whole_seconds
 
 # From the client/server protocol's capability flags; every driver sets the first.
 _CLIENT_PROTOCOL_41: t.Final = 512
@@ -34,7 +35,7 @@ _TIMEOUT_ARGUMENTS: t.Final = frozenset({"connect_timeout", "connection_timeout"
 _LONGEST_LABEL: t.Final = 255
 
 
-class MySQL:
+class MySQL(Database):
     """Reads the session's ``wait_timeout``."""
 
     has_server = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable
 
-from .base import ConnectionLimit
+from .types import ConnectionLimit
 
 Rows = list[tuple[t.Any, ...]]
 

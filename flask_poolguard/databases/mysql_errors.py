@@ -12,8 +12,8 @@ import re
 import socket
 import typing as t
 
-from .base import ConnectFailure, Loss, driver_error
 from .network_errors import network_failure
+from .types import ConnectFailure, Loss, driver_error
 
 _UNKNOWN_HOST: t.Final = 2005
 _USER_LIMIT_EXCEEDED: t.Final = 1226

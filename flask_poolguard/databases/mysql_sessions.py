@@ -5,7 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Collection
 
-from .base import (
+from .mysql_errors import means_lost
+from .types import (
     LONGEST_STATEMENT,
     Connection,
     ServerSession,
@@ -13,7 +14,6 @@ from .base import (
     cursor_of,
     shorten_statement,
 )
-from .mysql_errors import means_lost
 
 # Without the PROCESS privilege: the user's own sessions.
 _SESSIONS: t.Final = "SELECT ID, COMMAND FROM information_schema.PROCESSLIST"

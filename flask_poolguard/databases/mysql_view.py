@@ -6,8 +6,8 @@ import re
 import typing as t
 from functools import partial
 
-from .base import IdleLimit, ListedSession, ServerView, ids_of, is_same_session
 from .mysql_accounts import Rows, limit_of_account
+from .types import IdleLimit, ListedSession, ServerView, ids_of, is_same_session
 
 # In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.
 _SERVER: t.Final = "SELECT VERSION(), @@max_connections, CONNECTION_ID(), USER()"

@@ -6,7 +6,7 @@ import errno
 import socket
 import typing as t
 
-from .base import ConnectFailure
+from .types import ConnectFailure
 
 # ConnectionError and TimeoutError have classes of their own.
 _PASSING: t.Final = frozenset(

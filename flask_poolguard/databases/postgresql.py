@@ -10,7 +10,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from . import postgresql_errors
-from .base import (
+from .base import Database
+from .labels import own_label
+from .postgresql_sessions import list_sessions, session_states
+from .postgresql_view import server_view
+from .time_limits import whole_seconds
+from .types import (
     ConnectFailure,
     Connection,
     IdleLimit,
@@ -19,10 +24,6 @@ from .base import (
     SessionList,
     cursor_of,
 )
-from .labels import own_label
-from .postgresql_sessions import list_sessions, session_states
-from .postgresql_view import server_view
-from .time_limits import whole_seconds
 
 # libpq's PGTransactionStatusType, which both psycopg generations pass on.
 _IDLE: t.Final = 0
@@ -62,7 +63,7 @@ _TIMEOUT_VARIABLES: t.Final = ("PGCONNECT_TIMEOUT", "PGSERVICE")
 _IN_CONNINFO: t.Final = re.compile(r"(?:^|[\s?&])(?:connect_timeout|service)\s*=")
 
 
-class PostgreSQL:
+class PostgreSQL(Database):
     """Reads the session's ``idle_session_timeout`` (PostgreSQL 14 and later)."""
 
     has_server = True

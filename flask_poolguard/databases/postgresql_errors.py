@@ -22,8 +22,8 @@ import re
 import socket
 import typing as t
 
-from .base import ConnectFailure, Loss, driver_error
 from .network_errors import network_failure
+from .types import ConnectFailure, Loss, driver_error
 
 _READ_ONLY: t.Final = "25006"  # read_only_sql_transaction; also "during recovery"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Collection
 
-from .base import (
+from .types import (
     LONGEST_STATEMENT,
     ServerSession,
     SessionList,

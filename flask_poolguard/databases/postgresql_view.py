@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from contextlib import suppress
 
-from .base import ConnectionLimit, IdleLimit, ListedSession, ServerView, ids_of
+from .types import ConnectionLimit, IdleLimit, ListedSession, ServerView, ids_of
 
 _SERVER: t.Final = (
     "SELECT pg_catalog.current_setting('server_version'),"
