@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -44,7 +44,7 @@ class Session:
         """Run a statement in a transaction that stays open."""
         self.connection.exec_driver_sql(sql)
 
-    def states(self, *sessions: Session) -> dict[int, str]:
+    def states(self, *sessions: Session) -> Mapping[int, str]:
         """Ask what sessions do."""
         ids = [each.number for each in sessions]
         return self.family.session_states(self.driver_connection, ids)
@@ -110,7 +110,7 @@ class TestStates:
 
             thread = threading.Thread(target=run)
             thread.start()
-            state = {other.number: "running a query"}
+            state = {other.number: "active"}
             wait_until(lambda: asking.states(other) == state)
             driver_database.running_server.kill_session(other.number)
             thread.join()

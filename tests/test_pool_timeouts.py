@@ -133,7 +133,7 @@ class TestServer:
             query = asleep.start(
                 lambda: asleep.connections[0].execute(text(SLEEP[backend]))
             )
-            told = wait_for_text(tracked, "the server says: running a query")
+            told = wait_for_text(tracked, "the server says: active")
             server.kill_session(session)
             with pytest.raises(exc.DBAPIError):
                 query.result(SECONDS)

@@ -6,7 +6,15 @@ import math
 import typing as t
 from collections.abc import Callable, Collection
 
-from .types import ConnectFailure, Connection, IdleLimit, Loss, ServerView, SessionList
+from .types import (
+    ConnectFailure,
+    Connection,
+    IdleLimit,
+    Loss,
+    ServerView,
+    SessionList,
+    SessionState,
+)
 
 
 class Database:
@@ -78,9 +86,8 @@ class Database:
 
     def session_states(
         self, connection: Connection, ids: Collection[int]
-    ) -> dict[int, str]:
-        """Ask the server what these sessions do: "running a query", "idle in
-        transaction" or "idle". Leaves no transaction open.
+    ) -> dict[int, SessionState]:
+        """Ask the server what these sessions do. Leaves no transaction open.
 
         Sessions that it does not show (gone, or another user's) are left out.
         """

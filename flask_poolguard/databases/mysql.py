@@ -19,6 +19,7 @@ from .types import (
     Loss,
     ServerView,
     SessionList,
+    SessionState,
     cursor_of,
 )
 
@@ -119,7 +120,7 @@ class MySQL(Database):
 
     def session_states(
         self, connection: Connection, ids: Collection[int]
-    ) -> dict[int, str]:
+    ) -> dict[int, SessionState]:
         """Ask the process list, and InnoDB if the user has the PROCESS privilege."""
         return session_states(connection, ids)
 

@@ -11,6 +11,7 @@ from .types import (
     Connection,
     ServerSession,
     SessionList,
+    SessionState,
     cursor_of,
     shorten_statement,
 )
@@ -66,7 +67,9 @@ def list_sessions(connection: Connection, *, with_sql: bool) -> SessionList:
     return SessionList(tuple(sessions), tuple(hidden))
 
 
-def session_states(connection: Connection, ids: Collection[int]) -> dict[int, str]:
+def session_states(
+    connection: Connection, ids: Collection[int]
+) -> dict[int, SessionState]:
     """Ask what sessions do; without the PROCESS privilege an open transaction cannot
     be seen, and its session counts as idle.
     """
@@ -81,9 +84,9 @@ def session_states(connection: Connection, ids: Collection[int]) -> dict[int, st
     return {each: _state(each, resting, in_transaction) for each in shown}
 
 
-def _state(each: int, resting: set[int], in_transaction: set[int]) -> str:
+def _state(each: int, resting: set[int], in_transaction: set[int]) -> SessionState:
     if each not in resting:
-        return "running a query"
+        return "active"
     return "idle in transaction" if each in in_transaction else "idle"
 
 

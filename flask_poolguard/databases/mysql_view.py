@@ -105,7 +105,7 @@ def _sessions(cursor: t.Any, me: int) -> tuple[ListedSession, ...] | None:
             id=int(number),
             user=user,
             database=database,
-            state="idle" if command == "Sleep" else "running a query",
+            state="idle" if command == "Sleep" else "active",
             seconds=None if seconds is None else float(seconds),
         )
         for number, user, database, command, seconds in rows

@@ -22,6 +22,7 @@ from .types import (
     Loss,
     ServerView,
     SessionList,
+    SessionState,
     cursor_of,
 )
 
@@ -146,7 +147,7 @@ class PostgreSQL(Database):
 
     def session_states(
         self, connection: Connection, ids: Collection[int]
-    ) -> dict[int, str]:
+    ) -> dict[int, SessionState]:
         """Ask ``pg_stat_activity``."""
         if not ids:
             return {}

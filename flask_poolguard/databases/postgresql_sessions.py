@@ -26,7 +26,8 @@ _ARE_CLIENTS: t.Final = (
 _STATES: t.Final = (
     "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
 )
-_STATE_NAMES: t.Final[dict[str, SessionState]] = {
+# What pg_stat_activity calls the state of a session.
+STATE_NAMES: t.Final[dict[str, SessionState]] = {
     "active": "active",
     "fastpath function call": "active",
     "idle": "idle",
@@ -48,16 +49,12 @@ _DISABLED: t.Final = "disabled"
 _UNTRACKED: t.Final = "what some sessions do: their track_activities is off"
 
 
-def session_states(cursor: t.Any, ids: Collection[int]) -> dict[int, str]:
-    """Ask what sessions do, in words for errors."""
+def session_states(cursor: t.Any, ids: Collection[int]) -> dict[int, SessionState]:
+    """Ask what sessions do."""
     cursor.execute(_STATES)
-    states = {int(row[0]): _STATE_NAMES.get(row[1]) for row in cursor.fetchall()}
+    states = {int(row[0]): STATE_NAMES.get(row[1]) for row in cursor.fetchall()}
     found = ((each, states.get(each)) for each in ids)
-    return {
-        each: "running a query" if state == "active" else state
-        for each, state in found
-        if state is not None
-    }
+    return {each: state for each, state in found if state is not None}
 
 
 def list_sessions(cursor: t.Any, *, with_sql: bool) -> SessionList:
@@ -91,7 +88,7 @@ def _session(row: t.Sequence[t.Any]) -> ServerSession:
         user=user,
         database=database,
         client=_client(host, port),
-        state=_STATE_NAMES.get(state),
+        state=STATE_NAMES.get(state),
         state_seconds=_seconds(state_age),
         age_seconds=_seconds(age),
         statement=shorten_statement(statement),

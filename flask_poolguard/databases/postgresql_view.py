@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from contextlib import suppress
 
+from .postgresql_sessions import STATE_NAMES
 from .types import ConnectionLimit, IdleLimit, ListedSession, ServerView, ids_of
 
 _SERVER: t.Final = (
@@ -26,13 +27,6 @@ _SESSIONS: t.Final = (
     " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
     " ELSE backend_type = 'client backend' END"
 )
-STATE_NAMES: t.Final[dict[str, str]] = {
-    "active": "running a query",
-    "fastpath function call": "running a query",
-    "idle": "idle",
-    "idle in transaction": "idle in transaction",
-    "idle in transaction (aborted)": "idle in transaction",
-}
 # The second is of PostgreSQL 16; who has the role may use those connections.
 _RESERVED: t.Final = (
     "SELECT pg_catalog.current_setting('superuser_reserved_connections')::int,"

@@ -27,18 +27,21 @@ class IdleLimit:
     transaction_seconds: float | None = None
 
 
+# What a server session does, in the words of PostgreSQL, for all servers.
+SessionState = t.Literal["active", "idle", "idle in transaction"]
+
+
 @dataclass(frozen=True, slots=True)
 class ListedSession:
     """A client's session, as the server lists it; None is unknown to this user.
 
-    :ivar state: "running a query", "idle in transaction" or "idle".
-    :ivar seconds: how long it has been in that state.
+    :ivar seconds: how long it has been in its state.
     """
 
     id: int
     user: str | None
     database: str | None
-    state: str | None
+    state: SessionState | None
     seconds: float | None
 
 
@@ -122,9 +125,6 @@ def is_same_session(handshake_id: int, session_id: int) -> bool:
 def ids_of(sessions: Collection[ListedSession] | None) -> frozenset[int] | None:
     """Return the ids of sessions; None for unknown ones."""
     return None if sessions is None else frozenset(each.id for each in sessions)
-
-
-SessionState = t.Literal["active", "idle", "idle in transaction"]
 
 
 @dataclass(frozen=True, slots=True)

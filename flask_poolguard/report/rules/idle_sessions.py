@@ -126,7 +126,7 @@ def _ids_without_pause(guarded: Guarded, view: ServerView) -> set[int]:
 
     MySQL and MariaDB list those that do as idle, like those without a transaction.
     """
-    states = {"running a query"}
+    states = {"active"}
     if guarded.engine.dialect.name == "postgresql":
         states.add("idle")
     return {each.id for each in view.sessions or () if each.state in states}
