@@ -17,8 +17,8 @@ from flask_poolguard.pool import GuardedPool
 from flask_poolguard.tracking.pool_tracker import PoolTracker
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Person, Stop, Struck, people
+from tests.support.tracked import Tracked
 from tests.support.waiting import wait_until
-from tests.test_ledger import Tracked
 
 MakeTracked = Callable[[int], Tracked]
 

@@ -31,8 +31,8 @@ from tests.support.guarded_app import checked_out_id, guarded_pool, session_id
 from tests.support.people import SECONDS, people
 from tests.support.servers import DatabaseServer
 from tests.support.strikes import Moment, struck_at
+from tests.support.tracked import Tracked
 from tests.support.waiting import wait_until
-from tests.test_ledger import Tracked
 
 MakePool = Callable[..., GuardedPool]
 MakeTracked = Callable[..., Tracked]

@@ -29,7 +29,7 @@ from flask_poolguard.errors import PoolTimeout
 from flask_poolguard.pool import GuardedPool
 from tests.support.forking import in_child
 from tests.support.guarded_app import guarded_pool
-from tests.test_ledger import Tracked, shown
+from tests.support.tracked import Tracked, shown
 
 tend = GuardedPool.tend
 

@@ -16,7 +16,7 @@ from flask_poolguard.errors import PoolDeadlock, PoolTimeout
 from flask_poolguard.pool import CloseReason
 from tests.conftest import Database
 from tests.support.guarded_app import guarded_pool
-from tests.test_ledger import Tracked
+from tests.support.tracked import Tracked
 
 pytestmark = pytest.mark.stress
 

@@ -14,8 +14,8 @@ from flask_poolguard.errors import PoolGuardError, PoolTimeout
 from tests.conftest import Database
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Stop, people
+from tests.support.tracked import Tracked
 from tests.support.waiting import wait_until
-from tests.test_ledger import Tracked
 
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
 

@@ -20,8 +20,8 @@ from flask_poolguard.tracking.deadlocks import AGE_COUNTS
 from flask_poolguard.tracking.scope import current_scopes
 from tests.support.guarded_app import Clock, guarded_pool
 from tests.support.people import SECONDS, Person, Stop, people
+from tests.support.tracked import Tracked
 from tests.support.waiting import wait_until
-from tests.test_ledger import Tracked
 
 THREE = list(itertools.permutations(range(3)))
 

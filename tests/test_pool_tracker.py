@@ -1,4 +1,4 @@
-"""The books agree with the pool, and what others may read agrees with the books."""
+"""The tracker agrees with the pool, and the state file with the tracker."""
 
 from __future__ import annotations
 
@@ -21,72 +21,19 @@ from typing import Any, get_args
 
 import pytest
 import sqlalchemy.exc
-from flask import Flask
-from sqlalchemy import URL, Engine, create_engine, event, pool, text
+from sqlalchemy import URL, Engine, event, pool, text
 
-from flask_poolguard import PoolGuard
 from flask_poolguard.pool import CloseReason
 from flask_poolguard.pool.outage import FIRST_PAUSE
 from flask_poolguard.state.decoding import PoolState
 from flask_poolguard.state.mapping import Map, View
-from flask_poolguard.state.reader import read_workers
 from flask_poolguard.state.writer import StateFile
 from flask_poolguard.tracking.deadlocks import ScopeClaim
-from flask_poolguard.tracking.pool_tracker import PoolTracker
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness
+from tests.support.tracked import Tracked, shown
 
 COUNT = text("SELECT COUNT(*) FROM item")
-
-
-def shown(app: Flask, bind: str = "default") -> PoolState:
-    """Return what another process sees of a pool of this one, after a round of the
-    housekeeper's: who waits is written ten times a second at most.
-    """
-    for tracker in app.extensions["poolguard"].app_tracker.trackers:
-        tracker.tend()
-    search = read_workers(None, app.name, app.root_path)
-    assert search.problems == ()
-    (worker,) = search.workers
-    assert worker.header.pid == os.getpid()
-    return next(each for each in worker.pools if each.bind == bind)
-
-
-class Tracked:
-    """An engine under guard, and the three who know of its connections."""
-
-    def __init__(self, url: URL, **options: Any) -> None:
-        self.app = Flask("books")
-        self.engine = create_engine(url, **options)
-        PoolGuard(self.app).register(self.engine, app=self.app)
-        with self.app.app_context():
-            pass
-
-    @property
-    def tracker(self) -> PoolTracker:
-        """Return the books in memory."""
-        tracker: PoolTracker
-        (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
-        return tracker
-
-    def agree(self, *, out: int, idle: int, detached: int = 0) -> PoolState:
-        """Check that pool, tracker, file and server tell the same."""
-        state = shown(self.app)
-        slots = [slot.out for slot in state.slots]
-        assert (slots.count(True), slots.count(False)) == (out, idle)
-        assert len(self.tracker.out) == out
-        assert self.engine.pool.checkedout() == out  # type: ignore[attr-defined] # a QueuePool's
-        return state
-
-    def agrees_with_server(self, database: Database, *, but: int = 0) -> None:
-        """Check that the file lists the sessions that the server has."""
-        if database.server is None:
-            return
-        listed = {slot.server_id for slot in shown(self.app).slots}
-        name = database.url.database
-        there = database.server.session_ids(database=name)
-        assert listed <= there
-        assert len(there) == len(listed) + but
 
 
 @pytest.fixture

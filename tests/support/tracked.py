@@ -1,0 +1,67 @@
+"""An engine under guard, of which pool, tracker, state file and server are compared."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from sqlalchemy import URL, create_engine
+
+from flask_poolguard import PoolGuard
+from flask_poolguard.state.decoding import PoolState
+from flask_poolguard.state.reader import read_workers
+from flask_poolguard.tracking.pool_tracker import PoolTracker
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+
+def shown(app: Flask, bind: str = "default") -> PoolState:
+    """Return what another process sees of a pool of this one, after a round of the
+    housekeeper's: who waits is written ten times a second at most.
+    """
+    for tracker in app.extensions["poolguard"].app_tracker.trackers:
+        tracker.tend()
+    search = read_workers(None, app.name, app.root_path)
+    assert search.problems == ()
+    (worker,) = search.workers
+    assert worker.header.pid == os.getpid()
+    return next(each for each in worker.pools if each.bind == bind)
+
+
+class Tracked:
+    """An engine under guard, its tracker and its part of the state file."""
+
+    def __init__(self, url: URL, **options: Any) -> None:
+        self.app = Flask("tracked")
+        self.engine = create_engine(url, **options)
+        PoolGuard(self.app).register(self.engine, app=self.app)
+        with self.app.app_context():
+            pass
+
+    @property
+    def tracker(self) -> PoolTracker:
+        """Return the tracker."""
+        tracker: PoolTracker
+        (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
+        return tracker
+
+    def agree(self, *, out: int, idle: int, detached: int = 0) -> PoolState:
+        """Check that pool, tracker, file and server tell the same."""
+        state = shown(self.app)
+        slots = [slot.out for slot in state.slots]
+        assert (slots.count(True), slots.count(False)) == (out, idle)
+        assert len(self.tracker.out) == out
+        assert self.engine.pool.checkedout() == out  # type: ignore[attr-defined] # a QueuePool's
+        return state
+
+    def agrees_with_server(self, database: Database, *, but: int = 0) -> None:
+        """Check that the file lists the sessions that the server has."""
+        if database.server is None:
+            return
+        listed = {slot.server_id for slot in shown(self.app).slots}
+        name = database.url.database
+        there = database.server.session_ids(database=name)
+        assert listed <= there
+        assert len(there) == len(listed) + but
