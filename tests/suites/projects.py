@@ -101,11 +101,11 @@ _AS_THEY_ARE: Final = (
     Project(
         "flask-appbuilder",
         "5.3.0",
-        # LDAP needs a module that would have to be compiled. The minimum is estimated:
-        # the whole suite has not been measured yet.
+        # LDAP needs a module that would have to be compiled. 99 tests fail without the
+        # guard as well; a run takes 15 minutes.
         arguments=("tests", "--ignore", "tests/security/test_auth_ldap.py"),
         pools=True,
-        minimum=300,
+        minimum=330,
         extras="jmespath,oauth,talisman",
         requirements=(SQLALCHEMY, "flask==3.1.3", "hiro", "parameterized", "requests"),
     ),
