@@ -316,7 +316,7 @@ class TestEarlyEnd:
             _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + signum, errors
         assert "Traceback" not in errors
-        assert all("tune.worker" not in command_of(pid) for pid in children)
+        assert all("tune.load_worker" not in command_of(pid) for pid in children)
         wait_until(lambda: not sessions(served_database), what="the end of sessions")
         assert list(folder.iterdir()) == []
         assert list(state_dir.rglob("*.state")) == []
@@ -399,7 +399,7 @@ class TestEarlyEnd:
             process.kill()
             process.communicate(timeout=60)
         wait_until(
-            lambda: all("tune.worker" not in command_of(pid) for pid in children),
+            lambda: all("tune.load_worker" not in command_of(pid) for pid in children),
             seconds=30,
             what="the end of the processes",
         )
@@ -481,5 +481,5 @@ def wait_for_load(process: subprocess.Popen[str], processes: int = 1) -> set[int
     assert "pool sizes from" in line, line + process.stderr.read()
     children = children_of(process.pid)
     assert len(children) == processes
-    assert all("tune.worker" in command_of(pid) for pid in children)
+    assert all("tune.load_worker" in command_of(pid) for pid in children)
     return children

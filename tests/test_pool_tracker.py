@@ -391,6 +391,7 @@ class TestManyThreads:
                     for each in [executor.submit(visit, steps) for steps in plan]:
                         each.result(100)
             finally:
+                shop.app.logger.disabled = False
                 logging.getLogger("flask_poolguard").disabled = False
             assert shop.out() == 0
             assert shop.tracker.out == {}
