@@ -51,13 +51,20 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
         app.extensions["poolguard"].app_tracker.remove_file()
 
 
+def search() -> Search:
+    """Return what is found of this process: others may serve on this machine too."""
+    found = read_workers(None)
+    mine = [each for each in found.workers if each.header.pid == os.getpid()]
+    return Search(found.folders, tuple(mine), found.problems)
+
+
 def judge(
     thresholds: Thresholds = EASY, *, problems: tuple[Problem, ...] = ()
 ) -> Verdict:
     """Judge what this process has."""
-    search = read_workers(None)
-    search = Search(search.folders, search.workers, search.problems + problems)
-    return examine(search, search.workers, thresholds, label_apps=True)
+    found = search()
+    found = Search(found.folders, found.workers, found.problems + problems)
+    return examine(found, found.workers, thresholds, label_apps=True)
 
 
 def said(verdict: Verdict) -> Check:
@@ -145,7 +152,7 @@ class TestNobody:
         self, make_app: MakeApp, sqlite_url: URL
     ) -> None:
         make_app("shop", create_engine(sqlite_url))
-        verdict = examine(read_workers(None), (), EASY, label_apps=False)
+        verdict = examine(search(), (), EASY, label_apps=False)
         assert verdict.state is State.CRITICAL
         assert f"but those on other databases ({os.getpid()})" in verdict.text
 
