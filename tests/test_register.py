@@ -301,7 +301,7 @@ class TestMemory:
             if number in (50, 999):
                 sizes.append(os.stat(tenants.path).st_size)
         # A round of the housekeeper may hold a tenant back for a moment, so that the next
-        # one needs a part of the file more; a leak would need hundreds.
+        # needs a part of the file more; a leak would need hundreds.
         assert sizes[1] < 1.2 * sizes[0]
         gc.collect()
         tenants.app.extensions["poolguard"].app_tracker.tend()  # as once a second
