@@ -300,8 +300,8 @@ class TestMemory:
                 gc.collect()
             if number in (50, 999):
                 sizes.append(os.stat(tenants.path).st_size)
-        # A round of the housekeeper may hold a tenant back for a moment: the next one then
-        # takes a part of the file more. A leak would take hundreds.
+        # A round of the housekeeper may hold a tenant back for a moment; the next one
+        # takes a part of the file more then. A leak would take hundreds.
         assert sizes[1] < 1.2 * sizes[0]
         gc.collect()
         tenants.app.extensions["poolguard"].app_tracker.tend()  # as once a second
