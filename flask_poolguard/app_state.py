@@ -84,6 +84,10 @@ class AppState:
 
 
 def state_of(app: Flask) -> AppState:
+    """Return what the guard keeps of an app.
+
+    :raises SetupError: it has no PoolGuard.
+    """
     state = app.extensions.get(EXTENSION)
     if state is None:
         raise SetupError(
@@ -93,12 +97,14 @@ def state_of(app: Flask) -> AppState:
 
 
 def have_looked(app: Flask, state: AppState) -> None:
+    """Guard the engines of a database extension that was set up since the last look."""
     if state.seen is not app.extensions.get("sqlalchemy"):
         with app.app_context():
             pass  # its push looks
 
 
 def look_on_push(app: Flask, state: AppState) -> None:
+    """Look for settings and engines that are new, when a context is pushed."""
     try:
         if not state.is_settled:
             read_again(app, state)

@@ -199,7 +199,7 @@ def by_a_collection(work: Callable[[], None]) -> None:
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("interrupt", [by_a_signal, by_a_collection])
 class TestInterrupted:
-    """Somebody connects while the same thread is within the breaker."""
+    """A connect while the same thread is within the breaker."""
 
     @pytest.mark.parametrize("moment", ["it is full", "it has room again"])
     def test_while_it_tells_that(

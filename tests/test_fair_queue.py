@@ -154,7 +154,7 @@ class TestOrder:
         record = queue.get_now()
         assert record is not None
         self.waiters(queue, [1.0])
-        queue.idle.append(record)  # it just came back; nobody was served yet
+        queue.idle.append(record)  # it just came back; no waiter was served yet
         assert queue.get_now() is None
 
 

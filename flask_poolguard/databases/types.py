@@ -103,7 +103,7 @@ class ServerView:
 
     @property
     def is_proxied(self) -> bool:
-        """Tell whether somebody between client and server gave out the number."""
+        """Tell whether a pooler between client and server gave out the number."""
         if self.handshake_id is None or self.session_id is None:
             return False
         return not is_same_session(self.handshake_id, self.session_id)
@@ -207,7 +207,7 @@ def shorten_statement(sql: str | None) -> str | None:
 class ConnectFailure(enum.Enum):
     """Why a connect failed that may succeed a little later."""
 
-    AWAY = "away"  # nobody answers, or not as a server that is ready
+    AWAY = "away"  # no answer, or not that of a server that is ready
     FULL = "full"  # the server answers, but has no room for one more connection
 
 

@@ -122,9 +122,7 @@ class SlowPath:
                 record.is_judged = True
                 record.is_counted = attempt.is_counted
                 return record
-        except (
-            BaseException
-        ) as error:  # an asynchronous one too: nothing is left behind
+        except BaseException as error:  # an asynchronous one too
             try:
                 if record is not None and number in (None, record.returns):
                     self._pool.free(record)

@@ -273,7 +273,7 @@ class GuardedPool(QueuePool):
                 )  # perhaps again: it may have been interrupted there
             raise
         finally:
-            if not is_inherited:  # whatever exception came: the slot comes back
+            if not is_inherited:  # after any exception too
                 number = record.returns
                 try:
                     self._take_back(record)

@@ -49,7 +49,7 @@ class Header:
     has_served: bool
 
     def identity(self) -> dict[str, t.Any]:
-        """Return what :func:`.identity.is_same_process` compares."""
+        """Return what :func:`.process.is_same_process` compares."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def is_child_of(self, other: Header) -> bool:

@@ -35,7 +35,7 @@ class Usage:
     :ivar inherited: connections that the parent had open when it forked this worker.
     :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
         seconds, without connecting.
-    :ivar troubles: a sum of :class:`.troubles.Trouble`.
+    :ivar troubles: a sum of :class:`.greenlets.Trouble`.
     :ivar renewed: the number of the last request to replace all connections.
     :ivar outdated: connections that are older than that, and out.
     """

@@ -129,9 +129,7 @@ def end_left_over(
     """
     left = None
     is_to_remove = raised and would_remove(context.app)
-    with (
-        ExitStack() as stack
-    ):  # each of them, whatever is raised on the way, such as a Timeout
+    with ExitStack() as stack:  # each, even if one of them raises
         for session, registry in filed_under(context):
             number = session.hash_key
             is_late = number >= first_late

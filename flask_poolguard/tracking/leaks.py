@@ -79,9 +79,7 @@ class Returns:
         # Held until all are back: ending one session closes its connections to other
         # binds, and each of them is a leak.
         fairies = [checkout.fairy() for checkout in checkouts]
-        with (
-            ExitStack() as stack
-        ):  # each of them, whatever is raised on the way, such as a Timeout
+        with ExitStack() as stack:  # each, even if one of them raises
             for checkout, fairy in zip(checkouts, fairies, strict=True):
                 if fairy is not None:
                     stack.callback(self._give_one_back, checkout, fairy)

@@ -281,9 +281,7 @@ class Teardown:
             scope.end()
             return
         returns = Returns()
-        with (
-            ExitStack() as stack
-        ):  # each of them, whatever is raised on the way, such as a Timeout
+        with ExitStack() as stack:  # each, even if one of them raises
             stack.callback(self._report, returns)
             stack.callback(returns.end_scope, scope)
             for context in contexts:

@@ -31,7 +31,7 @@ Answer = Mapping[str, t.Any]
 
 
 class LoadProcesses:
-    """Starts processes of :mod:`.worker`, and ends them whatever happens.
+    """Starts processes of :mod:`.load_worker`, and ends them whatever happens.
 
     To be used in a ``with`` block.
 
