@@ -192,11 +192,15 @@ class TestStatements:
         with client(url) as asking, client(url) as other:
             sql = SLEEP[other.dialect]
             with busy(other, f"{sql} -- secret", served_database.running_server):
+                # A driver may send a BEGIN of its own first.
                 wait_until(
-                    lambda: asking.sees(other).state == "active", what="it to run"
+                    lambda: (
+                        asking.sees(other, with_sql=True).statement
+                        == f"{sql} -- secret"
+                    ),
+                    what="it to run",
                 )
                 assert asking.sees(other).statement is None
-                assert asking.sees(other, with_sql=True).statement == f"{sql} -- secret"
 
     def test_are_one_short_harmless_line(self, served_database: FreshDatabase) -> None:
         url = served_database.url
@@ -204,12 +208,13 @@ class TestStatements:
             sql = f"{' ' * 500}\n{SLEEP[other.dialect]} -- \x1b[31m\t\n" + "/*é*/" * 99
             with busy(other, sql, served_database.running_server):
 
-                def statement() -> str | None:
-                    return asking.sees(other, with_sql=True).statement
+                def statement() -> str:
+                    shown = asking.sees(other, with_sql=True).statement or ""
+                    # A driver may send a BEGIN of its own first.
+                    return "" if shown == "BEGIN" else shown
 
                 wait_until(statement, what="it to run")
                 shown = statement()
-        assert shown is not None
         assert shown.startswith(f"{SLEEP[other.dialect]} -- ?[31m /*é*/")
         assert len(shown) == 80
         assert shown.endswith("…")
