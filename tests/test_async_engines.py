@@ -79,8 +79,8 @@ class TestFinding:
         client = shop.app.test_client()
         assert [client.get("/").text for _ in range(4)] == ["1"] * 4
         assert found(shop.guard.report(shop.app), "async-pool") == []
-        assert shop.guarded.tracker.figure("connects") == 4
-        assert shop.guarded.tracker.figure("leaks") == 0
+        assert shop.guarded.tracker.figures.counts["connects"] == 4
+        assert shop.guarded.tracker.figures.counts["leaks"] == 0
 
     def test_without_it_the_second_view_fails(self, postgresql_url: sa.URL) -> None:
         url = postgresql_url.set(drivername="postgresql+asyncpg")
@@ -132,7 +132,10 @@ class TestSettings:
 
         assert shop.app.ensure_sync(use)() == [1, 1, 1]
         tracker = shop.guarded.tracker
-        assert (tracker.figure("connects"), tracker.figure("leaks")) == (1, 0)
+        assert (
+            tracker.figures.counts["connects"],
+            tracker.figures.counts["leaks"],
+        ) == (1, 0)
 
     def test_connections_that_are_out_are_closed_when_they_come_back(
         self, async_url: sa.URL

@@ -43,7 +43,7 @@ def make_tracked(
     for tracked, slots in made:
         pool = guarded_pool(tracked.engine)
         assert (pool.waiting, pool.checkedout()) == (0, 0)
-        assert tracked.tracker.waiting == 0
+        assert tracked.tracker.figures.waiting == 0
         assert tracked.tracker.out == {}
         held = [tracked.engine.connect() for _ in range(slots)]
         for each in held:
@@ -88,7 +88,7 @@ class TestFound:
             assert f"1 × ({slots + 1} - 1) + 1 = {slots + 1} conn" in str(raised.value)
             person.give_back()
             person.take()
-        assert tracked.tracker.figure("timeouts") == 1
+        assert tracked.tracker.figures.counts["timeouts"] == 1
 
     @pytest.mark.parametrize(
         "order",
@@ -118,7 +118,7 @@ class TestFound:
                 giver.give_back()
                 asked[number].result(SECONDS)
                 giver = other
-        assert tracked.tracker.figure("timeouts") == 1
+        assert tracked.tracker.figures.counts["timeouts"] == 1
 
     def test_who_gave_way_and_asks_again_gives_way_again(
         self, make_tracked: MakeTracked
@@ -133,7 +133,7 @@ class TestFound:
                     younger.take()
             younger.give_back()
             asked.result(SECONDS)
-        assert tracked.tracker.figure("timeouts") == 3
+        assert tracked.tracker.figures.counts["timeouts"] == 3
 
     def test_who_only_waits_does_not_hide_it(self, make_tracked: MakeTracked) -> None:
         tracked = make_tracked(2)
@@ -301,7 +301,7 @@ class TestNotFound:
             asked.result(SECONDS)
             nested.give_back()
             again[0].result(SECONDS)
-        assert tracked.tracker.figure("timeouts") == 0
+        assert tracked.tracker.figures.counts["timeouts"] == 0
 
     def test_a_stream_that_another_thread_reads(
         self, make_tracked: MakeTracked, verdicts: list[bool]
@@ -406,7 +406,7 @@ class TestMoment:
         _, younger = nearly
         younger.take()
         assert failed == [False]
-        assert tracked.tracker.figure("timeouts") == 0
+        assert tracked.tracker.figures.counts["timeouts"] == 0
 
     def test_another_who_is_served_just_then_saves_nobody(
         self,
@@ -425,7 +425,7 @@ class TestMoment:
         monkeypatch.setattr(queue, "fail", fail_late)
         with pytest.raises(PoolDeadlock):
             younger.take()
-        assert tracked.tracker.figure("timeouts") == 1
+        assert tracked.tracker.figures.counts["timeouts"] == 1
 
     def test_a_strike_while_one_looks_loses_nothing(
         self,

@@ -441,7 +441,7 @@ class TestPlainEngines:
                 connection = engine.connect()
             with pytest.raises(ConnectionReturned):
                 connection.connection.cursor()
-        assert guarded(other)["audit"].tracker.figure("leaks") == 2
+        assert guarded(other)["audit"].tracker.figures.counts["leaks"] == 2
 
     def test_an_engine_with_execution_options_of_its_own_is_guarded_with_its_base(
         self,
@@ -468,7 +468,7 @@ class TestPoolClasses:
         assert type(pools(app)["default"]) is NullPool
         engine = engine_of(app)
         assert checked_out_id(engine) != checked_out_id(engine)
-        assert guarded(app)["default"].tracker.figure("connects") == 2
+        assert guarded(app)["default"].tracker.figures.counts["connects"] == 2
 
     def test_null_may_be_said_of_one_bind(self) -> None:
         app = make_app(
@@ -771,7 +771,7 @@ class TestOpenConnections:
             assert {session_id(one), session_id(other)} == {first, second}
             assert len(tracker.out) == 2
         assert len(tracker.out) == 0
-        assert tracker.figure("slotless_out") == 0
+        assert tracker.figures.counts["unlisted_out"] == 0
         assert warnings_of(caplog) == []
         engine.dispose()
 
@@ -818,9 +818,9 @@ class TestDispose:
         for connects in (1, 2):
             with engine.connect():
                 pass
-            assert tracker.figure("connects") == connects
+            assert tracker.figures.counts["connects"] == connects
             engine.dispose()
-        assert tracker.figure("peak_checked_out") == 1
+        assert tracker.figures.peak == 1
 
     @pytest.mark.parametrize("pool_class", ["queue", "null"])
     def test_the_books_of_a_pool_are_kept_once(
@@ -833,7 +833,7 @@ class TestDispose:
         engine.dispose()
         with engine.connect():
             assert len(tracker.out) == 1
-            assert tracker.figure("connects") == 1
+            assert tracker.figures.counts["connects"] == 1
         assert len(tracker.out) == 0
         engine.dispose()
 

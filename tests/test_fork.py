@@ -627,10 +627,10 @@ class TestAppTracker:
 
             def work() -> tuple[int, int]:
                 with engine.connect():
-                    return tracker.figure("connects"), len(tracker.out)
+                    return tracker.figures.counts["connects"], len(tracker.out)
 
             assert in_child(work, fork=fork) == (1, 1)
-            assert tracker.figure("connects") == 2
+            assert tracker.figures.counts["connects"] == 2
             assert len(tracker.out) == 2
         engine.dispose()
 
@@ -707,7 +707,7 @@ ENDING_CHILD = """
         one.execute(sa.text("SELECT 1"))
         other.execute(sa.text("SELECT 1"))
     tracker = app.extensions["poolguard"].engines[0].tracker
-    print("connects:", tracker.figure("connects"))
+    print("connects:", tracker.figures.counts["connects"])
     engine.dispose()
 """
 

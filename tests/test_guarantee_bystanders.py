@@ -297,7 +297,7 @@ class TestAfterwards:
             answers = executor.map(lambda _: shop.client.get("/fine").text, range(16))
             assert set(answers) == {"fine"}
         assert shop.out() == 0
-        assert shop.tracker.figure("leaks") == 10
+        assert shop.tracker.figures.counts["leaks"] == 10
         # Had one come back twice, two would have the same connection now.
         taken: list[Connection] = [shop.engine.connect() for _ in range(10)]
         assert len({id(each.connection.dbapi_connection) for each in taken}) == 10

@@ -324,7 +324,7 @@ class TestWhatTheAppDoesItself:
             shop.client.get("/tidy")
             assert shop.out() == 0
             assert Witness(shop).names() == ["new", SEED, SEED]
-            assert shop.tracker.figure("leaks") == 0
+            assert shop.tracker.figures.counts["leaks"] == 0
         assert [r for r in caplog.records if r.name == LOGGER] == []
 
     def test_a_session_used_again_after_its_extension_closed_it_is_ended(

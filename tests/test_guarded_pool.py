@@ -731,7 +731,7 @@ class TestStruck:
                 gc.collect()
             slots = pool._pool.opened, pool._breaker.pending, pool.waiting
             assert slots == (pool.checkedin(), 0, 0), where
-            assert (tracker.out, tracker.waiting) == ({}, 0), where
+            assert (tracker.out, tracker.figures.waiting) == ({}, 0), where
             made.engine.dispose()
             if where is None:
                 break

@@ -54,7 +54,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
 def search() -> Search:
     """Return what is found of this process: others may serve on this machine too."""
     found = read_workers(None)
-    mine = [each for each in found.workers if each.header.pid == os.getpid()]
+    mine = [each for each in found.workers if each.pid == os.getpid()]
     return Search(found.folders, tuple(mine), found.problems)
 
 

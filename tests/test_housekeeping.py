@@ -56,7 +56,7 @@ def app_tracker_of(engine: sa.Engine) -> PoolTracker:
 def closed(engine: sa.Engine) -> Counter[str]:
     """Return how many connections were closed, by reason."""
     tracker = app_tracker_of(engine)
-    return +Counter({name: tracker.figure(name) for name in REASONS})
+    return +Counter({name: tracker.figures.counts[name] for name in REASONS})
 
 
 def pings_of(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -166,8 +166,9 @@ class TestEveryClosedConnectionHasOneReason:
             connection.close()
             checked_out_id(engine)
             engine.dispose()
-            assert sum(closed(engine).values()) == app_tracker_of(engine).figure(
-                "connects"
+            assert (
+                sum(closed(engine).values())
+                == app_tracker_of(engine).figures.counts["connects"]
             )
             assert closed(engine)["overflow"] == 2
             assert closed(engine)["detached"] == 1
@@ -295,8 +296,9 @@ class TestRounds:
                 tending.result(10)
             assert pool.checkedout() == 0
             engine.dispose()
-            assert sum(closed(engine).values()) == app_tracker_of(engine).figure(
-                "connects"
+            assert (
+                sum(closed(engine).values())
+                == app_tracker_of(engine).figures.counts["connects"]
             )
 
 

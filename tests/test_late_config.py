@@ -49,7 +49,7 @@ def nature(app: Flask) -> tuple[Any, ...]:
     found = guarded(app)
     pool, tracker = found.engine.pool, found.tracker
     nature: tuple[Any, ...] = (found.settings, type(pool), tracker.facts)
-    nature += (tracker.info.on_leak, tracker.held_warning)
+    nature += (tracker.info.on_leak, tracker.figures.held_warning)
     if isinstance(pool, GuardedPool):
         nature += (pool.policy, pool.size(), pool._max_overflow, pool.timeout())
     return nature
@@ -152,7 +152,7 @@ class TestWhen:
         use(app)
         found = guarded(app)
         assert type(found.engine.pool) is NullPool
-        assert found.tracker.figure("connects") == 2
+        assert found.tracker.figures.counts["connects"] == 2
         assert not found.tracker.out
 
     def test_a_bind_that_does_not_exist_is_an_error(self, sqlite_url: sa.URL) -> None:

@@ -126,7 +126,7 @@ class TestWhatIsLogged:
 
         shop.client.get("/misuse")
         assert len(warnings_in(caplog)) == 2
-        assert sum(tracker.figure("leaks") for tracker in shop.trackers) == 2
+        assert sum(tracker.figures.counts["leaks"] for tracker in shop.trackers) == 2
 
     def test_an_endpoint_of_a_blueprint_has_its_full_name(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
@@ -210,8 +210,8 @@ class TestCounting:
         misuse_view(shop, take_connection)
         for _ in range(3):
             shop.client.get("/misuse")
-        assert shop.tracker.figure("leaks") == 3
-        ((endpoint, site), count), *more = shop.tracker._leaks.items()
+        assert shop.tracker.figures.counts["leaks"] == 3
+        ((endpoint, site), count), *more = shop.tracker.figures._leaks.items()
         assert (endpoint, count, more) == ("misuse", 3, [])
         assert SITE.search(site)
 
@@ -226,8 +226,8 @@ class TestCounting:
             shop.app.add_url_rule(f"/{number}", f"view{number}", take)
         for number in range(40):
             shop.client.get(f"/{number}")
-        assert shop.tracker.figure("leaks") == 40
-        assert len(shop.tracker._leaks) == 16
+        assert shop.tracker.figures.counts["leaks"] == 40
+        assert len(shop.tracker.figures._leaks) == 16
 
 
 class TestSignal:
@@ -262,7 +262,7 @@ class TestSignal:
             assert shop.client.get("/misuse").text == "taken"
         assert sorted(seen) == ["default", "other"]
         assert shop.out() == 0
-        assert sum(tracker.figure("leaks") for tracker in shop.trackers) == 2
+        assert sum(tracker.figures.counts["leaks"] for tracker in shop.trackers) == 2
         failed = [each for each in warnings_in(caplog) if "receiver failed" in each]
         assert len(failed) == 2
 
@@ -524,11 +524,11 @@ class TestAnswersStillToCome:
 
     def assert_discarded(self, shop: Shop, answer: str) -> None:
         """Check that the connection is closed without reading all that is left."""
-        before = shop.tracker.figure("invalidated")
+        before = shop.tracker.figures.counts["invalidated"]
         client = shop.client
         assert client.get("/misuse").text == answer
         assert shop.out() == 0
-        assert shop.tracker.figure("invalidated") == before + 1
+        assert shop.tracker.figures.counts["invalidated"] == before + 1
         with shop.engine.connect() as connection:
             assert connection.scalar(COUNT) == 1
 
@@ -596,7 +596,7 @@ class TestInterruptions:
             shop.client.get("/misuse")
         assert struck.is_set()
         assert shop.out() == 0
-        assert sum(tracker.figure("leaks") for tracker in shop.trackers) == 2
+        assert sum(tracker.figures.counts["leaks"] for tracker in shop.trackers) == 2
         Witness(shop).assert_nothing_left()
 
     def test_what_strikes_while_the_session_closes_does_not_keep_the_others_out(

@@ -105,7 +105,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.size = size
         self.slots = Slots(size or 10**6, self.limit)
         event.listen(self.tracked.engine, "do_connect", self.connect)
-        self.section = self.tracked.tracker.section
+        self.section = self.tracked.tracker.region
 
     @property
     def pool(self) -> GuardedPool:
@@ -303,17 +303,19 @@ class PoolMachine(RuleBasedStateMachine):
         tracker = self.tracked.tracker
         state = shown(self.tracked.app)
         for name in ("closed", "dead", "detached", "invalidated", "overflow"):
-            assert state.counts[name] == tracker.figure(name) == self.closed[name], name
-        assert state.counts["connects"] == tracker.figure("connects") == self.connects
-        assert state.counts["timeouts"] == tracker.figure("timeouts") == self.timeouts
-        assert state.waiting == tracker.waiting == 0
-        checkouts = state.slot_checkouts + state.counts["slotless_checkouts"]
-        assert checkouts == self.checkouts
+            assert (
+                getattr(state.closed, name)
+                == tracker.figures.counts[name]
+                == self.closed[name]
+            ), name
+        assert state.connects == tracker.figures.counts["connects"] == self.connects
+        assert state.timeouts == tracker.figures.counts["timeouts"] == self.timeouts
+        assert state.waiting == tracker.figures.waiting == 0
+        assert state.checkouts == self.checkouts
         out = self.connects - self.closed.total() - len(self.slots.idle)
         assert len(tracker.out) == out
-        listed = [slot.out for slot in state.slots]
-        assert listed.count(True) + state.counts["slotless_out"] == out
-        assert listed.count(False) == len(self.slots.idle)
+        assert len(state.holders) + state.unlisted_out == out
+        assert len(state.idle_connections) == len(self.slots.idle)
 
     def teardown(self) -> None:
         """Close everything."""

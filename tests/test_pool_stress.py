@@ -139,17 +139,17 @@ def assert_adds_up(crowd: Crowd) -> None:
     assert (pool.waiting, pool.checkedout()) == (0, 0)
     assert pool._pool.opened == pool.checkedin() <= SIZE
     state = tracked.agree(out=0, idle=pool.checkedin())
-    counts = state.counts
     assert state.waiting == 0
     # Whoever waited for somebody who connects in vain is counted with him.
-    assert counts["timeouts"] <= crowd.counts["timeouts"]
-    assert counts["timeouts"] + counts["unavailable"] == (
+    assert state.timeouts is not None
+    assert state.unavailable is not None
+    assert state.timeouts <= crowd.counts["timeouts"]
+    assert state.timeouts + state.unavailable == (
         crowd.counts["timeouts"] + crowd.counts["failed checkouts"]
     )
-    closed = sum(counts[reason] for reason in get_args(CloseReason))
-    assert counts["connects"] == pool.checkedin() + closed
-    checkouts = state.slot_checkouts + counts["slotless_checkouts"]
-    assert checkouts == crowd.counts["checkouts"]
+    closed = sum(getattr(state.closed, reason) for reason in get_args(CloseReason))
+    assert state.connects == pool.checkedin() + closed
+    assert state.checkouts == crowd.counts["checkouts"]
     held = [tracked.engine.connect() for _ in range(SIZE + OVERFLOW)]
     for each in held:
         each.close()

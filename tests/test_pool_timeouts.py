@@ -25,7 +25,7 @@ def tracked(database: Database) -> Iterator[Tracked]:
     """Guard a pool of two."""
     tracked = Tracked(database.url, pool_size=2, max_overflow=0, pool_timeout=0)
     yield tracked
-    assert tracked.tracker.waiting == 0
+    assert tracked.tracker.figures.waiting == 0
     tracked.engine.dispose()
 
 

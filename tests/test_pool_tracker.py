@@ -25,13 +25,13 @@ from sqlalchemy import URL, Engine, event, pool, text
 
 from flask_poolguard.pool import CloseReason
 from flask_poolguard.pool.outage import FIRST_PAUSE
-from flask_poolguard.state.decoding import PoolState
 from flask_poolguard.state.mapping import Map, View
+from flask_poolguard.state.status import Holder, PoolStatus
 from flask_poolguard.state.writer import StateFile
 from flask_poolguard.tracking.deadlocks import ScopeClaim
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness
-from tests.support.tracked import Tracked, shown
+from tests.support.tracked import Tracked, outs, shown
 
 COUNT = text("SELECT COUNT(*) FROM item")
 
@@ -46,7 +46,7 @@ def tracked(database: Database) -> Iterator[Tracked]:
 
 class TestFileAndPoolAgree:
     def test_before_anything_was_taken(self, tracked: Tracked) -> None:
-        assert tracked.tracker.section is not None  # made with the first event
+        assert tracked.tracker.region is not None  # made with the first event
         tracked.agree(out=0, idle=0)
         with tracked.engine.connect():
             pass
@@ -64,9 +64,9 @@ class TestFileAndPoolAgree:
         tracked.agrees_with_server(database)
         second.close()
         state = tracked.agree(out=0, idle=2)
-        assert state.counts["connects"] == 2
-        assert state.counts["peak_checked_out"] == 2
-        assert state.slot_checkouts == 2
+        assert state.connects == 2
+        assert state.peak_checked_out == 2
+        assert state.checkouts == 2
 
     def test_after_overflow(self, tracked: Tracked, database: Database) -> None:
         connections = [tracked.engine.connect() for _ in range(3)]
@@ -74,8 +74,8 @@ class TestFileAndPoolAgree:
         for connection in connections:
             connection.close()
         state = tracked.agree(out=0, idle=2)
-        assert state.counts["overflow"] == 1
-        assert state.counts["connects"] == 3
+        assert state.closed.overflow == 1
+        assert state.connects == 3
         tracked.agrees_with_server(database)
 
     def test_after_a_timeout(self, tracked: Tracked) -> None:
@@ -83,9 +83,9 @@ class TestFileAndPoolAgree:
         with pytest.raises(sqlalchemy.exc.TimeoutError):
             tracked.engine.connect()
         state = tracked.agree(out=3, idle=0)
-        assert state.counts["timeouts"] == 1
+        assert state.timeouts == 1
         assert state.waiting == 0
-        assert state.waiting_since is None
+        assert state.oldest_wait_seconds is None
         for connection in connections:
             connection.close()
         tracked.agree(out=0, idle=2)
@@ -107,7 +107,7 @@ class TestFileAndPoolAgree:
                 assert waiting.wait(10)
                 state = tracked.agree(out=1, idle=0)
                 assert state.waiting == 1
-                assert state.waiting_since is not None
+                assert state.oldest_wait_seconds is not None
             result.result(10).close()
         state = tracked.agree(out=0, idle=1)
         assert state.waiting == 0
@@ -117,7 +117,7 @@ class TestFileAndPoolAgree:
         with tracked.engine.connect() as connection:
             connection.invalidate()
             state = tracked.agree(out=0, idle=0)
-            assert state.counts["invalidated"] == 1
+            assert state.closed.invalidated == 1
             connection.rollback()
             connection.execute(text("SELECT 1"))
             tracked.agree(out=1, idle=0)
@@ -163,9 +163,9 @@ class TestFileAndPoolAgree:
         connection = tracked.engine.connect()
         tracked.engine.dispose()
         state = shown(tracked.app)
-        assert [slot.out for slot in state.slots] == [True]
+        assert outs(state) == [True]
         with tracked.engine.connect():
-            assert [slot.out for slot in shown(tracked.app).slots] == [True, True]
+            assert outs(shown(tracked.app)) == [True, True]
         connection.close()
         tracked.agree(out=0, idle=1)
         tracked.agrees_with_server(database)
@@ -193,20 +193,20 @@ class TestFileAndPoolAgree:
             tracked.engine.connect()
         with tracked.engine.connect():
             state = tracked.agree(out=1, idle=0)
-        closed = sum(state.counts[reason] for reason in get_args(CloseReason))
-        assert (state.counts["connects"], closed) == (1, 0)
+        closed = sum(getattr(state.closed, reason) for reason in get_args(CloseReason))
+        assert (state.connects, closed) == (1, 0)
         tracked.agrees_with_server(database)
 
     def test_after_a_lost_connection(self, served_database: Database) -> None:
         tracked = Tracked(served_database.url, pool_size=2)
         with tracked.engine.connect() as connection:
-            (slot,) = shown(tracked.app).slots
+            (slot,) = shown(tracked.app).connections
             assert slot.server_id is not None
             served_database.running_server.kill_session(slot.server_id)
             with pytest.raises(sqlalchemy.exc.DBAPIError):
                 connection.execute(text("SELECT 1"))
         state = tracked.agree(out=0, idle=0)
-        assert state.counts["dead"] == 1
+        assert state.closed.dead == 1
         with tracked.engine.connect():
             tracked.agree(out=1, idle=0)
             tracked.agrees_with_server(served_database)
@@ -224,7 +224,7 @@ class TestFileAndPoolAgree:
 class TestHolders:
     def test_a_slot_tells_who_has_it(self, sqlite_url: URL) -> None:
         with Shop(sqlite_url) as shop:
-            seen: list[PoolState] = []
+            seen: list[PoolStatus] = []
 
             @shop.route
             def view() -> str:
@@ -233,7 +233,7 @@ class TestHolders:
                 return "seen"
 
             shop.client.get("/view")
-            (slot,) = [slot for slot in seen[0].slots if slot.out]
+            (slot,) = seen[0].holders
             assert slot.endpoint == "view"
             assert slot.site is not None
             assert f"tests/{Path(__file__).name}:" in slot.site
@@ -246,7 +246,8 @@ class TestHolders:
 
         def look() -> str | None:
             with tracked.engine.connect():
-                (slot,) = shown(tracked.app).slots
+                (slot,) = shown(tracked.app).connections
+                assert isinstance(slot, Holder)
                 return slot.thread
 
         with ThreadPoolExecutor(1, "ein Faden mit sehr langem Namen") as executor:
@@ -263,11 +264,11 @@ class TestPoolsThatKeepTheirClass:
     ) -> None:
         tracked = Tracked(sqlite_url, poolclass=pool_class)
         with tracked.engine.connect():
-            assert [slot.out for slot in shown(tracked.app).slots] == [True]
-        assert [slot.out for slot in shown(tracked.app).slots] == [False] * idle
+            assert outs(shown(tracked.app)) == [True]
+        assert outs(shown(tracked.app)) == [False] * idle
         assert tracked.tracker.out == {}
         tracked.engine.dispose()
-        assert shown(tracked.app).slots == ()
+        assert shown(tracked.app).connections == ()
 
     @pytest.mark.parametrize("pool_class", [pool.NullPool, pool.SingletonThreadPool])
     def test_a_detached_connection_is_not_listed(
@@ -277,9 +278,9 @@ class TestPoolsThatKeepTheirClass:
         with tracked.engine.connect() as connection:
             connection.detach()
             assert tracked.tracker.out == {}
-            assert shown(tracked.app).slots == ()
+            assert shown(tracked.app).connections == ()
             assert connection.scalar(text("SELECT 1")) == 1
-        assert shown(tracked.app).slots == ()
+        assert shown(tracked.app).connections == ()
 
     @pytest.mark.parametrize("pool_class", [pool.NullPool, pool.SingletonThreadPool])
     def test_an_invalidated_connection_is_not_listed(
@@ -289,8 +290,8 @@ class TestPoolsThatKeepTheirClass:
         with tracked.engine.connect() as connection:
             connection.invalidate()
             state = shown(tracked.app)
-            assert state.slots == ()
-            assert state.counts["dead"] == 1
+            assert state.connections == ()
+            assert state.closed.dead == 1
         tracked.engine.dispose()
 
     @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ class TestPoolsThatKeepTheirClass:
                 return "taken"
 
             shop.client.get("/misuse")
-            assert shop.tracker.figure("leaks") == 1
+            assert shop.tracker.figures.counts["leaks"] == 1
             with pytest.raises(sqlalchemy.exc.SQLAlchemyError):
                 shop.kept[0].execute(COUNT)  # type: ignore[attr-defined] # a connection
             Witness(shop).assert_nothing_left()
@@ -398,19 +399,18 @@ class TestManyThreads:
             assert not shop.tracker.left_behind
             state = shown(shop.app)
             took = sum(checkouts[path] for steps in plan for path in steps)
-            assert (
-                state.slot_checkouts + state.counts["slotless_checkouts"]
-                == before.slot_checkouts + took
-            )
+            assert state.checkouts == (before.checkouts or 0) + took
             asked = [path for steps in plan for path in steps]
-            assert state.counts["leaks"] == asked.count("leak")
-            assert state.counts["invalidated"] == asked.count("invalidate")
-            assert state.counts["timeouts"] == 0
-            assert state.waiting == state.counts["slotless_out"] == 0
-            closed = sum(state.counts[reason] for reason in get_args(CloseReason))
-            assert [slot.out for slot in state.slots].count(True) == 0
-            assert state.counts["connects"] == closed + len(state.slots)
-            assert 4 <= state.counts["peak_checked_out"] <= 8
+            assert state.leaks == asked.count("leak")
+            assert state.closed.invalidated == asked.count("invalidate")
+            assert state.timeouts == 0
+            assert state.waiting == state.unlisted_out == 0
+            closed = sum(
+                getattr(state.closed, reason) for reason in get_args(CloseReason)
+            )
+            assert state.holders == ()
+            assert state.connects == closed + len(state.connections)
+            assert 4 <= (state.peak_checked_out or 0) <= 8
             shop.kept.clear()
 
     def add_views(self, shop: Shop) -> None:
@@ -450,7 +450,7 @@ class TestCollections:
     @pytest.fixture
     def collecting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         """Collect garbage whenever the state file is written, under all locks."""
-        add_region, intern = StateFile.add_region, StateFile.intern
+        add_region = StateFile.add_region
         collected: list[int] = []
 
         class CollectingView:
@@ -465,12 +465,7 @@ class TestCollections:
             offset, view = add_region(self, slots)
             return offset, CollectingView(view)
 
-        def collecting_intern(self: StateFile, string: str) -> int:
-            collected.append(gc.collect())
-            return intern(self, string)
-
         monkeypatch.setattr(StateFile, "add_region", collecting_region)
-        monkeypatch.setattr(StateFile, "intern", collecting_intern)
         gc.collect()
         gc.freeze()  # what is there already need not be looked at each time
         yield collected
@@ -486,16 +481,16 @@ class TestCollections:
                 leave_garbage(tracked.engine)
                 with tracked.engine.connect():
                     leave_garbage(tracked.engine)
-                tracked.tracker.count("timeouts")
+                tracked.tracker.figures.count("timeouts")
         finally:
             gc.enable()
         gc.collect()
         assert any(collecting)
         idle = tracked.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
         state = tracked.agree(out=0, idle=idle)
-        assert state.counts["timeouts"] == 20
-        assert state.slot_checkouts + state.counts["slotless_checkouts"] == 60
-        assert state.counts["connects"] == state.counts["overflow"] + idle
+        assert state.timeouts == 20
+        assert state.checkouts == 60
+        assert state.connects == (state.closed.overflow or 0) + idle
         tracked.engine.dispose()
 
     def test_threads_and_collections_at_once_end_with_nothing_out(
@@ -514,7 +509,7 @@ class TestCollections:
         gc.collect()
         idle = tracked.engine.pool.checkedin()  # type: ignore[attr-defined] # a QueuePool's
         state = tracked.agree(out=0, idle=idle)
-        assert state.slot_checkouts + state.counts["slotless_checkouts"] == 80
+        assert state.checkouts == 80
         tracked.engine.dispose()
 
 
@@ -540,7 +535,7 @@ class TestAbandonedConnections:
             pass
         state = tracked.agree(out=0, idle=1)
         tracked.agrees_with_server(database)
-        assert (state.counts["connects"], state.counts["closed"]) == (7, 6)
+        assert (state.connects, state.closed.closed) == (7, 6)
         tracked.engine.dispose()
 
 
@@ -548,13 +543,13 @@ class TestMapping:
     @pytest.fixture
     def mapped(self, tracked: Tracked) -> Tracked:
         """Return books whose file lies in memory."""
-        if not isinstance(tracked.tracker.section._view, Map):
+        if not isinstance(tracked.tracker.region._view, Map):
             pytest.skip("this machine keeps no state files in memory")
         return tracked
 
     @pytest.mark.usefixtures("state_files_on_disk")
     def test_a_file_on_a_disk_is_not_mapped(self, tracked: Tracked) -> None:
-        assert not isinstance(tracked.tracker.section._view, Map)
+        assert not isinstance(tracked.tracker.region._view, Map)
         with tracked.engine.connect():
             tracked.agree(out=1, idle=0)
 
@@ -569,7 +564,7 @@ class TestMapping:
             mapped.agree(out=0, idle=1)
 
     def test_it_is_read_only_to_everybody_else(self, tracked: Tracked) -> None:
-        assert tracked.tracker.section is not None  # made with the first event
+        assert tracked.tracker.region is not None  # made with the first event
         path = tracked.app.extensions["poolguard"].app_tracker.path
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o400
 
@@ -774,7 +769,7 @@ class TestTroubleWithTheFile:
         with tracked.engine.connect():
             state = shown(tracked.app)
             assert state.bind == "default"
-            assert [slot.out for slot in state.slots] == [True]
+            assert outs(state) == [True]
         tracked.engine.dispose()
 
 

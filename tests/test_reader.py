@@ -21,31 +21,31 @@ from sqlalchemy import Engine, create_engine
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import reader
-from flask_poolguard.state.decoding import PoolState, decode
-from flask_poolguard.state.header import Damaged, OtherLayout
-from flask_poolguard.state.layout import (
-    BLOCK,
-    DIRECTORY_OFFSET,
-    NAMES,
-    QUEUE,
+from flask_poolguard.state.file_format import (
+    DOCUMENT_SIZE,
+    MAX_ENDPOINT,
+    MAX_SITE,
+    REGION,
     REGIONS_OFFSET,
+    SERVED_OFFSET,
+    SIZE_OFFSET,
     SLOT,
-    STRINGS_OFFSET,
-    USAGE,
-    USE,
+    SLOTS_OFFSET,
+    OtherVersion,
+    encode_endpoint,
+    encode_site,
 )
-from flask_poolguard.state.reader import Search, Taken, read_workers
+from flask_poolguard.state.plain import Damaged
+from flask_poolguard.state.reader import Search, Taken, decode, read_workers
+from flask_poolguard.state.status import PoolStatus
 
-QUEUE_OFFSET = REGIONS_OFFSET + BLOCK.size
-USAGE_OFFSET = QUEUE_OFFSET + QUEUE.size
-NAMES_OFFSET = USAGE_OFFSET + USAGE.size
-FIRST_SLOT = NAMES_OFFSET + NAMES.size
+DOCUMENT = REGIONS_OFFSET + REGION.size
+FIRST_SLOT = REGIONS_OFFSET + SLOTS_OFFSET
 # Where a file is not empty.
 PLACES = [
     *range(400),
-    *range(DIRECTORY_OFFSET, DIRECTORY_OFFSET + 32),
-    *range(STRINGS_OFFSET, STRINGS_OFFSET + 300),
-    *range(REGIONS_OFFSET, FIRST_SLOT + 7 * SLOT.size),
+    *range(SERVED_OFFSET, DOCUMENT + 1200),
+    *range(FIRST_SLOT, FIRST_SLOT + 7 * SLOT.size),
 ]
 
 
@@ -105,7 +105,7 @@ def worker(tmp_path: Path, threadless: Housekeeper) -> Iterator[Worker]:
     made.close()
 
 
-def only_pool(search: Search) -> PoolState:
+def only_pool(search: Search) -> PoolStatus:
     """Return the one pool of the one worker that was found."""
     assert search.problems == ()
     (state,) = search.workers
@@ -119,18 +119,18 @@ class TestALiveWorker:
             search = worker.read()
         (state,) = search.workers
         pool = only_pool(search)
-        assert state.header.pid == os.getpid()
-        assert state.header.app == "shop"
+        assert state.pid == os.getpid()
+        assert state.process.app == "shop"
         assert (pool.bind, pool.pool_class) == ("default", "GuardedPool")
-        assert (pool.size, pool.max_overflow, pool.counted) == (5, 2, True)
-        assert [slot.out for slot in pool.slots].count(True) == 1
-        assert len(pool.slots) == 5
-        assert pool.slot_checkouts == 6
-        (held,) = [slot for slot in pool.slots if slot.out]
+        assert (pool.size, pool.max_overflow, pool.is_counted) == (5, 2, True)
+        assert (pool.checked_out, pool.idle, pool.connects) == (1, 4, 5)
+        assert len(pool.idle_connections) == 4
+        assert pool.checkouts == 6
+        (held,) = pool.holders
         assert held.thread == "MainThread"
         assert held.site is not None
         assert held.site.partition(":")[0].endswith("test_reader.py")
-        assert 0 <= state.now - held.since < 60
+        assert 0 <= held.held_seconds < 60
 
     def test_is_found_in_the_configured_folder_only(
         self, worker: Worker, tmp_path: Path
@@ -167,11 +167,11 @@ class TestALiveWorker:
             done.set()
             for thread in threads:
                 thread.join()
-        assert all(len(pool.slots) <= 7 for pool in pools)
-        checkouts = [pool.slot_checkouts for pool in pools]
+        assert all(len(pool.connections) <= 7 for pool in pools)
+        checkouts = [pool.checkouts or 0 for pool in pools]
         assert checkouts == sorted(checkouts)
-        named = [slot for pool in pools for slot in pool.slots if slot.thread]
-        assert all(slot.out and slot.site and slot.endpoint for slot in named)
+        named = [each for pool in pools for each in pool.holders if each.thread]
+        assert all(each.site and each.endpoint for each in named)
 
 
 class TestOneThatIsNotAlive:
@@ -187,18 +187,18 @@ class TestOneThatIsNotAlive:
         self, worker: Worker, name: str
     ) -> None:
         (state,) = worker.read().workers
-        was = getattr(state.header, name)
-        worker.replace(f'"{name}": "{was}"', f'"{name}": "{"9" * len(was)}"')
+        was = getattr(state.process, name)
+        worker.replace(f'"{name}":"{was}"', f'"{name}":"{"9" * len(was)}"')
         assert worker.read() == Search(worker.read().folders, (), ())
 
     def test_is_alive_in_another_container_by_its_lock_alone(
         self, worker: Worker
     ) -> None:
         (state,) = worker.read().workers
-        namespace = state.header.pid_namespace
+        namespace = state.process.pid_namespace
         worker.replace(f'"{namespace}"', '"' + "9" * len(namespace) + '"')
         worker.replace(
-            f'"start_ticks": "{state.header.start_ticks}"', '"start_ticks": "1"'
+            f'"start_ticks":"{state.process.start_ticks}"', '"start_ticks":"1"'
         )
         assert len(worker.read().workers) == 1
 
@@ -211,11 +211,12 @@ class TestADamagedFile:
             0,
             5,
             100,
-            DIRECTORY_OFFSET,
-            DIRECTORY_OFFSET + 8,
-            STRINGS_OFFSET + 3,
+            SIZE_OFFSET,
             REGIONS_OFFSET - 1,
-            REGIONS_OFFSET + 10,
+            REGIONS_OFFSET,
+            REGIONS_OFFSET + 3,
+            DOCUMENT + 10,
+            DOCUMENT + 300,
             FIRST_SLOT,
             FIRST_SLOT + 2 * SLOT.size,
         ],
@@ -238,30 +239,20 @@ class TestADamagedFile:
             (8, b"\xff" * 8),
             (16, b'{"pid": "one"'),
             (16, b"\xff\xfe"),
-            (DIRECTORY_OFFSET, b"\xff" * 16),
-            (DIRECTORY_OFFSET + 16, b"\x01" * 16),
-            (STRINGS_OFFSET, b"\xff" * 100),
-            (REGIONS_OFFSET, b"\xff" * 8),
-            (REGIONS_OFFSET, bytes(BLOCK.size)),
-            (REGIONS_OFFSET + 8, b"\xff" * 16),
-            (QUEUE_OFFSET, b"\x07"),
-            (QUEUE_OFFSET, bytes(QUEUE.size)),
-            (QUEUE_OFFSET + 8, b"\xff" * 8),
-            (QUEUE_OFFSET + 16, b"\xff" * 7 + b"\x7e"),
-            (USAGE_OFFSET, b"\x07"),
-            (USAGE_OFFSET, bytes(USAGE.size)),
-            (USAGE_OFFSET + 8, b"\xff" * 8),
-            (USAGE_OFFSET + 8 + 8 * len(USE), b"\xff" * 8),
-            (USAGE_OFFSET + USAGE.size - 16, b"\xff" * 8),
-            (NAMES_OFFSET, b"\x07\x07"),
-            (NAMES_OFFSET, bytes(NAMES.size)),
-            (NAMES_OFFSET + 8, b"\xff" * 2),
-            (NAMES_OFFSET + 10, b"\xff" * 4),
-            (NAMES_OFFSET + 8, b"\x00" * 2),
+            (SIZE_OFFSET, b"\x01"),
+            (REGIONS_OFFSET, b"\xff" * 4),
+            (REGIONS_OFFSET, bytes(4)),
+            (DOCUMENT, b"\xff" * 4),
+            (DOCUMENT, bytes(16)),
+            (DOCUMENT + 4, b"\x07"),
+            (DOCUMENT + 8, b"\x07"),
+            (DOCUMENT + 15, b"\x07"),
+            (DOCUMENT + 16, b"[]"),
+            (DOCUMENT + 400, b"\x00"),
             (FIRST_SLOT, b"\x07"),
             (FIRST_SLOT + 8, b"\x09"),
             (FIRST_SLOT + 24, b"\xff" * 8),
-            (FIRST_SLOT + 48, b"\xff" * 4),
+            (FIRST_SLOT + 40, b"\xff" * 4),
         ],
     )
     def test_is_named_as_a_problem(
@@ -284,17 +275,24 @@ class TestADamagedFile:
     ) -> None:
         content = bytearray(worker.file.read_bytes())
         for _ in range(data.draw(st.integers(1, 3))):
-            start = data.draw(
-                st.integers(0, len(content)).filter(
-                    lambda at: (
-                        at < 500 or not STRINGS_OFFSET + 500 < at < REGIONS_OFFSET
-                    )
-                )
-            )
+            start = data.draw(st.sampled_from(PLACES))
             rubbish = data.draw(st.binary(min_size=1, max_size=40))
             content[start : start + len(rubbish)] = rubbish
-        with contextlib.suppress(Damaged, OtherLayout):
-            decode(bytes(content))
+        with contextlib.suppress(Damaged, OtherVersion):
+            decode(bytes(content), "")
+
+    def test_is_not_believed_whichever_byte_of_its_figures_is_another(
+        self, worker: Worker
+    ) -> None:
+        """A write that is caught half way mixes two documents."""
+        content = worker.file.read_bytes()
+        end = content.index(b"\0", DOCUMENT + 16)
+        for place in range(DOCUMENT, end):
+            other = bytearray(content)
+            other[place] ^= 1
+            found, reasons = decode(bytes(other), "")
+            assert found.pools == ()
+            assert len(reasons) == 1
 
     def test_that_is_caught_half_way_is_read_again(
         self, worker: Worker, monkeypatch: pytest.MonkeyPatch
@@ -310,8 +308,44 @@ class TestADamagedFile:
         # Not in the module `time` itself, where other threads sleep.
         clock = SimpleNamespace(sleep=finish_writing, monotonic=time.monotonic)
         monkeypatch.setattr(reader, "time", clock)
-        assert len(only_pool(worker.read()).slots) == 5
+        assert len(only_pool(worker.read()).connections) == 5
         assert len(pauses) == 1
+
+
+class TestLongNames:
+    def test_are_cut_where_they_tell_least(self) -> None:
+        assert encode_endpoint("é" * 200) == ("é" * 64).encode()
+        site = encode_site(f"{'ä' * 200}/views.py:12").decode()
+        assert site.endswith("ä/views.py:12")
+        assert site.startswith("…ä")
+        assert MAX_SITE - 2 < len(site.encode()) <= MAX_SITE
+        assert len(encode_endpoint("x" * 200)) == MAX_ENDPOINT
+        assert encode_site("views.py:12") == b"views.py:12"
+
+    def test_leave_out_leaking_lines_that_have_no_room(self, worker: Worker) -> None:
+        state = worker.app.extensions["poolguard"]
+        (tracker,) = state.app_tracker.trackers
+        for number in range(16):
+            tracker.figures.count_leak("x" * 700, f"{number}")
+        tracker.tend()
+        pool = only_pool(worker.read())
+        assert pool.leaks == 16
+        assert [each.site for each in pool.leaking_lines] == list("01234567")
+        assert len(worker.file.read_bytes()) < 3 * DOCUMENT_SIZE
+
+    def test_that_have_no_room_at_all_are_told_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = Flask("shop", root_path=str(tmp_path))
+        guard = PoolGuard(app)
+        engine = create_engine("sqlite://")
+        guard.register(engine, name="x" * DOCUMENT_SIZE)
+        for _ in range(2):
+            with app.app_context(), engine.connect():
+                pass
+        (record,) = caplog.records
+        assert "name and URL are too long" in record.getMessage()
+        engine.dispose()
 
 
 class TestAnotherVersionsFile:
@@ -319,7 +353,7 @@ class TestAnotherVersionsFile:
         worker.overwrite(7, b"\x09")
         (problem,) = worker.read().problems
         assert problem.kind == "layout"
-        assert problem.reason == "layout 9, not 4"
+        assert problem.reason == "layout 9, not 5"
 
     def test_is_named_so_even_if_its_header_cannot_be_read(
         self, worker: Worker

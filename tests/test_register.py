@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from sqlalchemy.exc import StatementError
 from flask_poolguard import PoolGuard, SetupError
 from flask_poolguard.engines import Guarded
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.state.layout import COUNTS, MAX_POOLS
-from flask_poolguard.state.pool_section import PoolFacts, PoolSection
+from flask_poolguard.state.pool_region import PoolRegion
+from flask_poolguard.state.process import this_process
 from flask_poolguard.state.reader import read_own
-from flask_poolguard.state.usage import Usage
 from flask_poolguard.state.writer import StateFile
+from flask_poolguard.tracking.pool_figures import PoolFigures
 from flask_poolguard.tracking.pool_tracker import PoolTracker
 from tests.conftest import Database
 from tests.support.guarded_app import make_app, warnings_of
+from tests.support.statuses import POOL
 
 
 class Tenants:
@@ -251,10 +253,11 @@ class TestUnregister:
             tenants.guard.register(engine, name="b")
         tenants.use(engine)
         assert tenants.shown() == ["b"]
+        tenants.guarded[0].tracker.tend()
         state = read_own(tenants.path)
         assert state is not None
-        assert state.pools[0].counts["slotless_out"] == 0
-        assert tenants.guarded[0].tracker.figure("leaks") == 0
+        assert state.pools[0].unlisted_out == 0
+        assert tenants.guarded[0].tracker.figures.counts["leaks"] == 0
         engine.dispose()
 
     def test_what_is_not_known_is_told_with_what_is(
@@ -288,7 +291,7 @@ class TestMemory:
     def test_a_thousand_tenants_that_come_and_go_cost_none(
         self, tenants: Tenants, sqlite_url: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        kinds = (Engine, PoolTracker, GuardedPool, PoolSection, PoolFacts)
+        kinds = (Engine, PoolTracker, GuardedPool, PoolRegion, PoolFigures)
         before = [alive(kind) for kind in kinds]
         sizes = []
         for number in range(1000):
@@ -315,7 +318,7 @@ class TestMemory:
     ) -> None:
         gc.disable()
         try:
-            for number in range(MAX_POOLS + 10):
+            for number in range(266):
                 engine = tenants.register(sqlite_url, f"tenant {number % 5}")
                 tenants.use(engine)
                 engine.dispose()
@@ -346,14 +349,10 @@ class TestMemory:
 class TestRegions:
     """A region is hidden with its pool, and serves a later one that fits."""
 
-    def facts(self, bind: str, size: int) -> PoolFacts:
-        return PoolFacts(bind, "sqlite://", "GuardedPool", size, 0)
-
-    def section(self, file: StateFile, bind: str, size: int) -> PoolSection:
-        section = PoolSection(file, self.facts(bind, size), lambda: None)
-        section.show_figures([0] * len(COUNTS), {}, None, "", None, None, None)
-        section.show_usage(Usage())
-        return section
+    def region(self, file: StateFile, bind: str, size: int) -> PoolRegion:
+        region = PoolRegion(file, 2 * size, lambda: None)
+        assert region.show_status(replace(POOL, bind=bind))
+        return region
 
     def binds(self, file: StateFile) -> list[str]:
         state = read_own(file.path)
@@ -362,7 +361,7 @@ class TestRegions:
 
     @pytest.fixture
     def file(self, state_dir: Path) -> Any:
-        file = StateFile(str(state_dir), {"app": "shop", "root_path": "/shop"})
+        file = StateFile(str(state_dir), this_process("shop", "/shop"))
         yield file
         file.remove()
 
@@ -372,7 +371,7 @@ class TestRegions:
     ) -> None:
         if on_disk:
             request.getfixturevalue("state_files_on_disk")
-        large, other = self.section(file, "large", 9), self.section(file, "other", 2)
+        large, other = self.region(file, "large", 9), self.region(file, "other", 2)
         assert self.binds(file) == []  # neither says that it is ready
         large.publish()
         other.publish()
@@ -381,28 +380,28 @@ class TestRegions:
         large.close()
         assert self.binds(file) == ["other"]
         del large
-        small = self.section(file, "small", 4)
+        small = self.region(file, "small", 4)
         assert self.binds(file) == ["other"]
         small.publish()
-        assert self.binds(file) == ["small", "other"]
+        assert self.binds(file) == ["other", "small"]
         assert os.stat(file.path).st_size == size
-        larger = self.section(file, "larger", 5)
+        larger = self.region(file, "larger", 5)
         larger.publish()
-        assert self.binds(file) == ["small", "other", "larger"]
+        assert self.binds(file) == ["larger", "other", "small"]
 
     def test_what_is_written_after_the_end_goes_nowhere(self, file: StateFile) -> None:
-        old = self.section(file, "old", 2)
+        old = self.region(file, "old", 2)
         old.publish()
         old.close()
-        old.show_waiting([1.0], (), None)
+        old.show_status(replace(POOL, bind="later"))
         # A thread in the middle of a write has the page, so its region is not free yet.
-        new = self.section(file, "new", 2)
-        assert new._region != old._region
+        new = self.region(file, "new", 2)
+        assert new._offset != old._offset
 
     def test_a_reader_sees_whole_pools_or_none_at_each_byte(
         self, file: StateFile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        old = self.section(file, "old", 3)
+        old = self.region(file, "old", 3)
         old.publish()
         seen: set[tuple[str, ...]] = set()
         write = StateFile._write
@@ -416,14 +415,14 @@ class TestRegions:
         monkeypatch.setattr(StateFile, "_write", byte_by_byte)
         old.close()
         del old
-        new = self.section(file, "new", 3)
+        new = self.region(file, "new", 3)
         new.publish()
         assert seen == {(), ("new",)}
 
     def test_a_child_frees_nothing_of_its_parents(
         self, file: StateFile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        section = self.section(file, "a", 2)
+        section = self.region(file, "a", 2)
         section.publish()
         file._pid += 1  # as in a child that has not noticed yet
         section.close()

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask_poolguard.state.layout import MAX_POOLS
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Engine, text
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.state.layout import MAX_POOLS
 from tests.conftest import Database
 from tests.support.reporting import pool_in
 from tests.support.shop import Shop
@@ -223,13 +223,15 @@ class TestDispose:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(waiters)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: shop.tracker.waiting == waiters, what="threads that wait")
+        wait_until(
+            lambda: shop.tracker.figures.waiting == waiters, what="threads that wait"
+        )
         shop.engine.dispose()
         held.close()
         for thread in threads:
             thread.join(20)
         assert not any(thread.is_alive() for thread in threads)
-        assert shop.tracker.waiting == 0
+        assert shop.tracker.figures.waiting == 0
         assert not shop.tracker.out
         assert shop.out() == 0
         status = pool_in(shop.guard.report(shop.app))

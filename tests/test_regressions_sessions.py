@@ -89,7 +89,7 @@ class TestExternalTransactions:
             transaction.rollback()
             connection.close()
             assert shop.out() == 0
-            assert shop.tracker.figure("leaks") == 0
+            assert shop.tracker.figures.counts["leaks"] == 0
             assert [r for r in caplog.records if r.name == LOGGER] == []
             Witness(shop).assert_nothing_left()
 
@@ -106,7 +106,7 @@ class TestExternalTransactions:
             assert connection.scalar(COUNT) == 1
             assert shop.out() == 1
         assert shop.out() == 0
-        assert shop.tracker.figure("leaks") == 0
+        assert shop.tracker.figures.counts["leaks"] == 0
 
     def test_such_a_connection_is_a_leak_of_the_context_that_took_it(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
@@ -115,9 +115,9 @@ class TestExternalTransactions:
             connection = shop.keep(shop.engine.connect())
             with shop.app.app_context(), Session(connection) as session:
                 session.execute(COUNT)
-            assert shop.tracker.figure("leaks") == 0
+            assert shop.tracker.figures.counts["leaks"] == 0
         assert shop.out() == 0
-        assert shop.tracker.figure("leaks") == 1
+        assert shop.tracker.figures.counts["leaks"] == 1
 
 
 class TestReceivers:

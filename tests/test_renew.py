@@ -49,7 +49,7 @@ def tracker_for(engine: sa.Engine) -> PoolTracker:
 
 def invalidated(engine: sa.Engine) -> int:
     """Return how many connections were declared unusable so far."""
-    return tracker_for(engine).figure("invalidated")
+    return tracker_for(engine).figures.counts["invalidated"]
 
 
 @pytest.fixture

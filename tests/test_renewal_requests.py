@@ -72,10 +72,10 @@ class TestARequest:
     def test_is_answered_once(self, shop: Shop) -> None:
         number = ask(shop)
         assert answer(shop) == number
-        assert tracker_for(shop).figure("invalidated") == 1
+        assert tracker_for(shop).figures.counts["invalidated"] == 1
         shop.use()
         assert answer(shop) == number
-        assert tracker_for(shop).figure("invalidated") == 1
+        assert tracker_for(shop).figures.counts["invalidated"] == 1
 
     def test_is_a_file_for_this_user_only(self, shop: Shop) -> None:
         ask(shop)
@@ -87,7 +87,7 @@ class TestARequest:
     def test_for_another_bind_is_not_for_this_one(self, shop: Shop) -> None:
         ask(shop, "reports")
         assert answer(shop) == 0
-        assert tracker_for(shop).figure("invalidated") == 0
+        assert tracker_for(shop).figures.counts["invalidated"] == 0
 
     def test_keeps_those_before_it(self, shop: Shop) -> None:
         first = ask(shop, "default")
@@ -102,7 +102,7 @@ class TestARequest:
         shop.use()
         request_of(shop).write_text(json.dumps({ALL: older}))
         assert answer(shop) == newer
-        assert tracker_for(shop).figure("invalidated") == 1
+        assert tracker_for(shop).figures.counts["invalidated"] == 1
 
     def test_goes_with_the_worker(self, shop: Shop) -> None:
         ask(shop)
@@ -155,7 +155,7 @@ class TestWhatIsNoRequest:
         """Check that it is, with one warning; return that."""
         for _ in range(3):
             assert answer(shop) == 0
-        assert tracker_for(shop).figure("invalidated") == 0
+        assert tracker_for(shop).figures.counts["invalidated"] == 0
         (warning,) = warnings_of(caplog)
         assert str(request_of(shop)) in warning
         return warning

@@ -73,7 +73,10 @@ class TestServers:
             what="the end of the report's own session",
         )
         assert (
-            shop.app.extensions["poolguard"].engines[0].tracker.figure("connects") == 0
+            shop.app.extensions["poolguard"]
+            .engines[0]
+            .tracker.figures.counts["connects"]
+            == 0
         )
 
     def test_count_everybody_but_those_who_ask(

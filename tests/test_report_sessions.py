@@ -307,7 +307,7 @@ def believing(shop: Shop, number: int, *, out: bool = False) -> Iterator[None]:
     with shop.app.app_context(), shop.engines["default"].connect() as connection:
         (guarded,) = shop.app.extensions["poolguard"].engines
         (record,) = guarded.tracker.out
-        guarded.tracker.section.show_connected(record, number)
+        guarded.tracker.region.show_connected(record, number)
         if out:
             yield
             connection.invalidate()

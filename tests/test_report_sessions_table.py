@@ -11,10 +11,11 @@ from flask_poolguard.cli import holders_view as holders_text
 from flask_poolguard.cli import top_view as top_text
 from flask_poolguard.cli.status_view import render
 from flask_poolguard.cli.top_view import Top
-from flask_poolguard.report import PoolStatus, Report, Session, Worker
-from flask_poolguard.report.model import Holder
+from flask_poolguard.report import PoolStatus, Report, Session
 from flask_poolguard.report.text import Page
-from tests.test_report_table import POOL, REPORT, UNKNOWN, WORKER
+from flask_poolguard.state.status import Holder
+from tests.support.statuses import POOL, WORKER
+from tests.test_report_table import REPORT, UNKNOWN
 
 PAGE = Page(80, break_words=False)
 IDLE = Session(
@@ -254,14 +255,10 @@ class TestTop:
     def test_puts_the_pools_first_where_most_wait_then_who_holds_longest(self) -> None:
         figures = [(0, 1.0), (2, 0.5), (0, 9.0), (7, 0.1), (None, None)]
         workers = tuple(
-            Worker(
-                number,
-                "web1",
-                "a",
-                True,
-                0.0,
-                False,
-                (replace(POOL, waiting=waiting, longest_held_seconds=held),),
+            replace(
+                WORKER,
+                pid=number,
+                pools=(replace(POOL, waiting=waiting, longest_held_seconds=held),),
             )
             for number, (waiting, held) in enumerate(figures)
         )

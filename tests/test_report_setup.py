@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, NullPool, SingletonThreadPool, StaticPool, create_engine
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.report.workers import parents_among
+from flask_poolguard.report.deployment import parents_among
 from tests.conftest import Database
 from tests.support.desk import (
     DeskServer,
@@ -51,7 +51,7 @@ class TestNullPool:
     ) -> None:
         shop = make_shop(default=create_engine(postgresql_url, poolclass=NullPool))
         shop.use()
-        used = changed(evidence_of(shop), counts={"connects": connects})
+        used = changed(evidence_of(shop), connects=connects)
         (finding,) = found_by_rules(used, "null-pool")
         assert finding.level == level
         assert f"connected {connects} times" in finding.message
@@ -258,16 +258,15 @@ class TestParent:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
-        (parent,) = evidence_of(shop).states
-        header = dataclasses.replace(parent.header, has_served=False)
-        parent = dataclasses.replace(parent, header=header)
+        (parent,) = evidence_of(shop).workers
+        parent = dataclasses.replace(parent, has_served=False)
         child = dataclasses.replace(
             parent,
-            header=dataclasses.replace(
-                header,
-                pid=header.pid + 1,
-                parent_pid=header.pid,
-                parent_start_ticks=header.start_ticks,
+            process=dataclasses.replace(
+                parent.process,
+                pid=parent.pid + 1,
+                parent_pid=parent.pid,
+                parent_start_ticks=parent.process.start_ticks,
             ),
         )
         (pool,) = parent.pools

@@ -97,7 +97,7 @@ class TestNesting:
             finding = one(found_by_rules(evidence_of(shop), "nesting"))
             done.set()
         assert [each.result(30) for each in served] == [200] * 3
-        (pool,) = evidence_of(shop).pool_states()
+        (pool,) = evidence_of(shop).all_pools()
         assert pool.usage.threads >= 3
         needed = pool.usage.threads + 1
         assert finding.level == "warning"
@@ -210,14 +210,14 @@ class TestTooSmall:
             for each in [threads.submit(work) for _ in range(4)]:
                 each.result(60)
         evidence = evidence_of(shop)
-        usage = next(evidence.pool_states()).usage
+        usage = next(evidence.all_pools()).usage
         finding = one(found_by_rules(evidence, "pool-too-small"))
         assert f"{usage.waits} of 1040 checkouts" in finding.message
         assert "for one of 1 connections" in finding.message
         assert "has room for " in finding.fix
-        slow = changed(evidence, usage={"longest_wait": 1.0})
+        slow = changed(evidence, usage={"longest_wait_seconds": 1.0})
         assert one(found_by_rules(slow, "pool-too-small")).level == "warning"
-        quick = changed(evidence, usage={"longest_wait": 0.99})
+        quick = changed(evidence, usage={"longest_wait_seconds": 0.99})
         assert one(found_by_rules(quick, "pool-too-small")).level == "info"
 
     @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ class TestTooSmall:
     ) -> None:
         little = changed(
             evidence,
-            counts={"overflow": closed},
+            closed={"overflow": closed},
             usage={"demand": {7: checkouts}},
         )
         assert not found_by_rules(little, "pool-too-small")
@@ -239,7 +239,7 @@ class TestTooSmall:
     ) -> None:
         more = changed(
             evidence,
-            counts={"overflow": closed},
+            closed={"overflow": closed},
             usage={"demand": {3: checkouts - closed, 7: closed}},
         )
         finding = one(found_by_rules(more, "pool-too-small"))
@@ -253,7 +253,7 @@ class TestTooSmall:
     ) -> None:
         burst = changed(
             evidence,
-            counts={"overflow": 50},
+            closed={"overflow": 50},
             usage={"demand": {2: 2000, 15: 10}},
         )
         assert not found_by_rules(burst, "pool-too-small")
@@ -264,7 +264,7 @@ class TestTooSmall:
     ) -> None:
         usage = {
             "waits": waits,
-            "longest_wait": 2.0,
+            "longest_wait_seconds": 2.0,
             "demand": {3: 1000 - waits, 18: waits},
         }
         findings = found_by_rules(changed(evidence, usage=usage), "pool-too-small")
@@ -273,7 +273,7 @@ class TestTooSmall:
     def test_waiting_while_the_server_was_full_is_none(
         self, evidence: Evidence
     ) -> None:
-        usage = {"waits": 400, "longest_wait": 9.0, "demand": {3: 1000}}
+        usage = {"waits": 400, "longest_wait_seconds": 9.0, "demand": {3: 1000}}
         assert not found_by_rules(changed(evidence, usage=usage), "pool-too-small")
 
     def test_with_nesting_its_advice_leaves_room_for_that(
@@ -281,7 +281,7 @@ class TestTooSmall:
     ) -> None:
         both = changed(
             evidence,
-            counts={"overflow": 50},
+            closed={"overflow": 50},
             usage={"demand": {7: 1000}, "threads": 19, "nesting": 2},
         )
         assert sizes_of(both) == {"nesting", "pool-too-small"}
@@ -294,7 +294,7 @@ class TestTooSmall:
     def test_a_pool_without_a_size_has_no_overflow(self, evidence: Evidence) -> None:
         usage = {"demand": {40: 1000}}
         endless = changed(
-            evidence, size=0, max_overflow=-1, counts={"overflow": 900}, usage=usage
+            evidence, size=0, max_overflow=-1, closed={"overflow": 900}, usage=usage
         )
         assert not found_by_rules(endless, "pool-too-small")
 
@@ -303,7 +303,7 @@ class TestTooSmall:
     ) -> None:
         usage = {"demand": {40: 1000}}
         endless = changed(
-            evidence, max_overflow=-1, counts={"overflow": 900}, usage=usage
+            evidence, max_overflow=-1, closed={"overflow": 900}, usage=usage
         )
         fix = one(found_by_rules(endless, "pool-too-small")).fix
         assert "POOLGUARD_POOL_SIZE = 40 (now 5)" in fix
@@ -322,7 +322,7 @@ class TestIdleThreads:
         fresh = evidence_of(shop)
         assert sizes_of(fresh) == set()
         finding = one(found_by_rules(changed(fresh, age_seconds=HOUR), "idle-threads"))
-        threads = next(fresh.pool_states()).usage.threads
+        threads = next(fresh.all_pools()).usage.threads
         assert finding.level == "info"
         assert "may have 503 connections" in finding.message
         assert f"cannot use more than {threads} " in finding.message
@@ -369,7 +369,7 @@ class TestIdleThreads:
         both = changed(
             evidence,
             age_seconds=HOUR,
-            counts={"overflow": 50},
+            closed={"overflow": 50},
             usage={"threads": 8, "demand": {7: 1000}},
         )
         assert sizes_of(both) == {"pool-too-small"}
@@ -380,7 +380,7 @@ class TestIdleThreads:
 
     @pytest.mark.parametrize(
         "peak",
-        [{"usage": {"demand": {2: 990, 4: 10}}}, {"counts": {"peak_checked_out": 4}}],
+        [{"usage": {"demand": {2: 990, 4: 10}}}, {"peak_checked_out": 4}],
     )
     def test_are_none_where_more_was_wanted_than_they_can_use(
         self, evidence: Evidence, peak: dict[str, Any]
@@ -447,7 +447,7 @@ class TestTooBig:
             age_seconds=HOUR,
             usage=self.USAGE,
             size=30,
-            counts={"peak_checked_out": 11},
+            peak_checked_out=11,
         )
         assert not found_by_rules(wide, "pool-too-big")
 
@@ -485,9 +485,9 @@ class TestTogether:
                 age_seconds=HOUR,
                 size=figures["size"],
                 max_overflow=figures["max_overflow"],
-                counts={"overflow": figures["overflow"]},
+                closed={"overflow": figures["overflow"]},
                 usage={name: figures[name] for name in ("threads", "nesting", "waits")}
-                | {"demand": figures["demand"], "longest_wait": 2.0},
+                | {"demand": figures["demand"], "longest_wait_seconds": 2.0},
             )
         )
         larger = codes & {"nesting", "pool-too-small"}
@@ -500,7 +500,7 @@ class TestShareNeeds:
     @pytest.mark.parametrize(
         ("demand", "share", "needed"),
         [
-            ({}, 0.01, 0),
+            ({}, 0.01, 1),
             ({3: 100}, 0.0, 3),
             ({3: 99, 9: 1}, 0.01, 3),
             ({3: 98, 9: 2}, 0.01, 9),

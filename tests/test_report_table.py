@@ -11,48 +11,15 @@ from flask_poolguard.cli.status_view import render
 from flask_poolguard.report import (
     BindSetting,
     BindSettings,
-    Closed,
     Finding,
     Holder,
     PoolStatus,
     Report,
     Server,
-    Usage,
-    Worker,
 )
 from flask_poolguard.report.text import Page, duration
+from tests.support.statuses import POOL, WORKER
 
-POOL = PoolStatus(
-    bind="default",
-    url="mysql+pymysql://app@db/shop",
-    pool_class="GuardedPool",
-    size=5,
-    max_overflow=10,
-    checked_out=1,
-    idle=2,
-    overflow=0,
-    waiting=3,
-    oldest_wait_seconds=0.5,
-    longest_held_seconds=1.25,
-    recycle_seconds=500.0,
-    recycle_source="wait_timeout 600 s × 5/6",
-    peak_checked_out=9,
-    checkouts=1234,
-    connects=12,
-    timeouts=4,
-    unavailable=0,
-    timeout_seconds=30.0,
-    held_warning_seconds=60.0,
-    connecting=0,
-    oldest_connect_seconds=None,
-    obstacle=None,
-    obstacle_seconds=None,
-    leaks=5,
-    closed=Closed(1, 0, 2, 4),
-    usage=Usage(2, 8, 0, 7, 1.5, 0.4, {1: 1200, 9: 34}),
-    holders=(Holder(1.25, "shop.checkout", "shop/views.py:88", "Thread-1", 812),),
-)
-WORKER = Worker(4123, "web1", "2026-01-01T00:00:00+00:00", True, 0.2, False, (POOL,))
 REPORT = Report(
     schema_version=1,
     taken_at="2026-01-01T00:00:00.000+00:00",

@@ -44,19 +44,14 @@ class TestWaiting:
         waited: float,
         found: list[str],
     ) -> None:
-        (state,) = evidence.states
         waits = changed(
-            evidence,
-            waiting=2,
-            waiting_since=state.now - waited,
-            pool_timeout=timeout,
+            evidence, waiting=2, oldest_wait_seconds=waited, timeout_seconds=timeout
         )
         assert levels(waits, "saturated") == found
 
     def test_says_how_long_the_worker_lets_it_last(self, evidence: Evidence) -> None:
-        (state,) = evidence.states
         waits = changed(
-            evidence, waiting=1, waiting_since=state.now - 9, pool_timeout=12.5
+            evidence, waiting=1, oldest_wait_seconds=9.0, timeout_seconds=12.5
         )
         (finding,) = found_by_rules(waits, "saturated")
         assert "Who has waited for 12.5 s fails" in str(finding.consequence)
@@ -69,22 +64,20 @@ class TestConnecting:
     def test_is_found_after_a_while(
         self, evidence: Evidence, lasted: float, found: list[str]
     ) -> None:
-        (state,) = evidence.states
-        connects = changed(evidence, connecting=2, connecting_since=state.now - lasted)
+        connects = changed(evidence, connecting=2, oldest_connect_seconds=lasted)
         assert levels(connects, "unavailable") == found
 
     @pytest.mark.parametrize(("obstacle", "what"), [("away", "away"), ("full", "full")])
     def test_in_vain_is_found_at_once(
         self, evidence: Evidence, obstacle: str, what: str
     ) -> None:
-        (state,) = evidence.states
-        met = changed(evidence, obstacle=obstacle, obstacle_since=state.now - 12)
+        met = changed(evidence, obstacle=obstacle, obstacle_seconds=12.0)
         (finding,) = found_by_rules(met, "unavailable")
         assert finding.level == "critical"
         assert f"it has been {what} for 12s" in finding.message
 
     def test_that_is_over_is_a_hint(self, evidence: Evidence) -> None:
-        over = changed(evidence, counts={"unavailable": 3})
+        over = changed(evidence, unavailable=3)
         (finding,) = found_by_rules(over, "unavailable")
         assert finding.level == "info"
         assert "3 of 4 checkouts of bind 'default' failed since its" in finding.message

@@ -455,7 +455,7 @@ class TestWhatIsSaid:
             end(call)
             call.close()
         assert shop.out() == 0
-        assert shop.tracker.figure("leaks") == 0
+        assert shop.tracker.figures.counts["leaks"] == 0
         assert [r for r in caplog.records if r.name == LOGGER] == []
 
     def test_a_connection_that_is_closed_with_the_response_is_no_leak(
@@ -472,7 +472,7 @@ class TestWhatIsSaid:
         call.next()
         call.close()
         assert shop.out() == 0
-        assert shop.tracker.figure("leaks") == 0
+        assert shop.tracker.figures.counts["leaks"] == 0
 
     def test_a_server_that_never_closes_is_named_once(
         self, shop: Shop, caplog: pytest.LogCaptureFixture

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event
 
 from flask_poolguard import PoolGuard, PoolTimeout
-from flask_poolguard.state.decoding import PoolState, UsageState
 from flask_poolguard.state.reader import read_workers
-from flask_poolguard.state.usage import BUCKETS, EXACT, bucket_of
+from flask_poolguard.state.status import PoolStatus, Usage
 from flask_poolguard.tracking import deadlocks as waiting_module
-from flask_poolguard.tracking import pool_tracker as tracker_module
+from flask_poolguard.tracking import pool_figures as figures_module
+from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
 from tests.conftest import Database
 from tests.support.forking import fork_without_hooks, in_child
 from tests.support.waiting import wait_until
@@ -71,24 +71,28 @@ class Guarded:
         with self.app.app_context():
             pass
 
-    def pool(self, bind: str = "default") -> PoolState:
+    def pool(self, bind: str = "default") -> PoolStatus:
         """Return what another process sees, after a round of the housekeeper's."""
         for tracker in self.app.extensions["poolguard"].app_tracker.trackers:
             tracker.tend()
         search = read_workers(None, self.app.name, self.app.root_path)
         assert search.problems == ()
-        (worker,) = (each for each in search.workers if each.header.pid == os.getpid())
+        (worker,) = (each for each in search.workers if each.pid == os.getpid())
         (pool,) = (each for each in worker.pools if each.bind == bind)
         return pool
 
-    def read(self, bind: str = "default") -> UsageState:
+    def read(self, bind: str = "default") -> Usage:
         """Return the part that says what the pool was asked for."""
         return self.pool(bind).usage
 
     def demand(self, bind: str = "default") -> dict[int, int]:
         """Return how often so many connections were needed, without the zeros."""
-        pairs = zip(BUCKETS, self.read(bind).demand, strict=True)
-        return {bound: count for bound, count in pairs if count}
+        return dict(self.read(bind).demand)
+
+
+def waits_of(usage: Usage) -> tuple[int, float, float]:
+    """Return how many waits there were, how long in all and how long at most."""
+    return usage.waits, usage.waited_seconds, usage.longest_wait_seconds
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ class TestDemand:
         usage = guarded.read()
         assert guarded.demand() == {1: 1, 2: 1, 3: 1}
         assert usage.waits == 1
-        assert usage.waited >= usage.longest_wait >= 0.01
+        assert usage.waited_seconds >= usage.longest_wait_seconds >= 0.01
         with guarded.engine.connect():  # and the next one again as it is
             pass
         assert guarded.demand() == {1: 2, 2: 1, 3: 1}
@@ -217,7 +221,7 @@ class TestWaits:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock()
-        monkeypatch.setattr(tracker_module, "_monotonic", clock)
+        monkeypatch.setattr(figures_module, "_monotonic", clock)
         monkeypatch.setattr(waiting_module, "_monotonic", clock)
         return clock
 
@@ -228,7 +232,7 @@ class TestWaits:
 
         def connect(*_: object) -> None:
             (tracker,) = guarded.app.extensions["poolguard"].app_tracker.trackers
-            waiting.append(tracker.waiting)
+            waiting.append(tracker.figures.waiting)
             clock.now += 100
 
         first = engine.connect()
@@ -242,7 +246,11 @@ class TestWaits:
         first.close()
         usage = guarded.read()
         assert waiting == [0]
-        assert (usage.waits, usage.waited, usage.longest_wait) == (1, 3.0, 3.0)
+        assert waits_of(usage) == (
+            1,
+            3.0,
+            3.0,
+        )
         engine.dispose()
 
     def test_go_on_when_the_server_has_no_room(
@@ -254,19 +262,24 @@ class TestWaits:
         claim = tracker.began_waiting(2)
         clock.now += 3
         tracker.stopped_waiting(claim)
-        assert tracker.waiting == 0
+        assert tracker.figures.waiting == 0
         clock.now += 100  # it is refused
         tracker.waits_again(claim)
-        assert tracker.waiting == 1
+        assert tracker.figures.waiting == 1
         younger = tracker.began_waiting(2)
         clock.now += 4
         queue = guarded.pool()
-        assert (queue.waiting, queue.waiting_since) == (2, clock.now - 7)
+        assert queue.waiting == 2
+        assert queue.oldest_wait_seconds == pytest.approx(7, abs=3)
         tracker.stopped_waiting(claim)
         tracker.stopped_waiting(younger)
         usage = guarded.read()
-        assert (usage.waits, usage.waited, usage.longest_wait) == (2, 11.0, 7.0)
-        assert tracker.waiting == 0
+        assert waits_of(usage) == (
+            2,
+            11.0,
+            7.0,
+        )
+        assert tracker.figures.waiting == 0
 
 
 class TestNesting:

@@ -38,7 +38,7 @@ def tracked(sqlite_url: URL) -> Iterator[Tracked]:
     tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
     yield tracked
     tracked.agree(out=0, idle=tracked.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
-    assert tracked.tracker.waiting == 0
+    assert tracked.tracker.figures.waiting == 0
     tracked.engine.dispose()
 
 
@@ -249,8 +249,8 @@ class TestTooMany:
 
     def timeouts(self, app: Flask) -> int:
         (tracker,) = app.extensions["poolguard"].app_tracker.trackers
-        assert tracker.waiting == 0
-        return int(tracker.figure("timeouts"))
+        assert tracker.figures.waiting == 0
+        return int(tracker.figures.counts["timeouts"])
 
     @pytest.mark.parametrize("order", THREE)
     def test_the_youngest_is_refused_at_once(
@@ -362,7 +362,7 @@ class TestTracked:
             assert pool._pool.fail(claim, error)
             with pytest.raises(TooManyWaiting, match="refused"):
                 asked.result(SECONDS)
-        assert tracked.tracker.figure("timeouts") == 1
+        assert tracked.tracker.figures.counts["timeouts"] == 1
         tracked.agree(out=0, idle=1)
         tracked.engine.dispose()
 
@@ -398,5 +398,5 @@ class TestTracked:
             holder.do(holder.connections[0].detach)
             with pytest.raises(OSError, match="no route"):
                 asked.result(SECONDS)
-            assert tracked.tracker.waiting == 0
-        assert tracked.tracker.figure("timeouts") == 0
+            assert tracked.tracker.figures.waiting == 0
+        assert tracked.tracker.figures.counts["timeouts"] == 0

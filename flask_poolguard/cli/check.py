@@ -15,11 +15,11 @@ from click.core import ParameterSource
 from flask import current_app, has_app_context
 from flask.cli import ScriptInfo
 
+from ..report.deployment import belongs, names_of, parents_among
 from ..report.health import examine
 from ..report.monitoring_plugin import Range, State, Thresholds, Verdict, render
-from ..report.workers import belong, parents_among
-from ..state.decoding import cut
-from ..state.reader import Search, WorkerState, read_workers
+from ..state.reader import Search, read_workers
+from ..state.status import Worker
 from . import current
 from .output import Number, echo, echo_json, json_option
 
@@ -139,13 +139,11 @@ def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
     search = read_workers(
         state.config.state_dir, current_app.name, current_app.root_path
     )
-    own = {
-        (each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in state.engines
-    }
+    own = names_of(state.engines)
     if not current.is_worker():
-        others = (each for each in search.workers if each.header.pid != os.getpid())
+        others = (each for each in search.workers if each.pid != os.getpid())
         search = dataclasses.replace(search, workers=tuple(others))
-    workers = [each for each in search.workers if belong(each, own)]
+    workers = [each for each in search.workers if belongs(each, own)]
     _finish(ctx, search, workers, thresholds, as_json=as_json, label_apps=False)
 
 
@@ -215,7 +213,7 @@ def command_without_app(
 def _finish(
     ctx: click.Context,
     search: Search,
-    workers: Sequence[WorkerState],
+    workers: Sequence[Worker],
     thresholds: Thresholds,
     *,
     as_json: bool,

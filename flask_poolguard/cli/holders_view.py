@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..databases import SessionState
-from ..report.model import NOT_IN_JSON, Report, Session, to_plain
+from ..report.model import Report, Session
 from ..report.text import UNKNOWN, Page, duration
+from ..state.plain import INTERNAL, to_plain
 from . import findings_view
 
 
@@ -35,7 +36,7 @@ class Held:
     state_seconds: float | None
     gone: bool
     kept: bool
-    statement: str | None = field(metadata=NOT_IN_JSON)
+    statement: str | None = field(metadata=INTERNAL)
 
 
 def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterable, Iterator
 
-from ..report.model import Holder
 from ..report.recycling import PoolRenewal, Renewal, WorkerRenewal
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..state.status import Holder
 
 _MAX_HOLDERS: t.Final = 10
 _HEADINGS: t.Final = ("PID", "BIND", "CLOSED", "STILL OUT")

@@ -6,8 +6,9 @@ import typing as t
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from ..report.model import BindSettings, Failure, PoolStatus, Report, Server, Worker
+from ..report.model import BindSettings, Failure, Report, Server
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..state.status import PoolStatus, Worker
 from ..urls import server_key
 from . import findings_view, holders_view, sessions_view
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..report.model import NOT_IN_JSON, Finding, PoolStatus, Report, Worker, to_plain
+from ..report.model import Finding, Report
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..state.plain import INTERNAL, to_plain
+from ..state.status import PoolStatus, Worker
 from . import findings_view
 from .holders_view import Held, describe, held_now
 
@@ -51,8 +53,8 @@ class Activity:
     connects_per_second: float | None
     waits_per_second: float | None
     timeouts_per_second: float | None
-    unserved: int | None = field(metadata=NOT_IN_JSON)
-    holds_only_kept: bool = field(metadata=NOT_IN_JSON)
+    unserved: int | None = field(metadata=INTERNAL)
+    holds_only_kept: bool = field(metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Refresh:
     pools: tuple[Activity, ...]
     holders: tuple[Held, ...]
     findings: tuple[Finding, ...]
-    report: Report = field(repr=False, metadata=NOT_IN_JSON)
+    report: Report = field(repr=False, metadata=INTERNAL)
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool top --json`` prints, before it is JSON."""

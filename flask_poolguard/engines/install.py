@@ -25,10 +25,10 @@ from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
 from ..pool import GuardedPool, Policy, Recycle
-from ..state.pool_section import PoolFacts
 from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
 from ..tracking.other_pools import observe
+from ..tracking.pool_facts import PoolFacts
 from ..tracking.pool_tracker import PoolTracker, attach_tracker, tracker_of
 from ..tracking.statements import watch_statements
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
@@ -203,7 +203,7 @@ def replace_pool(
             holders=tracker,
             **arguments,
         )
-    tracker.uses(engine)
+    tracker.pools.belong_to(engine)
     event.listen(old, "checkin", _close)
     out = old.checkedout()
     _close_idle(old)

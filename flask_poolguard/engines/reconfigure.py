@@ -64,7 +64,7 @@ def _apply(
         for name in OF_POOLS
         if getattr(settings, name).value != getattr(guarded.settings, name).value
     ]
-    if changed and tracker.facts.in_memory and tracker.figure("connects"):
+    if changed and tracker.facts.in_memory and tracker.figures.counts["connects"]:
         # Its data is gone with its last connection.
         logger.warning(
             "%s was set after the database in memory of bind %r had been used, and has"

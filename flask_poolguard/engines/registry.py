@@ -62,7 +62,7 @@ class Registry:
         entry = self._entries.get(bind)
         if entry is None or entry.engine() is None:
             return True
-        return entry.is_registered and entry.tracker.is_disposed()
+        return entry.is_registered and entry.tracker.pools.is_disposed()
 
     def add(self, guarded: Guarded, *, is_registered: bool) -> None:
         """Keep what is known of an engine, in place of another of its name."""

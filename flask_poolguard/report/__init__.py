@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from ..state.status import Closed, Holder, PoolStatus, Usage, Worker
 from .collect import make_report
 from .evidence import Plan
 from .model import (
     LEVELS,
     BindSetting,
     BindSettings,
-    Closed,
     Finding,
-    Holder,
     Level,
-    PoolStatus,
     Report,
     Server,
     Session,
-    Usage,
-    Worker,
 )
 from .servers import Detail
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ..engines import Guarded
+from ..state.status import PoolStatus, Worker
 from ..urls import ServerKey, public_url, server_key
 from . import servers, sizing
 from .advice_model import Advice, BindAdvice, Seen, Wish
 from .config_lines import lines_to_write
 from .effective_settings import find_differences
-from .model import SCHEMA_VERSION, PoolStatus, Report, Worker
+from .model import SCHEMA_VERSION, Report
 from .quotas import Rooms, rooms_of, sizes_within
 from .servers import Answer
 

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from ..config import AUTO, AppConfig, Setting
 from ..engines import Guarded
 from ..pool import GuardedPool
-from ..state.decoding import cut
-from ..state.reader import Search, WorkerState, read_workers
+from ..state.reader import Search, read_workers
+from ..state.status import Worker
 from ..urls import public_url
 from . import gaps, servers
+from .deployment import belongs, names_of, parents_among
 from .ended_sessions import find_ended, mark_ended
 from .evidence import Evidence, Plan
 from .model import (
@@ -28,13 +29,11 @@ from .model import (
     Finding,
     Report,
     Server,
-    Worker,
 )
 from .rules import judge
 from .servers import Detail
 from .session_counts import count_at_server
 from .session_matching import Joined, join
-from .workers import belong, describe_worker, parents_among
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -78,7 +77,7 @@ def make_report(
         if _can_rise(then, first):
             time.sleep(seconds)
             watched = seconds
-            earlier_workers = tuple(map(describe_worker, then))
+            earlier_workers = tuple(then)
             earlier, questions = first, servers.begin(engines, detail)
     found = read()
     search, ours = found.search, found.ours
@@ -88,12 +87,11 @@ def make_report(
     gone = find_ended(engines, answers, serving)
     if gone:  # and not given back before the server listed its sessions
         gone &= find_ended(engines, answers, read().ours)
-    workers = mark_ended(tuple(map(describe_worker, serving)), gone)
+    workers = mark_ended(serving, gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
     evidence = Evidence(
         config=app.config,
         engines=engines,
-        states=serving,
         parents=parents,
         workers=workers,
         answers=answers,
@@ -132,31 +130,27 @@ class _Found:
     """The live workers: those of this process's deployment, and of others."""
 
     search: Search
-    ours: Sequence[WorkerState]
-    others: Sequence[WorkerState]
+    ours: Sequence[Worker]
+    others: Sequence[Worker]
 
 
 def _sort(
     search: Search, engines: Sequence[Guarded], *, with_this_process: bool
 ) -> _Found:
-    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in engines}
-    states = [
-        state
-        for state in search.workers
-        if with_this_process or state.header.pid != os.getpid()
+    own = names_of(engines)
+    workers = [
+        each for each in search.workers if with_this_process or each.pid != os.getpid()
     ]
     return _Found(
         search,
-        [state for state in states if belong(state, own)],
-        [state for state in states if not belong(state, own)],
+        [each for each in workers if belongs(each, own)],
+        [each for each in workers if not belongs(each, own)],
     )
 
 
-def _can_rise(
-    states: Sequence[WorkerState], answers: Mapping[str, servers.Answer]
-) -> bool:
+def _can_rise(workers: Sequence[Worker], answers: Mapping[str, servers.Answer]) -> bool:
     """Tell whether anything is counted that a second look could see rise."""
-    return any(state.pools for state in states) or any(
+    return any(each.pools for each in workers) or any(
         each.view and each.view.counters for each in answers.values()
     )
 
@@ -169,7 +163,7 @@ def _server(
     guarded: Guarded,
     engines: Sequence[Guarded],
     answers: Mapping[str, servers.Answer],
-    states: Sequence[WorkerState],
+    workers: Sequence[Worker],
     search: Search,
 ) -> Server:
     answer = answers[guarded.bind]
@@ -194,7 +188,7 @@ def _server(
         connections=view.connections,
         ours=None
         if search.problems  # of a file that could not be read
-        else count_at_server(guarded, engines, answers, states),
+        else count_at_server(guarded, engines, answers, workers),
         reserved=view.reserved,
         failure=answer.failure,
     )

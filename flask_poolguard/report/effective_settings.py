@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from ..config import DEFAULT, AppConfig, Setting
 from ..engines import Guarded
 from ..options import OPTIONS
-from ..state.decoding import cut
 from ..state.reader import Search, read_workers
+from ..state.status import PoolStatus, Worker
 from ..urls import public_url
-from .model import SCHEMA_VERSION, PoolStatus, Worker
-from .workers import belong, describe_worker
+from .deployment import belongs, names_of
+from .model import SCHEMA_VERSION
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -91,11 +91,11 @@ def find_effective(
     """Look up all settings. Asks no server, and needs no worker."""
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
     search = read_workers(config.state_dir, app.name, app.root_path)
-    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in engines}
+    own = names_of(engines)
     workers = [
-        describe_worker(each)
+        each
         for each in search.workers
-        if each.header.pid != os.getpid() and belong(each, own)
+        if each.pid != os.getpid() and belongs(each, own)
     ]
     return EffectiveConfig(
         schema_version=SCHEMA_VERSION,

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..databases import IdleLimit, ServerView
 from ..engines import Guarded
-from ..state.decoding import SlotState, cut
-from ..state.reader import WorkerState
-from .model import Holder, PoolStatus, Worker
+from ..state.status import Holder, PoolStatus, Worker
 from .servers import Answer
 
 # One that was only just taken may be newer than the server's list.
@@ -22,7 +20,7 @@ Key = tuple[str, int, str, int]
 def find_ended(
     engines: Sequence[Guarded],
     answers: Mapping[str, Answer],
-    states: Sequence[WorkerState],
+    workers: Sequence[Worker],
 ) -> frozenset[Key]:
     """Return what is held in the workers' pools and missing at its server.
 
@@ -34,37 +32,34 @@ def find_ended(
     for each in engines:
         view = answers[each.bind].view
         if view is not None and view.has_drivers_numbers:
-            gone.update(_gone_of(each, view, states))
+            gone.update(_gone_of(each, view, workers))
     return frozenset(gone)
 
 
 def _gone_of(
-    guarded: Guarded, view: ServerView, states: Sequence[WorkerState]
+    guarded: Guarded, view: ServerView, workers: Sequence[Worker]
 ) -> Iterator[Key]:
-    if view.session_ids is None:
+    listed, facts = view.session_ids, guarded.tracker.facts
+    if listed is None:
         return
-    slots = list(_slots(guarded, states))
-    missing = [each for each in slots if each[1] not in view.session_ids]
-    is_sure = len(missing) * 2 < len(slots) and all(slot.out for *_, slot in missing)
-    for state, number, slot in missing:
-        held = state.now - slot.since
-        if not slot.out or held <= _LEAST_SECONDS:
-            continue
-        if is_sure or limit_over(view, held):
-            yield state.header.host, state.header.pid, guarded.bind, number
-
-
-def _slots(
-    guarded: Guarded, states: Sequence[WorkerState]
-) -> Iterator[tuple[WorkerState, int, SlotState]]:
-    """Yield a bind's open connections whose number is known."""
-    facts = guarded.tracker.facts
-    for state in states:
-        for pool in state.pools:
-            if (pool.bind, pool.url) == (facts.bind, cut(facts.url)):
-                for slot in pool.slots:
-                    if slot.server_id is not None:
-                        yield state, slot.server_id, slot
+    total, missing_idle = 0, 0
+    missing: list[tuple[Worker, int, float]] = []
+    for worker in workers:
+        for pool in worker.pools:
+            if (pool.bind, pool.url) != (facts.bind, facts.url):
+                continue
+            idle = [each.server_id for each in pool.idle_connections]
+            total += sum(each is not None for each in idle)
+            missing_idle += len({*idle} - listed - {None})
+            for holder in pool.holders:
+                if holder.server_id is not None:
+                    total += 1
+                    if holder.server_id not in listed:
+                        missing.append((worker, holder.server_id, holder.held_seconds))
+    is_sure = not missing_idle and len(missing) * 2 < total
+    for worker, number, held in missing:
+        if held > _LEAST_SECONDS and (is_sure or limit_over(view, held)):
+            yield worker.host, worker.pid, guarded.bind, number
 
 
 def limit_over(view: ServerView, held_seconds: float) -> IdleLimit | None:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 
 from ..databases import ServerView
 from ..engines import Guarded
-from ..state.decoding import PoolState
-from ..state.reader import WorkerState
+from ..state.status import PoolStatus, Worker
 from ..urls import ServerKey, public_url, server_key
-from .model import Worker
 from .servers import Answer
+from .session_counts import open_server_ids
 from .session_matching import Joined
-from .workers import open_server_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,8 @@ class Evidence:
 
     :ivar config: ``app.config``.
     :ivar engines: of this process, under guard.
-    :ivar states: the files of the app's live workers.
-    :ivar parents: of the processes that only started these.
-    :ivar workers: the same, as a report shows them.
+    :ivar workers: the app's live workers.
+    :ivar parents: the processes that only started these.
     :ivar answers: what each bind's server said.
     :ivar sessions: of each bind's server; empty if they were not asked for.
     :ivar plan: the deployment to judge.
@@ -76,7 +73,6 @@ class Evidence:
 
     config: Mapping[str, t.Any]
     engines: Sequence[Guarded]
-    states: Sequence[WorkerState]
     workers: Sequence[Worker]
     answers: Mapping[str, Answer]
     sessions: Mapping[str, Joined] = field(default_factory=dict)
@@ -85,12 +81,12 @@ class Evidence:
     earlier_workers: Sequence[Worker] = ()
     seconds: float = 0.0
     has_all_workers: bool = True
-    parents: Sequence[WorkerState] = ()
+    parents: Sequence[Worker] = ()
 
-    def pool_states(self) -> Iterator[PoolState]:
-        """Yield the pools of workers and parents, as their files have them."""
-        for state in (*self.states, *self.parents):
-            yield from state.pools
+    def all_pools(self) -> Iterator[PoolStatus]:
+        """Yield the pools of workers and parents."""
+        for worker in (*self.workers, *self.parents):
+            yield from worker.pools
 
     def view(self, guarded: Guarded) -> ServerView | None:
         """Return what a bind's server said, if it did."""
@@ -113,7 +109,7 @@ class Evidence:
             for key, binds in groups.items()
         ]
 
-    def our_ids(self, pools: Sequence[PoolState]) -> frozenset[int] | None:
+    def our_ids(self, pools: Sequence[PoolStatus]) -> frozenset[int] | None:
         """Return the servers' numbers of what pools have open, None for unknown."""
         return open_server_ids(pools) if self.has_all_workers else None
 

@@ -10,8 +10,8 @@ import typing as t
 from collections.abc import Iterator, Sequence
 
 from ..state.directory import FOLDER, user_id
-from ..state.reader import Problem, Search, Taken, WorkerState
-from ..urls import public_url
+from ..state.reader import Problem, Search, Taken
+from ..state.status import Worker
 from .model import Finding
 from .phrases import connections
 
@@ -41,12 +41,12 @@ def find_taken(taken: Sequence[Taken]) -> list[Finding]:
     ]
 
 
-def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Finding]:
+def find_other_deployments(app: str, others: Sequence[Worker]) -> list[Finding]:
     """Return the workers left out because they use other databases."""
     pids: dict[tuple[str, ...], list[int]] = {}
-    for state in others:
-        urls = tuple(f"{pool.bind} {public_url(pool.url)}" for pool in state.pools)
-        pids.setdefault(urls, []).append(state.header.pid)
+    for worker in others:
+        urls = tuple(f"{pool.bind} {pool.url}" for pool in worker.pools)
+        pids.setdefault(urls, []).append(worker.pid)
     return [
         Finding(
             "info",
@@ -61,21 +61,21 @@ def find_other_deployments(app: str, others: Sequence[WorkerState]) -> list[Find
     ]
 
 
-def find_parents(parents: Sequence[WorkerState]) -> list[Finding]:
+def find_parents(parents: Sequence[Worker]) -> list[Finding]:
     """Return the processes that started the workers, and are none."""
     return [
         Finding(
             "info",
             "parent",
-            f"Process {state.header.pid} started the workers and serves no requests,"
+            f"Process {parent.pid} started the workers and serves no requests,"
             " so it is not counted; it keeps"
-            f" {connections(sum(len(pool.slots) for pool in state.pools))} open",
+            f" {connections(sum(len(pool.connections) for pool in parent.pools))} open",
             "Use no database before the workers are forked, or call dispose() on the"
             " engine at the end of that.",
             "What it keeps open is used by nobody, and the server has it less for"
             " others.",
         )
-        for state in parents
+        for parent in parents
     ]
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..state.directory import user_id
-from ..state.reader import Problem, Search, WorkerState
+from ..state.reader import Problem, Search
+from ..state.status import PoolStatus, Worker
 from .gaps import find_problems, folders_of_others, user_name
-from .model import PoolStatus, Worker
 from .monitoring_plugin import (
     BY_WEIGHT,
     Health,
@@ -24,7 +24,6 @@ from .monitoring_plugin import (
 )
 from .sizing import most_usable, peak_of
 from .text import duration
-from .workers import describe_worker
 
 # As many other users' folders are named at most; the line is to stay short.
 _MAX_HINTS: t.Final = 3
@@ -38,7 +37,7 @@ class _Issue:
 
 def examine(
     search: Search,
-    workers: Sequence[WorkerState],
+    workers: Sequence[Worker],
     thresholds: Thresholds,
     *,
     label_apps: bool,
@@ -51,11 +50,10 @@ def examine(
     """
     issues = [_judge_problem(each) for each in search.problems]
     apps, lines = [], []
-    for label, states in _by_app(workers, label_apps):
-        described = [describe_worker(state) for state in states]
-        health = _measure(states[0], label, described)
+    for label, group in _by_app(workers, label_apps):
+        health = _measure(label, group)
         apps.append(health)
-        found = list(_judge(health, described, thresholds))
+        found = list(_judge(health, group, thresholds))
         issues += [_Issue(each.state, f"{health.app}: {each.text}") for each in found]
         lines.append(f"{health.app}: {_summarize(health)}")
     if not apps:
@@ -73,23 +71,24 @@ def examine(
 
 
 def _by_app(
-    workers: Sequence[WorkerState], label_apps: bool
-) -> Iterator[tuple[str, list[WorkerState]]]:
+    workers: Sequence[Worker], label_apps: bool
+) -> Iterator[tuple[str, list[Worker]]]:
     """Yield the workers of each app, with its label.
 
     Two apps of one name are told apart by where they are.
     """
-    groups: dict[tuple[str, str], list[WorkerState]] = {}
+    groups: dict[tuple[str, str], list[Worker]] = {}
     for each in workers:
-        key = each.header.app, os.path.realpath(each.header.root_path)
+        key = each.process.app, os.path.realpath(each.process.root_path)
         groups.setdefault(key, []).append(each)
     names = [name for name, _ in groups]
-    for (name, path), states in sorted(groups.items()):
+    for (name, path), group in sorted(groups.items()):
         label = name if names.count(name) == 1 else f"{name}@{path}"
-        yield (clean_label(label) + "." if label_apps else ""), states
+        yield (clean_label(label) + "." if label_apps else ""), group
 
 
-def _measure(state: WorkerState, label: str, workers: Sequence[Worker]) -> Health:
+def _measure(label: str, workers: Sequence[Worker]) -> Health:
+    process = workers[0].process
     pools = [pool for worker in workers for pool in worker.pools]
     fullest = _fullest(pools)
     waits = [pool.waiting for pool in pools if pool.waiting is not None]
@@ -101,8 +100,8 @@ def _measure(state: WorkerState, label: str, workers: Sequence[Worker]) -> Healt
     timeouts = [pool.timeouts for pool in pools if pool.timeouts is not None]
     connects = [pool for pool in pools if pool.connecting is not None]
     return Health(
-        app=state.header.app,
-        root_path=state.header.root_path,
+        app=process.app,
+        root_path=process.root_path,
         label=label,
         workers=len(workers),
         usage_percent=None if fullest is None else round(_percent(fullest), 1),
@@ -234,7 +233,7 @@ def _judge_absence(search: Search, thresholds: Thresholds) -> _Issue:
     user = user_name(user_id())
     text = f"no live worker found as user {user} in {', '.join(search.folders)}"
     if search.workers:
-        pids = ", ".join(str(each.header.pid) for each in search.workers)
+        pids = ", ".join(str(each.pid) for each in search.workers)
         text += f" but those on other databases ({pids})"
     others = list(folders_of_others(search.folders))[:_MAX_HINTS]
     names = dict.fromkeys(user_name(uid).partition(" ")[0] for _, uid in others)

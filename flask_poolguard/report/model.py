@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 
 from ..databases import SessionState
+from ..state.plain import INTERNAL, to_plain
+from ..state.status import Worker
 
 SCHEMA_VERSION: t.Final = 1
 
@@ -14,160 +15,6 @@ Level = t.Literal["info", "warning", "critical"]
 # Worst first: requests fail now or data is at risk; it will fail under load, or at
 # night; it could be better.
 LEVELS: t.Final[tuple[Level, ...]] = ("critical", "warning", "info")
-
-# Fields that only the table for people shows.
-NOT_IN_JSON: t.Final = {"json": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A connection that is out; None is unknown, or still being opened.
-
-    :ivar kept: it outlives its scope on purpose (``guard.keep()``).
-    :ivar server_id: the server's own number of the session.
-    :ivar gone: whether the server has ended it.
-    """
-
-    held_seconds: float
-    endpoint: str | None
-    site: str | None
-    thread: str | None
-    server_id: int | None
-    gone: bool = False
-    kept: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """How many connections left the pool, by reason; None is unknown.
-
-    :ivar recycled: their time was up.
-    :ivar idle: nobody needed them.
-    :ivar dead: the server, or something on the way, had ended them.
-    :ivar overflow: they came back and the pool was full.
-    :ivar invalidated: the app, or a failover, declared them unusable.
-    :ivar closed: the pool was disposed of, or the app closed them.
-    :ivar detached: the app took them out of the pool.
-    """
-
-    recycled: int | None
-    idle: int | None
-    dead: int
-    overflow: int | None
-    invalidated: int | None = None
-    closed: int | None = None
-    detached: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one pool was asked for since its worker started.
-
-    :ivar nesting: the most connections that one thread had or wanted at once for the
-        same request or command.
-    :ivar threads: the most threads that lived at once and could have used the pool.
-    :ivar inherited: connections that were open when the worker was forked.
-    :ivar waits: checkouts that had to wait.
-    :ivar demand: how often so many connections were out or wanted at a checkout; each
-        number stands for those above the one before.
-    """
-
-    nesting: int
-    threads: int
-    inherited: int
-    waits: int
-    waited_seconds: float
-    longest_wait_seconds: float
-    demand: Mapping[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """One pool of one worker; None is unknown.
-
-    :ivar size: 0 for no limit, as in SQLAlchemy.
-    :ivar max_overflow: -1 for no limit.
-    :ivar overflow: open connections above ``size``.
-    :ivar waiting: threads that wait for others to give a connection back.
-    :ivar connecting: threads for which a connection is tested or opened.
-    :ivar obstacle: ``"away"`` or ``"full"`` if the server gave no connection to whoever
-        asked last, for ``obstacle_seconds`` now; None if it did.
-    :ivar timeouts: checkouts for which no connection came back in time.
-    :ivar unavailable: checkouts that failed because the server gave no connection.
-    :ivar timeout_seconds: ``pool_timeout`` of that worker; None also for no limit.
-    :ivar held_warning_seconds: its ``held_warning``; None also for none.
-    :ivar holders: longest first.
-    """
-
-    bind: str
-    url: str
-    pool_class: str
-    size: int | None
-    max_overflow: int | None
-    checked_out: int | None
-    idle: int | None
-    overflow: int | None
-    waiting: int | None
-    oldest_wait_seconds: float | None
-    connecting: int | None
-    oldest_connect_seconds: float | None
-    obstacle: str | None
-    obstacle_seconds: float | None
-    longest_held_seconds: float | None
-    recycle_seconds: float | None
-    recycle_source: str | None
-    peak_checked_out: int | None
-    checkouts: int | None
-    connects: int
-    timeouts: int | None
-    unavailable: int | None
-    timeout_seconds: float | None
-    held_warning_seconds: float | None
-    leaks: int
-    closed: Closed
-    usage: Usage
-    holders: tuple[Holder, ...]
-
-    @property
-    def limit(self) -> int | None:
-        """The most connections it can have; None without a limit, or unknown."""
-        if not self.size or self.max_overflow is None or self.max_overflow < 0:
-            return None
-        return self.size + self.max_overflow
-
-    @property
-    def unserved(self) -> int | None:
-        """How many threads have no connection yet; None is unknown."""
-        return None if self.waiting is None else self.waiting + (self.connecting or 0)
-
-    @property
-    def holds_only_kept(self) -> bool:
-        """Tell whether all that is out is kept on purpose, or nothing is out."""
-        kept = [each for each in self.holders if each.kept]
-        return len(kept) == self.checked_out
-
-    @property
-    def is_unlimited(self) -> bool:
-        """Tell whether it is known to have no limit."""
-        return self.size == 0 or self.max_overflow == -1
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A live process of the app.
-
-    :ivar started_at: when it began to keep its state file, ISO 8601.
-    :ivar updated_seconds_ago: since anything happened in its pools.
-    :ivar stopped: by a signal (SIGSTOP) or a debugger, so that it does nothing.
-    """
-
-    pid: int
-    host: str
-    started_at: str
-    alive: bool
-    updated_seconds_ago: float | None
-    stopped: bool
-    pools: tuple[PoolStatus, ...]
 
 
 # Why a server could not be asked: nobody is there, it has no room, it refuses the
@@ -288,24 +135,9 @@ class Report:
     workers: tuple[Worker, ...]
     servers: tuple[Server, ...]
     findings: tuple[Finding, ...]
-    host: str = field(metadata=NOT_IN_JSON)
-    binds: tuple[BindSettings, ...] = field(metadata=NOT_IN_JSON)
+    host: str = field(metadata=INTERNAL)
+    binds: tuple[BindSettings, ...] = field(metadata=INTERNAL)
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool status --json`` prints, before it is JSON."""
         return t.cast("dict[str, t.Any]", to_plain(self))
-
-
-def to_plain(value: t.Any) -> t.Any:
-    """Return frozen data as what JSON has."""
-    if is_dataclass(value):
-        return {
-            each.name: to_plain(getattr(value, each.name))
-            for each in fields(value)
-            if each.metadata.get("json", True)
-        }
-    if isinstance(value, Mapping):
-        return {str(name): to_plain(each) for name, each in value.items()}
-    if isinstance(value, tuple):
-        return [to_plain(each) for each in value]
-    return value

@@ -6,7 +6,7 @@ import typing as t
 
 if t.TYPE_CHECKING:
     from ..engines import Guarded
-    from .model import Holder
+    from ..state.status import Holder
 
 
 def key_of(guarded: Guarded, name: str) -> str:

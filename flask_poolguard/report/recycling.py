@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from ..config import AppConfig
 from ..engines import Guarded
 from ..state import requests
-from ..state.decoding import PoolState, cut
-from ..state.reader import Problem, Search, WorkerState, read_workers
+from ..state.plain import to_plain
+from ..state.reader import Problem, Search, read_workers
+from ..state.status import Holder, PoolStatus, Worker
+from .deployment import belongs, names_of
 from .gaps import find_nobody, find_other_deployments, find_problems, find_taken
-from .model import Finding, Holder, to_plain
-from .workers import belong, describe_holder
+from .model import Finding
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -147,11 +148,10 @@ class Recycling:
         self._may_be_nobody = may_be_nobody
         self._state_dir = config.state_dir
         self._bind = bind
-        facts = [each.tracker.facts for each in engines]
-        self._own = {(each.bind, cut(each.url)) for each in facts}
-        self._in_memory = {
-            (each.bind, cut(each.url)) for each in facts if each.in_memory
-        }
+        self._own = names_of(engines)
+        self._in_memory = names_of(
+            each for each in engines if each.tracker.facts.in_memory
+        )
         self._not_me = None if with_this_process else os.getpid()
         self._number = requests.new_number()
         self._begun = time.monotonic()
@@ -193,7 +193,7 @@ class Recycling:
             time.sleep(min(_PAUSE, left))
 
     def _why_left_out(
-        self, folders: Sequence[Problem], others: Sequence[WorkerState]
+        self, folders: Sequence[Problem], others: Sequence[Worker]
     ) -> str | None:
         if self._refused is not None:
             return None
@@ -209,18 +209,18 @@ class Recycling:
     def _search(self) -> Search:
         return read_workers(self._state_dir, self._app.name, self._app.root_path)
 
-    def _is_ours(self, worker: WorkerState) -> bool:
+    def _is_ours(self, worker: Worker) -> bool:
         """Tell whether a worker is of this deployment."""
-        return belong(worker, self._own)
+        return belongs(worker, self._own)
 
-    def _is_asked(self, worker: WorkerState) -> bool:
+    def _is_asked(self, worker: Worker) -> bool:
         return (
-            worker.header.pid != self._not_me
+            worker.pid != self._not_me
             and self._is_ours(worker)
             and (self._bind is None or bool(self._wanted(worker)))
         )
 
-    def _wanted(self, worker: WorkerState) -> list[PoolState]:
+    def _wanted(self, worker: Worker) -> list[PoolStatus]:
         return [each for each in worker.pools if self._bind in (None, each.bind)]
 
     def _look(self) -> Renewal:
@@ -255,17 +255,16 @@ class Recycling:
         )
 
     def _describe(
-        self, before: WorkerState, now: WorkerState | None, problem: Problem | None
+        self, before: Worker, now: Worker | None, problem: Problem | None
     ) -> WorkerRenewal:
-        header = before.header
         if now is None and problem is None:
-            return WorkerRenewal(header.pid, header.host, True, None, ())
+            return WorkerRenewal(before.pid, before.host, True, None, ())
         trouble = None if problem is None else _reason(problem)
         pools = []
         if now is not None:
-            counts = {pool.bind: pool.counts["invalidated"] for pool in before.pools}
+            closed = {pool.bind: pool.closed.invalidated for pool in before.pools}
             pools = [
-                self._pool(pool, counts.get(pool.bind, 0), now.now)
+                self._pool(pool, closed.get(pool.bind) or 0, now.read_at)
                 for pool in self._wanted(now)
             ]
         if not all(pool.answered for pool in pools):
@@ -274,25 +273,28 @@ class Recycling:
                 requests.ask(before.path, self._bind or requests.ALL, self._number)
             except OSError as error:
                 trouble = f"the request to it cannot be written: {error.strerror}"
-        return WorkerRenewal(header.pid, header.host, False, trouble, tuple(pools))
+        return WorkerRenewal(before.pid, before.host, False, trouble, tuple(pools))
 
-    def _pool(self, pool: PoolState, closed_before: int, now: float) -> PoolRenewal:
+    def _pool(self, pool: PoolStatus, closed_before: int, now: float) -> PoolRenewal:
         answered = pool.usage.renewed >= self._number
-        outdated = pool.usage.outdated if answered and pool.counted else None
+        outdated = pool.usage.outdated if answered and pool.is_counted else None
         if answered and (pool.bind, pool.url) in self._in_memory:
             outdated = 0  # its data lives in the connection, which is left alone
-        out = sorted((each for each in pool.slots if each.out), key=lambda x: x.since)
+        holders = pool.holders
         if not answered:  # what was taken before the request
-            out = [each for each in out if each.since * 1e6 < self._number]
-        closed = pool.counts["invalidated"] - closed_before
-        known = pool.pool_class == _GUARDED
+            holders = tuple(
+                each
+                for each in holders
+                if (now - each.held_seconds) * 1e6 < self._number
+            )
+        closed = pool.closed.invalidated
         return PoolRenewal(
             bind=pool.bind,
             pool_class=pool.pool_class,
             answered=answered,
-            closed=closed if known else None,
+            closed=None if closed is None else closed - closed_before,
             outdated=outdated,
-            holders=tuple(describe_holder(each, now) for each in out[:outdated]),
+            holders=holders[:outdated],
         )
 
 

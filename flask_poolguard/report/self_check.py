@@ -13,12 +13,12 @@ import typing as t
 from collections.abc import Sequence
 
 from ..engines import Guarded
-from ..state.reader import WorkerState, read_own
+from ..state.reader import read_own
+from ..state.status import Worker
 from .evidence import Evidence
 from .model import Finding
 from .rules import OF_ONE_WORKER, judge
 from .servers import Answer
-from .workers import describe_worker
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -39,25 +39,23 @@ def log_findings(
     :param path: of this process's state file; without one there is nothing to say.
     :param logged: what was logged before, by pid, code and bind; gains what is new.
     """
-    state = None if path is None else read_own(path)
-    if state is None:
+    own = None if path is None else read_own(path)
+    if own is None:
         return
     for each in list(engines):
-        for finding in judge(_of_bind(app, each, state), OF_ONE_WORKER):
+        for finding in judge(_of_bind(app, each, own), OF_ONE_WORKER):
             what = (os.getpid(), finding.code, each.bind)
             if finding.level != "info" and what not in logged:
                 logged.add(what)
                 _log(finding)
 
 
-def _of_bind(app: Flask, guarded: Guarded, state: WorkerState) -> Evidence:
-    pools = tuple(pool for pool in state.pools if pool.bind == guarded.bind)
-    own = dataclasses.replace(state, pools=pools)
+def _of_bind(app: Flask, guarded: Guarded, own: Worker) -> Evidence:
+    pools = tuple(pool for pool in own.pools if pool.bind == guarded.bind)
     return Evidence(
         config=app.config,
         engines=(guarded,),
-        states=(own,),
-        workers=(describe_worker(own),),
+        workers=(dataclasses.replace(own, pools=pools),),
         answers={guarded.bind: _UNASKED},
     )
 

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..databases import ServerView
 from ..engines import Guarded
-from ..state.decoding import cut
-from ..state.reader import WorkerState
+from ..state.status import PoolStatus, Worker
 from ..urls import server_key
+from .deployment import names_of
 from .servers import Answer
-from .workers import open_server_ids
+
+
+def open_server_ids(pools: Iterable[PoolStatus]) -> frozenset[int] | None:
+    """Return the servers' numbers of all open connections, None if some are unknown.
+
+    One that is being opened right now does not count.
+    """
+    ids = set()
+    for pool in pools:
+        if not pool.is_counted or pool.unlisted_checkouts:
+            return None
+        numbers = (each.server_id for each in pool.connections)
+        known = {each for each in numbers if each is not None}
+        is_any_open = pool.idle_connections or any(
+            not each.is_being_opened for each in pool.holders
+        )
+        if not known and is_any_open:
+            return None
+        ids |= known
+    return frozenset(ids)
 
 
 def count_ours(ids: frozenset[int] | None, views: Sequence[ServerView]) -> int | None:
@@ -34,7 +53,7 @@ def count_at_server(
     guarded: Guarded,
     engines: Sequence[Guarded],
     answers: Mapping[str, Answer],
-    states: Sequence[WorkerState],
+    workers: Sequence[Worker],
 ) -> int | None:
     """Count the workers' sessions at a bind's server, those of all binds that lead to
     it.
@@ -45,9 +64,9 @@ def count_at_server(
         for each in engines
         if each is guarded or (key and server_key(each.engine.url) == key)
     ]
-    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in binds}
+    own = names_of(binds)
     ids = open_server_ids(
-        pool for state in states for pool in state.pools if (pool.bind, pool.url) in own
+        pool for each in workers for pool in each.pools if (pool.bind, pool.url) in own
     )
     views = (answers[each.bind].view for each in binds)
     return count_ours(ids, [view for view in views if view is not None])

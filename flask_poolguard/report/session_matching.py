@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from ..databases import Label, ServerSession, make_label, parse_label, plain_host
 from ..engines import Guarded, carries_label
 from ..state import process
-from ..state.decoding import PoolState, SlotState, cut
-from ..state.reader import WorkerState
+from ..state.status import Holder, IdleConnection, PoolStatus, Worker
 from ..urls import ServerKey, server_key
+from .deployment import names_of
 from .model import Failure, Owner, Session
 from .servers import Answer
-from .workers import age
 
 # A process whose clock and the server's differ by less is not taken for another.
 _TOLERANCE_SECONDS: t.Final = 5.0
@@ -51,11 +50,11 @@ def join(
     app: str,
     engines: Sequence[Guarded],
     answers: Mapping[str, Answer],
-    states: Sequence[WorkerState],
+    workers: Sequence[Worker],
 ) -> dict[str, Joined]:
     """Return the sessions of each bind's server; binds of one server share them.
 
-    :param states: the app's live workers.
+    :param workers: the app's live workers.
     """
     joined: dict[str, Joined] = {}
     groups: dict[ServerKey | str, list[Guarded]] = {}
@@ -63,7 +62,7 @@ def join(
         groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
     for binds in groups.values():
         joined |= dict.fromkeys(
-            (each.bind for each in binds), _join_group(app, binds, answers, states)
+            (each.bind for each in binds), _join_group(app, binds, answers, workers)
         )
     return joined
 
@@ -72,7 +71,7 @@ def _join_group(
     app: str,
     binds: Sequence[Guarded],
     answers: Mapping[str, Answer],
-    states: Sequence[WorkerState],
+    workers: Sequence[Worker],
 ) -> Joined:
     """Return the sessions of the one server that these binds are on."""
     database = binds[0].tracker.database
@@ -84,14 +83,14 @@ def _join_group(
         names = ", ".join(each.bind for each in binds)
         reason = _why_unknown([answers[each.bind] for each in binds])
         return Joined(None, (f"what the sessions of {names} do: {reason}",))
-    slots = _slots(binds, states)
+    slots = _slots(binds, workers)
     views = [answers[each.bind].view for each in binds]
     is_certain = any(each and each.has_drivers_numbers for each in views)
     is_known = is_certain or any(each.id in slots for each in found.sessions)
     by_label = bool(slots) and not is_known
     expected = {each.bind: _expect(each, answers[each.bind]) for each in binds}
     owners = _Owners(
-        app, database.longest_label, states, {} if by_label else slots, expected
+        app, database.longest_label, workers, {} if by_label else slots, expected
     )
     if by_label:
         described = tuple(map(owners.describe_by_label, found.sessions))
@@ -106,27 +105,27 @@ def _why_unknown(answers: Sequence[Answer]) -> str:
     return next(filter(None, reasons), _UNANSWERED)
 
 
-_Slot = tuple[WorkerState, PoolState, SlotState]
+_Slot = tuple[Worker, PoolStatus, Holder | IdleConnection]
 
 
-def _slots(binds: Sequence[Guarded], states: Sequence[WorkerState]) -> dict[int, _Slot]:
+def _slots(binds: Sequence[Guarded], workers: Sequence[Worker]) -> dict[int, _Slot]:
     """Return the workers' open connections to one server, by its number of them.
 
     A number that two workers have is no server's.
     """
-    own = {(each.tracker.facts.bind, cut(each.tracker.facts.url)) for each in binds}
+    own = names_of(binds)
     slots: dict[int, _Slot] = {}
     twice = set()
-    for state in states:
-        for pool in state.pools:
+    for worker in workers:
+        for pool in worker.pools:
             if (pool.bind, pool.url) not in own:
                 continue
-            for slot in pool.slots:
-                if slot.server_id is None:
+            for each in pool.connections:
+                if each.server_id is None:
                     continue
-                if slot.server_id in slots:
-                    twice.add(slot.server_id)
-                slots[slot.server_id] = state, pool, slot
+                if each.server_id in slots:
+                    twice.add(each.server_id)
+                slots[each.server_id] = worker, pool, each
     return {number: slot for number, slot in slots.items() if number not in twice}
 
 
@@ -162,14 +161,14 @@ class _Owners:
         self,
         app: str,
         longest_label: int,
-        states: Sequence[WorkerState],
+        workers: Sequence[Worker],
         slots: Mapping[int, _Slot],
         expected: Mapping[str, _Expected],
     ) -> None:
         self._app, self._longest, self._slots = app, longest_label, slots
         self._expected = expected
         self._host = plain_host(socket.gethostname())
-        self._workers = {_process(state): state.header.host for state in states}
+        self._workers = {_process(each): each.host for each in workers}
 
     def describe(self, session: ServerSession) -> Session:
         """Return a session with all that is known of its owner."""
@@ -215,9 +214,9 @@ class _Owners:
         A server that restarts gives its numbers anew, while a worker goes on to know
         its lost connections by theirs until it uses them.
         """
-        state, pool, connection = slot
+        worker, pool, connection = slot
         if label is not None and self._is_ours(label):
-            return (label.host, label.pid) == _process(state)
+            return (label.host, label.pid) == _process(worker)
         expected = self._expected[pool.bind]
         if expected.is_labelled and session.label == "":
             return False
@@ -227,38 +226,47 @@ class _Owners:
         ):
             if known is not None and seen is not None and known != seen:
                 return False
-        return _is_old_enough(session, connection, state.now)
+        return _is_old_enough(session, connection)
 
 
-def _is_old_enough(session: ServerSession, slot: SlotState, now: float) -> bool:
-    """Tell whether a session may be as old as a worker's connection, which nobody has
+def _is_old_enough(session: ServerSession, connection: Holder | IdleConnection) -> bool:
+    """Tell whether a session may be as old as a worker's connection, which no code has
     used while it idles.
     """
-    least = now - slot.since - _TOLERANCE_SECONDS
-    ages = [session.age_seconds]
-    if not slot.out:
-        ages.append(session.state_seconds)
-    return all(each is None or each >= least for each in ages)
+    if isinstance(connection, Holder):
+        least, ages = connection.held_seconds, [session.age_seconds]
+    else:
+        least = connection.idle_seconds
+        ages = [session.age_seconds, session.state_seconds]
+    return all(each is None or each >= least - _TOLERANCE_SECONDS for each in ages)
 
 
-def _process(state: WorkerState) -> tuple[str, int]:
+def _process(worker: Worker) -> tuple[str, int]:
     """Return a worker's host and pid, as its labels have them."""
-    return plain_host(state.header.host), state.header.pid
+    return plain_host(worker.host), worker.pid
 
 
 def _held(
-    session: ServerSession, state: WorkerState, pool: PoolState, slot: SlotState
+    session: ServerSession,
+    worker: Worker,
+    pool: PoolStatus,
+    connection: Holder | IdleConnection,
 ) -> Session:
+    owner = {
+        "owner": "worker",
+        "host": worker.host,
+        "pid": worker.pid,
+        "bind": pool.bind,
+    }
+    if isinstance(connection, IdleConnection):
+        return _describe(session, **owner)
     return _describe(
         session,
-        owner="worker",
-        host=state.header.host,
-        pid=state.header.pid,
-        bind=pool.bind,
-        endpoint=slot.endpoint if slot.out else None,
-        site=slot.site if slot.out else None,
-        held_seconds=age(slot.since, state.now) if slot.out else None,
-        kept=slot.kept if slot.out else None,
+        **owner,
+        endpoint=connection.endpoint,
+        site=connection.site,
+        held_seconds=connection.held_seconds,
+        kept=connection.kept,
     )
 
 

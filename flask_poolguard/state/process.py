@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import socket
-import sys
 import time
-import typing as t
+from dataclasses import dataclass
 
 
 def boot_id() -> str:
@@ -80,29 +79,64 @@ def age_seconds(pid: int) -> float | None:
     return None if fields[0] in "ZX" else max(age, 0.0)
 
 
-def whoami() -> dict[str, t.Any]:
-    """Return this process's identity, as the header of its state file."""
-    parent = os.getppid()
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started_at": time.time(),
-        "boot_id": boot_id(),
-        "pid_namespace": pid_namespace(),
-        "start_ticks": start_ticks(os.getpid()),
-        "parent_pid": parent,
-        "parent_start_ticks": start_ticks(parent),
-        "command": os.path.basename(sys.argv[0]) if sys.argv else "",
-    }
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Which process of which app; the head of its state file.
 
-
-def is_same_process(header: dict[str, t.Any]) -> bool:
-    """Tell whether the pid in a header still means the process that wrote it.
-
-    Where that cannot be known (another container, no ``/proc``), the file's lock
-    alone decides, so the answer is True.
+    :ivar started_at: when it began the file, in seconds since the epoch.
+    :ivar start_ticks: when the process started, in the kernel's ticks.
+    :ivar parent_pid: as it was when the file was begun.
     """
-    recorded = header.get("start_ticks")
-    if recorded is None or header.get("pid_namespace") != pid_namespace():
-        return True
-    return bool(start_ticks(int(header["pid"])) == recorded)
+
+    pid: int
+    host: str
+    started_at: float
+    boot_id: str
+    pid_namespace: str
+    start_ticks: str | None
+    parent_pid: int
+    parent_start_ticks: str | None
+    app: str
+    root_path: str
+
+    def is_alive(self) -> bool:
+        """Tell whether it is of this boot, and its pid still means the same process.
+
+        Where that cannot be known (another container, no ``/proc``), the lock of its
+        file alone decides, so the answer is True. An inherited file descriptor can
+        keep the lock of a worker that is long dead.
+        """
+        if self.boot_id != boot_id():
+            return False
+        if self.start_ticks is None or self.pid_namespace != pid_namespace():
+            return True
+        return start_ticks(self.pid) == self.start_ticks
+
+    def is_child_of(self, other: Process) -> bool:
+        """Tell whether a process that lives was forked from another one."""
+        return (
+            self.parent_pid == other.pid
+            and self.parent_start_ticks == other.start_ticks
+            and self.start_ticks is not None
+            and self.pid_namespace == other.pid_namespace
+        )
+
+
+def this_process(app: str, root_path: str) -> Process:
+    """Return which process this is.
+
+    :param app: the name of the app that it serves.
+    """
+    pid, parent = os.getpid(), os.getppid()
+    return Process(
+        pid=pid,
+        host=socket.gethostname(),
+        started_at=time.time(),
+        boot_id=boot_id(),
+        pid_namespace=pid_namespace(),
+        start_ticks=start_ticks(pid),
+        parent_pid=parent,
+        parent_start_ticks=start_ticks(parent),
+        app=app,
+        root_path=root_path,
+    )

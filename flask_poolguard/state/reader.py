@@ -11,33 +11,34 @@ import stat
 import time
 import typing as t
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 
 from . import process, writer
-from .decoding import PoolState, decode
 from .directory import StateDirError, candidates, trust, user_id
-from .header import Damaged, Header, OtherLayout
-from .layout import MAX_FILE_SIZE
+from .file_format import (
+    FREE,
+    IDLE,
+    KEPT,
+    MAX_FILE_SIZE,
+    MAX_SLOTS,
+    REGION,
+    REGIONS_OFFSET,
+    SLOTS_OFFSET,
+    OtherVersion,
+    Slot,
+    region_size,
+    unpack_document,
+    unpack_head,
+    unpack_size,
+    unpack_slots,
+)
+from .plain import Damaged
+from .status import Holder, IdleConnection, PoolStatus, Worker
 
 # A writer needs a microsecond; who is caught half way so often is not writing.
 _ATTEMPTS: t.Final = 20
 _PAUSE_SECONDS: t.Final = 0.0005
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerState:
-    """A live process of the app, as its file shows it.
-
-    :ivar now: monotonic seconds at which it was read.
-    :ivar stopped: a signal or a debugger has stopped it, so that it does nothing and
-        its figures stand still.
-    """
-
-    path: str
-    header: Header
-    pools: tuple[PoolState, ...]
-    now: float
-    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Search:
     """What was found, and where it was looked for."""
 
     folders: tuple[str, ...]
-    workers: tuple[WorkerState, ...]
+    workers: tuple[Worker, ...]
     problems: tuple[Problem, ...]
     taken: tuple[Taken, ...] = ()
 
@@ -109,7 +110,7 @@ def read_workers(
     """
     wanted = _Wanted(app, root_path)
     folders = candidates(configured)
-    workers: list[WorkerState] = []
+    workers: list[Worker] = []
     problems: list[Problem] = []
     refused: dict[str, StateDirError] = {}
     if getattr(writer, "fcntl", None) is None:
@@ -127,16 +128,16 @@ def read_workers(
                 worker, reasons = _read(path, wanted)
             except _Skip:
                 continue
-            except (OtherLayout, Damaged) as error:
+            except (OtherVersion, Damaged) as error:
                 kind: t.Literal["layout", "file"]
-                kind = "layout" if isinstance(error, OtherLayout) else "file"
+                kind = "layout" if isinstance(error, OtherVersion) else "file"
                 problems.append(Problem(kind, path, str(error), _pid_in(name)))
                 continue
             workers.append(worker)
             problems += [
-                Problem("file", path, reason, worker.header.pid) for reason in reasons
+                Problem("file", path, reason, worker.pid) for reason in reasons
             ]
-    workers.sort(key=lambda worker: (worker.header.host, worker.header.pid))
+    workers.sort(key=lambda worker: (worker.host, worker.pid))
     taken = () if configured is not None else _find_taken(refused, folders)
     hiding = set(refused).difference(each.path for each in taken)
     problems += [Problem("folder", each, str(refused[each])) for each in sorted(hiding)]
@@ -157,7 +158,7 @@ def _find_taken(
     return () if len(taken) == len(folders) else taken
 
 
-def read_own(path: str) -> WorkerState | None:
+def read_own(path: str) -> Worker | None:
     """Read this process's own file, None if that cannot be done just now.
 
     A pool that is caught half way through a write is left out. Before a child that ran
@@ -168,14 +169,12 @@ def read_own(path: str) -> WorkerState | None:
     except (_Skip, Damaged):
         return None
     try:
-        header, pools, _ = decode(_content(fd))
-    except (OSError, Damaged, OtherLayout):
+        found, _ = decode(_content(fd), path)
+    except (OSError, Damaged, OtherVersion):
         return None
     finally:
         os.close(fd)
-    if header.pid != os.getpid():
-        return None
-    return WorkerState(path, header, pools, time.monotonic())
+    return found if found.pid == os.getpid() else None
 
 
 def _list(folder: str) -> list[str]:
@@ -201,12 +200,12 @@ def _list(folder: str) -> list[str]:
     )
 
 
-def _read(path: str, wanted: _Wanted) -> tuple[WorkerState, list[str]]:
+def _read(path: str, wanted: _Wanted) -> tuple[Worker, list[str]]:
     """Read one file; return what is wrong with single pools beside it.
 
     :raises _Skip: not a live worker's, or not one that is wanted.
     :raises Damaged: a live worker's, but unusable.
-    :raises OtherLayout: a live worker's of another version.
+    :raises OtherVersion: a live worker's of another version.
     """
     fd = _open(path)
     try:
@@ -216,23 +215,22 @@ def _read(path: str, wanted: _Wanted) -> tuple[WorkerState, list[str]]:
             if attempt:
                 time.sleep(_PAUSE_SECONDS)
             try:
-                header, pools, reasons = decode(_content(fd))
+                worker, reasons = decode(_content(fd), path)
             except Damaged:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            except OtherLayout as error:
+            except OtherVersion as error:
                 if error.about and not wanted.matches(*error.about):
                     raise _Skip from error
                 raise
-            if not wanted.matches(header.app, header.root_path) or not _is_alive(
-                header
-            ):
+            which = worker.process
+            if not wanted.matches(which.app, which.root_path) or not which.is_alive():
                 raise _Skip
             if not reasons:
                 break
-        stopped = process.is_stopped(header.pid, header.pid_namespace)
-        return WorkerState(path, header, pools, time.monotonic(), stopped), reasons
+        stopped = process.is_stopped(which.pid, which.pid_namespace)
+        return replace(worker, stopped=stopped), reasons
     except OSError as error:
         raise Damaged(str(error.strerror)) from error
     finally:
@@ -280,14 +278,126 @@ def _content(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _is_alive(header: Header) -> bool:
-    """Tell whether a file is of this boot, and of the process that its pid means now.
+def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
+    """Return what a file shows of its worker, and what is wrong with the pools that
+    are left out.
 
-    An inherited file descriptor can keep the lock of a worker that is long dead.
+    :raises Damaged: nothing in it can be used.
+    :raises OtherVersion: another version wrote it.
     """
-    return header.boot_id == process.boot_id() and process.is_same_process(
-        header.identity()
+    read_at = time.monotonic()
+    which, has_served = unpack_head(data)
+    try:
+        started_at = datetime.fromtimestamp(which.started_at, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise Damaged("its head is garbage") from error
+    pools: list[PoolStatus] = []
+    updates: list[float] = []
+    reasons: list[str] = []
+    offset, end = REGIONS_OFFSET, len(data)
+    if end < REGIONS_OFFSET:
+        reasons.append("it is cut off")
+    elif unpack_size(data) != end:
+        reasons.append("its length is not what its head says")
+        end = 0
+    while offset < end:
+        number = len(pools) + len(reasons)
+        slots, hidden = REGION.unpack_from(data.ljust(offset + REGION.size), offset)
+        if not 0 < slots <= MAX_SLOTS or offset + region_size(slots) > end:
+            reasons.append(f"pool {number}: it is cut off, or garbage")
+            break
+        if not hidden:
+            try:
+                pool, updated_at = _pool(data, offset, slots, read_at)
+            except Damaged as error:
+                reasons.append(f"pool {number}: {error}")
+            else:
+                pools.append(pool)
+                updates.append(updated_at)
+        offset += region_size(slots)
+    pools.sort(key=lambda pool: (pool.bind != "default", pool.bind))
+    worker = Worker(
+        pid=which.pid,
+        host=which.host,
+        started_at=started_at.isoformat(timespec="seconds"),
+        alive=True,
+        updated_seconds_ago=_age(max(updates), read_at) if updates else None,
+        stopped=False,
+        pools=tuple(pools),
+        process=which,
+        has_served=has_served,
+        path=path,
+        read_at=read_at,
     )
+    return worker, reasons
+
+
+def _pool(data: bytes, offset: int, slots: int, now: float) -> tuple[PoolStatus, float]:
+    """Return a region's pool, and when anything happened in it last."""
+    status, written_at = unpack_document(data, offset + REGION.size)
+    found = unpack_slots(data, offset + SLOTS_OFFSET, slots)
+    gone_by = max(now - written_at, 0.0)
+    ages = {
+        name: round(seconds + gone_by, 3)
+        for name in _ELAPSING
+        if (seconds := getattr(status, name)) is not None
+    }
+    if status.is_counted:
+        ages |= _of_slots(status, found, now)
+    opened = [each.since for each in found if each.state != FREE]
+    return replace(status, **ages), max(written_at, *opened, 0.0)
+
+
+_ELAPSING: t.Final = [
+    each.name for each in fields(PoolStatus) if each.metadata.get("elapsing")
+]
+
+
+def _of_slots(
+    status: PoolStatus, found: Sequence[Slot], now: float
+) -> dict[str, t.Any]:
+    """Return what follows from the single connections."""
+    out = [each for each in found if each.state not in (FREE, IDLE)]
+    out.sort(key=lambda slot: slot.since)
+    idle = [each for each in found if each.state == IDLE]
+    # Connections without a slot are counted while they are out, not while they idle.
+    all_listed = not status.unlisted_checkouts
+    overflow = None
+    if all_listed and status.size is not None:
+        above = len(out) + len(idle) - status.size
+        overflow = max(0, above) if status.size else 0
+    # What is kept on purpose is not held for too long.
+    held = [each.since for each in out if each.state != KEPT]
+    checkouts = sum(each.checkouts for each in found) + status.unlisted_checkouts
+    return {
+        "checked_out": len(out) + status.unlisted_out,
+        "idle": len(idle) if all_listed else None,
+        "overflow": overflow,
+        "longest_held_seconds": (
+            _age(held[0], now) if held and not status.unlisted_out else None
+        ),
+        "checkouts": checkouts,
+        "holders": tuple(_holder(each, now) for each in out),
+        "idle_connections": tuple(
+            IdleConnection(_age(each.since, now), each.server_id) for each in idle
+        ),
+    }
+
+
+def _holder(slot: Slot, now: float) -> Holder:
+    return Holder(
+        held_seconds=_age(slot.since, now),
+        endpoint=slot.endpoint,
+        site=slot.site,
+        thread=slot.thread,
+        server_id=slot.server_id,
+        kept=slot.state == KEPT,
+    )
+
+
+def _age(since: float, now: float) -> float:
+    """Return the seconds between two monotonic times, to a millisecond."""
+    return round(max(now - since, 0.0), 3)
 
 
 def _pid_in(name: str) -> int | None:

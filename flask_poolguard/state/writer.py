@@ -7,16 +7,14 @@ with ``pwrite``.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
 import threading
-import typing as t
 import weakref
 from dataclasses import dataclass
 
-from . import mapping, process
+from . import mapping
 from .directory import (
     SUFFIX,
     StateDirError,
@@ -25,24 +23,20 @@ from .directory import (
     request_path,
     usable,
 )
-from .layout import (
-    DIRECTORY,
-    DIRECTORY_OFFSET,
-    FREE,
+from .file_format import (
+    FREE_SLOT,
     HIDDEN_OFFSET,
-    MAGIC,
     MAX_FILE_SIZE,
-    MAX_POOLS,
-    MAX_STRING,
+    REGION,
     REGIONS_OFFSET,
     SERVED_OFFSET,
-    SLOT,
+    SIZE_OFFSET,
     SLOTS_OFFSET,
-    STRING_LENGTH,
-    STRINGS_OFFSET,
-    STRINGS_SIZE,
+    pack_head,
+    pack_size,
     region_size,
 )
+from .process import Process
 
 try:
     import fcntl
@@ -54,12 +48,8 @@ logger = logging.getLogger("flask_poolguard")
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A pool's part of the file.
+    """A pool's part of the file."""
 
-    :ivar entry: the offset of its entry in the directory.
-    """
-
-    entry: int
     offset: int
     slots: int
     memory: mapping.Map | None
@@ -83,10 +73,6 @@ class NoStateFile:
     def free_region(self, offset: int) -> None:
         """Do nothing."""
 
-    def intern(self, text: str) -> int:
-        """Return the id of no string."""
-        return 0
-
     def show_served(self) -> None:
         """Do nothing."""
 
@@ -100,29 +86,27 @@ class NoStateFile:
 class StateFile(NoStateFile):
     """One worker's file, locked as long as the worker lives.
 
-    ``_lock`` protects the strings and the directory, which grow. It is held during
-    their writes, which go to memory, so that ids are never seen before their text.
-    It is re-entrant because a garbage collection inside may return a connection.
+    ``_lock`` protects the regions, which grow in number. It is held during their
+    first writes, which go to memory. It is re-entrant because a garbage collection
+    inside may return a connection.
 
     :raises StateDirError: no usable folder, or no room in it.
     """
 
-    def __init__(self, folder: str | None, about: dict[str, t.Any]) -> None:
+    def __init__(self, folder: str | None, process: Process) -> None:
         if fcntl is None:
             raise StateDirError("this platform has no file locks")
-        header = json.dumps({**process.whoami(), **about}).encode()
-        if len(header) > SERVED_OFFSET - 16:
-            raise StateDirError(f"the app's name or path is too long ({len(header)})")
+        try:
+            head = pack_head(process)
+        except ValueError as error:
+            raise StateDirError(str(error)) from error
         self._lock = threading.RLock()
-        self._strings: dict[str, int] = {}
-        # 0 means "none", so the first string stands behind one unused entry.
-        self._strings_end = STRING_LENGTH.size
         self._pid = os.getpid()
         # By offset. What is free is changed by single operations of a dict only.
         self._regions: dict[int, _Region] = {}
         self._free: dict[int, _Region] = {}
         self._size = REGIONS_OFFSET
-        self._fd, self.path = _create_in_first(folder, header)
+        self._fd, self.path = _create_in_first(folder, head)
         self._is_open = True
         self._is_full = False
         self._maps: list[mapping.Map] = []
@@ -161,18 +145,14 @@ class StateFile(NoStateFile):
         region = min(fit, key=lambda each: each.slots)
         del self._free[region.offset]
         # Not a byte of the earlier pool is to show, nor its slots to count.
-        blank = SLOT.pack(FREE, FREE, 0, 0.0, -1, 0, 0, b"", FREE) * region.slots
-        self._write(region.offset, bytes(SLOTS_OFFSET) + blank)
+        self._write(region.offset, _blank(region.slots))
         return region
 
     def _has_room(self, slots: int) -> bool:
         """Tell whether the file can grow by a region; the first time that it cannot is
         logged.
         """
-        has_room = (
-            len(self._regions) < MAX_POOLS
-            and self._size + region_size(slots) <= MAX_FILE_SIZE
-        )
+        has_room = self._size + region_size(slots) <= MAX_FILE_SIZE
         if not has_room and not self._is_full:
             self._is_full = True
             logger.warning(
@@ -190,12 +170,12 @@ class StateFile(NoStateFile):
             self._give_up(error)
             return None
         self._size += region_size(slots)
-        entry = DIRECTORY_OFFSET + len(self._regions) * DIRECTORY.size
-        self._write(entry, DIRECTORY.pack(offset, slots, True))
+        self._write(offset, _blank(slots))
+        self._write(SIZE_OFFSET, pack_size(self._size))
         found = mapping.map_file(self._fd, self._size)
         if found is not None:
             self._maps.append(found)
-        region = self._regions[offset] = _Region(entry, offset, slots, found)
+        region = self._regions[offset] = _Region(offset, slots, found)
         return region
 
     def show_region(self, offset: int) -> None:
@@ -220,7 +200,7 @@ class StateFile(NoStateFile):
         region = self._regions.get(offset)
         # In a child that has not left its parent's file yet, it is the parent's.
         if region is not None and self._pid == os.getpid():
-            self._write(region.entry + HIDDEN_OFFSET, hidden)
+            self._write(region.offset + HIDDEN_OFFSET, hidden)
 
     def _write(self, offset: int, data: bytes) -> None:
         if self._is_open:
@@ -228,25 +208,6 @@ class StateFile(NoStateFile):
                 os.pwrite(self._fd, data, offset)
             except OSError as error:
                 self._give_up(error)
-
-    def intern(self, text: str) -> int:
-        """Return the id of a string, 0 when there is no room for another."""
-        found = self._strings.get(text)
-        if found is not None:
-            return found
-        data = text.encode("utf-8", "replace")[:MAX_STRING]
-        data = data.decode("utf-8", "ignore").encode()  # not half a character
-        with self._lock:
-            if text in self._strings:
-                return self._strings[text]
-            end = self._strings_end + STRING_LENGTH.size + len(data)
-            if end > STRINGS_SIZE:
-                return 0
-            start = self._strings_end
-            self._write(STRINGS_OFFSET + start, STRING_LENGTH.pack(len(data)) + data)
-            self._strings_end = end
-            self._strings[text] = start
-            return start
 
     def show_served(self) -> None:
         """Tell that this process answers requests."""
@@ -276,20 +237,25 @@ class StateFile(NoStateFile):
         self.remove()
 
 
-def _create_in_first(configured: str | None, header: bytes) -> tuple[int, str]:
+def _blank(slots: int) -> bytes:
+    """Return the bytes of a hidden region."""
+    return REGION.pack(slots, True).ljust(SLOTS_OFFSET, b"\0") + FREE_SLOT * slots
+
+
+def _create_in_first(configured: str | None, head: bytes) -> tuple[int, str]:
     """Make a file in the first folder that has room for it."""
     name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
     reasons: list[str] = []
     for folder in usable(configured, reasons):
         remove_dead(folder)
         try:
-            return _create(folder, name, header), os.path.join(folder, name)
+            return _create(folder, name, head), os.path.join(folder, name)
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror}")
     raise StateDirError("; ".join(reasons))
 
 
-def _create(folder: str, name: str, header: bytes) -> int:
+def _create(folder: str, name: str, head: bytes) -> int:
     hidden = os.path.join(folder, f".{name}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     # Only this descriptor may write to it, so that no slip of a user's cuts it
@@ -298,8 +264,8 @@ def _create(folder: str, name: str, header: bytes) -> int:
     try:
         # Space is reserved at once: a later write cannot find it missing.
         _reserve(fd, 0, REGIONS_OFFSET)
-        os.pwrite(fd, MAGIC + len(header).to_bytes(8, "little"), 0)
-        os.pwrite(fd, header, 16)
+        os.pwrite(fd, head, 0)
+        os.pwrite(fd, pack_size(REGIONS_OFFSET), SIZE_OFFSET)
         # Locked before it gets its name: a named file without a lock is dead.
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.rename(hidden, os.path.join(folder, name))

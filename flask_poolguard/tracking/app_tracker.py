@@ -12,6 +12,7 @@ import weakref
 from ..pool import after_fork_in_child, housekeeper
 from ..state import visibility
 from ..state.directory import StateDirError
+from ..state.process import this_process
 from ..state.requests import Inbox, number_for
 from ..state.writer import NoStateFile, StateFile
 
@@ -33,7 +34,7 @@ class AppTracker:
     """
 
     def __init__(self, app: Flask, state_dir: str | None) -> None:
-        self._about = {"app": app.name, "root_path": app.root_path}
+        self._about = app.name, app.root_path
         self._state_dir = state_dir
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
@@ -60,7 +61,7 @@ class AppTracker:
                 self._file = NoStateFile()
             elif self._file is None:
                 try:
-                    self._file = StateFile(self._state_dir, self._about)
+                    self._file = StateFile(self._state_dir, this_process(*self._about))
                 except StateDirError as error:
                     trouble, self._file = error, NoStateFile()
                 if self._has_served:
@@ -105,7 +106,7 @@ class AppTracker:
                 self._file.show_served()
         if self._file is None:
             for tracker in self.trackers:
-                _ = tracker.section
+                _ = tracker.region
 
     def tend(self) -> None:
         """Forget pools that are gone, and do what other processes ask of this one; the

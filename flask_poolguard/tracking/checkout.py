@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from ..databases import Database
-    from ..state.pool_section import PoolFacts
+    from .pool_facts import PoolFacts
 
 _monotonic = time.monotonic
 

@@ -140,7 +140,7 @@ class _Watcher:
         record: ConnectionPoolEntry,
         error: BaseException | None,
     ) -> None:
-        self._tracker.count("dead")
+        self._tracker.figures.count("dead")
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():

@@ -108,7 +108,7 @@ class Program:
             "out": checkedout(),
             "checkouts": len(tracker.out),
             "left_behind": len(tracker.left_behind),
-            "leaks": tracker.figure("leaks"),
+            "leaks": tracker.figures.counts["leaks"],
         }
 
 

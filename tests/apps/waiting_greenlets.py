@@ -81,8 +81,8 @@ class Program:
         found = {
             "out": self.pool.checkedout(),
             "checkouts": len(tracker.out),
-            "waiting": [self.pool.waiting, tracker.waiting],
-            "timeouts": tracker.figure("timeouts"),
+            "waiting": [self.pool.waiting, tracker.figures.waiting],
+            "timeouts": tracker.figures.counts["timeouts"],
         }
         with gevent.Timeout(20):
             held = [self.engine.connect() for _ in range(self.slots)]

@@ -11,10 +11,7 @@ from flask_poolguard.report.evidence import Evidence
 from flask_poolguard.report.model import Finding
 from flask_poolguard.report.rules import judge
 from flask_poolguard.report.servers import Answer
-from flask_poolguard.report.workers import describe_worker
-from flask_poolguard.state.decoding import PoolState, UsageState
 from flask_poolguard.state.reader import read_own
-from flask_poolguard.state.usage import BUCKETS
 from tests.support.database_server import APP_PASSWORD
 from tests.support.reporting import Shop
 
@@ -30,8 +27,7 @@ def evidence_of(shop: Shop) -> Evidence:
     return Evidence(
         config=shop.app.config,
         engines=engines,
-        states=(own,),
-        workers=(describe_worker(own),),
+        workers=(own,),
         answers={each.bind: Answer(None) for each in engines},
     )
 
@@ -40,47 +36,39 @@ def changed(
     evidence: Evidence,
     *,
     age_seconds: float = 0.0,
-    counts: Mapping[str, int] | None = None,
+    closed: Mapping[str, int] | None = None,
     usage: Mapping[str, Any] | None = None,
     **pool: Any,
 ) -> Evidence:
     """Return evidence with other figures in all pools of its one worker.
 
     :param age_seconds: by so much the worker is older.
-    :param counts: some of the counts.
-    :param usage: some of the usage; ``demand`` by number of connections.
-    :param pool: further attributes of `PoolState`.
+    :param closed: some of the closed connections, by reason.
+    :param usage: some of the usage.
+    :param pool: further attributes of `PoolStatus`.
     """
-    (state,) = evidence.states
-    header = dataclasses.replace(
-        state.header, started_at=state.header.started_at - age_seconds
+    (worker,) = evidence.workers
+    process = dataclasses.replace(
+        worker.process, started_at=worker.process.started_at - age_seconds
     )
     pools = tuple(
         dataclasses.replace(
             each,
-            counts={**each.counts, **(counts or {})},
-            usage=_used(each, dict(usage or {})),
+            closed=dataclasses.replace(each.closed, **(closed or {})),
+            usage=dataclasses.replace(each.usage, **(usage or {})),
             **pool,
         )
-        for each in state.pools
+        for each in worker.pools
     )
-    own = dataclasses.replace(state, header=header, pools=pools)
-    return dataclasses.replace(evidence, states=(own,), workers=(describe_worker(own),))
-
-
-def _used(pool: PoolState, changes: dict[str, Any]) -> UsageState:
-    demand = changes.pop("demand", None)
-    if demand is not None:
-        changes["demand"] = tuple(demand.get(bound, 0) for bound in BUCKETS)
-    return dataclasses.replace(pool.usage, **changes)
+    own = dataclasses.replace(worker, process=process, pools=pools)
+    return dataclasses.replace(evidence, workers=(own,))
 
 
 def with_another(evidence: Evidence, other: Evidence, pid: int) -> Evidence:
     """Return evidence of one more worker, with this number."""
-    (state,) = other.states
-    header = dataclasses.replace(state.header, pid=pid)
-    more = dataclasses.replace(state, header=header)
-    return dataclasses.replace(evidence, states=(*evidence.states, more))
+    (worker,) = other.workers
+    more = dataclasses.replace(worker, pid=pid)
+    return dataclasses.replace(evidence, workers=(*evidence.workers, more))
 
 
 def found_by_rules(evidence: Evidence, code: str) -> list[Finding]:

@@ -9,15 +9,15 @@ from flask import Flask
 from sqlalchemy import URL, create_engine
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.state.decoding import PoolState
 from flask_poolguard.state.reader import read_workers
+from flask_poolguard.state.status import PoolStatus
 from flask_poolguard.tracking.pool_tracker import PoolTracker
 
 if TYPE_CHECKING:
     from tests.conftest import Database
 
 
-def shown(app: Flask, bind: str = "default") -> PoolState:
+def shown(app: Flask, bind: str = "default") -> PoolStatus:
     """Return what another process sees of a pool of this one, after a round of the
     housekeeper's: who waits is written ten times a second at most.
     """
@@ -26,8 +26,13 @@ def shown(app: Flask, bind: str = "default") -> PoolState:
     search = read_workers(None, app.name, app.root_path)
     assert search.problems == ()
     (worker,) = search.workers
-    assert worker.header.pid == os.getpid()
+    assert worker.pid == os.getpid()
     return next(each for each in worker.pools if each.bind == bind)
+
+
+def outs(pool: PoolStatus) -> list[bool]:
+    """Return of each connection whether it is out, those first."""
+    return [True] * len(pool.holders) + [False] * len(pool.idle_connections)
 
 
 class Tracked:
@@ -47,11 +52,10 @@ class Tracked:
         (tracker,) = self.app.extensions["poolguard"].app_tracker.trackers
         return tracker
 
-    def agree(self, *, out: int, idle: int, detached: int = 0) -> PoolState:
+    def agree(self, *, out: int, idle: int, detached: int = 0) -> PoolStatus:
         """Check that pool, tracker, file and server tell the same."""
         state = shown(self.app)
-        slots = [slot.out for slot in state.slots]
-        assert (slots.count(True), slots.count(False)) == (out, idle)
+        assert (len(state.holders), len(state.idle_connections)) == (out, idle)
         assert len(self.tracker.out) == out
         assert self.engine.pool.checkedout() == out  # type: ignore[attr-defined] # a QueuePool's
         return state
@@ -60,7 +64,7 @@ class Tracked:
         """Check that the file lists the sessions that the server has."""
         if database.server is None:
             return
-        listed = {slot.server_id for slot in shown(self.app).slots}
+        listed = {each.server_id for each in shown(self.app).connections}
         name = database.url.database
         there = database.server.session_ids(database=name)
         assert listed <= there

@@ -35,7 +35,7 @@ def find_null_pools(evidence: Evidence) -> Iterator[Finding]:
             or each.engine.url.port in _POOLERS
         ):
             continue
-        connects = sum(use.pool.counts["connects"] for use in uses_of(evidence, each))
+        connects = sum(use.pool.connects for use in uses_of(evidence, each))
         yield Finding(
             "warning" if connects >= _MANY_CONNECTS else "info",
             "null-pool",

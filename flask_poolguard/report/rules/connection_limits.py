@@ -147,8 +147,8 @@ def _ours(evidence: Evidence, place: Place, counts: Counts) -> int | None:
     """
     pools = [
         pool
-        for state in evidence.states
-        for pool in state.pools
+        for worker in evidence.workers
+        for pool in worker.pools
         if counts(pool.bind, pool.url)
     ]
     views = [evidence.view(each) for each in place.binds]

@@ -89,10 +89,10 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
     """Return one finding per endpoint and line that did not give back connections."""
     leaks: Counter[tuple[str, str]] = Counter()
     unnamed = 0
-    for pool in evidence.pool_states():
-        unnamed += pool.counts["leaks"]
-        for leak in pool.leaks:
-            leaks[leak.endpoint or "(unknown)", leak.site or "unknown"] += leak.count
+    for pool in evidence.all_pools():
+        unnamed += pool.leaks
+        for leak in pool.leaking_lines:
+            leaks[leak.endpoint, leak.site] += leak.count
             unnamed -= leak.count
     findings = [
         Finding(

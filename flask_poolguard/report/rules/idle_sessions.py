@@ -68,8 +68,10 @@ def find_transaction_limits(evidence: Evidence) -> Iterator[Finding]:
 def _unlimited(
     evidence: Evidence, guarded: Guarded, view: ServerView
 ) -> Iterator[Finding]:
-    pools = [each for each in evidence.pool_states() if each.bind == guarded.bind]
-    warnings = [each.held_warning for each in pools if each.held_warning]
+    pools = [each for each in evidence.all_pools() if each.bind == guarded.bind]
+    warnings = [
+        each.held_warning_seconds for each in pools if each.held_warning_seconds
+    ]
     long = min(warnings, default=_HELD_SECONDS)
     ids = evidence.our_ids(pools) or frozenset()
     held = [
@@ -174,7 +176,7 @@ def _gone(
 
 def _ids_at(evidence: Evidence, place: Place) -> frozenset[int]:
     binds = {each.bind for each in place.binds}
-    pools = [each for each in evidence.pool_states() if each.bind in binds]
+    pools = [each for each in evidence.all_pools() if each.bind in binds]
     return evidence.our_ids(pools) or frozenset()
 
 

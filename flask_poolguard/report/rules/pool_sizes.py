@@ -110,18 +110,19 @@ def _too_small(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
             )
     if _waits(worst):
         return Finding(
-            "warning" if usage.longest_wait >= _LONG_WAIT_SECONDS else "info",
+            "warning" if usage.longest_wait_seconds >= _LONG_WAIT_SECONDS else "info",
             "pool-too-small",
             f"{usage.waits} of {worst.asked} checkouts of bind {guarded.bind!r} had to"
-            f" wait, {usage.waited:.1f} s in all and {usage.longest_wait:.2f} s at"
-            f" most, for one of {worst.limit} connections ({in_worker(worst, such)})",
+            f" wait, {usage.waited_seconds:.1f} s in all and"
+            f" {usage.longest_wait_seconds:.2f} s at most, for one of {worst.limit}"
+            f" connections ({in_worker(worst, such)})",
             fix + ".",
             "Requests wait for each other rather than for the database.",
         )
     return Finding(
         "info",
         "pool-too-small",
-        f"{connections(worst.pool.counts['overflow'])} above the size of {size} were"
+        f"{connections(worst.pool.closed.overflow or 0)} above the size of {size} were"
         f" opened and closed again in {worst.asked} checkouts of bind"
         f" {guarded.bind!r} ({in_worker(worst, such)})",
         fix + ".",
@@ -140,7 +141,7 @@ def _waits(use: Use) -> bool:
 
 
 def _churns(use: Use) -> bool:
-    closed = use.pool.counts["overflow"]
+    closed = use.pool.closed.overflow or 0
     return (
         use.asked >= ENOUGH_CHECKOUTS
         and bool(use.pool.size)

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...engines import Guarded
-from ...state.decoding import PoolState, UsageState
-from ...state.usage import BUCKETS
+from ...state.status import PoolStatus, Usage, Worker
 from ..evidence import Evidence
-from ..model import PoolStatus, Worker
-from ..sizing import most_usable
+from ..sizing import most_usable, peak_of, smallest
 
 # From here on the hundredth part of all checkouts is ten of them, not an accident.
 ENOUGH_CHECKOUTS: t.Final = 1000
@@ -29,25 +27,22 @@ class Use:
 
     pid: int
     age_seconds: float
-    pool: PoolState
+    pool: PoolStatus
 
     @property
-    def usage(self) -> UsageState:
+    def usage(self) -> Usage:
         """What the pool was asked for."""
         return self.pool.usage
 
     @property
     def limit(self) -> int | None:
         """The most connections it can have; None without a limit, or unknown."""
-        size, overflow = self.pool.size, self.pool.max_overflow
-        if not size or overflow is None or overflow < 0:
-            return None
-        return size + overflow
+        return self.pool.limit
 
     @property
     def asked(self) -> int:
-        """How often somebody asked for a connection, whether he got one or not."""
-        return sum(self.usage.demand)
+        """How often a connection was asked for, whether there was one or not."""
+        return sum(self.usage.demand.values())
 
     @property
     def peak(self) -> int:
@@ -55,7 +50,7 @@ class Use:
 
         Above ``usage.EXACT`` it is the upper bound of a bucket.
         """
-        return max(self.share_needs(0.0), self.pool.counts["peak_checked_out"])
+        return max(peak_of(self.usage.demand), self.pool.peak_checked_out or 0)
 
     @property
     def could_use(self) -> int:
@@ -84,22 +79,15 @@ class Use:
         """Return the number of connections that all but this share of checkouts, at
         most, could do with.
         """
-        allowed, above = self.asked * share, 0
-        for bucket in reversed(range(len(BUCKETS))):
-            above += self.usage.demand[bucket]
-            if above > allowed:
-                return BUCKETS[bucket]
-        return 0
+        return smallest(self.usage.demand, share)
 
 
 def uses_of(evidence: Evidence, guarded: Guarded) -> list[Use]:
     """Return what each worker did with a bind's pool."""
     now = time.time()
     return [
-        Use(state.header.pid, now - state.header.started_at, pool)
-        for state in evidence.states
-        for pool in state.pools
-        if pool.bind == guarded.bind
+        Use(worker.pid, now - worker.process.started_at, pool)
+        for worker, pool in pools_of(evidence.workers, guarded.bind)
     ]
 
 

@@ -20,12 +20,12 @@ def find_late_recycling(evidence: Evidence) -> Iterator[Finding]:
     late: dict[tuple[str, str, float, str, float], None] = {}
     seen = set()
     settings = {each.bind: each.settings for each in evidence.engines}
-    for pool in evidence.pool_states():
+    for pool in evidence.all_pools():
         known = settings[pool.bind].idle_limit if pool.bind in settings else None
-        bound = _smallest(pool.server_limit, known, pool.learned_limit)
+        bound = _smallest(pool.server_limit_seconds, known, pool.learned_limit_seconds)
         if bound is not None:
             seen.add(pool.bind)
-            if pool.age_based and pool.recycle_seconds is not None:
+            if pool.recycles_by_age and pool.recycle_seconds is not None:
                 origin = (pool.recycle_source or "pool_recycle").rpartition(" = ")[0]
                 late[pool.bind, origin, pool.recycle_seconds, *bound] = None
     for each in evidence.engines:
@@ -87,10 +87,10 @@ def find_interactive_limits(evidence: Evidence) -> Iterator[Finding]:
 def find_hidden_limits(evidence: Evidence) -> list[Finding]:
     """Return the idle limits that nobody told, but that connections died of."""
     learned: dict[str, float] = {}
-    for pool in evidence.pool_states():
-        if pool.learned_limit is not None:
-            known = learned.get(pool.bind, pool.learned_limit)
-            learned[pool.bind] = min(known, pool.learned_limit)
+    for pool in evidence.all_pools():
+        limit = pool.learned_limit_seconds
+        if limit is not None:
+            learned[pool.bind] = min(learned.get(pool.bind, limit), limit)
     return [
         Finding(
             "warning",

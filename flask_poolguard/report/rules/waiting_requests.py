@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from ...engines import Guarded
+from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
-from ..model import Finding, PoolStatus, Worker
+from ..model import Finding
 from ..phrases import key_of, line_of
 from ..text import duration
 from .pool_use import pools_of

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bisect
 import typing as t
 
+from ..state.status import Usage
+
 # Upper bounds of the buckets of concurrent use: single numbers as far as sizes are
 # chosen one by one, then eight to the doubling. What is above the last counts there.
 EXACT: t.Final = 64
@@ -21,23 +23,17 @@ def bucket_of(connections: int) -> int:
     return min(bisect.bisect_left(BUCKETS, connections), len(BUCKETS) - 1)
 
 
-class Usage:
-    """What one pool was asked for since the worker began.
+class UsageCounter:
+    """Counts what one pool was asked for since the worker began.
 
     Changed by any thread without a lock, so that of a great many checkouts one may be
     missing in ``demand``; the waits are changed under the tracker's lock.
 
-    :ivar demand: how often that many connections, by bucket, were out or wanted,
-        counted with every checkout.
-    :ivar nesting: the most connections that one thread had at once for the same
-        request, command or task, or would have had if it had not waited in vain.
-    :ivar threads: the most threads that lived at once and could have used the pool.
-    :ivar inherited: connections that the parent had open when it forked this worker.
-    :ivar waits: how many checkouts had to wait; ``waited`` and ``longest_wait`` are
-        seconds, without connecting.
-    :ivar troubles: a sum of :class:`.greenlets.Trouble`.
-    :ivar renewed: the number of the last request to replace all connections.
-    :ivar outdated: connections that are older than that, and out.
+    The names are those of :class:`flask_poolguard.state.status.Usage`.
+
+    :ivar demand: how often that many connections were out or wanted, by bucket.
+    :ivar waited: seconds in all, as ``longest_wait`` at most, without connecting.
+    :ivar is_shown: the state file shows all that was counted, but for ``threads``.
     """
 
     __slots__ = (
@@ -108,3 +104,19 @@ class Usage:
         self.waited += seconds
         self.longest_wait = max(self.longest_wait, in_all)
         self.is_shown = False
+
+    def status(self) -> Usage:
+        """Return what was counted so far."""
+        demand = zip(BUCKETS, self.demand, strict=True)
+        return Usage(
+            nesting=self.nesting,
+            threads=self.threads,
+            inherited=self.inherited,
+            waits=self.waits,
+            waited_seconds=round(self.waited, 3),
+            longest_wait_seconds=round(self.longest_wait, 3),
+            demand={bound: count for bound, count in demand if count},
+            troubles=self.troubles,
+            renewed=self.renewed,
+            outdated=self.outdated,
+        )

@@ -1,0 +1,321 @@
+"""The figures of one pool: counts them, and writes them to the state file."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import typing as t
+import weakref
+from collections.abc import Callable, Iterable
+
+from ..pool import Attempt, Obstacle, Recycle, housekeeper
+from ..state.pool_region import PoolRegion
+from ..state.status import Closed, LeakingLine, PoolStatus
+from .pool_facts import PoolFacts
+from .thread_marks import count_threads, live_marks
+from .usage import UsageCounter
+
+logger = logging.getLogger("flask_poolguard")
+
+_monotonic = time.monotonic
+
+# Seconds between two writes; what changes in between is shown after as long.
+OFTEN: t.Final = 0.1
+
+# As many lines are told apart that took what was not given back.
+_MOST_LINES: t.Final = 16
+
+_COUNTS: t.Final = (
+    "connects",
+    "timeouts",
+    "unavailable",
+    "leaks",
+    # Closed connections, by reason.
+    "recycled",
+    "idle",
+    "dead",
+    "overflow",
+    "invalidated",
+    "closed",
+    "detached",
+    # Of connections for which the state file has no slot.
+    "unlisted_out",
+    "unlisted_checkouts",
+)
+
+
+class Waiter(t.Protocol):
+    """The claim of a thread that waits.
+
+    :ivar asked_at: monotonic seconds at which it began to.
+    :ivar waited: seconds, up to when it last stopped to wait.
+    """
+
+    asked_at: float
+    waited: float
+
+
+class PoolFigures:
+    """Counts what one pool does, and shows that in its region of the state file.
+
+    ``lock`` protects the counters, the waiters and the order in which they are
+    written. It is re-entrant because a garbage collection inside may return a
+    connection. A write takes some 50 microseconds, and lets another thread run, which
+    costs a crowded process more; so there are ten a second at most. What a checkout
+    adds to ``usage`` waits for the housekeeper's next round.
+
+    :param obstacle: returns what keeps new connections from being made.
+    :ivar recycle: the recycle time in force.
+    :ivar server_limit: after so many seconds the server ends idle sessions.
+    :ivar learned_limit: after so many seconds idle connections were found dead.
+    :ivar held_warning: ``POOLGUARD_HELD_WARNING`` in seconds; None for no warning.
+    :ivar region: the part of the state file; None before the first event.
+    :ivar peak: the most connections that were out at once.
+    """
+
+    def __init__(
+        self,
+        facts: PoolFacts,
+        recycle: Recycle,
+        held_warning: float | None,
+        obstacle: Callable[[], Obstacle | None],
+    ) -> None:
+        self.facts = facts
+        self.recycle = recycle
+        self.held_warning = held_warning
+        self._find_obstacle = obstacle
+        self.server_limit: float | None = None
+        self.learned_limit: float | None = None
+        self._is_said_to_be_too_long = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, in a forked child as well."""
+        self.lock = threading.RLock()
+        self.region: PoolRegion | None = None
+        self.counts = dict.fromkeys(_COUNTS, 0)
+        self.peak = 0
+        self._leaks: dict[tuple[str, str], int] = {}
+        self.usage = UsageCounter()
+        count_threads(self.usage)
+        # A set, of which the values mean nothing.
+        self._waiting: dict[Waiter, None] = {}
+        # Likewise. One that an asynchronous exception ended is collected, and gone.
+        self._connecting: weakref.WeakKeyDictionary[Attempt, None]
+        self._connecting = weakref.WeakKeyDictionary()
+        self._obstacle: Obstacle | None = None
+        self._written_at = -math.inf
+        self._is_stale = self._shows_unserved = False
+
+    # Counting --------------------------------------------------------------------
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Change a counter."""
+        with self.lock:
+            # Never below 0, which no file can show, if an exception came in between.
+            self.counts[name] = max(self.counts[name] + by, 0)
+            self.changed()
+
+    def count_leak(self, endpoint: str, site: str) -> None:
+        """Count a leak under its endpoint and line."""
+        where = (endpoint, site)
+        with self.lock:
+            if where in self._leaks or len(self._leaks) < _MOST_LINES:
+                self._leaks[where] = self._leaks.get(where, 0) + 1
+            self.count("leaks")
+
+    def saw_out(self, connections: int) -> None:
+        """Note that so many connections are out at once."""
+        if connections > self.peak:
+            with self.lock:
+                self.peak = max(connections, self.peak)
+                self.changed()
+
+    def learned(
+        self, recycle: Recycle, server_limit: float | None, learned_limit: float | None
+    ) -> None:
+        """Note the recycle time in force."""
+        with self.lock:
+            self.recycle = recycle
+            self.server_limit = server_limit
+            self.learned_limit = learned_limit
+            self.changed()
+
+    # Who has no connection yet ----------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """The number of threads that wait for a connection."""
+        return len(self._waiting)
+
+    def began_waiting(self, waiter: Waiter, out: int, nested: int) -> None:
+        """Note one more that waits.
+
+        :param out: how many connections are out or being opened.
+        :param nested: how many it has, or wants, at once.
+        """
+        try:
+            with self.lock:
+                self._waiting[waiter] = None
+                if nested > self.usage.nesting:
+                    self.usage.nested(nested)
+                self.usage.began_waiting(out + len(self._waiting))
+                self.changed()
+        except BaseException:  # no code has the claim to say when that ends
+            self._waiting.pop(waiter, None)
+            self._is_stale = True
+            raise
+
+    def stopped_waiting(self, waiter: Waiter) -> None:
+        """Note one less, unless it was noted before."""
+        with self.lock:
+            if waiter not in self._waiting:
+                return
+            self._is_stale = True
+            del self._waiting[waiter]
+            in_all = _monotonic() - waiter.asked_at
+            self.usage.waited_for(in_all - waiter.waited, in_all)
+            waiter.waited = in_all
+            self.changed()
+
+    def waits_again(self, waiter: Waiter) -> None:
+        """Note one that waited before, and did not while it tried to connect."""
+        with self.lock:
+            waiter.asked_at = _monotonic() - waiter.waited
+            self._waiting[waiter] = None
+            self.changed()
+
+    def began_connecting(self, attempt: Attempt, out: int, taken: int) -> None:
+        """Note one more for which a connection is tested or opened.
+
+        :param out: how many connections the pool has out or being opened, with this.
+        :param taken: how many the engine has out, of whichever pool.
+        """
+        with self.lock:
+            self._connecting[attempt] = None
+            if not attempt.is_counted:
+                attempt.is_counted = True
+                out = max(out, taken + len(self._connecting))
+                self.usage.wanted(out + len(self._waiting))
+            # Most are done long before anybody could look.
+            self._show_soon()
+
+    def stopped_connecting(self, attempt: Attempt) -> None:
+        """Note one less."""
+        with self.lock:
+            self._connecting.pop(attempt, None)
+            if self._shows_unserved:
+                self.changed()
+
+    # Showing ---------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Show what has changed: now, or soon. Called under ``lock``."""
+        if self.region is None:
+            return
+        # What is over is shown to be at once, or it would seem to last for longer.
+        is_over = self._shows_unserved and not (self._waiting or self._connecting)
+        if is_over or _monotonic() - self._written_at >= OFTEN:
+            self.write()
+        else:
+            self._show_soon()
+
+    def _show_soon(self) -> None:
+        if not self._is_stale:
+            self._is_stale = True
+            housekeeper.tend_soon(self)
+
+    def tend(self) -> None:
+        """Show what is not shown yet; the housekeeper calls it."""
+        usage = self.usage
+        usage.saw_threads(len(live_marks))  # those that were there before it, too
+        if (
+            self._is_stale
+            or not usage.is_shown
+            or usage.threads != usage.threads_shown
+            or self._obstacle != self._find_obstacle()
+        ):
+            with self.lock:
+                self.write()
+
+    def write(self) -> None:
+        """Write all figures, if there is a region. Called under ``lock``."""
+        region = self.region
+        if region is None:
+            return
+        self._is_stale = False
+        self._written_at = _monotonic()
+        self._shows_unserved = bool(self._waiting or self._connecting)
+        self.usage.is_shown = True
+        self.usage.threads_shown = self.usage.threads
+        is_written = region.show_status(self.status())
+        if not (is_written or self._is_said_to_be_too_long):
+            self._is_said_to_be_too_long = True
+            logger.warning(
+                "Other processes do not see the pool of bind %.40r: its name and URL"
+                " are too long.",
+                self.facts.bind,
+            )
+
+    def status(self) -> PoolStatus:
+        """Return all figures but those that the slots tell. Called under ``lock``."""
+        facts, counts = self.facts, self.counts
+        self._obstacle = obstacle = self._find_obstacle()
+        is_guarded = facts.is_guarded
+        return PoolStatus(
+            bind=facts.bind,
+            url=facts.url,
+            pool_class=facts.pool_class,
+            size=facts.size,
+            max_overflow=facts.max_overflow,
+            waiting=len(self._waiting) if facts.tells_waiting else None,
+            oldest_wait_seconds=_oldest(each.asked_at for each in self._waiting),
+            connecting=len(self._connecting) if is_guarded else None,
+            oldest_connect_seconds=_oldest(
+                each.began_at for each in list(self._connecting)
+            ),
+            obstacle=None if obstacle is None else obstacle.kind.value,
+            obstacle_seconds=_oldest(() if obstacle is None else (obstacle.since,)),
+            recycle_seconds=self.recycle.seconds,
+            recycle_source=self.recycle.source or None,
+            peak_checked_out=self.peak if facts.counted else None,
+            connects=counts["connects"],
+            timeouts=counts["timeouts"] if facts.tells_waiting else None,
+            unavailable=counts["unavailable"] if is_guarded else None,
+            timeout_seconds=facts.pool_timeout,
+            held_warning_seconds=self.held_warning,
+            leaks=counts["leaks"],
+            closed=self._closed(),
+            usage=self.usage.status(),
+            server_limit_seconds=self.server_limit,
+            learned_limit_seconds=self.learned_limit,
+            is_counted=facts.counted,
+            recycles_by_age=facts.age_based,
+            leaking_lines=tuple(
+                LeakingLine(endpoint, site, count)
+                for (endpoint, site), count in self._leaks.items()
+            ),
+            unlisted_out=counts["unlisted_out"],
+            unlisted_checkouts=counts["unlisted_checkouts"],
+        )
+
+    def _closed(self) -> Closed:
+        counts = self.counts
+        known, is_guarded = self.facts.tells_closing, self.facts.is_guarded
+        return Closed(
+            recycled=counts["recycled"] if known else None,
+            idle=counts["idle"] if known else None,
+            dead=counts["dead"],
+            overflow=counts["overflow"] if known else None,
+            invalidated=counts["invalidated"] if is_guarded else None,
+            closed=counts["closed"] if is_guarded else None,
+            detached=counts["detached"] if is_guarded else None,
+        )
+
+
+def _oldest(since: Iterable[float]) -> float | None:
+    """Return the seconds since the earliest of these moments, None without any."""
+    first = min(since, default=None)
+    return None if first is None else max(_monotonic() - first, 0.0)

@@ -1,0 +1,68 @@
+"""A pool and a worker made by hand, to be changed with ``dataclasses.replace``."""
+
+from __future__ import annotations
+
+from flask_poolguard.state.process import Process
+from flask_poolguard.state.status import Closed, Holder, PoolStatus, Usage, Worker
+
+POOL = PoolStatus(
+    bind="default",
+    url="mysql+pymysql://app@db/shop",
+    pool_class="GuardedPool",
+    size=5,
+    max_overflow=10,
+    checked_out=1,
+    idle=2,
+    overflow=0,
+    waiting=3,
+    oldest_wait_seconds=0.5,
+    longest_held_seconds=1.25,
+    recycle_seconds=500.0,
+    recycle_source="wait_timeout 600 s × 5/6",
+    peak_checked_out=9,
+    checkouts=1234,
+    connects=12,
+    timeouts=4,
+    unavailable=0,
+    timeout_seconds=30.0,
+    held_warning_seconds=60.0,
+    connecting=0,
+    oldest_connect_seconds=None,
+    obstacle=None,
+    obstacle_seconds=None,
+    leaks=5,
+    closed=Closed(1, 0, 2, 4),
+    usage=Usage(2, 8, 0, 7, 1.5, 0.4, {1: 1200, 9: 34}),
+    holders=(Holder(1.25, "shop.checkout", "shop/views.py:88", "Thread-1", 812),),
+    server_limit_seconds=600.0,
+    learned_limit_seconds=None,
+    is_counted=True,
+    recycles_by_age=False,
+    leaking_lines=(),
+    unlisted_out=0,
+    unlisted_checkouts=0,
+)
+WORKER = Worker(
+    pid=4123,
+    host="web1",
+    started_at="2026-01-01T00:00:00+00:00",
+    alive=True,
+    updated_seconds_ago=0.2,
+    stopped=False,
+    pools=(POOL,),
+    process=Process(
+        pid=4123,
+        host="web1",
+        started_at=1767225600.0,
+        boot_id="5b1c",
+        pid_namespace="pid:[4026531836]",
+        start_ticks="1200",
+        parent_pid=1,
+        parent_start_ticks="3",
+        app="shop",
+        root_path="/srv/shop",
+    ),
+    has_served=True,
+    path="/run/user/1000/flask-poolguard/4123-00000000.state",
+    read_at=1000.0,
+)
