@@ -21,6 +21,7 @@ from sqlalchemy import Engine, create_engine
 from flask_poolguard import PoolGuard
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import reader
+from flask_poolguard.state.decode import decode
 from flask_poolguard.state.file_format import (
     DOCUMENT_SIZE,
     MAX_ENDPOINT,
@@ -36,7 +37,7 @@ from flask_poolguard.state.file_format import (
     encode_site,
 )
 from flask_poolguard.state.plain import Damaged
-from flask_poolguard.state.reader import Search, Taken, decode, read_workers
+from flask_poolguard.state.reader import Search, Taken, read_workers
 from flask_poolguard.state.status import PoolStatus
 
 DOCUMENT = REGIONS_OFFSET + REGION.size

@@ -7,19 +7,17 @@ import sys
 import time
 import typing as t
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import transaction_settings
-from ..errors import PoolTimeout
 from ..pool import (
     Attempt,
     Claim,
     CloseReason,
-    Holders,
     PoolCallbacks,
     Recycle,
     Renewable,
@@ -29,13 +27,14 @@ from ..pool import (
 from ..state.pool_region import PoolRegion
 from ..state.writer import NoStateFile
 from .callsite import Taken, find_place
-from .checkout import SETTINGS, Checkout, CheckoutScope, PoolCheckouts, PoolInfo
-from .deadlocks import ScopeClaim, describe_holders, find_deadlock
+from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
+from .deadlocks import ScopeClaim
 from .endpoint import current_endpoint
 from .engine_pools import EnginePools
 from .held_warnings import HeldWarnings
 from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
+from .pool_holders import PoolHolders
 from .scope import current_scope, scope_of_reconnecting
 from .thread_marks import ThreadMark, deserted, this_thread
 
@@ -65,7 +64,7 @@ def attach_tracker(engine: Engine, tracker: PoolTracker) -> None:
     tracker.pools.belong_to(engine)
 
 
-class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
+class PoolTracker(PoolHolders, PoolCallbacks):
     """Who has which connection of one bind's pool; the callbacks of that pool.
 
     What is counted, and the change-over to another region of the state file, is
@@ -332,34 +331,6 @@ class PoolTracker(PoolCheckouts, PoolCallbacks, Holders):
     def got_none(self) -> None:
         """Count a checkout to which the server gave no connection."""
         self.figures.count("unavailable")
-
-    def find_deadlock(
-        self,
-        claim: Claim,
-        waiting: Callable[[], Sequence[Claim]],
-        opened: int,
-        owns: Callable[[ConnectionPoolEntry], bool],
-    ) -> tuple[Claim, PoolTimeout] | None:
-        """Tell who is to give way, if everybody who has a connection waits."""
-        claims = t.cast("Callable[[], Sequence[ScopeClaim]]", waiting)
-        return find_deadlock(self, t.cast(ScopeClaim, claim), claims, opened, owns)
-
-    def sessions_out(self) -> Sequence[int]:
-        """Return the server's numbers of the sessions that are out."""
-        ids = [
-            self.database.server_id(record.dbapi_connection)
-            for record in [each.record for each in list(self.out.values())]
-        ]
-        return [each for each in ids if each is not None]
-
-    def held_seconds(self) -> Sequence[float]:
-        """Return for how long each connection that is out has been out."""
-        now = _monotonic()
-        return [now - each.taken_at for each in list(self.out.values())]
-
-    def describe_holders(self, states: Mapping[int, str]) -> str:
-        """Say who has the connections, and what they do with them."""
-        return describe_holders(self, states)
 
     def learned(
         self,
