@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 from flask_poolguard import PoolGuard, SetupError
 from flask_poolguard.pool import GuardedPool, housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
-from flask_poolguard.state.writer import is_locked
+from flask_poolguard.state.locked_file import is_locked
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import (

@@ -20,7 +20,7 @@ from flask_poolguard.report.monitoring_plugin import (
     Verdict,
     render,
 )
-from flask_poolguard.state import writer
+from flask_poolguard.state import locked_file
 from flask_poolguard.state.reader import Problem, Search, read_workers
 from tests.support.monitoring import Check, read
 
@@ -159,7 +159,7 @@ class TestNobody:
     def test_is_unknown_where_there_are_no_state_files(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "fcntl", None)
+        monkeypatch.setattr(locked_file, "fcntl", None)
         verdict = judge()
         assert verdict.state is State.UNKNOWN
         assert "this platform has no file locks" in verdict.text

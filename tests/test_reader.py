@@ -72,6 +72,11 @@ class Worker:
             for connection in opened:
                 connection.close()
 
+    def tend(self) -> None:
+        """Do what the housekeeper does soon after each change."""
+        for tracker in self.app.extensions["poolguard"].app_tracker.trackers:
+            tracker.tend()
+
     def read(self) -> Search:
         """Read what there is of this app."""
         return read_workers(None, self.app.name, self.app.root_path)
@@ -116,6 +121,7 @@ def only_pool(search: Search) -> PoolStatus:
 
 class TestALiveWorker:
     def test_is_read_with_all_it_wrote(self, worker: Worker) -> None:
+        worker.tend()
         with worker.app.test_request_context(), worker.engine.connect():
             search = worker.read()
         (state,) = search.workers

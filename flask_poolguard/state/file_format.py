@@ -86,14 +86,15 @@ def region_size(slots: int) -> int:
 
 
 def pack_head(process: Process) -> bytes:
-    """Return the first bytes of a process's file.
+    """Return all that stands before the regions of a process's file.
 
     :raises ValueError: names or paths in it are too long.
     """
     data = dump(process)
     if _PROCESS_OFFSET + len(data) > SERVED_OFFSET:
         raise ValueError(f"the app's name or path is too long ({len(data)} bytes)")
-    return MAGIC + _LENGTH.pack(len(data)) + data
+    head = MAGIC + _LENGTH.pack(len(data)) + data
+    return head.ljust(SERVED_OFFSET, b"\0") + _TAIL.pack(0, REGIONS_OFFSET)
 
 
 def pack_size(size: int) -> bytes:

@@ -13,9 +13,9 @@ import typing as t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from . import process, writer
+from . import locked_file, process
 from .decode import decode
-from .directory import StateDirError, candidates, trust, user_id
+from .directory import SUFFIX, StateDirError, candidates, trust, user_id
 from .file_format import MAX_FILE_SIZE, OtherVersion
 from .plain import Damaged
 from .status import Worker
@@ -97,7 +97,7 @@ def read_workers(
     workers: list[Worker] = []
     problems: list[Problem] = []
     refused: dict[str, StateDirError] = {}
-    if getattr(writer, "fcntl", None) is None:
+    if not locked_file.has_locks():
         reason = "this platform has no file locks, so workers keep no state files"
         return Search(tuple(folders), (), (Problem("folder", folders[0], reason),))
     for folder in folders:
@@ -178,9 +178,7 @@ def _list(folder: str) -> list[str]:
     except OSError as error:
         raise StateDirError(f"{folder}: {error.strerror}") from error
     return sorted(
-        name
-        for name in names
-        if name.endswith(writer.SUFFIX) and not name.startswith(".")
+        name for name in names if name.endswith(SUFFIX) and not name.startswith(".")
     )
 
 
@@ -193,7 +191,7 @@ def _read(path: str, wanted: _Wanted) -> tuple[Worker, list[str]]:
     """
     fd = _open(path)
     try:
-        if not writer.is_locked(fd):
+        if not locked_file.is_locked(fd):
             raise _Skip
         for attempt in range(_ATTEMPTS):
             if attempt:

@@ -6,23 +6,14 @@ with ``pwrite``.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import secrets
 import threading
 import weakref
 from dataclasses import dataclass
 
 from . import mapping
-from .directory import (
-    SUFFIX,
-    StateDirError,
-    is_orphan,
-    is_state_name,
-    request_path,
-    usable,
-)
+from .directory import StateDirError
 from .file_format import (
     FREE_SLOT,
     HIDDEN_OFFSET,
@@ -36,12 +27,8 @@ from .file_format import (
     pack_size,
     region_size,
 )
+from .locked_file import create_in_first, finish, has_locks, reserve, unlink
 from .process import Process
-
-try:
-    import fcntl
-except ImportError:  # Windows: no locks, so no state files
-    fcntl = None  # type: ignore[assignment] # a module elsewhere
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -94,7 +81,7 @@ class StateFile(NoStateFile):
     """
 
     def __init__(self, folder: str | None, process: Process) -> None:
-        if fcntl is None:
+        if not has_locks():
             raise StateDirError("this platform has no file locks")
         try:
             head = pack_head(process)
@@ -106,7 +93,7 @@ class StateFile(NoStateFile):
         self._regions: dict[int, _Region] = {}
         self._free: dict[int, _Region] = {}
         self._size = REGIONS_OFFSET
-        self._fd, self.path = _create_in_first(folder, head)
+        self._fd, self.path = create_in_first(folder, head)
         self._is_open = True
         self._is_full = False
         self._maps: list[mapping.Map] = []
@@ -114,7 +101,7 @@ class StateFile(NoStateFile):
         # closed nowhere else in its own process: a thread may be about to write, and
         # the number might by then be another file's.
         self._finalizer = weakref.finalize(
-            self, _finish, self._fd, self.path, os.getpid()
+            self, finish, self._fd, self.path, os.getpid()
         )
         self._finalizer.atexit = False
 
@@ -165,7 +152,7 @@ class StateFile(NoStateFile):
         """Let the file grow by a hidden region; None if it cannot be written to."""
         offset = self._size
         try:
-            _reserve(self._fd, offset, region_size(slots))
+            reserve(self._fd, offset, region_size(slots))
         except OSError as error:
             self._give_up(error)
             return None
@@ -225,7 +212,7 @@ class StateFile(NoStateFile):
         """Take the file away when its worker ends."""
         if self._is_open:
             self._is_open = False
-            _unlink(self.path)
+            unlink(self.path)
 
     def _give_up(self, error: OSError) -> None:
         logger.warning(
@@ -240,93 +227,3 @@ class StateFile(NoStateFile):
 def _blank(slots: int) -> bytes:
     """Return the bytes of a hidden region."""
     return REGION.pack(slots, True).ljust(SLOTS_OFFSET, b"\0") + FREE_SLOT * slots
-
-
-def _create_in_first(configured: str | None, head: bytes) -> tuple[int, str]:
-    """Make a file in the first folder that has room for it."""
-    name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-    reasons: list[str] = []
-    for folder in usable(configured, reasons):
-        remove_dead(folder)
-        try:
-            return _create(folder, name, head), os.path.join(folder, name)
-        except OSError as error:
-            reasons.append(f"{folder}: {error.strerror}")
-    raise StateDirError("; ".join(reasons))
-
-
-def _create(folder: str, name: str, head: bytes) -> int:
-    hidden = os.path.join(folder, f".{name}")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    # Only this descriptor may write to it, so that no slip of a user's cuts it
-    # off while it is mapped.
-    fd = os.open(hidden, flags, 0o400)
-    try:
-        # Space is reserved at once: a later write cannot find it missing.
-        _reserve(fd, 0, REGIONS_OFFSET)
-        os.pwrite(fd, head, 0)
-        os.pwrite(fd, pack_size(REGIONS_OFFSET), SIZE_OFFSET)
-        # Locked before it gets its name: a named file without a lock is dead.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(hidden, os.path.join(folder, name))
-    except OSError:
-        os.unlink(hidden)
-        os.close(fd)
-        raise
-    return fd
-
-
-def _finish(fd: int, path: str, pid: int) -> None:
-    if os.getpid() == pid:
-        _unlink(path)
-    os.close(fd)
-
-
-def _unlink(path: str) -> None:
-    """Remove a state file, and what was asked of its worker."""
-    for each in (path, request_path(path)):
-        with contextlib.suppress(OSError):
-            os.unlink(each)
-
-
-def _reserve(fd: int, offset: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, offset, size)
-    else:  # macOS
-        os.pwrite(fd, bytes(size), offset)
-
-
-def is_locked(fd: int) -> bool:
-    """Tell whether a live worker holds this file."""
-    try:
-        # Shared, so that two readers do not take each other for the worker.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    return False
-
-
-def remove_dead(folder: str) -> None:
-    """Remove the files of workers that ended without doing so themselves.
-
-    The folder may be one of the user's own: files of other names are not ours.
-    """
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if is_orphan(folder, entry.name):
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
-            if not is_state_name(entry.name):
-                continue
-            with contextlib.suppress(OSError):
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                fd = os.open(entry.path, flags)
-                try:
-                    if os.fstat(fd).st_uid == os.geteuid() and not is_locked(fd):
-                        _unlink(entry.path)
-                finally:
-                    os.close(fd)
-
-
-__all__ = ["SUFFIX", "NoStateFile", "StateFile", "is_locked", "remove_dead"]

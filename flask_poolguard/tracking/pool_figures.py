@@ -211,6 +211,12 @@ class PoolFigures:
 
     # Showing ---------------------------------------------------------------------
 
+    def show_in(self, region: PoolRegion) -> None:
+        """Show everything in a region from now on. Called under ``lock``."""
+        self.region = region
+        self.write()
+        self._written_at = -math.inf  # what is counted first is shown at once
+
     def changed(self) -> None:
         """Show what has changed: now, or soon. Called under ``lock``."""
         if self.region is None:

@@ -137,8 +137,7 @@ class PoolTracker(PoolHolders, PoolCallbacks):
                     if self.is_hidden:
                         file = NoStateFile()
                     region = PoolRegion(file, self.facts.slots(), self._lost)
-                    figures.region = region
-                    figures.write()
+                    figures.show_in(region)
                     region.publish()
                 return figures.region
         return figures.region
