@@ -466,7 +466,7 @@ class TestLocks:
         "session probe": lambda app, engine: guarded_pool(engine)._session_probe._lock,
         "housekeeper": lambda app, engine: housekeeper._lock,
         "pool tracker": lambda app, engine: (
-            app.extensions["poolguard"].engines[0].tracker._lock
+            app.extensions["poolguard"].engines[0].tracker.figures.lock
         ),
         "app tracker": lambda app, engine: (
             app.extensions["poolguard"].app_tracker._lock
@@ -642,6 +642,8 @@ class TestAppTracker:
         app_tracker = app.extensions["poolguard"].app_tracker
         checked_out_id(engine)
         ours = Path(app_tracker.path)
+        for tracker in app_tracker.trackers:
+            tracker.tend()
         before = ours.read_bytes()
 
         def work() -> tuple[str, bool]:

@@ -15,11 +15,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from flask_poolguard.state.layout import MAX_POOLS
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Engine, text
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.state.file_format import (
+    MAX_FILE_SIZE,
+    MAX_SLOTS,
+    REGIONS_OFFSET,
+    region_size,
+)
 from tests.conftest import Database
 from tests.support.reporting import pool_in
 from tests.support.shop import Shop
@@ -131,19 +136,26 @@ class TestProcessExit:
 
 
 class TestManyPools:
-    """A state file has room for so many pools and no more."""
+    """A state file has room for so many pools of the largest kind and no more."""
 
-    BINDS = MAX_POOLS + 2
+    ROOM = (MAX_FILE_SIZE - REGIONS_OFFSET) // region_size(MAX_SLOTS)
+    BINDS = ROOM + 2
 
     @pytest.fixture
     def engines(self, sqlite_url: URL, tmp_path: Path) -> Iterator[list[Engine]]:
         """Run an app with more pools than that, and send it a request."""
         binds = {
-            f"bind{number}": sqlite_url.set(database=str(tmp_path / f"{number}.sqlite"))
+            f"bind{number}": {
+                "url": sqlite_url.set(database=str(tmp_path / f"{number}.sqlite")),
+                "pool_size": MAX_SLOTS,
+            }
             for number in range(self.BINDS)
         }
         self.app, db = make_app(
-            sqlite_url, tmp_path / "workers", SQLALCHEMY_BINDS=binds
+            sqlite_url,
+            tmp_path / "workers",
+            SQLALCHEMY_BINDS=binds,
+            SQLALCHEMY_ENGINE_OPTIONS={"pool_size": MAX_SLOTS},
         )
         assert self.app.test_client().get("/").text == "1"
         with self.app.app_context():
@@ -161,7 +173,7 @@ class TestManyPools:
             with self.app.app_context(), engine.connect() as connection:
                 assert connection.scalar(text("SELECT 1")) == 1
         (worker,) = PoolGuard().report(self.app).workers
-        assert [pool.checked_out for pool in worker.pools] == [0] * MAX_POOLS
+        assert [pool.checked_out for pool in worker.pools] == [0] * self.ROOM
 
     def test_those_beyond_are_warned_of_once(
         self, caplog: pytest.LogCaptureFixture, engines: list[Engine]
@@ -170,7 +182,7 @@ class TestManyPools:
             engine.connect().close()
         logged = caplog.get_records("setup") + caplog.get_records("call")
         (record,) = [each for each in logged if each.name == LOGGER]
-        assert f"first {MAX_POOLS} pools" in record.getMessage()
+        assert f"first {self.ROOM} pools" in record.getMessage()
 
 
 class TestDispose:

@@ -65,6 +65,8 @@ def make_report(
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
 
     def read() -> _Found:
+        for each in engines:  # which may be shown in a moment only
+            each.tracker.figures.tend()
         search = read_workers(config.state_dir, app.name, app.root_path)
         return _sort(search, engines, with_this_process=with_this_process)
 

@@ -39,6 +39,8 @@ def log_findings(
     :param path: of this process's state file; without one there is nothing to say.
     :param logged: what was logged before, by pid, code and bind; gains what is new.
     """
+    for each in list(engines):  # which may be shown in a moment only
+        each.tracker.figures.tend()
     own = None if path is None else read_own(path)
     if own is None:
         return
