@@ -130,17 +130,18 @@ class PoolTracker(PoolHolders, PoolCallbacks):
     def region(self) -> PoolRegion:
         """This pool's part of the process's state file, made with the first event."""
         figures = self.figures
-        if figures.region is None:
-            file = self._open_file()  # which may log
-            with figures.lock:
-                if figures.region is None:
-                    if self.is_hidden:
-                        file = NoStateFile()
-                    region = PoolRegion(file, self.facts.slots(), self._lost)
-                    figures.show_in(region)
-                    region.publish()
-                return figures.region
-        return figures.region
+        if figures.region is not None:
+            return figures.region
+        file = self._open_file()  # which may log
+        with figures.lock:
+            region = figures.region
+            if region is None:
+                if self.is_hidden:
+                    file = NoStateFile()
+                region = PoolRegion(file, self.facts.slots(), self._lost)
+                figures.show_in(region)
+                region.publish()
+            return region
 
     def hide(self) -> None:
         """Show no other process this pool any more."""
