@@ -84,6 +84,8 @@ class TestConnecting:
         assert len(errors) == 3
         after = figures(shop)
         assert (after.connecting, after.oldest_connect_seconds) == (0, None)
+        assert after.longest_connect_seconds is not None
+        assert after.longest_connect_seconds >= seen.oldest_connect_seconds
         assert (after.unavailable, after.timeouts) == (3, 0)
         assert after.obstacle == "away"
         (critical,) = found(shop.report(), "unavailable")

@@ -203,6 +203,13 @@ class TestText:
         row = next(line for line in lines if line.lstrip().startswith("4123"))
         assert row.split()[4] == "4"
 
+    def test_names_the_slowest_connect_if_it_was_slow(self) -> None:
+        for seconds, expected in ((0.9, False), (2.34, True)):
+            pool = replace(POOL, longest_connect_seconds=seconds)
+            workers = (replace(WORKER, pools=(pool,)),)
+            lines = lines_of(replace(REPORT, workers=workers))
+            assert ("Slowest connect so far: 4123 default: 2.3s" in lines) == expected
+
     def test_shows_servers_and_findings(self) -> None:
         text = "\n".join(lines_of(REPORT))
         assert (

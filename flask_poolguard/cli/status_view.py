@@ -95,6 +95,7 @@ def _workers(report: Report, page: Page) -> list[str]:
     lines = list(columns(_HEADINGS, rows, page)) if rows else []
     for text, found in (
         ("Connecting", _connecting(report.workers)),
+        ("Slowest connect so far", _slow_connects(report.workers)),
         ("Stopped by a signal, or a debugger", _stopped(report.workers)),
         ("Quiet (nothing to do)", _quiet(report.workers)),
     ):
@@ -110,6 +111,15 @@ def _connecting(workers: Sequence[Worker]) -> list[str]:
         for worker in workers
         for pool in worker.pools
         if pool.connecting and (pool.oldest_connect_seconds or 0) >= _SLOW_SECONDS
+    ]
+
+
+def _slow_connects(workers: Sequence[Worker]) -> list[str]:
+    return [
+        f"{worker.pid} {visible(pool.bind)}: {duration(pool.longest_connect_seconds)}"
+        for worker in workers
+        for pool in worker.pools
+        if (pool.longest_connect_seconds or 0) >= _SLOW_SECONDS
     ]
 
 

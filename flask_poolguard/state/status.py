@@ -116,6 +116,8 @@ class PoolStatus:
     :ivar overflow: open connections above ``size``.
     :ivar waiting: threads that wait for others to give a connection back.
     :ivar connecting: threads for which a connection is tested or opened.
+    :ivar longest_connect_seconds: the most that a checkout took until its connection
+        was tested or opened, or was not.
     :ivar obstacle: ``"away"`` or ``"full"`` if the server gave no connection to the
         thread that asked last, for ``obstacle_seconds`` now; None if it did.
     :ivar timeouts: checkouts for which no connection came back in time.
@@ -145,6 +147,7 @@ class PoolStatus:
     oldest_wait_seconds: float | None = field(metadata=ELAPSING)
     connecting: int | None
     oldest_connect_seconds: float | None = field(metadata=ELAPSING)
+    longest_connect_seconds: float | None
     obstacle: str | None
     obstacle_seconds: float | None = field(metadata=ELAPSING)
     longest_held_seconds: float | None = field(metadata=FOUND_OUT, default=None)

@@ -97,6 +97,7 @@ class PoolFigures:
         self.region: PoolRegion | None = None
         self.counts = dict.fromkeys(_COUNTS, 0)
         self.peak = 0
+        self._longest_connect = 0.0
         self._leaks: dict[tuple[str, str], int] = {}
         self.usage = UsageCounter()
         count_threads(self.usage)
@@ -206,6 +207,8 @@ class PoolFigures:
         """Note one less."""
         with self.lock:
             self._connecting.pop(attempt, None)
+            took = _monotonic() - attempt.began_at
+            self._longest_connect = max(took, self._longest_connect)
             if self._shows_unserved:
                 self.changed()
 
@@ -281,6 +284,9 @@ class PoolFigures:
             connecting=len(self._connecting) if is_guarded else None,
             oldest_connect_seconds=_oldest(
                 each.began_at for each in list(self._connecting)
+            ),
+            longest_connect_seconds=(
+                round(self._longest_connect, 3) if is_guarded else None
             ),
             obstacle=None if obstacle is None else obstacle.kind.value,
             obstacle_seconds=_oldest(() if obstacle is None else (obstacle.since,)),

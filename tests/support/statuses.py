@@ -28,6 +28,7 @@ POOL = PoolStatus(
     held_warning_seconds=60.0,
     connecting=0,
     oldest_connect_seconds=None,
+    longest_connect_seconds=0.03,
     obstacle=None,
     obstacle_seconds=None,
     leaks=5,
