@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import URL, make_url
 
-from ...databases import ConnectionLimit, ListedSession, ServerView
+from ...databases import ConnectionLimit, ServerSession, ServerView
 from ...engines import Guarded
 from ...urls import server_key
 from ..evidence import Evidence, Place
@@ -41,7 +41,7 @@ class Room:
     used: int | None
     ours: int | None
     same_user: int | None
-    sessions: tuple[ListedSession, ...]
+    sessions: tuple[ServerSession, ...]
     remedy: str
     place: Place
     guarded: Guarded
@@ -167,7 +167,7 @@ def _same_users(
     """
     views = [evidence.view(each) for each in binds]
     users = {None if view is None else view.user for view in views}
-    found: dict[int, ListedSession] = {}
+    found: dict[int, ServerSession] = {}
     for view in views:
         if view is None or view.user is None or view.sessions is None:
             return None
