@@ -56,15 +56,15 @@ class ServerSession:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimit:
-    """How many connections a user or a database may have, below the server's own limit.
+    """How many connections a server, a user or a database may have.
 
     :ivar scope: whose connections count.
-    :ivar name: of the user or database.
+    :ivar name: of the user or database, "" of the server.
     :ivar used: how many count now, without the one that asks; None is unknown.
     :ivar remedy: what raises the limit.
     """
 
-    scope: t.Literal["user", "database"]
+    scope: t.Literal["server", "user", "database"]
     name: str
     limit: int
     used: int | None

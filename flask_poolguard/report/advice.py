@@ -17,7 +17,7 @@ from .config_lines import lines_to_write
 from .effective_settings import find_differences
 from .model import SCHEMA_VERSION, PoolStatus, Report, Worker
 from .servers import by_server
-from .worker_shares import Shares, shares_of
+from .worker_shares import Share, shares_of, sizes_within
 
 _Pools = Sequence[tuple[Worker, PoolStatus]]
 
@@ -48,16 +48,14 @@ def make_advice(
             for each in group
             if each not in advised
         }
-        shares = Shares()
+        shares: list[Share] = []
+        unknown = None
         if group[0].tracker.database.has_server:
-            shares = shares_of(
-                report,
-                {each.bind: views[each.bind] for each in group},
-                workers,
-                wish.hosts,
-                is_planned=wish.workers is not None or wish.hosts > 1,
-            )
-        for each in _advise_on_server(advised, pools, seen, shares, kept, wish.share):
+            of_group = {each.bind: views[each.bind] for each in group}
+            shares, unknown = shares_of(report, of_group, kept, workers, wish)
+        for each in _advise_on_server(
+            advised, pools, seen, shares, unknown, wish.share
+        ):
             advice[each.bind] = each
     binds = tuple(
         advice.get(each.bind)
@@ -201,19 +199,20 @@ def _advise_on_server(
     advised: Sequence[Guarded],
     pools: Mapping[str, _Pools],
     seen: Mapping[str, Seen],
-    shares: Shares,
-    kept: Mapping[str, int],
+    shares: Sequence[Share],
+    unknown: str | None,
     share: float,
 ) -> t.Iterator[BindAdvice]:
     needs = {
         each.bind: sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
         for each, saw in ((each, seen[each.bind]) for each in advised)
     }
-    found = shares.sizes(needs, kept)
+    found = sizes_within(needs, shares if unknown is None else None)
     for guarded in advised:
         bind = guarded.bind
         saw, need, sizes = seen[bind], needs[bind], found[bind]
-        room = shares.tightest(bind, kept)
+        of_bind = (each for each in shares if bind in each.quota.binds)
+        room = min(of_bind, key=lambda each: each.left, default=None)
         beyond = sizing.exceeding(saw.demand, sizes.pool_size)
         busiest_size, pid = max(
             (sizing.smallest(pool.usage.demand, share), worker.pid)
@@ -228,13 +227,13 @@ def _advise_on_server(
             beyond_per_hour=round(beyond / saw.hours * saw.workers, 2),
             fewest=need.fewest,
             most=need.most,
-            room=None if room is None else room.left(kept),
+            room=None if room is None else room.left,
             room_of=None if room is None else room.quota.name,
             room_remedy=None if room is None else room.quota.remedy,
-            room_unknown=shares.unknown,
-            has_limit=bool(shares.known) or shares.unknown is not None,
+            room_unknown=unknown,
+            has_limit=bool(shares) or unknown is not None,
             is_short=sizes.is_short,
-            kept=0 if room is None else room.kept(kept),
+            kept=0 if room is None else room.kept,
             busiest_worker=pid,
             busiest_size=busiest_size,
         )

@@ -134,11 +134,17 @@ def quotas_of(views: Mapping[str, ServerView | None]) -> list[Quota]:
         for limit in view.limits:
             _, binds = limits.setdefault((limit.scope, limit.name), (limit, []))
             binds.append(bind)
-    quotas = [_of_limit(known, *each) for each in limits.values()]
-    for view in known.values():
-        if view.max_connections is not None:
-            quotas.append(_of_server(known, view, view.max_connections))
-            break
+    quotas = [_quota(known, *each) for each in limits.values()]
+    first = next(iter(known.values()), None)
+    if first is not None and first.max_connections is not None:
+        own = ConnectionLimit(
+            scope="server",
+            name="",
+            limit=first.max_connections,
+            used=first.connections,
+            remedy="the server's max_connections",
+        )
+        quotas.append(_quota(known, own, list(known), first.reserved or 0))
     return quotas
 
 
@@ -158,29 +164,14 @@ def why_unknown(
     return None
 
 
-def _of_server(views: Mapping[str, ServerView], view: ServerView, most: int) -> Quota:
-    return Quota(
-        scope="server",
-        owner="",
-        remedy="the server's max_connections",
-        binds=tuple(views),
-        maximum=most,
-        used=view.connections,
-        of_users=_of_users(views, list(views)),
-        reserved=view.reserved or 0,
-        sessions=view.sessions or (),
-    )
-
-
-def _of_limit(
-    views: Mapping[str, ServerView], limit: ConnectionLimit, binds: Sequence[str]
+def _quota(
+    views: Mapping[str, ServerView],
+    limit: ConnectionLimit,
+    binds: Sequence[str],
+    reserved: int = 0,
 ) -> Quota:
-    sessions: tuple[ServerSession, ...] = ()
-    database = None
-    if limit.scope == "database":
-        database = limit.name
-        shown = views[binds[0]].sessions or ()
-        sessions = tuple(each for each in shown if each.database == database)
+    database = limit.name if limit.scope == "database" else None
+    shown = () if limit.scope == "user" else views[binds[0]].sessions or ()
     return Quota(
         scope=limit.scope,
         owner=limit.name,
@@ -189,12 +180,13 @@ def _of_limit(
         maximum=limit.limit,
         used=limit.used,
         of_users=_of_users(views, binds, database),
-        sessions=sessions,
+        reserved=reserved,
+        sessions=tuple(s for s in shown if database in (None, s.database)),
     )
 
 
 def _of_users(
-    views: Mapping[str, ServerView], binds: Sequence[str], database: str | None = None
+    views: Mapping[str, ServerView], binds: Sequence[str], database: str | None
 ) -> int | None:
     """Count the sessions of all users as whom some binds connect.
 

@@ -2,108 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..databases import ServerView
 from . import sizing
+from .advice_model import Wish
 from .model import Report
 from .quotas import Quota, quotas_of, why_unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What each worker may have of a quota.
+    """How many connections of a quota each worker may open.
 
-    :ivar per_worker: connections that it may open.
+    :ivar kept: by pools that keep their size.
+    :ivar left: by all others.
     """
 
     quota: Quota
-    per_worker: int
-
-    def left(self, kept: Mapping[str, int]) -> int:
-        """Return what is left besides pools that keep their size.
-
-        :param kept: what those may open, by bind.
-        """
-        return max(self.per_worker - self.kept(kept), 0)
-
-    def kept(self, kept: Mapping[str, int]) -> int:
-        """Return how many of them are for pools that keep their size."""
-        return sum(count for bind, count in kept.items() if bind in self.quota.binds)
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """What each worker may have of all quotas of one server.
-
-    :ivar known: none without a server.
-    :ivar unknown: why it is not known.
-    """
-
-    known: tuple[Share, ...] = ()
-    unknown: str | None = None
-
-    def tightest(self, bind: str, kept: Mapping[str, int]) -> Share | None:
-        """Return what leaves a bind the fewest, None without a limit."""
-        of_bind = (share for share in self.known if bind in share.quota.binds)
-        return min(of_bind, key=lambda share: share.left(kept), default=None)
-
-    def sizes(
-        self, needs: Mapping[str, sizing.Need], kept: Mapping[str, int]
-    ) -> dict[str, sizing.Sizes]:
-        """Return the sizes of all pools of one worker, by bind.
-
-        :param kept: what pools that keep their size may open, by bind.
-        """
-        if self.unknown is not None:
-            sizes = sizing.sizes_within(list(needs.values()), None)
-            return dict(zip(needs, sizes, strict=True))
-        found = dict(needs)
-        short: set[str] = set()
-        for share in self.known:
-            binds = [bind for bind in needs if bind in share.quota.binds]
-            of_binds = [found[bind] for bind in binds]
-            sizes = sizing.sizes_within(of_binds, share.left(kept))
-            for bind, each in zip(binds, sizes, strict=True):
-                most = each.pool_size + (each.max_overflow or 0)
-                found[bind] = replace(found[bind], size=each.pool_size, most=most)
-                if each.is_short:
-                    short.add(bind)
-        return {
-            bind: sizing.Sizes(need.size, need.most - need.size, bind in short)
-            for bind, need in found.items()
-        }
+    kept: int
+    left: int
 
 
 def shares_of(
     report: Report,
     views: Mapping[str, ServerView | None],
+    kept: Mapping[str, int],
     workers: int,
-    hosts: int,
-    *,
-    is_planned: bool,
-) -> Shares:
-    """Divide what a server has left.
+    wish: Wish,
+) -> tuple[list[Share], str | None]:
+    """Divide what a server has left; without shares, say why they are not known.
 
     :param views: what it told its binds.
+    :param kept: what pools that keep their size may open, by bind.
     :param workers: on all hosts.
-    :param is_planned: see :meth:`.Quota.others`.
     """
     quotas = quotas_of(views)
     unknown = why_unknown(views.values(), quotas)
     if unknown is not None:
-        return Shares(unknown=unknown)
+        return [], unknown
+    is_planned = wish.workers is not None or wish.hosts > 1
     shares = []
     for quota in quotas:
         ours = _ours(report, quota.binds)
-        others = quota.others(ours, hosts, is_planned=is_planned)
+        others = quota.others(ours, wish.hosts, is_planned=is_planned)
         if ours is None or others is None:
-            return Shares(
-                unknown="it is not known which of its sessions are the workers'"
-            )
-        shares.append(Share(quota, quota.per_worker(others, workers)))
-    return Shares(tuple(shares))
+            return [], "it is not known which of its sessions are the workers'"
+        of_kept = sum(count for bind, count in kept.items() if bind in quota.binds)
+        left = max(quota.per_worker(others, workers) - of_kept, 0)
+        shares.append(Share(quota, of_kept, left))
+    return shares, None
+
+
+def sizes_within(
+    needs: Mapping[str, sizing.Need], shares: Sequence[Share] | None
+) -> dict[str, sizing.Sizes]:
+    """Return the sizes of all pools of one worker at one server, by bind.
+
+    :param shares: of all its quotas; None if they are not known.
+    """
+    if shares is None:
+        sizes = sizing.sizes_within(list(needs.values()), None)
+        return dict(zip(needs, sizes, strict=True))
+    found = dict(needs)
+    short: set[str] = set()
+    for share in shares:
+        binds = [bind for bind in needs if bind in share.quota.binds]
+        sizes = sizing.sizes_within([found[bind] for bind in binds], share.left)
+        for bind, each in zip(binds, sizes, strict=True):
+            most = each.pool_size + (each.max_overflow or 0)
+            found[bind] = replace(found[bind], size=each.pool_size, most=most)
+            if each.is_short:
+                short.add(bind)
+    return {
+        bind: sizing.Sizes(need.size, need.most - need.size, bind in short)
+        for bind, need in found.items()
+    }
 
 
 def _ours(report: Report, binds: Collection[str]) -> int | None:
