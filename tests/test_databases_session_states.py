@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_poolguard.databases import for_dialect
+from flask_poolguard.pool.session_probe import SessionProbe
 from tests.conftest import Database as FreshDatabase
 from tests.support.drivers import POSTGRESQL_DRIVERS
 from tests.support.servers import APP_USER, DatabaseServer
@@ -47,7 +48,8 @@ class Session:
     def states(self, *sessions: Session) -> Mapping[int, str]:
         """Ask what sessions do."""
         ids = [each.number for each in sessions]
-        return self.family.session_states(self.driver_connection, ids)
+        found = self.family.sessions(self.driver_connection, only=ids).sessions
+        return {each.id: each.state for each in found if each.state is not None}
 
 
 @contextmanager
@@ -124,12 +126,15 @@ class TestStates:
             }
 
     def test_nothing_is_asked_about_nobody(self) -> None:
-        for dialect in ("mysql", "postgresql"):
-            assert for_dialect(dialect).session_states(object(), []) == {}
+        asked: list[object] = []
+        SessionProbe(for_dialect("mysql"), "pymysql", asked.append).begin([])
+        names = {each.name for each in threading.enumerate()}
+        assert not asked
+        assert "poolguard-session-probe" not in names
 
     @pytest.mark.parametrize("dialect", ["sqlite", "oracle"])
     def test_others_have_none(self, dialect: str) -> None:
-        assert for_dialect(dialect).session_states(object(), [1]) == {}
+        assert not for_dialect(dialect).sessions(object(), only=[1]).sessions
 
 
 class TestLeftOut:
@@ -167,7 +172,7 @@ class TestLimits:
             driver_connection = asking.driver_connection
             driver_database.running_server.kill_session(asking.number)
             with pytest.raises(Exception) as caught:  # noqa: PT011 # any driver's
-                asking.family.session_states(driver_connection, [other.number])
+                asking.family.sessions(driver_connection, only=[other.number])
             assert asking.family.means_lost(caught.value)
             asking.connection.invalidate()
 

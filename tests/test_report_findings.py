@@ -30,7 +30,7 @@ class TestBudget:
             f" the server 127.0.0.1:{url.port} allows 20"
         )
         assert "POOLGUARD_POOL_SIZE or POOLGUARD_MAX_OVERFLOW" in finding.fix
-        assert "20 at most" in finding.fix
+        assert "18 at most, which leaves a tenth free" in finding.fix
 
     def test_is_none_when_the_server_allows_as_many(
         self, make_shop: MakeShop, served_database: Database

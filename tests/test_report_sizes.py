@@ -189,7 +189,7 @@ class TestTooSmall:
         )
         assert (
             "Set create_engine(pool_size=…) of 'default' = 2 (now 1), which is enough"
-            " for 99 % of the checkouts, and create_engine(max_overflow=…) of"
+            " for 99.9 % of the checkouts, and create_engine(max_overflow=…) of"
             " 'default' = 2 (now 3)." in finding.fix
         )
 
@@ -243,7 +243,7 @@ class TestTooSmall:
             usage={"demand": {3: checkouts - closed, 7: closed}},
         )
         finding = one(found_by_rules(more, "pool-too-small"))
-        assert "POOLGUARD_POOL_SIZE = 7 (now 5)" in finding.fix
+        assert "POOLGUARD_POOL_SIZE = 20 (now 5)" in finding.fix
         assert "POOLGUARD_MAX_OVERFLOW = 8 (now 10)" in finding.fix
         mended = changed(more, size=7, max_overflow=8)
         assert not found_by_rules(mended, "pool-too-small")
@@ -286,7 +286,7 @@ class TestTooSmall:
         )
         assert sizes_of(both) == {"nesting", "pool-too-small"}
         fix = one(found_by_rules(both, "pool-too-small")).fix
-        assert "POOL_SIZE = 7 (now 5)" in fix
+        assert "POOL_SIZE = 20 (now 5)" in fix
         assert "MAX_OVERFLOW = 13 (now 10)" in fix
         assert "room for 5 more per worker" in fix
         assert not sizes_of(changed(both, size=7, max_overflow=13))

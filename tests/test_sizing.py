@@ -115,22 +115,6 @@ class TestNeed:
         assert need == Need(size=6, most=6, fewest=1)
 
 
-class TestRoom:
-    @given(*[st.integers(0, 5000)] * 3, st.integers(1, 200))
-    def test_all_workers_and_all_others_have_room(
-        self, maximum: int, others: int, reserved: int, workers: int
-    ) -> None:
-        room = sizing.room_per_worker(maximum, others, workers, reserved)
-        assert room >= 0
-        if room:
-            assert room * workers + others + reserved <= maximum * 0.9
-
-    def test_by_hand(self) -> None:
-        # 151 - 16 head room - 15 of others = 120, for eight.
-        assert sizing.room_per_worker(151, 15, 8) == 15
-        assert sizing.room_per_worker(100, 0, 4, reserved=3) == 21
-
-
 class TestShareOut:
     wants = st.lists(st.integers(0, 300), max_size=8)
 

@@ -61,7 +61,13 @@ class TestSizes:
 class TestBudget:
     @pytest.mark.parametrize(
         ("maximum", "connections", "processes", "expected"),
-        [(100, 0, 1, 50), (100, 60, 1, 20), (100, 60, 4, 5), (100, 101, 1, 0)],
+        [
+            (100, 0, 1, 50),
+            (100, 60, 1, 20),
+            (100, 60, 4, 5),
+            (100, 85, 1, 5),  # 7 would leave less than the head room of 10
+            (100, 101, 1, 0),
+        ],
     )
     def test_is_half_of_what_is_free_over_all_processes(
         self, maximum: int, connections: int, processes: int, expected: int

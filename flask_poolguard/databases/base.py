@@ -13,7 +13,6 @@ from .types import (
     Loss,
     ServerView,
     SessionList,
-    SessionState,
 )
 
 
@@ -84,15 +83,6 @@ class Database:
         """
         return False
 
-    def session_states(
-        self, connection: Connection, ids: Collection[int]
-    ) -> dict[int, SessionState]:
-        """Ask the server what these sessions do. Leaves no transaction open.
-
-        Sessions that it does not show (gone, or another user's) are left out.
-        """
-        return {}
-
     def limit_connect(
         self,
         arguments: dict[str, t.Any],
@@ -119,10 +109,18 @@ class Database:
         """Ask the server about itself."""
         return ServerView("unknown", self.idle_limit(connection))
 
-    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
-        """Ask for all sessions that this user may see, except the asking one. Leaves
+    def sessions(
+        self,
+        connection: Connection,
+        *,
+        only: Collection[int] | None = None,
+        with_sql: bool = False,
+    ) -> SessionList:
+        """Ask for the sessions that this user may see, except the asking one. Leaves
         no transaction open.
 
+        :param only: ids of the sessions to ask for, at least one; None for all. Labels
+            are not asked for then: the caller knows whose they are.
         :param with_sql: whether statements are asked for, which may hold data.
         """
         return SessionList()

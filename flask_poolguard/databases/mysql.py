@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from . import mysql_errors
 from .base import Database
 from .labels import own_label
-from .mysql_sessions import list_sessions, session_states
+from .mysql_sessions import list_sessions
 from .mysql_view import server_view
 from .time_limits import SHORTEST, whole_seconds
 from .types import (
@@ -19,7 +19,6 @@ from .types import (
     Loss,
     ServerView,
     SessionList,
-    SessionState,
     cursor_of,
 )
 
@@ -118,12 +117,6 @@ class MySQL(Database):
         """
         return mysql_errors.means_read_only(error)
 
-    def session_states(
-        self, connection: Connection, ids: Collection[int]
-    ) -> dict[int, SessionState]:
-        """Ask the process list, and InnoDB if the user has the PROCESS privilege."""
-        return session_states(connection, ids)
-
     def limit_connect(
         self,
         arguments: dict[str, t.Any],
@@ -158,11 +151,17 @@ class MySQL(Database):
             flagged = _is_flagged_interactive(connection)
             return server_view(cursor, limit, flagged, self.server_id(connection))
 
-    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+    def sessions(
+        self,
+        connection: Connection,
+        *,
+        only: Collection[int] | None = None,
+        with_sql: bool = False,
+    ) -> SessionList:
         """Ask the process list, and InnoDB and performance_schema as far as that is
         allowed.
         """
-        return list_sessions(connection, with_sql=with_sql)
+        return list_sessions(connection, only, with_sql=with_sql)
 
     def kill_statement(self, session_id: int) -> str | None:
         """Return a ``KILL``."""

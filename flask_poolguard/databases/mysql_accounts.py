@@ -5,7 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable
 
-from .types import ConnectionLimit
+from .mysql_sessions import ProcessList
+from .types import ConnectionLimit, ServerSession
 
 Rows = list[tuple[t.Any, ...]]
 
@@ -15,26 +16,29 @@ Ask = Callable[[str], Rows | None]
 # The session's value is the one in force: the account's own, else the global one.
 _LIMIT: t.Final = (
     "SELECT @@session.max_user_connections, @@global.max_user_connections,"
-    " CURRENT_USER(), CONNECTION_ID()"
+    " CURRENT_USER()"
 )
 # Everybody may see the own account's.
 _PRIVILEGES: t.Final = (
     "SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES"
     " WHERE PRIVILEGE_TYPE IN ('CONNECTION ADMIN', 'SUPER')"
 )
-_SESSIONS: t.Final = "SELECT ID, USER, HOST FROM information_schema.PROCESSLIST"
 _ACCOUNTS: t.Final = "SELECT User FROM mysql.user"
 # The first MariaDB in which SUPER does not include CONNECTION ADMIN.
 _SPLIT: t.Final = (11, 0, 1)
 
 
 def limit_of_account(
-    ask: Ask, user: str, mariadb: tuple[int, ...] | None
+    ask: Ask,
+    user: str,
+    mariadb: tuple[int, ...] | None,
+    sessions: ProcessList | None,
 ) -> tuple[ConnectionLimit, ...]:
     """Return the limit of the account that the session was given, if there is one.
 
     :param user: as which the session logged in.
     :param mariadb: the version of a MariaDB server, None of any other.
+    :param sessions: as far as the user may see them.
     """
     rows = ask(_LIMIT)
     if not rows or int(rows[0][0]) <= 0:  # 0 for none; MariaDB's -1 lets nobody in
@@ -47,7 +51,7 @@ def limit_of_account(
             return ()
         remedy = "the server's max_user_connections"
     # Else it is an anonymous account, which others use under other names.
-    used = _count(ask, user, int(rows[0][3])) if name == user else None
+    used = _count(ask, user, sessions) if name == user else None
     return (ConnectionLimit("user", user, limit, used, remedy),)
 
 
@@ -64,7 +68,7 @@ def _is_exempt(ask: Ask, grantee: str, mariadb: tuple[int, ...]) -> bool:
     return "CONNECTION ADMIN" in own or ("SUPER" in own and mariadb < _SPLIT)
 
 
-def _count(ask: Ask, user: str, me: int) -> int | None:
+def _count(ask: Ask, user: str, sessions: ProcessList | None) -> int | None:
     """Count the account's sessions, without the asking one.
 
     The server lists names, which ``app@localhost`` and ``app@%`` share, and to who has
@@ -72,21 +76,16 @@ def _count(ask: Ask, user: str, me: int) -> int | None:
     account's only, MySQL the own name's). All of one name from one place were given
     the same account.
     """
-    sessions = {
-        int(number): _place(str(host))
-        for number, name, host in ask(_SESSIONS) or ()
-        if name == user
-    }
-    mine = sessions.pop(me, None)
-    if mine is None:
+    if sessions is None or sessions.own is None or sessions.own.user != user:
         return None
-    is_certain = set(sessions.values()) <= {mine} or _is_only(ask, user)
-    return len(sessions) if is_certain else None
+    places = [_place(each) for each in sessions.others if each.user == user]
+    is_certain = set(places) <= {_place(sessions.own)} or _is_only(ask, user)
+    return len(places) if is_certain else None
 
 
-def _place(host: str) -> str:
+def _place(session: ServerSession) -> str:
     """Return where a session comes from, without its port; "" for the socket."""
-    return host.rpartition(":")[0]
+    return (session.client or "").rpartition(":")[0]
 
 
 def _is_only(ask: Ask, user: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from .mysql_errors import means_lost
 from .types import (
@@ -11,13 +12,12 @@ from .types import (
     Connection,
     ServerSession,
     SessionList,
-    SessionState,
     cursor_of,
     shorten_statement,
 )
 
-# Without the PROCESS privilege: the user's own sessions.
-_SESSIONS: t.Final = "SELECT ID, COMMAND FROM information_schema.PROCESSLIST"
+Row = Sequence[t.Any]
+
 # Needs the PROCESS privilege, even for the user's own transactions. InnoDB looks anew
 # only if nobody has read it for 0.1 s (storage/innobase/trx/trx0i_s.cc).
 _TRANSACTIONS: t.Final = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
@@ -42,72 +42,90 @@ _NO_LABELS: t.Final = (
 )
 
 
-def list_sessions(connection: Connection, *, with_sql: bool) -> SessionList:
-    """Return the sessions that the user may see, without the asking one."""
+def sessions_query(
+    only: Collection[int] | None = None, *, with_sql: bool = False
+) -> str:
+    """Return the question for sessions; without the PROCESS privilege its answer has
+    the user's own only.
+    """
     # What is cut off may begin with much white space.
     statement = f"LEFT(INFO, {LONGEST_STATEMENT * 25})" if with_sql else "NULL"
-    with cursor_of(connection) as cursor:
-        cursor.execute(
-            f"SELECT ID, USER, HOST, DB, COMMAND, TIME, {statement}"  # noqa: S608 (no input)
-            " FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()"
+    which = ""
+    if only is not None:
+        which = f" WHERE ID IN ({', '.join(f'{each:d}' for each in only)})"
+    return (
+        "SELECT ID, USER, HOST, DB, COMMAND, TIME,"  # noqa: S608 (no input)
+        f" ID = CONNECTION_ID(), {statement} FROM information_schema.PROCESSLIST{which}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessList:
+    """The answer to :func:`sessions_query`.
+
+    :ivar own: the asking session.
+    :ivar others: of clients.
+    """
+
+    own: ServerSession | None
+    others: tuple[ServerSession, ...]
+
+
+def read_process_list(rows: Iterable[Row]) -> ProcessList:
+    """Turn the answer's rows into sessions, as far as that statement alone tells: an
+    open transaction cannot be seen, and its session counts as idle.
+    """
+    own, others = None, []
+    for number, user, client, database, command, seconds, is_own, statement in rows:
+        if user in _NO_CLIENTS or command == "Daemon":
+            continue
+        session = ServerSession(
+            id=int(number),
+            label=None,
+            user=user,
+            database=database,
+            client="local" if client == "localhost" else client or None,
+            state="idle" if command == "Sleep" else "active",
+            # Below zero while the clock is set; NULL for a session that logs in.
+            state_seconds=None if seconds is None else max(float(seconds), 0.0),
+            age_seconds=None,
+            statement=shorten_statement(statement),
         )
-        rows = [
-            row
-            for row in cursor.fetchall()
-            if row[1] not in _NO_CLIENTS and row[4] != "Daemon"
-        ]
+        if is_own:
+            own = session
+        else:
+            others.append(session)
+    return ProcessList(own, tuple(others))
+
+
+def list_sessions(
+    connection: Connection, only: Collection[int] | None, *, with_sql: bool
+) -> SessionList:
+    """Ask for sessions, their transactions and labels, and say what cannot be seen."""
+    with cursor_of(connection) as cursor:
+        cursor.execute(sessions_query(only, with_sql=with_sql))
+        sessions = read_process_list(cursor.fetchall()).others
+        if only is not None and not any(each.state == "idle" for each in sessions):
+            return SessionList(sessions)
         in_transaction = _transactions(cursor)
-        labels = _labels(cursor)
+        labels = _labels(cursor) if only is None else {}
     hidden = []
     if in_transaction is None:
         hidden.append(_NO_TRANSACTIONS)
     if labels is None:
         hidden.append(_NO_LABELS)
-    sessions = (_session(row, in_transaction or set(), labels or {}) for row in rows)
-    return SessionList(tuple(sessions), tuple(hidden))
-
-
-def session_states(
-    connection: Connection, ids: Collection[int]
-) -> dict[int, SessionState]:
-    """Ask what sessions do; without the PROCESS privilege an open transaction cannot
-    be seen, and its session counts as idle.
-    """
-    if not ids:
-        return {}
-    with cursor_of(connection) as cursor:
-        cursor.execute(_SESSIONS)
-        commands = {int(row[0]): str(row[1]) for row in cursor.fetchall()}
-        shown = {each: commands[each] for each in ids if each in commands}
-        resting = {each for each, command in shown.items() if command == "Sleep"}
-        in_transaction = (_transactions(cursor) or set()) if resting else set()
-    return {each: _state(each, resting, in_transaction) for each in shown}
-
-
-def _state(each: int, resting: set[int], in_transaction: set[int]) -> SessionState:
-    if each not in resting:
-        return "active"
-    return "idle in transaction" if each in in_transaction else "idle"
-
-
-def _session(
-    row: t.Sequence[t.Any], in_transaction: set[int], labels: dict[int, str]
-) -> ServerSession:
-    number, user, client, database, command, seconds, statement = row
-    state: t.Any = "active"
-    if command == "Sleep":
-        state = "idle in transaction" if number in in_transaction else "idle"
-    return ServerSession(
-        id=int(number),
-        label=labels.get(int(number)),
-        user=user,
-        database=database,
-        client="local" if client == "localhost" else client or None,
-        state=state,
-        # Below zero while the clock is set; NULL for a session that logs in.
-        state_seconds=None if seconds is None else max(float(seconds), 0.0),
-        age_seconds=None,
-        statement=shorten_statement(statement),
+    return SessionList(
+        tuple(
+            replace(
+                each,
+                label=(labels or {}).get(each.id),
+                state="idle in transaction"
+                if each.state == "idle" and each.id in (in_transaction or ())
+                else each.state,
+            )
+            for each in sessions
+        ),
+        tuple(hidden),
     )
 
 
@@ -134,7 +152,7 @@ def _transactions(cursor: t.Any) -> set[int] | None:
     return None if rows is None else {int(row[0]) for row in rows}
 
 
-def _rows_if_allowed(cursor: t.Any, query: str) -> list[t.Sequence[t.Any]] | None:
+def _rows_if_allowed(cursor: t.Any, query: str) -> list[Row] | None:
     """Return a query's rows; None if it failed and the session is none the worse."""
     try:
         cursor.execute(query)

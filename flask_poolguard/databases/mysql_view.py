@@ -7,15 +7,12 @@ import typing as t
 from functools import partial
 
 from .mysql_accounts import Rows, limit_of_account
-from .types import IdleLimit, ListedSession, ServerView, ids_of, is_same_session
+from .mysql_sessions import read_process_list, sessions_query
+from .types import IdleLimit, ServerView, is_same_session
 
 # In one statement with others: ProxySQL answers a lone CONNECTION_ID() itself.
 _SERVER: t.Final = "SELECT VERSION(), @@max_connections, CONNECTION_ID(), USER()"
 _IDLE: t.Final = "SELECT @@global.wait_timeout"
-# Without the PROCESS privilege: the user's own sessions.
-_SESSIONS: t.Final = (
-    "SELECT ID, USER, DB, COMMAND, TIME FROM information_schema.PROCESSLIST"
-)
 _COUNTERS: t.Final = (
     "Threads_connected",
     "Uptime",
@@ -61,7 +58,8 @@ def server_view(
     mariadb = numbers if product.startswith("MariaDB") else None
     user = str(account).rpartition("@")[0]
     status = {name: int(value) for name, value in _ask(cursor, _STATUS) or ()}
-    sessions = _sessions(cursor, int(me))
+    rows = _ask(cursor, sessions_query())
+    sessions = None if rows is None else read_process_list(rows)
     connected = status.pop("Threads_connected", None)
     if _ask(cursor, _INCOMPARABLE) != []:
         status.pop("Max_used_connections", None)
@@ -71,12 +69,11 @@ def server_view(
         idle_limit=limit,
         max_connections=int(maximum),
         connections=None if connected is None else max(connected - 1, 0),
-        session_ids=ids_of(sessions),
         version=numbers,
         reserved=0,
         user=user,
-        limits=limit_of_account(partial(_ask, cursor), user, mariadb),
-        sessions=sessions,
+        limits=limit_of_account(partial(_ask, cursor), user, mariadb, sessions),
+        sessions=None if sessions is None else sessions.others,
         counters=status or None,
         is_interactive=flagged,
         usual_idle_seconds=None if usual is None else float(usual),
@@ -94,23 +91,6 @@ def _ask(cursor: t.Any, statement: str) -> Rows | None:
         return list(cursor.fetchall())
     except Exception:  # what else is known counts
         return None
-
-
-def _sessions(cursor: t.Any, me: int) -> tuple[ListedSession, ...] | None:
-    rows = _ask(cursor, _SESSIONS)
-    if rows is None:
-        return None
-    return tuple(
-        ListedSession(
-            id=int(number),
-            user=user,
-            database=database,
-            state="idle" if command == "Sleep" else "active",
-            seconds=None if seconds is None else float(seconds),
-        )
-        for number, user, database, command, seconds in rows
-        if int(number) != me
-    )
 
 
 def _transaction_limit(cursor: t.Any) -> IdleLimit | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from . import postgresql_errors
 from .base import Database
 from .labels import own_label
-from .postgresql_sessions import list_sessions, session_states
+from .postgresql_sessions import list_sessions
 from .postgresql_view import server_view
 from .time_limits import whole_seconds
 from .types import (
@@ -22,7 +22,6 @@ from .types import (
     Loss,
     ServerView,
     SessionList,
-    SessionState,
     cursor_of,
 )
 
@@ -145,15 +144,6 @@ class PostgreSQL(Database):
                     return False
         return True
 
-    def session_states(
-        self, connection: Connection, ids: Collection[int]
-    ) -> dict[int, SessionState]:
-        """Ask ``pg_stat_activity``."""
-        if not ids:
-            return {}
-        with _outside_transaction(connection), cursor_of(connection) as cursor:
-            return session_states(cursor, ids)
-
     def limit_connect(
         self,
         arguments: dict[str, t.Any],
@@ -206,10 +196,16 @@ class PostgreSQL(Database):
                 is_encrypted=_is_encrypted(connection),
             )
 
-    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+    def sessions(
+        self,
+        connection: Connection,
+        *,
+        only: Collection[int] | None = None,
+        with_sql: bool = False,
+    ) -> SessionList:
         """Ask ``pg_stat_activity``."""
         with _outside_transaction(connection), cursor_of(connection) as cursor:
-            return list_sessions(cursor, with_sql=with_sql)
+            return list_sessions(cursor, only, with_sql=with_sql)
 
     def kill_statement(self, session_id: int) -> str | None:
         """Return a call of ``pg_terminate_backend``."""

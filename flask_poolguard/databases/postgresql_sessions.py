@@ -13,21 +13,17 @@ from .types import (
     shorten_statement,
 )
 
-# Of other users' sessions a user without pg_read_all_stats sees no backend_type; what
-# has a database and a user is a client's, or a parallel worker for the length of a
-# query.
+# Of other users' sessions a user without pg_read_all_stats sees neither backend_type
+# nor state; what has a database and a user is a client's, or a parallel worker for the
+# length of a query.
 _ARE_CLIENTS: t.Final = (
     " pid <> pg_catalog.pg_backend_pid()"
     " AND CASE WHEN backend_type IS NULL"
     " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
     " ELSE backend_type = 'client backend' END"
 )
-# NULL for sessions of other users, unless the user has pg_read_all_stats.
-_STATES: t.Final = (
-    "SELECT pid, state FROM pg_catalog.pg_stat_activity WHERE state IS NOT NULL"
-)
 # What pg_stat_activity calls the state of a session.
-STATE_NAMES: t.Final[dict[str, SessionState]] = {
+_STATE_NAMES: t.Final[dict[str, SessionState]] = {
     "active": "active",
     "fastpath function call": "active",
     "idle": "idle",
@@ -49,38 +45,43 @@ _DISABLED: t.Final = "disabled"
 _UNTRACKED: t.Final = "what some sessions do: their track_activities is off"
 
 
-def session_states(cursor: t.Any, ids: Collection[int]) -> dict[int, SessionState]:
-    """Ask what sessions do."""
-    cursor.execute(_STATES)
-    states = {int(row[0]): STATE_NAMES.get(row[1]) for row in cursor.fetchall()}
-    found = ((each, states.get(each)) for each in ids)
-    return {each: state for each, state in found if state is not None}
-
-
-def list_sessions(cursor: t.Any, *, with_sql: bool) -> SessionList:
-    """Return all clients' sessions but the asking one.
+def sessions_query(
+    only: Collection[int] | None = None, *, with_sql: bool = False
+) -> str:
+    """Return the question for clients' sessions but the asking one.
 
     Everybody may see ids, users, databases and labels of all.
     """
-    cursor.execute(
+    which = ""
+    if only is not None:
+        which = f" AND pid IN ({', '.join(f'{each:d}' for each in only)})"
+    return (
         "SELECT pid, application_name, usename, datname,"  # noqa: S608 (no input)
         " pg_catalog.host(client_addr), client_port, state,"
         " extract(epoch FROM pg_catalog.clock_timestamp() - state_change)::float8,"
         " extract(epoch FROM pg_catalog.clock_timestamp() - backend_start)::float8,"
         " backend_type IS NULL,"
         f" {_STATEMENT if with_sql else 'NULL'}"
-        f" FROM pg_catalog.pg_stat_activity WHERE{_ARE_CLIENTS}"
+        f" FROM pg_catalog.pg_stat_activity WHERE{_ARE_CLIENTS}{which}"
     )
+
+
+def list_sessions(
+    cursor: t.Any, only: Collection[int] | None, *, with_sql: bool
+) -> SessionList:
+    """Ask for the sessions of clients, and say what cannot be seen of them."""
+    cursor.execute(sessions_query(only, with_sql=with_sql))
     rows = cursor.fetchall()
     hidden = []
     if any(row[9] for row in rows):
         hidden.append(_HIDDEN)
     if any(row[6] == _DISABLED for row in rows):
         hidden.append(_UNTRACKED)
-    return SessionList(tuple(map(_session, rows)), tuple(hidden))
+    return SessionList(tuple(map(session_of, rows)), tuple(hidden))
 
 
-def _session(row: t.Sequence[t.Any]) -> ServerSession:
+def session_of(row: t.Sequence[t.Any]) -> ServerSession:
+    """Turn a row of the answer into a session."""
     pid, label, user, database, host, port, state, state_age, age, _, statement = row
     return ServerSession(
         id=int(pid),
@@ -88,7 +89,7 @@ def _session(row: t.Sequence[t.Any]) -> ServerSession:
         user=user,
         database=database,
         client=_client(host, port),
-        state=STATE_NAMES.get(state),
+        state=_STATE_NAMES.get(state),
         state_seconds=_seconds(state_age),
         age_seconds=_seconds(age),
         statement=shorten_statement(statement),

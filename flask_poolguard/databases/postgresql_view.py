@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from contextlib import suppress
 
-from .postgresql_sessions import STATE_NAMES
-from .types import ConnectionLimit, IdleLimit, ListedSession, ServerView, ids_of
+from .postgresql_sessions import session_of, sessions_query
+from .types import ConnectionLimit, IdleLimit, ServerSession, ServerView
 
 _SERVER: t.Final = (
     "SELECT pg_catalog.current_setting('server_version'),"
@@ -14,18 +14,6 @@ _SERVER: t.Final = (
     " pg_catalog.current_setting('max_connections')::int,"
     " pg_catalog.pg_backend_pid(), session_user, pg_catalog.current_database(),"
     " pg_catalog.current_setting('is_superuser') = 'on'"
-)
-# Of other users' sessions a user without pg_read_all_stats sees neither backend_type
-# nor state; what has a database and a user is a client's, or a parallel worker for the
-# length of a query.
-_SESSIONS: t.Final = (
-    "SELECT pid, usename, datname, state,"
-    " EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - state_change)"
-    " FROM pg_catalog.pg_stat_activity"
-    " WHERE pid <> pg_catalog.pg_backend_pid()"
-    " AND CASE WHEN backend_type IS NULL"
-    " THEN datid IS NOT NULL AND usesysid IS NOT NULL"
-    " ELSE backend_type = 'client backend' END"
 )
 # The second is of PostgreSQL 16; who has the role may use those connections.
 _RESERVED: t.Final = (
@@ -112,7 +100,8 @@ def server_view(
     cursor.execute(_SERVER)
     version, number, maximum, me, user, database, is_superuser = cursor.fetchone()
     ask = _Questions(cursor, in_autocommit).ask
-    sessions = _sessions(ask(_SESSIONS))
+    rows = ask(sessions_query())
+    sessions = None if rows is None else tuple(map(session_of, rows))
     statistics = ask(_STATISTICS)
     if not is_encrypted and handshake_id == me:  # GSSAPI, or another driver
         rows = ask(_ENCRYPTED)
@@ -122,7 +111,6 @@ def server_view(
         idle_limit=limit,
         max_connections=maximum,
         connections=None if sessions is None else len(sessions),
-        session_ids=ids_of(sessions),
         # From 10 on: the major number times 10,000, and the minor one.
         version=(number // 10000, number % 10000),
         reserved=0 if is_superuser else _reserved(ask(_RESERVED)),
@@ -137,21 +125,6 @@ def server_view(
     )
 
 
-def _sessions(rows: Rows | None) -> tuple[ListedSession, ...] | None:
-    if rows is None:
-        return None
-    return tuple(
-        ListedSession(
-            id=pid,
-            user=user,
-            database=database,
-            state=STATE_NAMES.get(state),
-            seconds=None if seconds is None else max(float(seconds), 0.0),
-        )
-        for pid, user, database, state, seconds in rows
-    )
-
-
 def _reserved(rows: Rows | None) -> int | None:
     if rows is None:
         return None
@@ -163,7 +136,7 @@ def _limits(
     rows: Rows | None,
     user: str,
     database: str,
-    sessions: tuple[ListedSession, ...] | None,
+    sessions: tuple[ServerSession, ...] | None,
 ) -> tuple[ConnectionLimit, ...]:
     if not rows:
         return ()

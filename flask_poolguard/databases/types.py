@@ -32,30 +32,39 @@ SessionState = t.Literal["active", "idle", "idle in transaction"]
 
 
 @dataclass(frozen=True, slots=True)
-class ListedSession:
-    """A client's session, as the server lists it; None is unknown to this user.
+class ServerSession:
+    """One session of a client, as its server shows it; None is unknown.
 
-    :ivar seconds: how long it has been in its state.
+    :ivar label: what the client calls itself, ``""`` if it does not.
+    :ivar client: address and port it connected from, or ``"local"``.
+    :ivar state_seconds: since it has been in this state.
+    :ivar age_seconds: since it connected.
+    :ivar statement: what it runs, or ran last in its open transaction, on one line
+        and cut off; None if there is none, or it was not asked for.
     """
 
     id: int
+    label: str | None
     user: str | None
     database: str | None
+    client: str | None
     state: SessionState | None
-    seconds: float | None
+    state_seconds: float | None
+    age_seconds: float | None
+    statement: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimit:
-    """How many connections a user or a database may have, below the server's own limit.
+    """How many connections a server, a user or a database may have.
 
     :ivar scope: whose connections count.
-    :ivar name: of the user or database.
+    :ivar name: of the user or database, "" of the server.
     :ivar used: how many count now, without the one that asks; None is unknown.
     :ivar remedy: what raises the limit.
     """
 
-    scope: t.Literal["user", "database"]
+    scope: t.Literal["server", "user", "database"]
     name: str
     limit: int
     used: int | None
@@ -68,12 +77,13 @@ class ServerView:
 
     :ivar idle_limit: of a session like those of the pool.
     :ivar connections: sessions of all clients, without the one that asked.
-    :ivar session_ids: ids of the sessions that this user may see, likewise.
     :ivar version: as numbers, such as (10, 11, 6).
     :ivar reserved: how many of ``max_connections`` this user may not have.
     :ivar user: as whom the server knows us.
     :ivar limits: of this user and database.
-    :ivar sessions: those of ``session_ids``.
+    :ivar sessions: those that this user may see, without the one that asked. Of MySQL
+        and MariaDB without labels and transactions, which take further statements.
+    :ivar session_ids: their ids.
     :ivar counters: what the server counts since it started, by the server's names.
     :ivar is_interactive: whether the session's idle limit is ``interactive_timeout``.
     :ivar usual_idle_seconds: the server's ``wait_timeout`` for other new sessions.
@@ -87,12 +97,11 @@ class ServerView:
     idle_limit: IdleLimit
     max_connections: int | None = None
     connections: int | None = None
-    session_ids: frozenset[int] | None = field(default=None, repr=False)
     version: tuple[int, ...] | None = None
     reserved: int | None = None
     user: str | None = None
     limits: tuple[ConnectionLimit, ...] = ()
-    sessions: tuple[ListedSession, ...] | None = field(default=None, repr=False)
+    sessions: tuple[ServerSession, ...] | None = field(default=None, repr=False)
     counters: Mapping[str, int] | None = None
     is_interactive: bool | None = None
     usual_idle_seconds: float | None = None
@@ -100,6 +109,12 @@ class ServerView:
     is_encrypted: bool | None = None
     handshake_id: int | None = None
     session_id: int | None = None
+    session_ids: frozenset[int] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        known = self.sessions
+        ids = None if known is None else frozenset(each.id for each in known)
+        object.__setattr__(self, "session_ids", ids)
 
     @property
     def is_proxied(self) -> bool:
@@ -120,34 +135,6 @@ def is_same_session(handshake_id: int, session_id: int) -> bool:
     Handshakes carry 32 bits, which servers that run for long exceed.
     """
     return (handshake_id - session_id) % 2**32 == 0
-
-
-def ids_of(sessions: Collection[ListedSession] | None) -> frozenset[int] | None:
-    """Return the ids of sessions; None for unknown ones."""
-    return None if sessions is None else frozenset(each.id for each in sessions)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSession:
-    """One session of a server, as the server shows it; None is unknown.
-
-    :ivar label: what the client calls itself, ``""`` if it does not.
-    :ivar client: address and port it connected from, or ``"local"``.
-    :ivar state_seconds: since it has been in this state.
-    :ivar age_seconds: since it connected.
-    :ivar statement: what it runs, or ran last in its open transaction, on one line
-        and cut off; None if there is none, or it was not asked for.
-    """
-
-    id: int
-    label: str | None
-    user: str | None
-    database: str | None
-    client: str | None
-    state: SessionState | None
-    state_seconds: float | None
-    age_seconds: float | None
-    statement: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

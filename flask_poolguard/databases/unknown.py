@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .base import Database
 from .network_errors import network_failure
 from .types import (
@@ -39,6 +41,12 @@ class UnknownDatabase(Database):
         """Return the dialect's name; being connected proves that it answers."""
         return ServerView(self.name, self._limit)
 
-    def sessions(self, connection: Connection, *, with_sql: bool) -> SessionList:
+    def sessions(
+        self,
+        connection: Connection,
+        *,
+        only: Collection[int] | None = None,
+        with_sql: bool = False,
+    ) -> SessionList:
         """Return nothing: unknown."""
         return SessionList(hidden=(f"{self.name} cannot be asked for its sessions",))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..databases import Database
+from ..databases import Database, SessionState
 from .greenlets import are_threads_greenlets, trouble_of
 
 _clock = time.monotonic
@@ -50,7 +50,7 @@ class SessionProbe:
         self._lock = threading.Lock()
         self._asked_at = -LEAD
         self._is_open = False
-        self._states: Mapping[int, str] = {}
+        self._states: Mapping[int, SessionState] = {}
 
     def begin(self, ids: Collection[int]) -> None:
         """Ask, unless that is being done or was done a moment ago."""
@@ -69,7 +69,7 @@ class SessionProbe:
         except RuntimeError:  # no thread can be started any more
             self._is_open = False
 
-    def states(self) -> Mapping[int, str]:
+    def states(self) -> Mapping[int, SessionState]:
         """Return what is known by now: what each session does, by its number."""
         return self._states
 
@@ -79,6 +79,7 @@ class SessionProbe:
             with contextlib.suppress(Exception):
                 connection = self._connect(UnpooledEntry())
                 with contextlib.closing(connection):
-                    self._states = self._database.session_states(connection, ids)
+                    found = self._database.sessions(connection, only=ids).sessions
+                    self._states = {each.id: each.state for each in found if each.state}
         finally:
             self._is_open = False

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import typing as t
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
+from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
-from ..urls import ServerKey, public_url, server_key
+from ..urls import public_url
 from . import servers, sizing
 from .advice_model import Advice, BindAdvice, Seen, Wish
 from .config_lines import lines_to_write
 from .effective_settings import find_differences
 from .model import SCHEMA_VERSION, Report
-from .quotas import Rooms, rooms_of, sizes_within
-from .servers import Answer
+from .servers import by_server
+from .worker_shares import Share, shares_of, sizes_within
 
 _Pools = Sequence[tuple[Worker, PoolStatus]]
 
@@ -38,17 +40,23 @@ def make_advice(
     refusals = {
         each.bind: _refusal(each, seen[each.bind], wish.checkouts) for each in engines
     }
-    answers = _ask_again(report, engines)
+    views = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
-    for group in _by_server(engines):
+    for group in by_server(engines):
         advised = [each for each in group if refusals[each.bind] is None]
         kept = {
             each.bind: _may_open(pools[each.bind])
             for each in group
             if each not in advised
         }
-        rooms = rooms_of(report, group, answers, workers, wish.hosts)
-        for each in _advise_on_server(advised, pools, seen, rooms, kept, wish.share):
+        shares: list[Share] = []
+        unknown = None
+        if group[0].tracker.database.has_server:
+            of_group = {each.bind: views[each.bind] for each in group}
+            shares, unknown = shares_of(report, of_group, kept, workers, wish)
+        for each in _advise_on_server(
+            advised, pools, seen, shares, unknown, wish.share
+        ):
             advice[each.bind] = each
     binds = tuple(
         advice.get(each.bind)
@@ -149,19 +157,26 @@ def _time(hours: float) -> str:
     return f"{math.ceil(hours)} h" if hours < 48 else f"{math.ceil(hours / 24)} days"
 
 
-def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
-    groups: dict[ServerKey | str, list[Guarded]] = {}
-    for each in engines:
-        groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
-    return list(groups.values())
+def _ask_again(
+    report: Report, engines: Sequence[Guarded]
+) -> dict[str, ServerView | None]:
+    """Ask the servers; those that did not tell the report their size are not asked.
 
-
-def _ask_again(report: Report, engines: Sequence[Guarded]) -> dict[str, Answer]:
-    """Ask the servers; those that did not tell the report their size are not asked."""
-    told = {each.bind for each in report.servers if each.max_connections is not None}
+    What a server said to the report stays: the workers' sessions were counted then.
+    """
+    told = {each.bind: each for each in report.servers if each.max_connections}
     asked = [each for each in engines if each.bind in told]
-    unasked = {each.bind: Answer(None) for each in engines}
-    return unasked | servers.finish(servers.begin(asked), asked)
+    answers = servers.finish(servers.begin(asked), asked)
+    views: dict[str, ServerView | None] = {each.bind: None for each in engines}
+    for bind, answer in answers.items():
+        if answer.view is not None:
+            views[bind] = replace(
+                answer.view,
+                max_connections=told[bind].max_connections,
+                connections=told[bind].connections,
+                reserved=told[bind].reserved,
+            )
+    return views
 
 
 def _may_open(pools: _Pools) -> int:
@@ -185,19 +200,20 @@ def _advise_on_server(
     advised: Sequence[Guarded],
     pools: Mapping[str, _Pools],
     seen: Mapping[str, Seen],
-    rooms: Rooms,
-    kept: Mapping[str, int],
+    shares: Sequence[Share],
+    unknown: str | None,
     share: float,
 ) -> t.Iterator[BindAdvice]:
     needs = {
         each.bind: sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
         for each, saw in ((each, seen[each.bind]) for each in advised)
     }
-    found = sizes_within(needs, rooms, kept)
+    found = sizes_within(needs, shares if unknown is None else None)
     for guarded in advised:
         bind = guarded.bind
         saw, need, sizes = seen[bind], needs[bind], found[bind]
-        room = rooms.tightest(bind, kept)
+        of_bind = (each for each in shares if bind in each.quota.binds)
+        room = min(of_bind, key=lambda each: each.left, default=None)
         beyond = sizing.exceeding(saw.demand, sizes.pool_size)
         busiest_size, pid = max(
             (sizing.smallest(pool.usage.demand, share), worker.pid)
@@ -212,13 +228,13 @@ def _advise_on_server(
             beyond_per_hour=round(beyond / saw.hours * saw.workers, 2),
             fewest=need.fewest,
             most=need.most,
-            room=None if room is None else room.left(kept),
-            room_of=None if room is None else room.name,
-            room_remedy=None if room is None else room.remedy,
-            room_unknown=rooms.unknown,
-            has_limit=bool(rooms.known) or rooms.unknown is not None,
+            room=None if room is None else room.left,
+            room_of=None if room is None else room.quota.name,
+            room_remedy=None if room is None else room.quota.remedy,
+            room_unknown=unknown,
+            has_limit=bool(shares) or unknown is not None,
             is_short=sizes.is_short,
-            kept=0 if room is None else room.kept(kept),
+            kept=0 if room is None else room.kept,
             busiest_worker=pid,
             busiest_size=busiest_size,
         )

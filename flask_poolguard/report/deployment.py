@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ..engines import Guarded
-from ..state.status import Worker
+from ..state.status import Holder, IdleConnection, PoolStatus, Worker
 
 # A pool's bind and URL, which tell staging from production.
 PoolName = tuple[str, str]
@@ -27,6 +27,18 @@ def belongs(worker: Worker, own: Collection[PoolName]) -> bool:
     """
     names = [(pool.bind, pool.url) for pool in worker.pools]
     return not names or any(name in own for name in names)
+
+
+def connections_of(
+    engines: Iterable[Guarded], workers: Iterable[Worker]
+) -> Iterator[tuple[Worker, PoolStatus, Holder | IdleConnection]]:
+    """Yield the open connections of some of the binds, in all workers."""
+    own = names_of(engines)
+    for worker in workers:
+        for pool in worker.pools:
+            if (pool.bind, pool.url) in own:
+                for connection in pool.connections:
+                    yield worker, pool, connection
 
 
 def parents_among(workers: Sequence[Worker]) -> list[Worker]:

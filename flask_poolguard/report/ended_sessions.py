@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..databases import IdleLimit, ServerView
 from ..engines import Guarded
 from ..state.status import Holder, PoolStatus, Worker
+from .deployment import connections_of
 from .servers import Answer
 
 # One that was only just taken may be newer than the server's list.
@@ -39,25 +40,21 @@ def find_ended(
 def _gone_of(
     guarded: Guarded, view: ServerView, workers: Sequence[Worker]
 ) -> Iterator[Key]:
-    listed, facts = view.session_ids, guarded.tracker.facts
+    listed = view.session_ids
     if listed is None:
         return
-    total, missing_idle = 0, 0
-    missing: list[tuple[Worker, int, float]] = []
-    for worker in workers:
-        for pool in worker.pools:
-            if (pool.bind, pool.url) != (facts.bind, facts.url):
-                continue
-            idle = [each.server_id for each in pool.idle_connections]
-            total += sum(each is not None for each in idle)
-            missing_idle += len({*idle} - listed - {None})
-            for holder in pool.holders:
-                if holder.server_id is not None:
-                    total += 1
-                    if holder.server_id not in listed:
-                        missing.append((worker, holder.server_id, holder.held_seconds))
-    is_sure = not missing_idle and len(missing) * 2 < total
-    for worker, number, held in missing:
+    known = [
+        (worker, number, connection)
+        for worker, _, connection in connections_of([guarded], workers)
+        if (number := connection.server_id) is not None
+    ]
+    missing = [each for each in known if each[1] not in listed]
+    held_ones = [each for each in missing if isinstance(each[2], Holder)]
+    is_sure = len(missing) == len(held_ones) and len(missing) * 2 < len(known)
+    for worker, number, holder in missing:
+        if not isinstance(holder, Holder):
+            continue
+        held = holder.held_seconds
         if held > _LEAST_SECONDS and (is_sure or limit_over(view, held)):
             yield worker.host, worker.pid, guarded.bind, number
 

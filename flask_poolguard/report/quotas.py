@@ -1,208 +1,207 @@
-"""Connections that a worker may open: limits of server, user and database."""
+"""How many connections a server has left: its limits, and who has taken them.
+
+A server has a limit, and its users and databases may have lower ones. Three commands
+ask what is left of a limit, and go by the same head room: a tenth of it stays free, for
+administrators and backups, and for the moment of a restart at which old and new workers
+live side by side.
+
+- ``flask pool advise``, and the sizes that a finding of ``flask pool doctor`` names,
+  divide what is left besides others and head room among all workers.
+- ``flask pool tune`` takes half of what is free now, because others may want the rest
+  during the run, and none of the head room.
+- ``flask pool doctor`` calls a limit nearly full once its head room is in use, so never
+  because of sizes that were advised. Whether pools fit at all (``budget``) is judged
+  without head room: up to its limit a server refuses nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+import typing as t
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
-from ..databases import ServerView
-from ..engines import Guarded
-from . import sizing
-from .model import Report, Server
-from .servers import Answer
+from ..databases import ConnectionLimit, ServerSession, ServerView
+
+# Of each limit, to stay free.
+HEAD_ROOM: t.Final = Fraction(1, 10)
+# Of what is free, for a load run.
+RUN_SHARE: t.Final = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What has a limit, shared by some binds.
+class Quota:
+    """A limit on a number of connections, and who has taken them; None is unknown.
 
-    :ivar name: of what has it, for a sentence.
+    :ivar owner: the user or database that has the limit, "" for the server.
     :ivar remedy: what raises it.
-    :ivar per_worker: connections that a worker may open there.
+    :ivar binds: those that it limits.
+    :ivar reserved: how many of ``maximum`` the app's users may not have.
+    :ivar used: by all clients, now.
+    :ivar of_users: of these, sessions of the users as whom the binds connect.
+    :ivar sessions: those that the server shows, where they can be of several users.
     """
 
-    name: str
+    scope: t.Literal["server", "user", "database"]
+    owner: str
     remedy: str
-    binds: frozenset[str]
-    per_worker: int
-
-    def left(self, kept: Mapping[str, int]) -> int:
-        """Return what is left besides pools that keep their size.
-
-        :param kept: what those may open, by bind.
-        """
-        return max(self.per_worker - self.kept(kept), 0)
-
-    def kept(self, kept: Mapping[str, int]) -> int:
-        """Return how many of them are for pools that keep their size."""
-        return sum(count for bind, count in kept.items() if bind in self.binds)
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """All that limits the binds of one server.
-
-    :ivar known: the server's own last; none without a server.
-    :ivar unknown: why it is not known how much room there is.
-    """
-
-    known: tuple[Room, ...] = ()
-    unknown: str | None = None
-
-    def tightest(self, bind: str, kept: Mapping[str, int]) -> Room | None:
-        """Return what leaves a bind the fewest, None without a limit."""
-        of_bind = (room for room in self.known if bind in room.binds)
-        return min(of_bind, key=lambda room: room.left(kept), default=None)
-
-
-def rooms_of(
-    report: Report,
-    group: Sequence[Guarded],
-    answers: Mapping[str, Answer],
-    workers: int,
-    hosts: int,
-) -> Rooms:
-    """Return what limits the binds of one server.
-
-    :param answers: what the server said of each bind.
-    :param workers: on all hosts.
-    """
-    if not group[0].tracker.database.has_server:
-        return Rooms()
-    binds = [each.bind for each in group]
-    servers = {each.bind: each for each in report.servers if each.bind in binds}
-    views = {bind: answers[bind].view for bind in binds}
-    if any(view is not None and view.is_proxied for view in views.values()):
-        return Rooms(
-            unknown="a pooler stands before the server, and its own limit is what"
-            " counts"
-        )
-    known = {bind: view for bind, view in views.items() if view is not None}
-    limits = [*_of_users_and_databases(known), _of_server(servers)]
-    if len(known) < len(binds) or any(
-        None in (each.maximum, each.used) for each in limits
-    ):
-        return Rooms(unknown="the server does not say how many connections it has left")
-    if any(each.ours is None for each in servers.values()):
-        return Rooms(unknown="it is not known which of its sessions are the workers'")
-    return Rooms(
-        tuple(
-            Room(
-                limit.name,
-                limit.remedy,
-                frozenset(limit.binds),
-                _per_worker(limit, report, known, workers, hosts),
-            )
-            for limit in limits
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """A number of connections, and how many of them are there; None is unknown.
-
-    :ivar database: whose sessions alone count.
-    """
-
-    name: str
-    remedy: str
-    binds: Collection[str]
-    maximum: int | None
+    binds: tuple[str, ...]
+    maximum: int
     used: int | None
+    of_users: int | None
     reserved: int = 0
-    database: str | None = None
+    sessions: tuple[ServerSession, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What has the limit, for a sentence."""
+        return f"{self.scope} {self.owner}" if self.owner else "the server"
+
+    @property
+    def limit(self) -> int:
+        """How many connections the app's users and others may have together."""
+        return self.maximum - self.reserved
+
+    @property
+    def terms(self) -> str:
+        """The limit in words."""
+        if not self.reserved:
+            return str(self.limit)
+        return f"{self.limit} ({self.maximum} less {self.reserved} reserved)"
+
+    @property
+    def head_room(self) -> int:
+        """How many connections stay free, if all goes by this module."""
+        return math.ceil(self.limit * HEAD_ROOM)
+
+    @property
+    def free(self) -> int | None:
+        """How many connections nobody has now."""
+        return None if self.used is None else max(self.limit - self.used, 0)
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the head room is in use: the rest is gone with the next burst."""
+        return self.free is not None and self.free < self.head_room
+
+    @property
+    def for_run(self) -> int:
+        """How many connections a load run may take; 0 where that is unknown."""
+        free = self.free or 0
+        return max(min(int(free * RUN_SHARE), free - self.head_room), 0)
+
+    def others(
+        self, ours: int | None, hosts: int = 1, *, is_planned: bool = False
+    ) -> int | None:
+        """Return how many connections others than the app's workers have now.
+
+        Every host is taken to have as many of the app's as this one, but not more than
+        the sessions of its users: those of other users are never the app's.
+
+        :param ours: of the workers on this host.
+        :param hosts: on which the app runs.
+        :param is_planned: whether a deployment is judged that need not run here. Where
+            no worker here has a connection, all of the users' count as the app's.
+        """
+        own = ours
+        if is_planned and not ours:
+            own = self.of_users
+        elif ours is not None:
+            own = max(ours, min(ours * hosts, self.of_users or 0))
+        if self.used is None or own is None:
+            return None
+        return max(self.used - own, 0)
+
+    def per_worker(self, others: int, workers: int) -> int:
+        """Return how many connections each worker may have, besides the head room.
+
+        :param others: connections that others have.
+        :param workers: on all hosts, at least 1.
+        """
+        return max(self.limit - others - self.head_room, 0) // workers
 
 
-def _of_server(servers: Mapping[str, Server]) -> _Limit:
-    return _Limit(
-        name="the server",
-        remedy="its max_connections",
-        binds=servers.keys(),
-        maximum=_first(servers.values(), "max_connections"),
-        used=_first(servers.values(), "connections"),
-        reserved=_first(servers.values(), "reserved") or 0,
-    )
+def quotas_of(views: Mapping[str, ServerView | None]) -> list[Quota]:
+    """Return all that limits the binds of one server, the server's own limit last.
+
+    :param views: what the server told each bind, in the order in which they asked: the
+        first saw none of the other questions' sessions, so its figures count.
+    """
+    known = {bind: view for bind, view in views.items() if view is not None}
+    limits: dict[tuple[str, str], tuple[ConnectionLimit, list[str]]] = {}
+    for bind, view in known.items():
+        for limit in view.limits:
+            _, binds = limits.setdefault((limit.scope, limit.name), (limit, []))
+            binds.append(bind)
+    quotas = [_quota(known, *each) for each in limits.values()]
+    first = next(iter(known.values()), None)
+    if first is not None and first.max_connections is not None:
+        own = ConnectionLimit(
+            scope="server",
+            name="",
+            limit=first.max_connections,
+            used=first.connections,
+            remedy="the server's max_connections",
+        )
+        quotas.append(_quota(known, own, list(known), first.reserved or 0))
+    return quotas
 
 
-def _of_users_and_databases(views: Mapping[str, ServerView]) -> list[_Limit]:
-    found: dict[tuple[str, str], _Limit] = {}
-    for bind, view in views.items():
-        for each in view.limits:
-            key = each.scope, each.name
-            limit = _Limit(
-                name=f"{each.scope} {each.name}",
-                remedy=each.remedy,
-                binds=[bind],
-                maximum=each.limit,
-                used=each.used,
-                database=each.name if each.scope == "database" else None,
-            )
-            if key in found:  # the one asked first saw none of our other questions
-                limit = replace(found[key], binds=[*found[key].binds, bind])
-            found[key] = limit
-    return list(found.values())
+def why_unknown(
+    views: Collection[ServerView | None], quotas: Sequence[Quota]
+) -> str | None:
+    """Return why it is not known what a server has left, None if it is.
+
+    :param views: what it told all its binds.
+    :param quotas: what :func:`quotas_of` made of that.
+    """
+    if any(view is not None and view.is_proxied for view in views):
+        return "a pooler stands before the server, and its own limit is what counts"
+    told_by_all = None not in views and any(each.scope == "server" for each in quotas)
+    if not told_by_all or any(each.used is None for each in quotas):
+        return "the server does not say how many connections it has left"
+    return None
 
 
-def _per_worker(
-    limit: _Limit,
-    report: Report,
+def _quota(
     views: Mapping[str, ServerView],
-    workers: int,
-    hosts: int,
-) -> int:
-    """Return how many connections each worker may have.
-
-    On every host the app is taken to have as many as here, but no more than its users
-    have: the rest is of others.
-    """
-    in_pools = sum(
-        (pool.checked_out or 0) + (pool.idle or 0)
-        for worker in report.workers
-        for pool in worker.pools
-        if pool.bind in limit.binds
+    limit: ConnectionLimit,
+    binds: Sequence[str],
+    reserved: int = 0,
+) -> Quota:
+    database = limit.name if limit.scope == "database" else None
+    shown = () if limit.scope == "user" else views[binds[0]].sessions or ()
+    return Quota(
+        scope=limit.scope,
+        owner=limit.name,
+        remedy=limit.remedy,
+        binds=tuple(binds),
+        maximum=limit.limit,
+        used=limit.used,
+        of_users=_of_users(views, binds, database),
+        reserved=reserved,
+        sessions=tuple(s for s in shown if database in (None, s.database)),
     )
-    # The server's count is of all binds that lead there; it knows which still live.
-    at_server = (each.ours or 0 for each in report.servers if each.bind in limit.binds)
-    ours = min(in_pools, max(at_server, default=0))
-    of_users = {
-        each.id
-        for view in (views[bind] for bind in limit.binds)
-        for each in view.sessions or ()
-        if each.user == view.user and limit.database in (None, each.database)
-    }
-    of_users -= {view.session_id for view in views.values()}  # which asked
-    own = max(ours, min(ours * hosts, len(of_users)))
-    others = max((limit.used or 0) - own, 0)
-    return sizing.room_per_worker(limit.maximum or 0, others, workers, limit.reserved)
 
 
-def _first(servers: Iterable[Server], name: str) -> int | None:
-    found = (getattr(each, name) for each in servers)
-    return next((each for each in found if each is not None), None)
+def _of_users(
+    views: Mapping[str, ServerView], binds: Sequence[str], database: str | None
+) -> int | None:
+    """Count the sessions of all users as whom some binds connect.
 
+    What one of them may not see of another, that one sees itself.
 
-def sizes_within(
-    needs: Mapping[str, sizing.Need], rooms: Rooms, kept: Mapping[str, int]
-) -> dict[str, sizing.Sizes]:
-    """Return the sizes of all pools of one worker at one server, by bind.
-
-    :param kept: what pools that keep their size may open, by bind.
+    :param database: whose sessions alone count.
     """
-    if rooms.unknown is not None:
-        sizes = sizing.sizes_within(list(needs.values()), None)
-        return dict(zip(needs, sizes, strict=True))
-    found = dict(needs)
-    short: set[str] = set()
-    for room in rooms.known:
-        binds = [bind for bind in needs if bind in room.binds]
-        sizes = sizing.sizes_within([found[bind] for bind in binds], room.left(kept))
-        for bind, each in zip(binds, sizes, strict=True):
-            most = each.pool_size + (each.max_overflow or 0)
-            found[bind] = replace(found[bind], size=each.pool_size, most=most)
-            if each.is_short:
-                short.add(bind)
-    return {
-        bind: sizing.Sizes(need.size, need.most - need.size, bind in short)
-        for bind, need in found.items()
+    asked = [views[bind] for bind in binds]
+    users = {view.user for view in asked}
+    if None in users or any(view.sessions is None for view in asked):
+        return None
+    found = {
+        each.id
+        for view in asked
+        for each in view.sessions or ()
+        if each.user in users and database in (None, each.database)
     }
+    return len(found - {view.session_id for view in views.values()})

@@ -161,7 +161,7 @@ def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Ques
     """
     questions: list[Question] = []
     with _lock:
-        for group in _by_server(engines):
+        for group in by_server([each for each in engines if _is_askable(each)]):
             question = _open_questions.get(group[0].engine)
             if question is None or not question.covers(detail):
                 question = Question(group, detail)
@@ -181,18 +181,21 @@ def finish(
     return answers
 
 
-def _by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
-    """Group what is to be asked by server.
+def by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
+    """Group binds by the server that their URLs lead to.
 
-    So the connections that this report itself makes can be told from the others.
+    Its binds share what it has left, and are asked together: so the connections that a
+    report itself makes can be told from the others.
     """
     groups: dict[ServerKey | str, list[Guarded]] = {}
     for each in engines:
-        dialect = each.engine.dialect
-        if not dialect.is_async and dialect.name != "sqlite":
-            key = server_key(each.engine.url) or each.bind
-            groups.setdefault(key, []).append(each)
+        groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
     return list(groups.values())
+
+
+def _is_askable(guarded: Guarded) -> bool:
+    dialect = guarded.engine.dialect
+    return not dialect.is_async and dialect.name != "sqlite"
 
 
 def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answer:

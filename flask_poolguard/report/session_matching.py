@@ -13,7 +13,7 @@ from ..engines import Guarded, carries_label
 from ..state import process
 from ..state.status import Holder, IdleConnection, PoolStatus, Worker
 from ..urls import ServerKey, server_key
-from .deployment import names_of
+from .deployment import connections_of
 from .model import Failure, Owner, Session
 from .servers import Answer
 
@@ -113,19 +113,14 @@ def _slots(binds: Sequence[Guarded], workers: Sequence[Worker]) -> dict[int, _Sl
 
     A number that two workers have is no server's.
     """
-    own = names_of(binds)
     slots: dict[int, _Slot] = {}
     twice = set()
-    for worker in workers:
-        for pool in worker.pools:
-            if (pool.bind, pool.url) not in own:
-                continue
-            for each in pool.connections:
-                if each.server_id is None:
-                    continue
-                if each.server_id in slots:
-                    twice.add(each.server_id)
-                slots[each.server_id] = worker, pool, each
+    for slot in connections_of(binds, workers):
+        number = slot[2].server_id
+        if number in slots:
+            twice.add(number)
+        if number is not None:
+            slots[number] = slot
     return {number: slot for number, slot in slots.items() if number not in twice}
 
 

@@ -35,10 +35,6 @@ Demand = Mapping[int, int]
 SHARE: t.Final = 0.001
 _FEWEST: t.Final = 1000
 
-# Part of a server's connections to keep free: for administrators and backups, and for
-# the moment of a restart at which old and new workers live side by side.
-HEAD_ROOM: t.Final = 0.1
-
 
 def checkouts_needed(share: float) -> int:
     """Return how many checkouts must have been seen to judge a share of them.
@@ -118,19 +114,6 @@ def need_of(demand: Demand, share: float, threads: int, nesting: int) -> Need:
     most = max(most_usable(threads, nesting, peak_of(demand)), 1)
     fewest = min(without_deadlock(threads, nesting), most)
     return Need(min(max(smallest(demand, share), fewest), most), most, fewest)
-
-
-def room_per_worker(
-    max_connections: int, used_by_others: int, workers: int, reserved: int = 0
-) -> int:
-    """Return how many connections each worker may open at a server, at least 0.
-
-    :param reserved: what the server keeps for its superusers out of
-        ``max_connections``.
-    :param workers: on all hosts.
-    """
-    head_room = math.ceil(max_connections * HEAD_ROOM)
-    return max(max_connections - reserved - used_by_others - head_room, 0) // workers
 
 
 def share_out(amount: int, wants: Sequence[int]) -> list[int]:

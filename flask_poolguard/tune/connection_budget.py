@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import PREFIX
-from ..databases import ServerView
 from ..engines import Guarded
 from ..pool import GuardedPool
-from ..report.servers import Answer
-from ..urls import ServerKey, server_key
+from ..report.quotas import RUN_SHARE, Quota, quotas_of, why_unknown
+from ..report.servers import Answer, by_server
 from .failures import TuneError
 
-# Of the connections that are free; the other half is for whoever needs one meanwhile.
-SHARE: t.Final = 0.5
 # Far enough for most; more costs time, and connections that others may want.
 DEFAULT_LARGEST: t.Final = 24
 
@@ -77,15 +74,16 @@ def _other_pool(guarded: Guarded) -> tuple[str, str]:
 def budget(
     binds: Sequence[Guarded], answers: Mapping[str, Answer], processes: int
 ) -> Budget:
-    """Return how large pools may be so that half of what is free stays free: of each
-    server's connections, and of those that its users and databases may have.
+    """Return how large pools may be so that half of what is free stays free, and the
+    head room: of each server's connections, and of those that its users and databases
+    may have.
 
     :param binds: each has a pool of that size in each process.
     :param answers: what their servers said.
     :raises TuneError: a server does not answer.
     """
     found: list[Budget] = []
-    for group in _by_server(binds):
+    for group in by_server(binds):
         for each in group:
             answer = answers[each.bind]
             if answer.reachable is False:
@@ -95,20 +93,16 @@ def budget(
                 )
         if not group[0].tracker.database.has_server:
             continue
-        views = [answers[each.bind].view for each in group]
-        if any(view is not None and view.is_proxied for view in views):
-            return Budget(
-                None,
-                f"how many connections {group[0].bind!r} has free is unknown (a pooler"
-                " stands before the server, and its own limit is what counts)",
-            )
-        for name, same in _rooms(views).items():
-            if any(room.free is None for room in same):
-                return Budget(
-                    None, f"how many connections {group[0].bind!r} has free is unknown"
-                )
-            least = min(same, key=lambda room: room.free or 0)
-            found.append(_half_of(name, least, processes * len(same)))
+        views = {each.bind: answers[each.bind].view for each in group}
+        quotas = quotas_of(views)
+        unknown = why_unknown(views.values(), quotas)
+        if unknown is not None:
+            free = f"how many connections {group[0].bind!r} has free"
+            return Budget(None, f"{free} is unknown ({unknown})")
+        product = next(view.product for view in views.values() if view is not None)
+        for quota in quotas:
+            name = f"{quota.name} of {product}" if quota.owner else product
+            found.append(_part_of(quota, name, processes))
     return min(
         found,
         key=lambda each: each.largest or 0,
@@ -124,45 +118,14 @@ def sizes_up_to(largest: int) -> list[int]:
     return sorted({size for size in sizes if size < largest} | {largest})
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What a server, a user or a database allows; None is unknown."""
-
-    limit: int | None
-    free: int | None
-
-
-def _rooms(views: Sequence[ServerView | None]) -> dict[str, list[_Room]]:
-    """Return all that limits the binds of one server, by its name, once for each bind
-    that it limits.
-    """
-    found: dict[str, list[_Room]] = {}
-    for view in views:
-        if view is None:
-            return {"a server that says nothing": [_Room(None, None)]}
-        free = None
-        if view.max_connections is not None and view.connections is not None:
-            usable = view.max_connections - (view.reserved or 0)
-            free = max(usable - view.connections, 0)
-        found.setdefault(view.product, []).append(_Room(view.max_connections, free))
-        for each in view.limits:
-            left = None if each.used is None else max(each.limit - each.used, 0)
-            name = f"{each.scope} {each.name} of {view.product}"
-            found.setdefault(name, []).append(_Room(each.limit, left))
-    return found
-
-
-def _half_of(name: str, room: _Room, pools: int) -> Budget:
-    largest = int((room.free or 0) * SHARE) // pools
+def _part_of(quota: Quota, name: str, processes: int) -> Budget:
+    pools = processes * len(quota.binds)
+    largest = quota.for_run // pools
+    part = "half of them"
+    if quota.for_run < int((quota.free or 0) * RUN_SHARE):
+        part = f"{quota.for_run} of them, because a tenth stays free,"
     return Budget(
         largest,
-        f"{name} has {room.free} of {room.limit} connections free, half of them for"
+        f"{name} has {quota.free} of {quota.terms} connections free, {part} for"
         f" {pools} pools: {largest} for each",
     )
-
-
-def _by_server(binds: Sequence[Guarded]) -> list[list[Guarded]]:
-    groups: dict[ServerKey | str, list[Guarded]] = {}
-    for each in binds:
-        groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
-    return list(groups.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterator, Sequence
 
-from ...databases import IdleLimit, ListedSession, ServerView
+from ...databases import IdleLimit, ServerSession, ServerView
 from ...engines import Guarded
 from ..ended_sessions import limit_over
 from ..evidence import Evidence, Place
@@ -36,7 +36,7 @@ def find_sleepers(evidence: Evidence) -> Iterator[Finding]:
         asleep = [
             each
             for each in view.sessions or ()
-            if each.state == "idle" and (each.seconds or 0.0) >= _LONG_SECONDS
+            if each.state == "idle" and (each.state_seconds or 0.0) >= _LONG_SECONDS
         ]
         maximum = view.max_connections
         if maximum is None or len(asleep) < max(_MANY, maximum * _SHARE):
@@ -75,7 +75,7 @@ def _unlimited(
     long = min(warnings, default=_HELD_SECONDS)
     ids = evidence.our_ids(pools) or frozenset()
     held = [
-        each.seconds or 0.0
+        each.state_seconds or 0.0
         for each in view.sessions or ()
         if each.id in ids and each.state == "idle in transaction"
     ]
@@ -180,22 +180,22 @@ def _ids_at(evidence: Evidence, place: Place) -> frozenset[int]:
     return evidence.our_ids(pools) or frozenset()
 
 
-def _who(asleep: Sequence[ListedSession], ours: frozenset[int]) -> str:
-    by_user: dict[str, list[ListedSession]] = {}
+def _who(asleep: Sequence[ServerSession], ours: frozenset[int]) -> str:
+    by_user: dict[str, list[ServerSession]] = {}
     for each in asleep:
         by_user.setdefault(each.user or "unknown", []).append(each)
     groups = sorted(by_user.items(), key=lambda each: (-len(each[1]), each[0]))
     texts = []
     for user, sessions in groups[:_MAX_USERS]:
         own = sum(each.id in ours for each in sessions)
-        longest = max(each.seconds or 0.0 for each in sessions)
+        longest = max(each.state_seconds or 0.0 for each in sessions)
         mine = f", {own} in this app's pools here" if own else ""
         texts.append(f"{user} {len(sessions)} (longest {duration(longest)}{mine})")
     return ", ".join(texts)
 
 
 def _how_to_close(
-    guarded: Guarded, asleep: Sequence[ListedSession], ours: frozenset[int]
+    guarded: Guarded, asleep: Sequence[ServerSession], ours: frozenset[int]
 ) -> str:
     own = sum(each.id in ours for each in asleep)
     fixes = []

@@ -1,8 +1,9 @@
 """Pools that are too small or too big for their demand.
 
 Each worker's figures are judged alone, because each has a pool of its own; what one
-finds says what the worst of them needs. Of a bind at most one finding says that its
-pool is too small or too big.
+finds says what the worst of them needs, by the same sum and for the same share of
+checkouts as ``flask pool advise``. Of a bind at most one finding says that its pool is
+too small or too big.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from ...engines import Guarded
 from ..evidence import Evidence
 from ..model import Finding
 from ..phrases import connections, size_key
+from ..sizing import SHARE
 from .pool_use import ENOUGH_CHECKOUTS, Use, in_worker, uses_of
 
 # Overflow that comes and goes: so often, and with such a share of the checkouts, that
 # it is not one burst.
 _CHURN: t.Final = 20
 _SHARE_OF_CHURN: t.Final = 0.02
-# The share of checkouts that may wait, or need overflow, in a pool of the right size.
+# A pool in which fewer than one checkout in a hundred wait is not called too small.
 _SHARE: t.Final = 0.01
 # A short wait is what a pool is for; one that a user notices is not.
 _LONG_WAIT_SECONDS: t.Final = 1.0
@@ -91,14 +93,13 @@ def _too_small(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
         return None
     worst = max(such, key=lambda use: (_waits(use), use.share_needs(_SHARE)))
     usage, size, overflow = worst.usage, worst.pool.size, worst.pool.max_overflow
-    needed = worst.share_needs(_SHARE)
+    needed = worst.need.size
     fix = (
         f"Set {size_key(guarded, 'pool_size')} = {needed} (now {size}), which is"
-        " enough for 99 % of the checkouts"
+        f" enough for {100 * (1 - SHARE):g} % of the checkouts"
     )
     if worst.limit is not None:
-        least = worst.deadlock_free_from if _may_deadlock(worst) else 0
-        total = max(worst.limit, needed, least)
+        total = max(worst.limit, needed)
         fix += (
             f", and {size_key(guarded, 'max_overflow')} = {total - needed}"
             f" (now {overflow})"
@@ -185,9 +186,7 @@ def _too_big(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     ):
         return None
     use = max(mature, key=lambda each: each.peak)
-    size = use.peak
-    if use.limit is not None:  # no smaller than what keeps threads from a deadlock
-        size = max(size, use.deadlock_free_from - _overflow(use))
+    size = use.need.size
     if size >= (use.pool.size or 0):
         return None
     return Finding(

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from ...engines import Guarded
 from ...state.status import PoolStatus, Usage, Worker
 from ..evidence import Evidence
-from ..sizing import most_usable, peak_of, smallest
+from ..sizing import (
+    SHARE,
+    Need,
+    most_usable,
+    need_of,
+    peak_of,
+    smallest,
+    without_deadlock,
+)
 
 # From here on the hundredth part of all checkouts is ten of them, not an accident.
 ENOUGH_CHECKOUTS: t.Final = 1000
@@ -68,7 +76,13 @@ class Use:
         With all threads one short of what they need there must be one more; as
         HikariCP's "About Pool Sizing" has it: threads × (connections - 1) + 1.
         """
-        return self.usage.threads * (self.usage.nesting - 1) + 1
+        return without_deadlock(self.usage.threads, self.usage.nesting)
+
+    @property
+    def need(self) -> Need:
+        """What it needs, as ``flask pool advise`` works it out."""
+        usage = self.usage
+        return need_of(usage.demand, SHARE, usage.threads, usage.nesting)
 
     @property
     def is_mature(self) -> bool:

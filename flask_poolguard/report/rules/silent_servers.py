@@ -12,7 +12,7 @@ from ..model import Failure, Finding
 from ..phrases import connections, key_of, line_of, workers
 from ..text import duration
 from .pool_use import pools_of
-from .room_left import describe_plan
+from .quota_use import describe_plan
 
 _WHERE_TO_GRANT: t.Final = {
     "postgresql": "pg_hba.conf, GRANT CONNECT ON DATABASE",

@@ -1,0 +1,184 @@
+"""How many connections of each quota the workers have, and may open."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy.engine import URL, make_url
+
+from ...engines import Guarded
+from ...urls import server_key
+from ..evidence import Evidence, Place
+from ..phrases import workers
+from ..quotas import Quota, quotas_of
+from ..session_counts import count_ours
+
+# Pools by bind and limit, which is None for no limit.
+Pools = Counter[tuple[str, int | None]]
+
+# Tells by bind and URL whether a pool's connections count.
+_Counts = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """A quota of a server, and this app's workers there; None is unknown.
+
+    :ivar name: of what has the limit, for a sentence.
+    :ivar guarded: one of the binds that lead there.
+    :ivar is_proxied: whether a pooler stands before the server.
+    :ivar ours: connections in the pools of the live workers.
+    :ivar others: connections that others have, if all goes by the plan.
+    :ivar pools: those of the workers, or those planned, on all hosts.
+    :ivar to_open: how many more the pools on this host may open; None also without a
+        limit, or where no worker is known to lead there.
+    """
+
+    quota: Quota
+    name: str
+    guarded: Guarded
+    is_proxied: bool
+    ours: int | None
+    others: int | None
+    pools: Pools
+    to_open: int | None
+
+    @property
+    def is_enough(self) -> bool:
+        """Tell whether what is free is known to suffice for the workers on this
+        host.
+        """
+        wanted, free = self.to_open, self.quota.free
+        return wanted is not None and free is not None and wanted <= free
+
+
+def quota_uses(evidence: Evidence) -> Iterator[QuotaUse]:
+    """Yield all that limits what this app's workers may open."""
+    plan = evidence.plan
+    for place in evidence.places():
+        views = {each.bind: evidence.view(each) for each in place.binds}
+        for quota in quotas_of(views):
+            counts = _counts(place, quota)
+            ours = _ours(evidence, place, counts)
+            yield QuotaUse(
+                quota=quota,
+                name=f"{quota.name} {'at ' if quota.owner else ''}{place.name}",
+                guarded=next(each for each in place.binds if each.bind in quota.binds),
+                is_proxied=place.view.is_proxied,
+                ours=ours,
+                others=quota.others(ours, plan.hosts, is_planned=not plan.is_none),
+                pools=_pools(evidence, counts),
+                to_open=_to_open(evidence, counts, ours),
+            )
+
+
+def number_of_workers(evidence: Evidence) -> int:
+    """Return how many workers there are, or are planned, on all hosts."""
+    plan = evidence.plan
+    of_one_host = len(evidence.workers) if plan.workers is None else plan.workers
+    return of_one_host * plan.hosts
+
+
+def describe_plan(evidence: Evidence, bind: str) -> str:
+    """Return how many connections of a bind the workers, or those planned, may open."""
+    return describe_pools(evidence, _pools(evidence, lambda name, _: name == bind))
+
+
+def describe_pools(evidence: Evidence, pools: Pools) -> str:
+    """Return how many connections pools may have, and of what that is the sum."""
+    total = sum(count * (limit or 0) for (_, limit), count in pools.items())
+    is_unlimited = any(limit is None for _, limit in pools)
+    terms = " + ".join(
+        f"{count} × {'unlimited' if limit is None else limit} ({bind})"
+        for (bind, limit), count in pools.items()
+    )
+    number = "any number of" if is_unlimited else total
+    return (
+        f"{workers(number_of_workers(evidence))} may open {number} connections"
+        f"{f': {terms}' if terms else ''}"
+    )
+
+
+def _counts(place: Place, quota: Quota) -> _Counts:
+    """Return what tells whether a pool takes of a quota, also one of a bind that this
+    process does not have.
+    """
+
+    def counts(bind: str, url: str) -> bool:
+        if place.key is None:
+            return bind in quota.binds
+        if server_key(url) != place.key:
+            return False
+        if quota.scope == "server":
+            return True
+        owner = _user_in(url) if quota.scope == "user" else _database_in(url)
+        return bind in quota.binds if owner is None else owner == quota.owner
+
+    return counts
+
+
+def _ours(evidence: Evidence, place: Place, counts: _Counts) -> int | None:
+    """Count the workers' sessions.
+
+    A parent's are others', because its pool is not among those that are to fit in.
+    """
+    pools = [
+        pool
+        for worker in evidence.workers
+        for pool in worker.pools
+        if counts(pool.bind, pool.url)
+    ]
+    views = (evidence.view(each) for each in place.binds)
+    known = [view for view in views if view is not None]
+    return count_ours(evidence.our_ids(pools), known)
+
+
+def _to_open(evidence: Evidence, counts: _Counts, ours: int | None) -> int | None:
+    limits = [
+        pool.limit
+        for worker in evidence.workers
+        for pool in worker.pools
+        if counts(pool.bind, pool.url)
+    ]
+    if not limits or None in limits or ours is None:
+        return None
+    return max(sum(limit or 0 for limit in limits) - ours, 0)
+
+
+def _pools(evidence: Evidence, counts: _Counts) -> Pools:
+    """Return the pools that count; those of which the limit is unknown are left out."""
+    plan = evidence.plan
+    pools: Pools = Counter()
+    if plan.workers is None:
+        for worker in evidence.workers:
+            for pool in worker.pools:
+                if counts(pool.bind, pool.url) and (pool.limit or pool.is_unlimited):
+                    pools[pool.bind, pool.limit] += plan.hosts
+        return pools
+    for each in evidence.engines:
+        facts = each.tracker.facts
+        if facts.size is None or facts.max_overflow is None:
+            continue
+        if counts(each.bind, facts.url):
+            is_unlimited = facts.size == 0 or facts.max_overflow < 0
+            limit = None if is_unlimited else facts.size + facts.max_overflow
+            pools[each.bind, limit] += number_of_workers(evidence)
+    return pools
+
+
+def _user_in(url: str) -> str | None:
+    """Return the user of a URL, which libpq also takes from among the options."""
+    parsed = make_url(url)
+    return parsed.username or _option(parsed, "user")
+
+
+def _database_in(url: str) -> str | None:
+    parsed = make_url(url)
+    return parsed.database or _option(parsed, "dbname") or _user_in(url)
+
+
+def _option(url: URL, name: str) -> str | None:
+    value = url.query.get(name)
+    return value if isinstance(value, str) else None
