@@ -7,8 +7,8 @@ import typing as t
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .axes import number
 from .outcome import Outcome, Size
+from .text import number
 
 # Above these shares something is taken for fully used: with other processes about, and
 # a switch now and then, it does not get nearer to 1.
