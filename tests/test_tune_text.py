@@ -169,7 +169,7 @@ class TestNotes:
         assert note.code == code
         assert f"GET /basket answered {status} (270 times)" in note.message
 
-    def test_connections_that_nobody_uses_are_named(self) -> None:
+    def test_connections_that_no_thread_uses_are_named(self) -> None:
         outcome = an_outcome(
             steps=lambda step: dataclasses.replace(step, busy=min(step.size, 5.0))
         )

@@ -78,8 +78,8 @@ def started(
 def _steps(processes: LoadProcesses, plan: Plan) -> Iterator[Step]:
     """Measure each size once per round.
 
-    In each round the order is another one, so that whatever changes with time (a cache
-    that fills, a neighbour that wakes up) meets all sizes alike.
+    The order is random and differs in each round, so that a change over time (a cache
+    that fills, other load that begins) affects all sizes alike.
     """
     for _ in range(plan.rounds):
         sizes = list(plan.sizes)

@@ -29,7 +29,7 @@ _BETWEEN: t.Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done.
+    """What a run will measure, and how.
 
     :ivar server: what the database says that it is; None is unknown.
     :ivar limit: why no larger size is measured.
