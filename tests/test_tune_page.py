@@ -10,7 +10,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib.container import Container
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from flask_poolguard.tune import diagram
@@ -126,6 +129,19 @@ def svg(outcome: Outcome) -> str:
     return diagram.svg(outcome, outcome.choice)
 
 
+def lines(outcome: Outcome, part: int) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of what is drawn in one part, by its name in the legend."""
+    assert outcome.choice is not None
+    axes = diagram.figure(outcome, outcome.choice).axes[part]
+    found = {}
+    for drawn, name in zip(*axes.get_legend_handles_labels(), strict=True):
+        line = drawn[0] if isinstance(drawn, Container) else drawn
+        assert isinstance(line, Line2D)
+        points = np.asarray(line.get_xydata(), float).tolist()
+        found[str(name)] = [(x, y) for x, y in points]
+    return found
+
+
 class TestDiagram:
     def test_names_units_sizes_and_the_chosen_size(self) -> None:
         outcome = an_outcome(lambda n: min(n, 8) * 100.0)  # a knee at 4 × 2
@@ -137,9 +153,25 @@ class TestDiagram:
         assert "24" in text.split()
 
     def test_has_a_dot_for_each_size_in_each_series(self) -> None:
-        uses = [tag for tag, _ in read(svg(an_outcome())).tags if tag == "use"]
-        series, lines_of_the_axes = 3, 2
-        assert len(uses) >= 9 * (series + lines_of_the_axes)
+        outcome = an_outcome()
+        sizes = [each.size for each in outcome.sizes]
+        throughput = lines(outcome, 0)["mean of all rounds, lowest to highest"]
+        assert throughput == [(each.size, each.per_second) for each in outcome.sizes]
+        for name in ("95th percentile", "median"):
+            assert [x for x, _ in lines(outcome, 1)[name]] == sizes
+
+    def test_draws_the_law_through_dots_that_follow_it(self) -> None:
+        outcome = an_outcome()
+        law = lines(outcome, 0)["scalability law"]
+        for each in outcome.sizes:
+            _, nearest = min(law, key=lambda point: abs(point[0] - each.size))
+            assert nearest == pytest.approx(each.per_second, rel=0.02)
+
+    def test_marks_the_chosen_size_in_both_parts(self) -> None:
+        outcome = an_outcome(lambda n: min(n, 8) * 100.0)  # a knee at 4 × 2
+        for part in (0, 1):
+            mark = lines(outcome, part)["pool_size 4 (95% range)"]
+            assert [x for x, _ in mark] == [4, 4]
 
     def test_is_the_same_each_time(self) -> None:
         assert svg(an_outcome()) == svg(an_outcome())

@@ -76,17 +76,24 @@ def _drawn(
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        # Without pyplot there is no window, no backend to choose, and no global state.
-        figure = Figure(_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
-        above, below = figure.subplots(2, sharex=True)
-        _draw_throughput(above, outcome, choice)
-        _draw_latency(below, outcome)
-        _draw_sizes(below, outcome)
-        for axes in (above, below):
-            _mark(axes, choice)
         file = io.BytesIO()
-        figure.savefig(file, format=kind, metadata=metadata, transparent=kind == "svg")
+        figure(outcome, choice).savefig(
+            file, format=kind, metadata=metadata, transparent=kind == "svg"
+        )
     return file.getvalue()
+
+
+def figure(outcome: Outcome, choice: Choice) -> Figure:
+    """Draw throughput above and latency below, in the style that is set."""
+    # Without pyplot there is no window, no backend to choose, and no global state.
+    drawn = Figure(_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    above, below = drawn.subplots(2, sharex=True)
+    _draw_throughput(above, outcome, choice)
+    _draw_latency(below, outcome)
+    _draw_sizes(below, outcome)
+    for axes in (above, below):
+        _mark(axes, choice)
+    return drawn
 
 
 def _draw_throughput(axes: Axes, outcome: Outcome, choice: Choice) -> None:
