@@ -130,8 +130,9 @@ class LoadProcesses:
         return answer
 
     def _ended(self, member: _Member) -> TuneError:
+        status = member.wait(_END_SECONDS)
         return TuneError(
-            f"A process of the load ended by itself, with status {member.wait(1)}."
+            f"A process of the load ended by itself, with status {status}."
             + self._tail([member])
         )
 
