@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,12 +84,13 @@ class TestRun:
         assert often > 3 * seldom > 0
         assert "redirect" in {note["code"] for note in found["notes"]}
 
-    def test_prints_text_and_writes_a_page(
+    def test_prints_text_and_writes_a_page_and_a_picture(
         self, tmp_path: Path, postgresql_url: URL
     ) -> None:
-        page = tmp_path / "tune.html"
+        page, picture = tmp_path / "tune.html", tmp_path / "tune.png"
         done = tuning.run(
-            environment(postgresql_url), "--url=/sleep", *SHORT, f"--html={page}"
+            environment(postgresql_url),
+            *("--url=/sleep", *SHORT, f"--html={page}", f"--png={picture}"),
         )
         assert done.returncode == 0, done.stderr
         assert max(map(len, done.stdout.splitlines())) <= 80
@@ -99,6 +101,7 @@ class TestRun:
         assert "imported by" not in done.stdout
         assert page.read_text().startswith("<!DOCTYPE html>")
         assert APP_PASSWORD not in page.read_text()
+        assert picture.read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
     def test_an_output_that_cannot_encode_everything_is_no_error(
@@ -116,7 +119,6 @@ class TestRun:
         )
         assert done.returncode == 0, done.stderr
         assert "(lambda)" in done.stdout
-        assert "o measured, . the law" in done.stdout
 
     def test_is_no_worker_for_the_status(
         self, tmp_path: Path, state_dir: Path, mariadb_url: URL
@@ -132,6 +134,51 @@ class TestRun:
 
             wait_until(has_load, seconds=60, what="connections of the load")
             assert list(state_dir.rglob("*.state")) == []
+
+
+BLOCKED = "import sys; sys.modules |= dict.fromkeys(['matplotlib', 'numpy', 'scipy'])\n"
+
+
+def without_extra(env: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    """Run `flask` where none of the extra's packages can be imported."""
+    program = f"{BLOCKED}from flask.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--app", tuning.APP, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **env},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=100,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+class TestWithoutTheExtra:
+    def test_says_in_one_line_what_to_install(self, sqlite_url: URL) -> None:
+        status, output, errors = without_extra(
+            environment(sqlite_url), "--debug", "pool", "tune", "--sql=SELECT 1"
+        )
+        assert status == 2
+        assert output == ""
+        assert errors.splitlines()[-1:] == [
+            "Error: flask pool tune needs matplotlib, numpy, scipy:"
+            " pip install 'flask-poolguard[tune]'"
+        ]
+        assert "Traceback" not in errors
+
+    @pytest.mark.parametrize(
+        "arguments", [("tune", "--help"), ("status",), ("config",), ("--help",)]
+    )
+    def test_all_else_works(self, sqlite_url: URL, arguments: tuple[str, ...]) -> None:
+        status, _, errors = without_extra(environment(sqlite_url), "pool", *arguments)
+        assert status == 0, errors
+
+    def test_the_load_can_be_made(self) -> None:
+        """Else each process of the load would import what only the command needs."""
+        program = f"{BLOCKED}import flask_poolguard.tune.load_worker"
+        done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY)
+        assert done.returncode == 0
 
 
 class TestRefusals:
@@ -190,7 +237,13 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         "arguments",
-        [(), ("--url=/", "--sql=SELECT 1"), ("--url=x",), ("--sql=DROP TABLE a",)],
+        [
+            (),
+            ("--url=/", "--sql=SELECT 1"),
+            ("--url=x",),
+            ("--sql=DROP TABLE a",),
+            ("--sql=SELECT 1", "--html=a", "--png=./a"),
+        ],
     )
     def test_of_senseless_work(
         self, sqlite_url: URL, arguments: tuple[str, ...]

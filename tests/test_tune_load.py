@@ -62,7 +62,7 @@ class TestResize:
                 connection.close()
         guarded.engine.dispose()
 
-    def test_lets_nobody_wait_in_vain(self, sqlite_url: sa.URL) -> None:
+    def test_lets_no_thread_wait_in_vain(self, sqlite_url: sa.URL) -> None:
         app = make_app(sqlite_url, POOLGUARD_POOL_TIMEOUT=0.01, POOLGUARD_MAX_WAITING=0)
         guarded = guarded_of(app)
         resize(guarded, 1)

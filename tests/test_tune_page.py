@@ -1,17 +1,25 @@
-"""The HTML page: whole, harmless, in need of nothing else."""
+"""The diagram, the HTML page that holds it, and their files."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
 import re
-import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib.container import Container
+from matplotlib.lines import Line2D
+from PIL import Image
 
+from flask_poolguard.tune import diagram
 from flask_poolguard.tune.failures import TuneError
-from flask_poolguard.tune.html_page import PageFile, render
+from flask_poolguard.tune.html_page import render
+from flask_poolguard.tune.new_file import NewFile
 from flask_poolguard.tune.outcome import Outcome
 from flask_poolguard.tune.work import Work
 from tests.support.tuning import a_plan, an_outcome
@@ -64,7 +72,7 @@ class TestPage:
         assert f"pool_size {outcome.choice.size} is enough" in text
         assert f"POOLGUARD_POOL_SIZE = {outcome.choice.size}" in text
         assert "GET /search?q=tea 75%" in text
-        assert "2 × 48 threads" in text
+        assert "2 processes of 48 threads" in text
 
     def test_tells_a_least_size_from_one_that_is_enough(self) -> None:
         outcome = an_outcome(lambda n: 1000 * n)
@@ -73,7 +81,7 @@ class TestPage:
         text = " ".join(read(page).text.split())
         assert f"≥ {outcome.choice.size}" in text
         assert f"It takes pool_size {outcome.choice.size} or more" in text
-        assert "the least that it takes (95% range)" in text
+        assert "95% range" not in text
         assert "enough" not in page
 
     def test_asks_for_nothing_else(self) -> None:
@@ -82,9 +90,14 @@ class TestPage:
         assert {"script", "link", "img", "iframe", "object"}.isdisjoint(
             tag for tag, _ in tags
         )
-        names = {name for _, attributes in tags for name in attributes}
-        assert names.isdisjoint({"src", "href", "style"})
-        assert not re.search(r"url\(|@import|https?:", page)
+        attributes = [pair for _, each in tags for pair in each.items()]
+        assert {"src", "href"}.isdisjoint(name for name, _ in attributes)
+        # Parts of the diagram refer to others.
+        links = [value for name, value in attributes if name == "xlink:href"]
+        assert all(link is not None and link[0] == "#" for link in links)
+        assert not re.search(r"url\((?!#)|@import", page)
+        # A namespace is a name and not loaded.
+        assert not re.search(r"https?:", re.sub(r'xmlns(:\w+)?="[^"]*"', "", page))
 
     def test_what_comes_from_outside_is_text_only(self) -> None:
         evil = "</code></svg><script>alert(1)</script>"
@@ -111,50 +124,88 @@ class TestPage:
             assert used == set(re.findall(r"(--\w+):", style))
 
 
-class TestDiagrams:
-    def test_have_a_dot_for_each_size_within_the_picture(self) -> None:
-        throughput, latencies = diagrams(an_outcome())
-        assert len(dots(throughput, "rate")) == 9
-        assert len(dots(latencies, "p95")) == len(dots(latencies, "p50")) == 9
-        for picture in (throughput, latencies):
-            _, _, width, height = map(int, picture.attrib["viewBox"].split())
-            for dot in picture.iter("circle"):
-                assert 0 < float(dot.attrib["cx"]) < width
-                assert 0 < float(dot.attrib["cy"]) < height
+def svg(outcome: Outcome) -> str:
+    assert outcome.choice is not None
+    return diagram.svg(outcome, outcome.choice)
 
-    def test_the_dots_of_larger_sizes_are_further_right(self) -> None:
-        throughput, _ = diagrams(an_outcome())
-        places = [float(dot.attrib["cx"]) for dot in dots(throughput, "rate")]
-        assert places == sorted(set(places))
 
-    def test_have_the_units_on_their_axes(self) -> None:
-        throughput, latencies = diagrams(an_outcome())
-        assert "requests per second" in texts(throughput)
-        assert "milliseconds" in texts(latencies)
-        for picture in (throughput, latencies):
-            assert "pool_size of each process (logarithmic)" in texts(picture)
+def lines(outcome: Outcome, part: int) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of what is drawn in one part, by its name in the legend."""
+    assert outcome.choice is not None
+    axes = diagram.figure(outcome, outcome.choice).axes[part]
+    found = {}
+    for drawn, name in zip(*axes.get_legend_handles_labels(), strict=True):
+        line = drawn[0] if isinstance(drawn, Container) else drawn
+        assert isinstance(line, Line2D)
+        points = np.asarray(line.get_xydata(), float).tolist()
+        found[str(name)] = [(x, y) for x, y in points]
+    return found
 
-    def test_mark_the_chosen_size_where_its_dot_is(self) -> None:
+
+class TestDiagram:
+    def test_names_units_sizes_and_the_chosen_size(self) -> None:
         outcome = an_outcome(lambda n: min(n, 8) * 100.0)  # a knee at 4 × 2
-        throughput, _ = diagrams(outcome)
-        (mark,) = [e for e in throughput.iter("line") if e.get("class") == "chosen"]
-        dot = dots(throughput, "rate")[3]
-        assert mark.attrib["x1"] == dot.attrib["cx"]
-        assert "pool_size 4" in texts(throughput)
+        text = read(svg(outcome)).text
+        assert "requests per second, all processes" in text
+        assert "latency, milliseconds" in text
+        assert "pool_size of each process (logarithmic)" in text
+        assert "pool_size 4 (95% range)" in text
+        assert "24" in text.split()
 
-    def test_draw_the_law_through_dots_that_follow_it(self) -> None:
-        throughput, _ = diagrams(an_outcome())
-        (law,) = [e for e in throughput.iter("polyline") if e.get("class") == "law"]
-        points = law.attrib["points"].split()
-        curve = [tuple(map(float, point.split(","))) for point in points]
-        for dot in dots(throughput, "rate"):
-            x, y = float(dot.attrib["cx"]), float(dot.attrib["cy"])
-            nearest = min(curve, key=lambda point: abs(point[0] - x))
-            assert abs(nearest[1] - y) < 4
+    def test_has_a_dot_for_each_size_in_each_series(self) -> None:
+        outcome = an_outcome()
+        sizes = [each.size for each in outcome.sizes]
+        throughput = lines(outcome, 0)["mean of all rounds, lowest to highest"]
+        assert throughput == [(each.size, each.per_second) for each in outcome.sizes]
+        for name in ("95th percentile", "median"):
+            assert [x for x, _ in lines(outcome, 1)[name]] == sizes
 
-    def test_without_a_range_draw_none(self) -> None:
-        throughput, _ = diagrams(an_outcome(rounds=1))
-        assert list(throughput.iter("rect")) == []
+    def test_draws_the_law_through_dots_that_follow_it(self) -> None:
+        outcome = an_outcome()
+        law = lines(outcome, 0)["scalability law"]
+        for each in outcome.sizes:
+            _, nearest = min(law, key=lambda point: abs(point[0] - each.size))
+            assert nearest == pytest.approx(each.per_second, rel=0.02)
+
+    def test_marks_the_chosen_size_in_both_parts(self) -> None:
+        outcome = an_outcome(lambda n: min(n, 8) * 100.0)  # a knee at 4 × 2
+        for part in (0, 1):
+            mark = lines(outcome, part)["pool_size 4 (95% range)"]
+            assert [x for x, _ in mark] == [4, 4]
+
+    def test_is_the_same_each_time(self) -> None:
+        assert svg(an_outcome()) == svg(an_outcome())
+
+    def test_leaves_matplotlib_as_the_app_has_set_it(self) -> None:
+        mpl.rcParams["svg.hashsalt"] = "of the app"
+        try:
+            svg(an_outcome())
+            assert mpl.rcParams["svg.hashsalt"] == "of the app"
+        finally:
+            mpl.rcdefaults()
+
+    def test_has_no_colour_that_the_page_does_not_set(self) -> None:
+        assert not re.search(r"(fill|stroke): #", svg(an_outcome()))
+
+    def test_without_a_range_marks_none(self) -> None:
+        assert "95% range" not in svg(an_outcome(rounds=1))
+
+    def test_of_sizes_without_any_answer_can_be_drawn(self) -> None:
+        outcome = an_outcome(
+            steps=lambda step: dataclasses.replace(
+                step, latencies=step.latencies if step.size > 1 else {}
+            )
+        )
+        assert outcome.sizes[0].p95_seconds is None
+        assert "pool_size" in svg(outcome)
+
+    def test_is_a_picture_too(self) -> None:
+        outcome = an_outcome()
+        assert outcome.choice is not None
+        picture = diagram.png(outcome, outcome.choice)
+        assert picture.startswith(b"\x89PNG")
+        with Image.open(io.BytesIO(picture)) as image:
+            assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 class TestFile:
@@ -163,10 +214,10 @@ class TestFile:
     ) -> None:
         before = os.umask(0o022)
         try:
-            write(tmp_path / "tune.html")
+            NewFile(str(tmp_path / "tune.html"), replace=False).write(b"page")
         finally:
             os.umask(before)
-        assert (tmp_path / "tune.html").read_text() == page_of(an_outcome())
+        assert (tmp_path / "tune.html").read_bytes() == b"page"
         assert (tmp_path / "tune.html").stat().st_mode & 0o777 == 0o644
         assert [each.name for each in tmp_path.glob("tune*")] == ["tune.html"]
 
@@ -174,23 +225,21 @@ class TestFile:
         file = tmp_path / "tune.html"
         file.write_text("mine")
         with pytest.raises(TuneError, match=r"is there already; --force"):
-            PageFile(str(file), replace=False)
+            NewFile(str(file), replace=False)
         assert file.read_text() == "mine"
 
     def test_is_replaced_if_that_is_wanted(self, tmp_path: Path) -> None:
         file = tmp_path / "tune.html"
         file.write_text("mine")
-        write(file, replace=True)
-        assert file.read_text().startswith("<!DOCTYPE html>")
+        NewFile(str(file), replace=True).write(b"page")
+        assert file.read_bytes() == b"page"
 
     def test_that_appears_meanwhile_is_not_replaced(self, tmp_path: Path) -> None:
         file = tmp_path / "tune.html"
-        page = PageFile(str(file), replace=False)
+        new = NewFile(str(file), replace=False)
         file.write_text("mine")
-        outcome = an_outcome()
-        assert outcome.choice is not None
         with pytest.raises(TuneError, match="is there already"):
-            page.write(outcome, outcome.choice)
+            new.write(b"page")
         assert file.read_text() == "mine"
         assert [each.name for each in tmp_path.glob("tune*")] == ["tune.html"]
 
@@ -198,25 +247,4 @@ class TestFile:
         self, tmp_path: Path
     ) -> None:
         with pytest.raises(TuneError, match="there is no folder"):
-            PageFile(str(tmp_path / "none" / "tune.html"), replace=False)
-
-
-def write(file: Path, *, replace: bool = False) -> None:
-    outcome = an_outcome()
-    assert outcome.choice is not None
-    PageFile(str(file), replace=replace).write(outcome, outcome.choice)
-
-
-def diagrams(outcome: Outcome) -> list[ET.Element]:
-    """Return both diagrams, which must be well-formed XML."""
-    found = re.findall(r"<svg.*?</svg>", page_of(outcome), re.DOTALL)
-    assert len(found) == 2
-    return [ET.fromstring(each) for each in found]  # noqa: S314 (made by us just now)
-
-
-def dots(picture: ET.Element, name: str) -> list[ET.Element]:
-    return [e for e in picture.iter("circle") if e.get("class") == f"dot {name}"]
-
-
-def texts(picture: ET.Element) -> str:
-    return " ".join(e.text or "" for e in picture.iter("text"))
+            NewFile(str(tmp_path / "none" / "tune.html"), replace=False)

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import math
-import random
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flask_poolguard.tune.scalability import Law, Point, fit
+from flask_poolguard.tune.scalability import Floats, Law, fit
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+SIZES = np.array([1.0, 2, 3, 4, 6, 8, 12, 16, 24])
 
 rates = st.floats(1e-3, 1e6)
 contentions = st.one_of(st.just(0.0), st.floats(1e-4, 1))
 coherencies = st.one_of(st.just(0.0), st.floats(1e-5, 0.5))
 
 
-def points_of(law: Law, noise: float = 0.0, seed: int = 1) -> list[Point]:
-    """Return measurements that follow a law, each off by chance.
+def measured(law: Law, noise: float = 0.0, seed: int = 1) -> Floats:
+    """Return throughputs at SIZES that follow a law, each off by chance.
 
     :param noise: the standard deviation, as a share.
     """
-    chance = random.Random(seed)
-    return [
-        Point(n, law.throughput(n) * max(chance.gauss(1, noise), 0.1)) for n in SIZES
-    ]
+    off = np.random.default_rng(seed).normal(1, noise, len(SIZES))
+    throughputs: Floats = law.throughput(SIZES) * np.maximum(off, 0.1)
+    return throughputs
 
 
-def error_of(law: Law, points: list[Point]) -> float:
-    return sum((x - law.throughput(n)) ** 2 for n, x in points)
+def error_of(law: Law, throughputs: Floats) -> float:
+    return float(np.sum((throughputs - law.throughput(SIZES)) ** 2))
 
 
 class TestLaw:
@@ -59,7 +58,7 @@ class TestFit:
     def test_finds_the_parameters_of_a_law_without_noise(
         self, rate: float, contention: float, coherency: float
     ) -> None:
-        found = fit(points_of(Law(rate, contention, coherency)))
+        found = fit(SIZES, measured(Law(rate, contention, coherency)))
         assert found.rate == pytest.approx(rate, rel=1e-5)
         assert found.contention == pytest.approx(contention, rel=1e-4, abs=1e-7)
         assert found.coherency == pytest.approx(coherency, rel=1e-4, abs=1e-7)
@@ -67,14 +66,14 @@ class TestFit:
     @pytest.mark.parametrize("seed", range(10))
     def test_comes_near_them_with_noise(self, seed: int) -> None:
         law = Law(100.0, 0.08, 0.004)
-        found = fit(points_of(law, 0.02, seed))
+        found = fit(SIZES, measured(law, 0.02, seed))
         assert found.rate == pytest.approx(law.rate, rel=0.1)
         assert found.contention == pytest.approx(law.contention, abs=0.04)
         assert found.coherency == pytest.approx(law.coherency, abs=0.002)
 
     @given(st.lists(st.floats(0.01, 1e5), min_size=9, max_size=9))
     def test_never_finds_anything_below_zero(self, throughputs: list[float]) -> None:
-        law = fit(list(map(Point, SIZES, throughputs)))
+        law = fit(SIZES, throughputs)
         assert law.rate > 0
         assert law.contention >= 0
         assert law.coherency >= 0
@@ -90,50 +89,46 @@ class TestFit:
     def test_no_law_nearby_fits_better(
         self, factors: list[float], rate: float, contention: float, coherency: float
     ) -> None:
-        true = Law(100.0, 0.1, 0.01)
-        points = [
-            Point(n, true.throughput(n) * factor)
-            for n, factor in zip(SIZES, factors, strict=True)
-        ]
-        law = fit(points)
+        throughputs = Law(100.0, 0.1, 0.01).throughput(SIZES) * factors
+        law = fit(SIZES, throughputs)
         other = Law(
             law.rate * rate, law.contention * contention, law.coherency * coherency
         )
-        assert error_of(law, points) <= error_of(other, points) * (1 + 1e-6)
+        assert error_of(law, throughputs) <= error_of(other, throughputs) * (1 + 1e-6)
 
     @given(rates, contentions, coherencies, st.floats(1e-3, 1e3))
     def test_does_not_depend_on_the_unit(
         self, rate: float, contention: float, coherency: float, unit: float
     ) -> None:
-        points = points_of(Law(rate, contention, coherency), 0.05)
-        law = fit(points)
-        scaled = fit([Point(n, x * unit) for n, x in points])
+        throughputs = measured(Law(rate, contention, coherency), 0.05)
+        law = fit(SIZES, throughputs)
+        scaled = fit(SIZES, throughputs * unit)
         assert scaled.throughput(5) == pytest.approx(unit * law.throughput(5), rel=1e-3)
 
     def test_superlinear_growth_is_taken_for_linear(self) -> None:
-        law = fit([Point(n, n**1.5) for n in SIZES])
+        law = fit(SIZES, SIZES**1.5)
         assert (law.contention, law.coherency) == (0, 0)
 
     @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
     def test_three_points_are_enough(self, a: int, b: int, c: int) -> None:
         assume(len({a, b, c}) == 3)
         law = Law(50.0, 0.1, 0.002)
-        found = fit([Point(n, law.throughput(n)) for n in (a, b, c)])
+        found = fit((a, b, c), [law.throughput(n) for n in (a, b, c)])
         assert found.throughput(b) == pytest.approx(law.throughput(b), rel=1e-3)
 
     @pytest.mark.parametrize(
-        "points",
+        ("connections", "throughputs"),
         [
-            [(1, 10.0), (2, 20.0)],
-            [(1, 10.0), (1, 11.0), (2, 20.0)],
-            [(1, 10.0), (2, 0.0), (3, 20.0)],
-            [(0, 10.0), (2, 15.0), (3, 20.0)],
-            [(1, 10.0), (2, math.nan), (3, 20.0)],
-            [(1, 10.0), (2, math.inf), (3, 20.0)],
+            ([1, 2], [10.0, 20.0]),
+            ([1, 1, 2], [10.0, 11.0, 20.0]),
+            ([1, 2, 3], [10.0, 0.0, 20.0]),
+            ([0, 2, 3], [10.0, 15.0, 20.0]),
+            ([1, 2, 3], [10.0, math.nan, 20.0]),
+            ([1, 2, 3], [10.0, math.inf, 20.0]),
         ],
     )
     def test_refuses_what_determines_no_law(
-        self, points: list[tuple[int, float]]
+        self, connections: list[int], throughputs: list[float]
     ) -> None:
         with pytest.raises(ValueError, match=r"three|above 0"):
-            fit([Point(*each) for each in points])
+            fit(connections, throughputs)

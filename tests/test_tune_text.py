@@ -1,4 +1,4 @@
-"""How an outcome is told: in words, in a table, in diagrams of characters."""
+"""How an outcome is told: in words, in a table, as JSON."""
 
 from __future__ import annotations
 
@@ -9,92 +9,22 @@ import re
 import pytest
 
 from flask_poolguard.report.text import Page
-from flask_poolguard.tune import axes, plot, run_view
+from flask_poolguard.tune import run_view, text
 from flask_poolguard.tune.caveats import caveats_of
-from flask_poolguard.tune.outcome import Outcome, Step
+from flask_poolguard.tune.experiment import Step
+from flask_poolguard.tune.outcome import Outcome
 from flask_poolguard.tune.run_json import to_dict
 from flask_poolguard.tune.work import Work
 from tests.support.tuning import LAW, a_plan, an_outcome
 
 PAGE = Page(80, break_words=False)
-POINTS = {1: 10.0, 2: 18.0, 4: 30.0, 8: 40.0}
 
 
 def codes(outcome: Outcome) -> list[str]:
     return [note.code for note in caveats_of(outcome)]
 
 
-class TestDiagram:
-    def test_stands_within_its_width(self) -> None:
-        lines = plot.draw("t", POINTS, lambda n: 5 * n, 4, 60, plot.FULL)
-        assert max(map(len, lines)) <= 60
-
-    def test_plain_characters_are_ascii(self) -> None:
-        lines = plot.draw("t", POINTS, lambda n: 5 * n, 4, 60, plot.PLAIN)
-        assert "\n".join(lines).isascii()
-
-    @pytest.mark.parametrize("characters", [plot.FULL, plot.PLAIN])
-    def test_has_every_point_at_its_size(self, characters: plot.Characters) -> None:
-        lines = plot.draw("t", POINTS, None, None, 70, characters)
-        *rows, sizes = lines[1:]
-        for size in POINTS:
-            column = re.search(rf"\b{size}\b", sizes)
-            assert column is not None
-            assert characters.point in {row[column.start() :][:1] for row in rows}
-
-    def test_points_are_higher_where_values_are(self) -> None:
-        lines = plot.draw("t", POINTS, None, None, 70, plot.PLAIN)
-        columns = [line.index("o", 9) for line in lines if "o" in line[9:]]
-        assert len(columns) == 4
-        assert columns == sorted(columns, reverse=True)
-
-    def test_a_line_meets_the_points_that_it_goes_through(self) -> None:
-        outside = plot.draw("t", {1: 10.0, 10: 100.0}, None, None, 40, plot.PLAIN)
-        line = plot.draw(
-            "t", {1: 10.0, 10: 100.0}, lambda n: 10 * n, None, 40, plot.PLAIN
-        )
-        assert "\n".join(outside).count(".") == 0
-        assert "\n".join(line).count(".") >= 20
-
-    def test_marks_the_chosen_size(self) -> None:
-        lines = plot.draw("t", POINTS, None, 2, 70, plot.PLAIN)
-        column = lines[-1].index("2")
-        assert sum(line[column : column + 1] == ":" for line in lines) >= 8
-
-    def test_sizes_that_have_no_room_are_left_out_but_the_largest(self) -> None:
-        points = dict.fromkeys(range(1, 100), 1.0)
-        lines = plot.draw("t", points, None, None, 40, plot.PLAIN)
-        assert lines[-1].endswith(" 99")
-        assert len(lines[-1]) <= 40
-
-    @pytest.mark.parametrize("value", [0.0, 1e-9, 1e12])
-    def test_of_any_value_can_be_drawn(self, value: float) -> None:
-        assert plot.draw("t", {1: value, 2: value}, None, None, 40, plot.PLAIN)
-
-    def test_of_one_size_can_be_drawn(self) -> None:
-        lines = plot.draw("t", {1: 5.0}, lambda n: 5 * n, 1, 40, plot.FULL)
-        assert "●" in "\n".join(lines)
-
-    @pytest.mark.parametrize("encoding", ["ascii", "latin-1", None, "no-such"])
-    def test_is_plain_where_the_output_is(self, encoding: str | None) -> None:
-        assert plot.characters_for(encoding) is plot.PLAIN
-
-    def test_is_of_dots_where_the_output_has_them(self) -> None:
-        assert plot.characters_for("utf-8") is plot.FULL
-
-
-class TestAxes:
-    @pytest.mark.parametrize("size", [1, 2, 7, 24])
-    def test_a_size_is_found_again_at_its_place(self, size: int) -> None:
-        assert axes.size_at(axes.place_of(size, 24), 24) == pytest.approx(size)
-
-    @pytest.mark.parametrize("highest", [0.003, 0.9, 1, 7, 99.9, 101, 12345])
-    def test_ticks_are_few_and_reach_the_highest(self, highest: float) -> None:
-        ticks = axes.ticks(highest)
-        assert ticks[0] == 0
-        assert highest <= ticks[-1] <= 2 * highest
-        assert 3 <= len(ticks) <= 8
-
+class TestFigures:
     @pytest.mark.parametrize(
         ("value", "expected"),
         [
@@ -107,19 +37,19 @@ class TestAxes:
         ],
     )
     def test_numbers_are_short(self, value: float, expected: str) -> None:
-        assert axes.number(value) == expected
+        assert text.number(value) == expected
 
     def test_an_unknown_latency_is_a_question_mark(self) -> None:
-        assert axes.latency(None) == "?"
+        assert text.latency(None) == "?"
 
 
 class TestText:
     def test_fits_eighty_columns(self) -> None:
-        rendered = run_view.render(an_outcome(), PAGE, plot.FULL)
+        rendered = run_view.render(an_outcome(), PAGE)
         assert max(map(len, rendered.splitlines())) <= 80
 
     def test_tells_size_range_setting_and_parameters(self) -> None:
-        rendered = " ".join(run_view.render(an_outcome(), PAGE, plot.FULL).split())
+        rendered = " ".join(run_view.render(an_outcome(), PAGE).split())
         assert re.search(
             r"pool_size \d+ is enough \(95% range: \d+( to \d+)?\)", rendered
         )
@@ -132,7 +62,7 @@ class TestText:
     def test_a_size_at_which_it_still_rises_is_the_least_and_not_enough(self) -> None:
         outcome = an_outcome(lambda n: 1000 * n)
         assert outcome.choice is not None
-        rendered = " ".join(run_view.render(outcome, PAGE, plot.FULL).split())
+        rendered = " ".join(run_view.render(outcome, PAGE).split())
         assert f"It takes pool_size {outcome.choice.size} or more" in rendered
         assert "still rising at 24, the largest size measured" in rendered
         assert "is enough" not in rendered
@@ -140,7 +70,7 @@ class TestText:
         assert "95% range" not in rendered
 
     def test_tells_the_share_of_each_work(self) -> None:
-        rendered = run_view.render(an_outcome(), PAGE, plot.FULL)
+        rendered = run_view.render(an_outcome(), PAGE)
         assert "75% GET /search?q=tea" in rendered
         assert "25% GET /basket" in rendered
 
@@ -155,22 +85,20 @@ class TestText:
         def without(step: Step) -> Step:
             return dataclasses.replace(step, machine_share=None)
 
-        rendered = run_view.render(an_outcome(steps=without), PAGE, plot.FULL)
+        rendered = run_view.render(an_outcome(steps=without), PAGE)
         rows = [line for line in rendered.splitlines() if " ms " in line]
         assert all(row.endswith("  ?") for row in rows)
 
     def test_too_few_sizes_give_no_choice_but_a_table(self) -> None:
         outcome = an_outcome(plan=a_plan(sizes=(1, 2)))
         assert outcome.choice is None
-        rendered = run_view.render(outcome, PAGE, plot.FULL)
+        rendered = run_view.render(outcome, PAGE)
         assert "Too few sizes were measured" in rendered
         assert "PER SECOND" in rendered
 
     def test_control_characters_are_shown_and_not_obeyed(self) -> None:
         work = Work("sql", "SELECT '\x1b[2J'")
-        rendered = run_view.render(
-            an_outcome(plan=a_plan(works=(work,))), PAGE, plot.FULL
-        )
+        rendered = run_view.render(an_outcome(plan=a_plan(works=(work,))), PAGE)
         assert "\x1b[2J" not in rendered
         assert r"\x1b[2J" in rendered
 
@@ -241,7 +169,7 @@ class TestNotes:
         assert note.code == code
         assert f"GET /basket answered {status} (270 times)" in note.message
 
-    def test_connections_that_nobody_uses_are_named(self) -> None:
+    def test_connections_that_no_thread_uses_are_named(self) -> None:
         outcome = an_outcome(
             steps=lambda step: dataclasses.replace(step, busy=min(step.size, 5.0))
         )

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
 import os
-import signal
-import sys
-import threading
 import typing as t
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 
 import click
 from flask import current_app
 from flask.cli import ScriptInfo, with_appcontext
 
-from ..engines import Guarded
-from ..tune import experiment, run_view
-from ..tune.choice import FEWEST_SIZES
 from ..tune.connection_budget import DEFAULT_LARGEST
 from ..tune.failures import TuneError
-from ..tune.html_page import PageFile
-from ..tune.outcome import Outcome, Plan, Step, summarise
-from ..tune.planning import make_plan
-from ..tune.plot import characters_for
+from ..tune.planning import FEWEST_SIZES, make_plan
 from ..tune.processor import cores
-from ..tune.run_json import to_dict
 from ..tune.work import Kind, Work, parse
-from ..urls import without_secrets
 from . import current
-from .output import Number, echo, echo_json, json_option, page
+from .output import Number, json_option, page
 
+# What the extra installs; nothing of it is imported before it is needed.
+_EXTRA: t.Final = ("matplotlib", "numpy", "scipy")
 _MOST_PROCESSES: t.Final = 64
 _MOST_THREADS: t.Final = 1000
 _MOST_BY_DEFAULT: t.Final = 4
@@ -41,6 +30,18 @@ Examples:
   flask --debug pool tune --url 3:/search --url 1:/basket --html tune.html
   flask --debug pool tune --sql 'SELECT COUNT(*) FROM orders' --processes 2
 """
+
+
+class MissingExtra(click.ClickException):
+    """Ends a command that needs packages which are not installed."""
+
+    exit_code = 2  # as for wrong usage: nothing was measured
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__(
+            f"flask pool tune needs {', '.join(missing)}:"
+            " pip install 'flask-poolguard[tune]'"
+        )
 
 
 class _WorkType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic in new versions of click only
@@ -121,9 +122,16 @@ class _WorkType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # gene
     "html_file",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Write the result, with its diagrams, as one HTML page too.",
+    help="Write the result, with its diagram, as one HTML page too.",
 )
-@click.option("--force", is_flag=True, help="Replace that file if it is there.")
+@click.option(
+    "--png",
+    "png_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write the diagram as a PNG picture too.",
+)
+@click.option("--force", is_flag=True, help="Replace files of these names.")
 @click.option(
     "--yes-load-this-database",
     "is_meant",
@@ -142,6 +150,7 @@ def command(
     seconds: float,
     rounds: int,
     html_file: str | None,
+    png_file: str | None,
     force: bool,
     is_meant: bool,
     as_json: bool,
@@ -163,12 +172,23 @@ def command(
             "This command starts processes in a way that only Unix has. Run it on the"
             " kind of machine that the app will run on."
         )
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(missing)
+    if (
+        html_file
+        and png_file
+        and os.path.abspath(html_file) == os.path.abspath(png_file)
+    ):
+        raise click.UsageError("--html and --png need files of different names.")
     current.check_bind(bind)
     import_path = _import_path()
-    file = None
+    # These need the extra.
+    from ..tune.run_view import warning
+    from . import tune_run
+
     try:
-        if html_file is not None:
-            file = PageFile(html_file, replace=force)
+        files = tune_run.drawings(html_file, png_file, replace=force)
         engines = current.state().engines
         plan = make_plan(
             current_app.name,
@@ -182,19 +202,10 @@ def command(
             rounds=rounds,
         )
         if not current_app.debug and not is_meant:
-            raise TuneError(run_view.warning(plan))
-        outcome, signum, failure = _run(plan, import_path, _cleaner(engines))
-        if file is not None and outcome.choice is not None:
-            file.write(outcome, outcome.choice)
+            raise TuneError(warning(plan))
+        signum = tune_run.run(plan, import_path, engines, files, as_json=as_json)
     except TuneError as error:
         raise click.ClickException(_wrapped(str(error))) from error
-    if as_json:
-        echo_json(to_dict(outcome))
-    else:
-        encoding = getattr(sys.stdout, "encoding", None)
-        echo(run_view.render(outcome, page(), characters_for(encoding)))
-    if failure is not None:
-        raise click.ClickException(_wrapped(str(failure))) from failure
     if signum:
         click.get_current_context().exit(128 + signum)
 
@@ -220,76 +231,3 @@ def _import_path() -> str | None:
             " flask --app MODULE pool tune instead."
         )
     return f"{module}:{name}"
-
-
-def _cleaner(engines: Sequence[Guarded]) -> Callable[[str], str]:
-    def clean(line: str) -> str:
-        for each in engines:
-            line = without_secrets(line, each.engine.url)
-        return line
-
-    return clean
-
-
-def _run(
-    plan: Plan, import_path: str | None, clean: Callable[[str], str]
-) -> tuple[Outcome, int, TuneError | None]:
-    """Measure; a Ctrl-C or SIGTERM ends it early, and so does what fails.
-
-    :returns: what was found, the number of the signal, or 0, and what failed.
-    :raises TuneError: it failed before anything was measured.
-    """
-    steps: list[Step] = []
-    signum = 0
-    failure = None
-    with _ended_by_sigterm():
-        try:
-            with experiment.started(plan, import_path, sys.path, clean) as (
-                plan,
-                found,
-            ):
-                click.echo(run_view.announce(plan, page()), err=True)
-                for step in _shown(found, plan):
-                    steps.append(step)
-        except _Terminated:
-            signum = signal.SIGTERM
-        except KeyboardInterrupt:
-            signum = signal.SIGINT
-        except TuneError as error:
-            if not steps:
-                raise
-            failure = error
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return summarise(plan, steps, now), signum, failure
-
-
-def _shown(found: Iterator[Step], plan: Plan) -> Iterator[Step]:
-    """Pass the steps on, and show on a terminal how far it is."""
-    if not sys.stderr.isatty():
-        yield from found
-        return
-    steps = len(plan.sizes) * plan.rounds
-    with click.progressbar(
-        found, length=steps, label="Measuring", show_pos=True, file=sys.stderr
-    ) as bar:
-        yield from bar
-
-
-class _Terminated(BaseException):
-    """SIGTERM, as an exception: what was begun is to be ended in order."""
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only there may signals be handled
-        return
-
-    def end(signum: int, frame: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,14 +7,14 @@ import typing as t
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .axes import number
 from .outcome import Outcome, Size
+from .text import number
 
 # Above these shares something is taken for fully used: with other processes about, and
 # a switch now and then, it does not get nearer to 1.
 _FULL_MACHINE: t.Final = 0.9
 _FULL_CORE: t.Final = 0.85
-# Below this share of its size a pool has connections that nobody wants.
+# Below this share of its size a pool has connections that no thread wants.
 _WANTED: t.Final = 0.7
 # Rounds whose standard deviation is a larger share of their mean say little.
 _UNSTEADY: t.Final = 0.15
@@ -175,7 +175,7 @@ def _statuses(outcome: Outcome) -> Iterator[Caveat]:
 
 
 def _unwanted(outcome: Outcome) -> Iterator[Caveat]:
-    """Tell whether larger pools had connections that nobody used."""
+    """Tell whether larger pools had connections that no thread used."""
     if not outcome.sizes:
         return
     last = outcome.sizes[-1]

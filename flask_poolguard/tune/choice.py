@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import math
-import random
-import statistics
 import typing as t
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .scalability import Law, Point, fit
+import numpy as np
+
+from .scalability import PARAMETERS, Floats, Law, fit
 
 # The smallest size is chosen whose throughput lies within this share of the highest:
 # the last connections bring little and cost the server as much as the first.
 TOLERANCE: t.Final = 0.05
-FEWEST_SIZES: t.Final = 3
 
-# A range of so many hundredths is what of the drawn samples' choices lie in it.
+# The range holds this share of the choices that the samples lead to.
 _RANGE: t.Final = 0.95
 _SAMPLES: t.Final = 400
-# Of its mean, the least that a sample does: no curve goes through nothing.
+# The least throughput of a sample, as a share of the mean: no law has a point at 0.
 _LEAST: t.Final = 1e-3
 
-_PARAMETERS: t.Final = 3
 # Of F, at 1 % with as many sizes and rounds as usual (3.4 for 6 and 36 degrees of
 # freedom, 4.7 for 4 and 16); a knee is at a hundred and more.
 _CRITICAL: t.Final = 4.0
 
 # Throughput by pool size, for each round.
 Rounds = Mapping[int, Sequence[float]]
-_Means = Mapping[int, float]
-_Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,82 +58,85 @@ class Choice:
 def choose(rounds: Rounds, processes: int) -> Choice:
     """Choose by what was measured.
 
-    The curve evens out the noise of single sizes, but it bends gently: where the
+    The law evens out the noise of single sizes, but it bends gently: where the
     throughput stops rising all at once, as at a server that runs K queries at a time,
-    it would lead too far. So it is only gone by where it meets every measured mean
-    within 5 %, or where it is no further off than the rounds are from each other.
+    the law would choose too large a size. So it is used only if it meets every measured
+    mean within 5 %, or is no further off than the rounds are from each other.
 
     The range is that of a bootstrap: the choice is made again from samples in which
     every mean is off by as much as the rounds are from theirs (B. Efron, *Bootstrap
     Methods: Another Look at the Jackknife*, The Annals of Statistics 7, 1979;
-    percentile method). Where only chance may speak for the curve, it covers what the
-    points alone leave open as well.
+    percentile method). Where only chance may speak for the law, the range covers what
+    the points alone leave open as well.
 
-    :param rounds: of three sizes or more, each of which did something in one of them.
+    :param rounds: of three sizes or more, each with a throughput in one of them.
     :param processes: each of which had a pool of that size.
     """
-    means = {size: statistics.fmean(each) for size, each in sorted(rounds.items())}
-    law = _fit(means, processes)
-    errors = {
-        size: abs(law.throughput(size * processes) - mean) / mean
-        for size, mean in means.items()
-    }
-    is_near = max(errors.values()) <= TOLERANCE
+    rounds = dict(sorted(rounds.items()))
+    sizes = np.array(list(rounds), float)
+    means = np.array([np.mean(each) for each in rounds.values()])
+    law = fit(sizes * processes, means)
+    errors = abs(law.throughput(sizes * processes) / means - 1)
+    is_near = bool(errors.max() <= TOLERANCE)
     by_law = is_near or _may_be_chance(rounds, errors)
-    curve = _curve(means, law, processes, by_law)
-    size = _smallest(curve, max(means))
-    samples = list(_samples(rounds, means))
-    ends = [size] if samples else []
-    if samples and by_law:
-        ends += _range_by_law(samples, processes)
-    if samples and not is_near:
-        ends += _range_by_points(samples)
+    every = np.arange(1, sizes[-1] + 1)
+    curve = (
+        law.throughput(every * processes)
+        if by_law
+        else np.interp(every, [0, *sizes], [0, *means])
+    )
+    size = _smallest(curve)
+    samples = _samples(rounds, means)
+    ends = [size] if len(samples) else []
+    if len(samples) and by_law:
+        laws = (fit(sizes * processes, sample) for sample in samples)
+        chosen = [_smallest(law.throughput(every * processes)) for law in laws]
+        ends += _middle(np.array(chosen))
+    if len(samples) and not is_near:
+        ends += _range_by_points(sizes, samples)
     return Choice(
         size=size,
         low=min(ends, default=None),
         high=max(ends, default=None),
-        throughput=curve(size),
+        throughput=float(curve[size - 1]),
         law=law,
-        law_error=max(errors.values()),
+        law_error=float(errors.max()),
         by_law=by_law,
-        still_rising=size > sorted(means)[-2],
+        still_rising=bool(size > sizes[-2]),
     )
 
 
-def _samples(rounds: Rounds, means: _Means) -> Iterator[_Means]:
-    """Yield what the means might have been; nothing if each is of one round only.
+def _smallest(curve: Floats) -> int:
+    """Return the smallest size that is enough, from the throughput of 1, 2, 3, …"""
+    return int(np.argmax(curve >= (1 - TOLERANCE) * curve.max())) + 1
 
-    What is drawn are the shares by which rounds are off, of all sizes together: two or
-    three rounds of one size tell little of the noise. From k rounds' own mean they are
-    less far off than from the true one, by sqrt((k - 1) / k).
+
+def _samples(rounds: Rounds, means: Floats) -> Floats:
+    """Return what the means might have been, one sample in each row.
+
+    There is none if every size was measured in one round only. What is drawn are the
+    shares by which rounds are off, of all sizes together: two or three rounds of one
+    size tell little of the noise. From k rounds' own mean they are less far off than
+    from the true one, by sqrt((k - 1) / k).
     """
     shares = [
-        (value / means[size] - 1) * math.sqrt(len(each) / (len(each) - 1))
-        for size, each in sorted(rounds.items())
+        share * math.sqrt(len(each) / (len(each) - 1))
+        for each, mean in zip(rounds.values(), means, strict=True)
         if len(each) > 1
-        for value in each
+        for share in np.array(each) / mean - 1
     ]
     if not shares:
-        return
-    drawn = random.Random(1)  # noqa: S311 (no secret, and the same answer each time)
-    for _ in range(_SAMPLES):
-        off = {
-            size: statistics.fmean(drawn.choices(shares, k=len(rounds[size])))
-            for size in means
-        }
-        yield {size: mean * max(1 + off[size], _LEAST) for size, mean in means.items()}
+        return np.empty((0, len(means)))
+    drawn = np.random.default_rng(1)  # the same answer each time
+    off = [
+        drawn.choice(shares, (_SAMPLES, len(each))).mean(axis=1)
+        for each in rounds.values()
+    ]
+    samples: Floats = means * np.maximum(1 + np.column_stack(off), _LEAST)
+    return samples
 
 
-def _range_by_law(samples: Sequence[_Means], processes: int) -> _Range:
-    """Return the range of the sizes that the curves through all samples lead to."""
-    sizes = []
-    for sample in samples:
-        curve = _curve(sample, _fit(sample, processes), processes, by_law=True)
-        sizes.append(_smallest(curve, max(sample)))
-    return _middle(sizes)
-
-
-def _range_by_points(samples: Sequence[_Means]) -> _Range:
+def _range_by_points(sizes: Floats, samples: Floats) -> tuple[int, int]:
     """Return the sizes among which the smallest that is enough may be.
 
     Between two sizes that were measured it may be any: they go from the first above
@@ -145,79 +144,35 @@ def _range_by_points(samples: Sequence[_Means]) -> _Range:
     several equal means is so by chance, so what is enough goes by the average of those
     that are not clearly below it.
     """
-    sizes = list(samples[0])
-    level = _level(samples)
-    lows, highs = [], []
-    for sample in samples:
-        enough = (1 - TOLERANCE) * statistics.fmean(sample[size] for size in level)
-        high = next((size for size in sizes if sample[size] >= enough), sizes[-1])
-        highs.append(high)
-        lows.append(max((size for size in sizes if size < high), default=0) + 1)
-    return _middle(lows)[0], _middle(highs)[1]
+    best = samples[:, [samples.sum(axis=0).argmax()]]
+    is_level = (samples >= best).mean(axis=0) > (1 - _RANGE) / 2
+    enough = (1 - TOLERANCE) * samples[:, is_level].mean(axis=1, keepdims=True)
+    is_enough = samples >= enough
+    is_enough[:, -1] = True
+    first = is_enough.argmax(axis=1)
+    lows = np.array([0, *sizes])[first] + 1
+    return _middle(lows)[0], _middle(sizes[first])[1]
 
 
-def _level(samples: Sequence[_Means]) -> list[int]:
-    """Return the sizes that are not clearly below the best."""
-    best = max(samples[0], key=lambda size: sum(sample[size] for sample in samples))
-    outside = len(samples) * (1 - _RANGE) / 2
-    return [
-        size
-        for size in samples[0]
-        if sum(sample[size] >= sample[best] for sample in samples) > outside
-    ]
-
-
-def _middle(sizes: list[int]) -> _Range:
+def _middle(sizes: Floats) -> tuple[int, int]:
     """Return the ends of what is left without the lowest and the highest."""
-    outside = int(len(sizes) * (1 - _RANGE) / 2)
-    return sorted(sizes)[outside], sorted(sizes)[-1 - outside]
+    outside = (1 - _RANGE) / 2
+    low, high = np.quantile(sizes, [outside, 1 - outside], method="nearest")
+    return int(low), int(high)
 
 
-def _may_be_chance(rounds: Rounds, errors: Mapping[int, float]) -> bool:
+def _may_be_chance(rounds: Rounds, errors: Floats) -> bool:
     """Tell whether a curve misses the means by no more than noise explains.
 
     The F test for lack of fit (M. H. Kutner et al., *Applied Linear Statistical
     Models*, 5th edition, 2004), on shares of each mean, because noise grows with it.
     """
-    lack = pure = 0.0
-    count = 0
-    for size, each in rounds.items():
-        mean = statistics.fmean(each)
-        lack += len(each) * errors[size] ** 2
-        pure += sum((value / mean - 1) ** 2 for value in each)
-        count += len(each)
-    between, within = len(rounds) - _PARAMETERS, count - len(rounds)
+    counts = np.array([len(each) for each in rounds.values()])
+    lack = counts @ errors**2
+    pure = sum(
+        np.sum((np.array(each) / np.mean(each) - 1) ** 2) for each in rounds.values()
+    )
+    between, within = len(counts) - PARAMETERS, counts.sum() - len(counts)
     if between < 1 or within < 1:
         return False
-    return lack / between <= _CRITICAL * pure / within
-
-
-def _fit(means: Mapping[int, float], processes: int) -> Law:
-    return fit([Point(size * processes, mean) for size, mean in means.items()])
-
-
-def _curve(
-    means: Mapping[int, float], law: Law, processes: int, by_law: bool
-) -> Callable[[int], float]:
-    """Return the throughput as a function of the size."""
-    if by_law:
-        return lambda size: law.throughput(size * processes)
-    return lambda size: _between(means, size)
-
-
-def _between(means: Mapping[int, float], size: int) -> float:
-    """Return what was measured at a size, or lies between its neighbours."""
-    if size in means:
-        return means[size]
-    below = max((n for n in means if n < size), default=min(means))
-    above = min(n for n in means if n > size)
-    if below > size:  # smaller than all that were measured
-        return means[below] * size / below
-    share = (size - below) / (above - below)
-    return means[below] + share * (means[above] - means[below])
-
-
-def _smallest(curve: Callable[[int], float], largest: int) -> int:
-    found = [curve(size) for size in range(1, largest + 1)]
-    enough = (1 - TOLERANCE) * max(found)
-    return next(size for size, each in enumerate(found, 1) if each >= enough)
+    return bool(lack / between <= _CRITICAL * pure / within)

@@ -10,15 +10,37 @@ import time
 import typing as t
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .load import DRAIN_SECONDS
 from .load_processes import Answer, LoadProcesses
-from .outcome import Plan, Step
+from .planning import Plan
 
 # From the order to the first request, so that all processes have heard it.
 _LEAD_SECONDS: t.Final = 0.05
 # For making a pool's connections, one after the other, and for one pass of all work.
 _PREPARE_SECONDS: t.Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One size in one round, over all processes.
+
+    :ivar per_second: requests, or transactions.
+    :ivar latencies: by :func:`.latency.bucket_of`.
+    :ivar statuses: how often, by number of the work and HTTP status.
+    :ivar busy: the connections of each process that were out, on average.
+    :ivar process_cores: how many cores each process took, on average.
+    :ivar machine_share: of all cores of this machine that were busy.
+    """
+
+    size: int
+    per_second: float
+    latencies: Mapping[int, int] = field(default_factory=dict)
+    statuses: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    busy: float = 0.0
+    process_cores: float = 0.0
+    machine_share: float | None = None
 
 
 @contextlib.contextmanager
@@ -56,8 +78,8 @@ def started(
 def _steps(processes: LoadProcesses, plan: Plan) -> Iterator[Step]:
     """Measure each size once per round.
 
-    In each round the order is another one, so that whatever changes with time (a cache
-    that fills, a neighbour that wakes up) meets all sizes alike.
+    The order is random and differs in each round, so that a change over time (a cache
+    that fills, other load that begins) affects all sizes alike.
     """
     for _ in range(plan.rounds):
         sizes = list(plan.sizes)

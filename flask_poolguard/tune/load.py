@@ -16,7 +16,7 @@ from . import latency, processor
 from .failures import WorkFailed
 from .workload import Deed
 
-# How often it is looked how many connections are out.
+# Period of counting the connections that are checked out.
 _PAUSE_SECONDS: t.Final = 0.01
 # How long requests that are under way at the end of a step may go on.
 DRAIN_SECONDS: t.Final = 60.0

@@ -20,7 +20,7 @@ from .failures import TuneError
 _START_SECONDS: t.Final = 120.0
 # How long an orderly end may take before it is made short.
 _END_SECONDS: t.Final = 5.0
-# How often it is looked whether a process has ended.
+# Period of asking whether a process has ended.
 _PAUSE_SECONDS: t.Final = 0.01
 _TAIL_LINES: t.Final = 15
 # Bytes of what a process wrote that are kept from one order to the next: an app may log
@@ -31,7 +31,7 @@ Answer = Mapping[str, t.Any]
 
 
 class LoadProcesses:
-    """Starts processes of :mod:`.load_worker`, and ends them whatever happens.
+    """Starts processes of :mod:`.load_worker`, and ends them on every way out.
 
     To be used in a ``with`` block.
 
@@ -130,8 +130,9 @@ class LoadProcesses:
         return answer
 
     def _ended(self, member: _Member) -> TuneError:
+        status = member.wait(_END_SECONDS)
         return TuneError(
-            f"A process of the load ended by itself, with status {member.wait(1)}."
+            f"A process of the load ended by itself, with status {status}."
             + self._tail([member])
         )
 
@@ -145,7 +146,7 @@ class LoadProcesses:
 
 
 class _Member:
-    """One process, in a session of its own: a Ctrl-C is for whoever started it."""
+    """One process, in a session of its own: a Ctrl-C goes to the command only."""
 
     def __init__(self) -> None:
         import fcntl  # only Unix has it, and all that needs processes like these
@@ -195,8 +196,8 @@ class _Member:
     def wait(self, seconds: float) -> int | None:
         """Wait so long for its end; return its status, None if it goes on.
 
-        It keeps its number, which is that of its group too, until :meth:`reap`: nobody
-        else can have it before.
+        It keeps its number, which is that of its group too, until :meth:`reap`: no
+        other process can get it before.
         """
         deadline = time.monotonic() + seconds
         while (status := self._status()) is None and time.monotonic() < deadline:
@@ -216,7 +217,7 @@ class _Member:
         return found.si_status * (1 if found.si_code == os.CLD_EXITED else -1)
 
     def reap(self) -> None:
-        """Make sure that it is gone, with whatever it started."""
+        """Kill it if it still runs, and the programs that it started."""
         # Once it has been waited for, another group may have its number.
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):

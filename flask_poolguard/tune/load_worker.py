@@ -3,8 +3,8 @@
     python -m flask_poolguard.tune.load_worker
 
 Orders come by standard input and answers go to standard output, as JSON. When the
-input ends, so does the process: nothing outlives whoever started it, however that
-ended.
+input ends, so does the process: it never outlives the command, even one that was
+killed.
 """
 
 from __future__ import annotations

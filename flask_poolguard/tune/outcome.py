@@ -6,95 +6,12 @@ import statistics
 import typing as t
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from . import latency
-from .choice import FEWEST_SIZES, Choice, choose
-from .work import Kind, Work
-
-_LONGEST_WARM: t.Final = 10.0
-# Seconds for making the connections of a step.
-_BETWEEN: t.Final = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One size in one round, over all processes.
-
-    :ivar per_second: requests, or transactions.
-    :ivar latencies: by :func:`.latency.bucket_of`.
-    :ivar statuses: how often, by number of the work and HTTP status.
-    :ivar busy: the connections of each process that were out, on average.
-    :ivar process_cores: how many cores each process took, on average.
-    :ivar machine_share: of all cores of this machine that were busy.
-    """
-
-    size: int
-    per_second: float
-    latencies: Mapping[int, int] = field(default_factory=dict)
-    statuses: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    busy: float = 0.0
-    process_cores: float = 0.0
-    machine_share: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done.
-
-    :ivar server: what the database says that it is; None is unknown.
-    :ivar limit: why no larger size is measured.
-    :ivar alone_seconds: how long the work takes without any load; 0 if that is not
-        known yet.
-    """
-
-    app: str
-    bind: str
-    url: str
-    server: str | None
-    works: tuple[Work, ...]
-    processes: int
-    threads: int
-    cores: int
-    sizes: tuple[int, ...]
-    rounds: int
-    seconds: float
-    limit: str
-    alone_seconds: float = 0.0
-
-    @property
-    def kind(self) -> Kind:
-        """Whether requests or queries are run."""
-        return self.works[0].kind
-
-    @property
-    def unit(self) -> str:
-        """What is counted."""
-        return "requests" if self.kind == "url" else "transactions"
-
-    def queue_seconds(self, size: int) -> float:
-        """Return how long it takes until all threads have had their turn once.
-
-        As long a queue, at the most, forms when a step begins, and is worked off when
-        it ends.
-        """
-        return self.threads / size * self.alone_seconds
-
-    def warm_seconds(self, size: int) -> float:
-        """Return how long a step of this size runs before it counts.
-
-        Until the queue is as long as it will be, and a while for all that gets faster
-        with use.
-        """
-        return min(max(self.seconds / 4, 0.25, self.queue_seconds(size)), _LONGEST_WARM)
-
-    @property
-    def total_seconds(self) -> float:
-        """About how long the whole run takes."""
-        return self.rounds * sum(
-            self.warm_seconds(size) + self.seconds + self.queue_seconds(size) + _BETWEEN
-            for size in self.sizes
-        )
+from .choice import Choice, choose
+from .experiment import Step
+from .planning import FEWEST_SIZES, Plan
 
 
 @dataclass(frozen=True, slots=True)

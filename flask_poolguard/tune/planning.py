@@ -5,20 +5,85 @@ from __future__ import annotations
 import os
 import typing as t
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..engines import Guarded
 from ..report import servers
 from ..urls import public_url
-from .choice import FEWEST_SIZES
 from .connection_budget import DEFAULT_LARGEST, budget, sizes_up_to, used
 from .failures import TuneError
-from .outcome import Plan
-from .work import Work
+from .work import Kind, Work
+
+# One for each parameter of the law that is fitted.
+FEWEST_SIZES: t.Final = 3
 
 # A request that has its connection for half of its time keeps a pool full with twice
 # as many threads as connections.
 _THREADS_PER_CONNECTION: t.Final = 2
 _FEWEST_THREADS: t.Final = 8
+
+_LONGEST_WARM: t.Final = 10.0
+# Seconds for making the connections of a step.
+_BETWEEN: t.Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will measure, and how.
+
+    :ivar server: what the database says that it is; None is unknown.
+    :ivar limit: why no larger size is measured.
+    :ivar alone_seconds: how long the work takes without any load; 0 if that is not
+        known yet.
+    """
+
+    app: str
+    bind: str
+    url: str
+    server: str | None
+    works: tuple[Work, ...]
+    processes: int
+    threads: int
+    cores: int
+    sizes: tuple[int, ...]
+    rounds: int
+    seconds: float
+    limit: str
+    alone_seconds: float = 0.0
+
+    @property
+    def kind(self) -> Kind:
+        """Whether requests or queries are run."""
+        return self.works[0].kind
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "requests" if self.kind == "url" else "transactions"
+
+    def queue_seconds(self, size: int) -> float:
+        """Return how long it takes until all threads have had their turn once.
+
+        As long a queue, at the most, forms when a step begins, and is worked off when
+        it ends.
+        """
+        return self.threads / size * self.alone_seconds
+
+    def warm_seconds(self, size: int) -> float:
+        """Return how long a step of this size runs before it counts.
+
+        Until the queue is as long as it will be, and a while for all that gets faster
+        with use.
+        """
+        return min(max(self.seconds / 4, 0.25, self.queue_seconds(size)), _LONGEST_WARM)
+
+    @property
+    def total_seconds(self) -> float:
+        """About how long the whole run takes."""
+        return self.rounds * sum(
+            self.warm_seconds(size) + self.seconds + self.queue_seconds(size) + _BETWEEN
+            for size in self.sizes
+        )
 
 
 def make_plan(

@@ -6,34 +6,29 @@ import dataclasses
 import typing as t
 
 from .caveats import caveats_of
-from .outcome import Outcome
+from .outcome import Outcome, Size
 
 SCHEMA_VERSION: t.Final = 1
+_FROM_PLAN: t.Final = (
+    *("app", "bind", "url", "server", "processes", "threads", "cores", "rounds"),
+    "seconds",
+)
 
 
 def to_dict(outcome: Outcome) -> dict[str, t.Any]:
     """Return what ``flask pool tune --json`` prints, before it is JSON."""
-
     plan, choice = outcome.plan, outcome.choice
     return {
         "schema_version": SCHEMA_VERSION,
         "taken_at": outcome.taken_at,
         "complete": outcome.complete,
-        "app": plan.app,
-        "bind": plan.bind,
-        "url": plan.url,
-        "server": plan.server,
+        **{name: getattr(plan, name) for name in _FROM_PLAN},
         "kind": plan.unit,
         "work": [
             {"text": str(work), "weight": work.weight, "statuses": _of(outcome, number)}
             for number, work in enumerate(plan.works)
         ],
-        "processes": plan.processes,
-        "threads": plan.threads,
-        "cores": plan.cores,
-        "rounds": plan.rounds,
-        "seconds": plan.seconds,
-        "sizes": [_rounded(dataclasses.asdict(each)) for each in outcome.sizes],
+        "sizes": [_size(each) for each in outcome.sizes],
         "law": None
         if choice is None
         else {**dataclasses.asdict(choice.law), "error": round(choice.law_error, 4)},
@@ -60,13 +55,9 @@ def _of(outcome: Outcome, number: int) -> dict[str, int]:
     }
 
 
-def _rounded(size: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Leave out digits that mean nothing."""
+def _size(size: Size) -> dict[str, t.Any]:
+    """Return what was measured at a size, without digits that mean nothing."""
     return {
-        name: round(value, 6)
-        if isinstance(value, float)
-        else [round(each, 3) for each in value]
-        if isinstance(value, tuple)
-        else value
-        for name, value in size.items()
-    }
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(size).items()
+    } | {"rounds": [round(each, 3) for each in size.rounds]}

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterator
 
 import click
 
-from ..report.text import NONE, UNKNOWN, Page, columns, duration
-from .axes import latency, number
+from ..report.text import NONE, Page, columns, duration
 from .caveats import caveats_of
 from .choice import TOLERANCE, Choice
-from .outcome import Outcome, Plan, Size
-from .plot import Characters, draw
+from .outcome import Outcome, Size
+from .planning import Plan
+from .text import count, latency, number, share
 
 _HEADINGS: t.Final = ("SIZE", "PER SECOND", "P50", "P95", "BUSY", "CPU")
 
 
-def render(outcome: Outcome, page: Page, characters: Characters) -> str:
-    """Return the whole outcome: what was run, a table, two diagrams, the choice."""
+def render(outcome: Outcome, page: Page) -> str:
+    """Return the whole outcome: what was run, a table, the choice."""
     sections = [
         _headline(outcome.plan, page),
         _table(outcome, page),
-        *_diagrams(outcome, page, characters),
         _choice(outcome, page),
         _caveats(outcome, page),
     ]
@@ -33,7 +31,7 @@ def announce(plan: Plan, page: Page) -> str:
     """Return what is going to happen, and how long it takes."""
     text = (
         f"{plan.app}: {len(plan.sizes)} pool sizes from {plan.sizes[0]} to"
-        f" {plan.sizes[-1]}, {_count(plan.rounds, 'round')} of {plan.seconds:g} s each;"
+        f" {plan.sizes[-1]}, {count(plan.rounds, 'round')} of {plan.seconds:g} s each;"
         f" about {duration(plan.total_seconds)}. Ctrl-C ends it."
     )
     return "\n".join(page.wrap(text))
@@ -45,30 +43,30 @@ def warning(plan: Plan) -> str:
     most = max(plan.sizes) * plan.processes
     return (
         f"The app {plan.app!r} is not in debug mode, so {plan.url} may be a database"
-        f" that others work with. {_count(plan.processes, 'process')} of"
-        f" {_count(plan.threads, 'thread')} would run as fast as they can, for"
+        f" that others work with. {count(plan.processes, 'process')} of"
+        f" {count(plan.threads, 'thread')} would run as fast as they can, for"
         f" {duration(plan.total_seconds)} or longer, over up to"
-        f" {_count(most, 'connection')}: {works}. Whoever else uses the"
-        " database would notice. If that is meant, add"
-        " --yes-load-this-database; else run it on a copy, with flask --debug."
+        f" {count(most, 'connection')}: {works}. All others that use the database"
+        " would notice. To run it all the same, add --yes-load-this-database; else run"
+        " it on a copy, with flask --debug."
     )
 
 
 def _headline(plan: Plan, page: Page) -> list[str]:
     lines = page.wrap(
-        f"{plan.app}: {_count(plan.processes, 'process')} of"
-        f" {_count(plan.threads, 'thread')}, {_count(plan.rounds, 'round')} of"
+        f"{plan.app}: {count(plan.processes, 'process')} of"
+        f" {count(plan.threads, 'thread')}, {count(plan.rounds, 'round')} of"
         f" {plan.seconds:g} s per size"
     )
     lines += page.wrap(
-        f"{plan.bind}: {plan.url}, {plan.server or 'a server that is unknown'}",
+        f"{plan.bind}: {plan.url}, {plan.server or 'an unknown server'}",
         "  ",
         "    ",
     )
     total = sum(work.weight for work in plan.works)
     for work in plan.works:
-        share = "" if len(plan.works) == 1 else f"{work.weight / total:4.0%} "
-        lines += page.wrap(f"{share}{work}", "  ", "    ")
+        part = "" if len(plan.works) == 1 else f"{work.weight / total:4.0%} "
+        lines += page.wrap(f"{part}{work}", "  ", "    ")
     return lines
 
 
@@ -82,7 +80,7 @@ def _table(outcome: Outcome, page: Page) -> list[str]:
             latency(each.p50_seconds),
             latency(each.p95_seconds),
             f"{each.busy:.1f}",
-            UNKNOWN if each.machine_share is None else f"{each.machine_share:.0%}",
+            share(each.machine_share),
         ]
         for rate, each in zip(rates, outcome.sizes, strict=True)
     ]
@@ -92,30 +90,6 @@ def _table(outcome: Outcome, page: Page) -> list[str]:
 def _spread(size: Size) -> str:
     low, high = number(min(size.rounds)), number(max(size.rounds))
     return low if low == high else f"{low}{NONE}{high}"
-
-
-def _diagrams(
-    outcome: Outcome, page: Page, characters: Characters
-) -> Iterator[list[str]]:
-    choice, processes = outcome.choice, outcome.plan.processes
-    if choice is None:
-        return
-    law = choice.law
-    yield draw(
-        f"{outcome.plan.unit} per second, all processes",
-        {each.size: each.per_second for each in outcome.sizes},
-        lambda size: law.throughput(size * processes),
-        choice.size,
-        page.width,
-        characters,
-    )
-    p95 = {each.size: (each.p95_seconds or 0) * 1000 for each in outcome.sizes}
-    lines = draw("p95 latency, ms", p95, None, choice.size, page.width, characters)
-    lines += page.wrap(
-        f"Across: pool_size of each process. {characters.point} measured,"
-        f" {characters.line} the law, {characters.chosen} chosen."
-    )
-    yield lines
 
 
 def _choice(outcome: Outcome, page: Page) -> list[str]:
@@ -135,8 +109,8 @@ def headline(outcome: Outcome, choice: Choice) -> str:
     plan = outcome.plan
     most = choice.size * plan.processes
     rate = (
-        f"{number(choice.throughput)} {plan.unit}/s with {_count(most, 'connection')}"
-        f" in {_count(plan.processes, 'process')}"
+        f"{number(choice.throughput)} {plan.unit}/s with {count(most, 'connection')}"
+        f" in {count(plan.processes, 'process')}"
     )
     if choice.still_rising:
         # The range, too, ends at the largest size that was measured.
@@ -193,19 +167,3 @@ def _caveats(outcome: Outcome, page: Page) -> list[str]:
         )
         lines += [first.replace(level, styled, 1), *rest]
     return ["To know", *lines] if lines else []
-
-
-def _count(number: int, what: str) -> str:
-    if number == 1:
-        return f"1 {what}"
-    return f"{number} {what}{'es' if what.endswith('s') else 's'}"
-
-
-__all__ = [
-    "announce",
-    "headline",
-    "in_words",
-    "render",
-    "setting",
-    "warning",
-]

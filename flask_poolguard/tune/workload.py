@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy.engine import Engine
 
-# The server itself then refuses whatever a query may change: a function, for one.
+# The server itself then refuses every change, that of a function in a query too.
 _READ_ONLY: t.Final = {
     "mysql": "SET SESSION TRANSACTION READ ONLY",
     "mariadb": "SET SESSION TRANSACTION READ ONLY",

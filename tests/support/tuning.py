@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask_poolguard.tune import latency
-from flask_poolguard.tune.outcome import Outcome, Plan, Step, summarise
+from flask_poolguard.tune.experiment import Step
+from flask_poolguard.tune.outcome import Outcome, summarise
+from flask_poolguard.tune.planning import Plan
 from flask_poolguard.tune.scalability import Law
 from flask_poolguard.tune.work import Work
 from tests.support.app_server import REPOSITORY
