@@ -243,7 +243,7 @@ class TestTooSmall:
             usage={"demand": {3: checkouts - closed, 7: closed}},
         )
         finding = one(found_by_rules(more, "pool-too-small"))
-        assert "POOLGUARD_POOL_SIZE = 20 (now 5)" in finding.fix
+        assert "POOLGUARD_POOL_SIZE = 7 (now 5)" in finding.fix
         assert "POOLGUARD_MAX_OVERFLOW = 8 (now 10)" in finding.fix
         mended = changed(more, size=7, max_overflow=8)
         assert not found_by_rules(mended, "pool-too-small")
@@ -287,9 +287,9 @@ class TestTooSmall:
         assert sizes_of(both) == {"nesting", "pool-too-small"}
         fix = one(found_by_rules(both, "pool-too-small")).fix
         assert "POOL_SIZE = 20 (now 5)" in fix
-        assert "MAX_OVERFLOW = 13 (now 10)" in fix
+        assert "MAX_OVERFLOW = 0 (now 10)" in fix
         assert "room for 5 more per worker" in fix
-        assert not sizes_of(changed(both, size=7, max_overflow=13))
+        assert not sizes_of(changed(both, size=20, max_overflow=0))
 
     def test_a_pool_without_a_size_has_no_overflow(self, evidence: Evidence) -> None:
         usage = {"demand": {40: 1000}}
