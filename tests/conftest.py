@@ -21,8 +21,8 @@ from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import mapping
 from tests.support import leftovers, not_tested, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
-from tests.support.postgresql13 import fetch_bin_dir
 from tests.support.reporting import MakeShop, shops
+from tests.support.run_servers import RunServers, borrow
 from tests.support.servers import (
     DatabaseServer,
     MariaDBServer,
@@ -31,6 +31,7 @@ from tests.support.servers import (
 )
 
 IN_MEMORY = Path("/dev/shm")
+RUN_SERVERS = pytest.StashKey[RunServers]()
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # 50 ms. None of them is of a server here; tests of TLS name their own.
     os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
     if not hasattr(config, "workerinput"):
-        templates.make_folder()
+        config.stash[RUN_SERVERS] = RunServers(templates.make_folder())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers, in the process that runs them."""
+    run_servers = config.stash.get(RUN_SERVERS, None)
+    if run_servers is not None:
+        run_servers.close()
 
 
 def pytest_collection_finish() -> None:
@@ -133,7 +141,8 @@ def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
     return alone
 
 
-# Servers, one of each kind per xdist worker, started when first needed
+# Servers: one of each product for all workers of a run, and for tests marked
+# `own_server` one of each worker's own. All are started when first needed.
 
 
 def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
@@ -148,43 +157,88 @@ def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
     server.close()
 
 
+def shared(product: str, config: pytest.Config) -> DatabaseServer:
+    """Return the server of a product that all workers use."""
+    run_servers = config.stash.get(RUN_SERVERS, None)
+    try:
+        if run_servers is None:  # a worker of xdist
+            return borrow(product, Path(os.environ[templates.FOLDER_VARIABLE]))
+        server = run_servers.lend(product)
+    except MissingServerError as error:
+        not_tested.stop_test(str(error))
+    leftovers.expect(server)
+    return server
+
+
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[DatabaseServer]:
-    """Run a MariaDB server for all tests of this process."""
+def shared_mariadb(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return the MariaDB server of the run."""
+    return shared("mariadb", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_mariadb() -> Iterator[DatabaseServer]:
+    """Run a MariaDB server that only this worker uses."""
     yield from started(MariaDBServer)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[DatabaseServer]:
-    """Run a PostgreSQL server for all tests of this process."""
+def shared_postgresql(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return the PostgreSQL server of the run."""
+    return shared("postgresql", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_postgresql() -> Iterator[DatabaseServer]:
+    """Run a PostgreSQL server that only this worker uses."""
     yield from started(PostgreSQLServer)
 
 
 @pytest.fixture(scope="session")
-def postgresql13() -> Iterator[DatabaseServer]:
-    """Run a PostgreSQL server from before there was `idle_session_timeout`."""
-    yield from started(lambda: PostgreSQLServer(bin_dir=fetch_bin_dir()))
+def postgresql13(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return a PostgreSQL server from before there was `idle_session_timeout`."""
+    return shared("postgresql13", pytestconfig)
+
+
+def server_for_test(product: str, request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return the shared server of a product, or the worker's own if the test asks."""
+    own = request.node.get_closest_marker("own_server")
+    name = f"{'own' if own else 'shared'}_{product}"
+    server: DatabaseServer = request.getfixturevalue(name)
+    return server
+
+
+@pytest.fixture
+def mariadb(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return a running MariaDB server."""
+    return server_for_test("mariadb", request)
+
+
+@pytest.fixture
+def postgresql(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return a running PostgreSQL server."""
+    return server_for_test("postgresql", request)
 
 
 def fresh_database(server: DatabaseServer) -> Iterator[URL]:
-    """Create an empty database for one test and drop it afterwards."""
+    """Lend an empty database to one test."""
     # A test that stopped the server and failed must not fail all that follow.
     server.start()
-    name = server.create_database()
+    name = server.lend_database()
     yield server.url(database=name)
     server.start()
-    server.drop_database(name)
+    server.take_back_database(name)
 
 
 @pytest.fixture
 def mariadb_url(mariadb: DatabaseServer) -> Iterator[URL]:
-    """Return the URL of a fresh database on MariaDB, by PyMySQL."""
+    """Return the URL of an empty database on MariaDB, by PyMySQL."""
     yield from fresh_database(mariadb)
 
 
 @pytest.fixture
 def postgresql_url(postgresql: DatabaseServer) -> Iterator[URL]:
-    """Return the URL of a fresh database on PostgreSQL, by psycopg2."""
+    """Return the URL of an empty database on PostgreSQL, by psycopg2."""
     yield from fresh_database(postgresql)
 
 

@@ -29,6 +29,18 @@ class DatabaseServer(PrivateServer):
     default_driver: ClassVar[str]
     admin_user: ClassVar[str]
 
+    def __init__(
+        self,
+        *,
+        tls: bool = False,
+        bin_dir: Path | None = None,
+        **settings: str | int,
+    ) -> None:
+        """Prepare a server; nothing happens before `start`."""
+        super().__init__(tls=tls, bin_dir=bin_dir, **settings)
+        # Databases that were lent before and are as new.
+        self._stock: list[str] = []
+
     def url(
         self,
         *,
@@ -61,6 +73,17 @@ class DatabaseServer(PrivateServer):
             with contextlib.suppress(TimeoutError):
                 self.kill_session(session_id)
         self._drop_database(name)
+
+    def lend_database(self) -> str:
+        """Return the name of an empty database that the app's account owns."""
+        return self._stock.pop() if self._stock else self.create_database()
+
+    def take_back_database(self, name: str) -> None:
+        """Keep a lent database for the next test, or drop it if it was changed."""
+        if self._is_as_new(name):
+            self._stock.append(name)
+        else:
+            self.drop_database(name)
 
     def execute(self, sql: str, *, database: str | None = None) -> None:
         """Run a statement as administrator, in a session of its own."""
@@ -133,6 +156,13 @@ class DatabaseServer(PrivateServer):
 
     @abstractmethod
     def _drop_database(self, name: str) -> None: ...
+
+    @abstractmethod
+    def _is_as_new(self, name: str) -> bool:
+        """Tell whether a database is as it was created, emptying it if that is cheap.
+
+        One with sessions is not: their end would be counted after that.
+        """
 
     @abstractmethod
     def _kill_session(self, session_id: int) -> None: ...
