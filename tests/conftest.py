@@ -141,8 +141,8 @@ def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
     return alone
 
 
-# Servers: one of each product for all workers of a run, and for tests marked
-# `own_server` one of each worker's own. All are started when first needed.
+# Servers: one of each product for all workers of a run, and one of each worker's own
+# for tests with the fixture `own_server`. All are started when first needed.
 
 
 def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
@@ -164,10 +164,11 @@ def shared(product: str, config: pytest.Config) -> DatabaseServer:
         if run_servers is None:  # a worker of xdist
             return borrow(product, Path(os.environ[templates.FOLDER_VARIABLE]))
         server = run_servers.lend(product)
+        leftovers.expect(server)
+        # For these tests it is all the same as in a worker.
+        return type(server)().borrowed(server.loan())
     except MissingServerError as error:
         not_tested.stop_test(str(error))
-    leftovers.expect(server)
-    return server
 
 
 @pytest.fixture(scope="session")
@@ -200,10 +201,18 @@ def postgresql13(pytestconfig: pytest.Config) -> DatabaseServer:
     return shared("postgresql13", pytestconfig)
 
 
+@pytest.fixture
+def own_server() -> None:
+    """Let this test's servers be some that no other worker uses at the same time.
+
+    It may stop and reconfigure them, and see all that they do.
+    """
+
+
 def server_for_test(product: str, request: pytest.FixtureRequest) -> DatabaseServer:
     """Return the shared server of a product, or the worker's own if the test asks."""
-    own = request.node.get_closest_marker("own_server")
-    name = f"{'own' if own else 'shared'}_{product}"
+    kind = "own" if "own_server" in request.fixturenames else "shared"
+    name = f"{kind}_{product}"
     server: DatabaseServer = request.getfixturevalue(name)
     return server
 

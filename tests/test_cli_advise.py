@@ -248,6 +248,7 @@ class TestOneServer:
         assert (found.pool_size or 0) + (found.max_overflow or 0) == found.most
 
 
+@pytest.mark.usefixtures("own_server")
 class TestOneUser:
     """What its user or its database may have counts where that is less."""
 

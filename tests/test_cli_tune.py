@@ -163,6 +163,7 @@ class TestRefusals:
             " ".join(done.stderr.split()),
         )
 
+    @pytest.mark.usefixtures("own_server")
     def test_takes_half_of_what_its_role_may_have(
         self, postgresql: DatabaseServer, postgresql_url: URL
     ) -> None:

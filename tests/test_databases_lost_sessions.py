@@ -77,6 +77,7 @@ class TestEndedByTheServer:
             timer.join()
             assert is_lost(error, driver_database.url)
 
+    @pytest.mark.usefixtures("own_server")
     def test_when_it_stops(self, driver_database: FreshDatabase) -> None:
         with driver_connection(driver_database.url) as connection:
             driver_database.running_server.stop()

@@ -47,7 +47,9 @@ def write_is_refused_for_good(connection: sa.Connection, sql: str = WRITE) -> bo
 
 
 @pytest.fixture
-def mariadb_table(mariadb: DatabaseServer, mariadb_url: sa.URL) -> Iterator[sa.URL]:
+def mariadb_table(
+    own_server: None, mariadb: DatabaseServer, mariadb_url: sa.URL
+) -> Iterator[sa.URL]:
     """Return the URL of a database with a table, on a server left writable."""
     make_table(mariadb_url)
     yield mariadb_url

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def process_privilege(mariadb: DatabaseServer) -> Iterator[None]:
+def process_privilege(own_server: None, mariadb: DatabaseServer) -> Iterator[None]:
     """Let the app's account see all sessions and transactions of MariaDB."""
     mariadb.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
     yield

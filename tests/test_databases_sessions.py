@@ -26,7 +26,7 @@ BEGIN = {
 
 
 @pytest.fixture
-def process_privilege(mariadb: DatabaseServer) -> Iterator[None]:
+def process_privilege(own_server: None, mariadb: DatabaseServer) -> Iterator[None]:
     """Let the app's account see all sessions and transactions of MariaDB."""
     mariadb.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
     yield
@@ -251,6 +251,7 @@ class TestWhatCannotBeSeen:
         with client(mariadb_url) as asking:
             assert not any("PROCESS" in each for each in asking.list().hidden)
 
+    @pytest.mark.usefixtures("own_server")
     def test_what_other_users_do_on_postgresql(
         self, postgresql: DatabaseServer, postgresql_url: sa.URL
     ) -> None:

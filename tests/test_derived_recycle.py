@@ -34,7 +34,7 @@ SetGlobal = Callable[[str, int], None]
 
 
 @pytest.fixture
-def set_global(mariadb: DatabaseServer) -> Iterator[SetGlobal]:
+def set_global(own_server: None, mariadb: DatabaseServer) -> Iterator[SetGlobal]:
     """Return a function that sets a variable for sessions to come."""
     before: dict[str, Any] = {}
 

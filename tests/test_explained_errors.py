@@ -353,6 +353,7 @@ class TestEnded:
         engine.dispose()
         assert "Cause: somebody ended this session" in note_of(caught.value)
 
+    @pytest.mark.usefixtures("own_server")
     def test_a_server_that_goes_down_takes_the_others_with_it(
         self, served_database: Database, logged: Logged
     ) -> None:
@@ -369,6 +370,7 @@ class TestEnded:
         assert "1 other connection of this process ended with it" in text
         assert "POOLGUARD_CONNECT_RETRY" in text
 
+    @pytest.mark.usefixtures("own_server")
     def test_connections_in_use_tell_as_well(self, served_database: Database) -> None:
         with (
             guarded_engine(served_database.url) as engine,
@@ -516,6 +518,7 @@ class TestNoRoom:
         assert os.path.basename(__file__) in text
         assert "Remedy: give them back there" in text
 
+    @pytest.mark.usefixtures("own_server")
     def test_a_server_that_is_away(
         self, served_database: Database, logged: Logged
     ) -> None:

@@ -16,7 +16,7 @@ from tests.test_databases_read_only import WRITE, make_table
 
 
 @pytest.fixture
-def table(served_database: Database) -> Iterator[Database]:
+def table(own_server: None, served_database: Database) -> Iterator[Database]:
     """Return a database with a table, on a server that is left writable."""
     make_table(served_database.url)
     yield served_database

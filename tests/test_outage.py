@@ -246,6 +246,7 @@ class TestOne:
             assert time.monotonic() - began < 10
 
 
+@pytest.mark.usefixtures("own_server")
 class TestServers:
     @pytest.mark.parametrize("end", ["stop", "kill"])
     def test_a_restart_between_two_requests_is_not_noticed(

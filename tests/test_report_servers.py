@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import current_app
 from sqlalchemy import URL, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -76,6 +77,7 @@ class TestServers:
             shop.app.extensions["poolguard"].engines[0].tracker.figure("connects") == 0
         )
 
+    @pytest.mark.usefixtures("own_server")
     def test_count_everybody_but_those_who_ask(
         self, make_shop: MakeShop, served_database: Database
     ) -> None:
@@ -105,6 +107,7 @@ class TestServers:
             "b": 1,
         }
 
+    @pytest.mark.usefixtures("own_server")
     def test_count_ours_by_all_binds_that_lead_there(
         self, make_shop: MakeShop, served_database: Database
     ) -> None:

@@ -339,6 +339,7 @@ class TestNumbersThatWereGivenAnew:
             with believing(shop, number, out=out):
                 assert owned(report_of(shop), number).owner == "worker"
 
+    @pytest.mark.usefixtures("own_server")
     def test_are_told_by_the_user(
         self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
     ) -> None:
@@ -544,6 +545,7 @@ class TestStatements:
 
 
 class TestSeveralUsers:
+    @pytest.mark.usefixtures("own_server")
     def test_see_together_what_one_of_them_may_see(
         self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
     ) -> None:

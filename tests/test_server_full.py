@@ -37,7 +37,7 @@ SLOW = {"mysql": "SELECT SLEEP(0.005)", "postgresql": "SELECT pg_sleep(0.005)"}
 
 
 @pytest.fixture
-def room(served_database: Database) -> Iterator[int]:
+def room(own_server: None, served_database: Database) -> Iterator[int]:
     """Leave the app's user room for 3 connections."""
     server = served_database.running_server
     mysql = served_database.url.get_backend_name() == "mysql"

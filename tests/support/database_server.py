@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import uuid
@@ -21,6 +22,13 @@ from tests.support.waiting import wait_until
 # contains, so that a test can search for it.
 APP_USER = "app"
 APP_PASSWORD = "s3cret-pw"
+
+# Statements that other tests would notice.
+CONCERNS_ALL = re.compile(
+    r"(ALTER|CREATE|DROP) (SYSTEM|ROLE|USER)\b(?!.* IN DATABASE )"
+    r"|SET GLOBAL|(GRANT|REVOKE) .* ON \*\.\*",
+    re.IGNORECASE,
+)
 
 
 class DatabaseServer(PrivateServer):
@@ -87,6 +95,8 @@ class DatabaseServer(PrivateServer):
 
     def execute(self, sql: str, *, database: str | None = None) -> None:
         """Run a statement as administrator, in a session of its own."""
+        if CONCERNS_ALL.match(sql):
+            self._must_be_ours()
         self._run(sql, database)
 
     def query(self, sql: str, *, database: str | None = None) -> list[tuple[Any, ...]]:

@@ -54,13 +54,22 @@ COUNT_OBJECTS = "SELECT " + " + ".join(
         *("pg_largeobject_metadata", "pg_publication", "pg_event_trigger"),
     )
 )
-# What is set for the database itself, and prepared transactions.
-COUNT_SETTINGS = (
-    "SELECT count(*) FROM pg_database AS d WHERE d.datname = current_database() AND ("
-    f" datconnlimit <> -1 OR datacl IS NOT NULL OR datdba <> '{APP_USER}'::regrole"
-    " OR EXISTS (SELECT FROM pg_db_role_setting AS s WHERE s.setdatabase = d.oid)"
-    " OR EXISTS (SELECT FROM pg_prepared_xacts AS x WHERE x.database = d.datname))"
+# What is set for the database itself, its prepared transactions, and the rights on what
+# every database has.
+SETTINGS = (
+    "SELECT datconnlimit, datacl::text,"
+    " (SELECT count(*) FROM pg_db_role_setting AS s WHERE s.setdatabase = d.oid),"
+    " (SELECT count(*) FROM pg_prepared_xacts AS x WHERE x.database = d.datname), "
+) + ", ".join(
+    f"(SELECT md5(string_agg(c.oid || c.{prefix}acl::text, ' ' ORDER BY c.oid))"
+    f" FROM {catalog} AS c WHERE c.oid < {FIRST_OBJECT_ID})"
+    for catalog, prefix in (
+        ("pg_class", "rel"),
+        ("pg_proc", "pro"),
+        ("pg_namespace", "nsp"),
+    )
 )
+SETTINGS += " FROM pg_database AS d WHERE d.datname = current_database()"
 
 
 def find_bin_dir() -> Path:
@@ -85,6 +94,8 @@ class PostgreSQLServer(DatabaseServer):
     admin_user: ClassVar[str] = "postgres"
     # "Fast": ends sessions instead of waiting for them.
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
+    # Those of a database that nobody has changed yet.
+    _new_settings: tuple[Any, ...] | None = None
 
     @property
     def socket_path(self) -> Path:
@@ -198,6 +209,8 @@ class PostgreSQLServer(DatabaseServer):
 
     def _create_database(self, name: str) -> None:
         self.execute(f"CREATE DATABASE {name} OWNER {APP_USER}")
+        if self._new_settings is None:
+            (self._new_settings,) = self.query(SETTINGS, database=name)
 
     def _drop_database(self, name: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -205,17 +218,18 @@ class PostgreSQLServer(DatabaseServer):
     def _is_as_new(self, name: str) -> bool:
         with self._admin_cursor(name) as cursor:
 
-            def ask(sql: str) -> Any:
+            def ask(sql: str) -> tuple[Any, ...]:
                 cursor.execute(sql)
-                return cursor.fetchall()[0][0]
+                row: tuple[Any, ...] = cursor.fetchall()[0]
+                return row
 
             try:
-                wait_until(lambda: ask(END_SESSIONS) == 0, what="the sessions' end")
+                wait_until(lambda: ask(END_SESSIONS) == (0,), what="the sessions' end")
             except TimeoutError:
                 return False
-            if ask(COUNT_OBJECTS):
+            if ask(COUNT_OBJECTS) != (0,):
                 cursor.execute(f"DROP OWNED BY {APP_USER} CASCADE")
-            if ask(COUNT_OBJECTS) or ask(COUNT_SETTINGS):
+            if ask(COUNT_OBJECTS) != (0,) or ask(SETTINGS) != self._new_settings:
                 return False
             # A session that was ended is counted before it disappears from the list.
             cursor.execute("SELECT pg_stat_reset()")

@@ -184,8 +184,8 @@ class PrivateServer(ABC):
     def _must_be_ours(self) -> None:
         if self._borrowed is not None:
             raise ServerError(
-                f"All workers use this {self.product}: a test that stops its server "
-                "needs the marker `own_server`"
+                f"All workers use this {self.product}: a test that stops or "
+                "reconfigures its server needs the fixture `own_server`"
             )
 
     def _prepare(self) -> None:
