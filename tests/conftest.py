@@ -19,7 +19,7 @@ from sqlalchemy import URL
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import mapping
-from tests.support import leftovers, not_tested, templates
+from tests.support import leftovers, not_tested, products, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.reporting import MakeShop, shops
 from tests.support.run_servers import RunServers, borrow
@@ -27,6 +27,7 @@ from tests.support.servers import (
     DatabaseServer,
     MariaDBServer,
     MissingServerError,
+    MySQLServer,
     PostgreSQLServer,
 )
 
@@ -54,6 +55,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     run_servers = config.stash.get(RUN_SERVERS, None)
     if run_servers is not None:
         run_servers.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let all products be asked for."""
+    products.add_option(parser)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are written for MariaDB on MySQL too, if they ask for it."""
+    products.add_mysql(metafunc)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Choose on which products tests run."""
+    products.select(config, items)
 
 
 def pytest_collection_finish() -> None:
@@ -168,6 +186,9 @@ def shared(product: str, config: pytest.Config) -> DatabaseServer:
         # For these tests it is all the same as in a worker.
         return type(server)().borrowed(server.loan())
     except MissingServerError as error:
+        if product == products.MYSQL9:
+            # From a release of Debian that may change any day.
+            not_tested.skip_test(str(error))
         not_tested.stop_test(str(error))
 
 
@@ -181,6 +202,18 @@ def shared_mariadb(pytestconfig: pytest.Config) -> DatabaseServer:
 def own_mariadb() -> Iterator[DatabaseServer]:
     """Run a MariaDB server that only this worker uses."""
     yield from started(MariaDBServer)
+
+
+@pytest.fixture(scope="session")
+def shared_mysql9(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return the MySQL server of the run."""
+    return shared("mysql9", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_mysql9(shared_mysql9: DatabaseServer) -> Iterator[DatabaseServer]:
+    """Run a MySQL server that only this worker uses."""
+    yield from started(MySQLServer)
 
 
 @pytest.fixture(scope="session")
@@ -218,9 +251,23 @@ def server_for_test(product: str, request: pytest.FixtureRequest) -> DatabaseSer
 
 
 @pytest.fixture
-def mariadb(request: pytest.FixtureRequest) -> DatabaseServer:
+def mysql_product(request: pytest.FixtureRequest) -> str:
+    """Return which product `mariadb` is; MySQL too where all are asked for and the test
+    is marked `every_product`.
+    """
+    return getattr(request, "param", "mariadb")
+
+
+@pytest.fixture
+def mariadb(request: pytest.FixtureRequest, mysql_product: str) -> DatabaseServer:
     """Return a running MariaDB server."""
-    return server_for_test("mariadb", request)
+    return server_for_test(mysql_product, request)
+
+
+@pytest.fixture
+def mysql9(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return a running MySQL server."""
+    return server_for_test("mysql9", request)
 
 
 @pytest.fixture
@@ -246,6 +293,12 @@ def mariadb_url(mariadb: DatabaseServer) -> Iterator[URL]:
 
 
 @pytest.fixture
+def mysql9_url(mysql9: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of an empty database on MySQL, by PyMySQL."""
+    yield from fresh_database(mysql9)
+
+
+@pytest.fixture
 def postgresql_url(postgresql: DatabaseServer) -> Iterator[URL]:
     """Return the URL of an empty database on PostgreSQL, by psycopg2."""
     yield from fresh_database(postgresql)
@@ -257,7 +310,7 @@ def sqlite_url(tmp_path: Path) -> URL:
     return URL.create("sqlite", database=str(tmp_path / "test.sqlite"))
 
 
-@pytest.fixture(params=["mariadb", "postgresql", "sqlite"])
+@pytest.fixture(params=["mariadb", "postgresql", "sqlite", "mysql9"])
 def database(request: pytest.FixtureRequest) -> Database:
     """Run the test on each product in turn, with a fresh database."""
     url: URL = request.getfixturevalue(f"{request.param}_url")
@@ -266,14 +319,14 @@ def database(request: pytest.FixtureRequest) -> Database:
     return Database(url, request.getfixturevalue(request.param))
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", "postgresql", "mysql9"])
 def served_database(request: pytest.FixtureRequest) -> Database:
     """Run the test on each product that has a server, with a fresh database."""
     url: URL = request.getfixturevalue(f"{request.param}_url")
     return Database(url, request.getfixturevalue(request.param))
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", "postgresql", "mysql9"])
 def served_server(request: pytest.FixtureRequest) -> DatabaseServer:
     """Run the test on each product's server in turn."""
     server: DatabaseServer = request.getfixturevalue(request.param)
@@ -282,12 +335,16 @@ def served_server(request: pytest.FixtureRequest) -> DatabaseServer:
 
 def database_by(driver: str, request: pytest.FixtureRequest) -> Database:
     """Return a fresh database and its server, by a driver."""
+    if driver == products.MYSQL9:
+        return Database(
+            request.getfixturevalue("mysql9_url"), request.getfixturevalue("mysql9")
+        )
     product = "mariadb" if driver.startswith("mysql") else "postgresql"
     url: URL = request.getfixturevalue(f"{product}_url")
     return Database(url.set(drivername=driver), request.getfixturevalue(product))
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=[*DRIVERS, products.MYSQL9])
 def driver_database(request: pytest.FixtureRequest) -> Database:
     """Run the test by each driver that is installed, with a fresh database."""
     return database_by(request.param, request)

@@ -96,6 +96,7 @@ def take(shop: Shop, connections: int, times: int = 1, bind: str = "default") ->
                 stack.enter_context(shop.engines[bind].connect())
 
 
+@pytest.mark.usefixtures("own_server")  # the room left is of the whole server
 class TestBesideGunicorn:
     def test_advises_what_the_traffic_needed(
         self, tmp_path: Path, served_database: Database

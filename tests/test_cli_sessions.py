@@ -28,6 +28,8 @@ from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 from tests.test_cli_status_output import on_terminal
 
+pytestmark = pytest.mark.every_product
+
 MARK = "of the tests"
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
 # Options of a URL that let a session idle for a second.

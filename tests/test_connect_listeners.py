@@ -20,6 +20,8 @@ from tests.support.drivers import DRIVERS, driver_connection
 from tests.support.guarded_app import guarded_engine, guarded_pool
 from tests.support.reporting import MakeShop
 
+pytestmark = pytest.mark.every_product
+
 ALL_DRIVERS = [*DRIVERS, "postgresql+pg8000"]
 
 # By dialect: how a session is set, and how it is asked for that.

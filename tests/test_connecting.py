@@ -20,6 +20,8 @@ from tests.support.proxy import TCPProxy
 from tests.support.reporting import MakeShop, Shop, found, pool_in
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 @pytest.fixture
 def proxy(driver_database: Database) -> Iterator[TCPProxy]:

@@ -21,6 +21,8 @@ from tests.support.drivers import (
 )
 from tests.support.servers import DatabaseServer
 
+pytestmark = pytest.mark.every_product
+
 Connect = Callable[[sa.URL], Any]
 
 

@@ -33,6 +33,8 @@ from tests.support.servers import (
 )
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 AWAY, FULL = ConnectFailure.AWAY, ConnectFailure.FULL
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 

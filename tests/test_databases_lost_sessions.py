@@ -23,6 +23,8 @@ from tests.support.mysql_peer import MySQLPeer, _Session
 from tests.support.proxy import Listener, TCPProxy
 from tests.support.servers import DatabaseServer, MariaDBServer
 
+pytestmark = pytest.mark.every_product
+
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 
 

@@ -15,6 +15,8 @@ from tests.support.drivers import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 MYSQLS = pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 WRITE = "INSERT INTO notes VALUES (1)"

@@ -16,6 +16,8 @@ from tests.support.drivers import POSTGRESQL_DRIVERS
 from tests.support.servers import APP_USER, DatabaseServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 @pytest.fixture
 def process_privilege(own_server: None, mariadb: DatabaseServer) -> Iterator[None]:

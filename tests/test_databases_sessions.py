@@ -17,6 +17,8 @@ from tests.support.database_server import APP_PASSWORD
 from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 SLEEP = {"mysql": "SELECT SLEEP(30)", "postgresql": "SELECT pg_sleep(30)"}
 # Begins a transaction that the server's own list shows.
 BEGIN = {

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 
 from flask_poolguard.databases import Loss, for_dialect
 
+pytestmark = pytest.mark.every_product
+
 GONE = "Lost connection to MySQL server during query"
 
 MYSQL = [

@@ -30,6 +30,8 @@ from tests.support.mysql_peer import MySQLPeer
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 SetGlobal = Callable[[str, int], None]
 
 

@@ -36,6 +36,8 @@ from tests.support.mysql_peer import MySQLPeer
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 ONE = sa.text("SELECT 1")
 PREFIX = "Flask-PoolGuard: "
 

@@ -14,6 +14,8 @@ from tests.support.guarded_app import checked_out_id, guarded_engine, session_id
 from tests.support.waiting import wait_until
 from tests.test_databases_read_only import WRITE, make_table
 
+pytestmark = pytest.mark.every_product
+
 
 @pytest.fixture
 def table(own_server: None, served_database: Database) -> Iterator[Database]:

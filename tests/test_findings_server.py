@@ -31,6 +31,8 @@ from tests.support.reporting import (
 from tests.support.servers import DatabaseServer, MariaDBServer
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 class TestInteractiveTimeout:
     @pytest.fixture

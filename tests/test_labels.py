@@ -18,6 +18,8 @@ from tests.support.forking import in_child
 from tests.support.guarded_app import guarded_engine, make_app
 from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
 
+pytestmark = pytest.mark.every_product
+
 OWN = f"shop@{socket.gethostname()}:{os.getpid()}"
 SEEN_BY_MARIADB = (
     "SELECT ATTR_VALUE FROM performance_schema.session_account_connect_attrs"

@@ -39,6 +39,8 @@ from tests.support.guarded_app import (
 from tests.support.reporting import MakeShop, Shop
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 def tracker_for(engine: sa.Engine) -> PoolTracker:
     """Return the books of an engine's pool."""

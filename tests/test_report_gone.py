@@ -26,6 +26,8 @@ from tests.support.reporting import (
 )
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 LIMITS = {
     "mysql": ({"init_command": "SET SESSION wait_timeout = 1"}, "wait_timeout 1 s"),
     "postgresql": (

@@ -35,6 +35,8 @@ from tests.support.reporting import (
 from tests.support.servers import MissingServerError
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 @contextmanager
 def session(url: URL) -> Iterator[None]:

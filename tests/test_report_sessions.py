@@ -35,6 +35,8 @@ from tests.support.reporting import (
 from tests.support.servers import APP_USER, DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 HOST = socket.gethostname()
 
 

@@ -29,6 +29,8 @@ from tests.support.people import SECONDS, Stop, people
 from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 RESERVED: dict[str, dict[str, Any]] = {
     "MariaDB": {},
     "PostgreSQL": {"superuser_reserved_connections": 6},

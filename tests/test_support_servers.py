@@ -22,6 +22,8 @@ from tests.support.servers import (
 )
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 @pytest.fixture(params=[MariaDBServer, PostgreSQLServer])
 def kind(

@@ -112,23 +112,31 @@ class MariaDBServer(DatabaseServer):
         self._copy_template(server, command, made)
 
     def _command(self) -> list[str | Path]:
-        tls: dict[str, str | int] = {}
-        if self._certificate is not None:
-            tls = {
-                "ssl_cert": str(self._certificate.certificate_file),
-                "ssl_key": str(self._certificate.key_file),
-            }
+        settings = {**FAST_SETTINGS, **self._tls_settings(), **self.settings}
         return [
             self._program("mariadbd"),
             "--no-defaults",
+            *self._paths(),
+            *variable_arguments(settings),
+        ]
+
+    def _paths(self) -> list[str | Path]:
+        return [
             f"--datadir={self.folder / 'data'}",
             f"--tmpdir={self.folder}",
             f"--pid-file={self.folder / 'pid'}",
             f"--socket={self.socket_path}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
-            *variable_arguments({**FAST_SETTINGS, **tls, **self.settings}),
         ]
+
+    def _tls_settings(self) -> dict[str, str | int]:
+        if self._certificate is None:
+            return {}
+        return {
+            "ssl_cert": str(self._certificate.certificate_file),
+            "ssl_key": str(self._certificate.key_file),
+        }
 
     def _connect_errors(self) -> type[Exception]:
         return pymysql.Error

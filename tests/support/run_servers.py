@@ -16,12 +16,14 @@ from pathlib import Path
 
 from tests.support.database_server import DatabaseServer
 from tests.support.mariadb import MariaDBServer
+from tests.support.mysql9 import MySQLServer
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.postgresql13 import fetch_bin_dir
 from tests.support.private_server import Loan, MissingServerError
 
 PRODUCTS: dict[str, Callable[[], DatabaseServer]] = {
     "mariadb": MariaDBServer,
+    "mysql9": MySQLServer,
     "postgresql": PostgreSQLServer,
     "postgresql13": lambda: PostgreSQLServer(bin_dir=fetch_bin_dir()),
 }
