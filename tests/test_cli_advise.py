@@ -96,6 +96,7 @@ def take(shop: Shop, connections: int, times: int = 1, bind: str = "default") ->
                 stack.enter_context(shop.engines[bind].connect())
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("own_server")  # the room left is of the whole server
 class TestBesideGunicorn:
     def test_advises_what_the_traffic_needed(
@@ -152,6 +153,7 @@ class TestBesideGunicorn:
         assert "5 checkouts waited" in text
         assert "an upper bound" in " ".join(text.split())
 
+    @pytest.mark.quick
     def test_adds_up_the_workers_and_names_the_busiest(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
@@ -332,6 +334,7 @@ class TestOneUser:
         assert ours.room == 17
 
 
+@pytest.mark.process
 class TestPooler:
     def test_before_the_server_leaves_no_room_to_be_known(
         self, make_shop: MakeShop, postgresql_url: URL
@@ -542,6 +545,7 @@ def sizes_of(app: Flask, bind: str | None) -> tuple[int, int]:
     return pool.size(), pool._max_overflow
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "option", ["--share=0", "--share=nan", "--share=60", "--at-least=0", "--hosts=0"]
 )

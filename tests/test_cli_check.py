@@ -43,7 +43,9 @@ def small_pool(url: URL) -> dict[str, str]:
     )
 
 
+@pytest.mark.process
 class TestWell:
+    @pytest.mark.quick
     def test_is_ok_with_figures_of_all_workers(
         self, tmp_path: Path, served_database: Database, folder: str
     ) -> None:
@@ -114,6 +116,7 @@ class TestWell:
             assert check(environment(url)).state == "OK"
 
 
+@pytest.mark.process
 class TestUnwell:
     def test_a_saturated_pool_is_critical_and_waiting_a_warning(
         self, tmp_path: Path, served_database: Database
@@ -212,6 +215,7 @@ class TestUnwell:
         assert found.state == "OK"
 
 
+@pytest.mark.process
 class TestSeveralApps:
     def test_the_worst_counts_and_figures_are_labelled(
         self, tmp_path: Path, mariadb_url: URL, folder: str
@@ -238,6 +242,7 @@ class TestSeveralApps:
         assert neither.data == {"workers": 0}
 
 
+@pytest.mark.process
 class TestUnknown:
     @pytest.mark.parametrize(
         "arguments",
@@ -486,6 +491,7 @@ class TestDocs:
         assert cell.strip() == default
 
 
+@pytest.mark.process
 class TestTheModule:
     @pytest.mark.parametrize(("arguments", "code"), [((), 3), (("--help",), 0)])
     def test_alone_prints_help_and_is_not_ok(

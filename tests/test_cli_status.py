@@ -19,6 +19,8 @@ from tests.support.monitoring import check
 from tests.support.proxy import SilentServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 
 def open_sessions(server: DatabaseServer, database: Database) -> set[int]:
     """Return the app's sessions on its own database, as the server lists them."""
@@ -26,6 +28,7 @@ def open_sessions(server: DatabaseServer, database: Database) -> set[int]:
 
 
 class TestFigures:
+    @pytest.mark.quick
     @pytest.mark.parametrize("preload", [False, True])
     def test_each_worker_shows_what_it_holds(
         self, tmp_path: Path, served_database: Database, preload: bool

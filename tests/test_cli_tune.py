@@ -37,6 +37,7 @@ def sessions(database: Database) -> set[int]:
 
 
 class TestRun:
+    @pytest.mark.quick
     def test_finds_how_many_connections_saturate_the_database(
         self, served_database: Database
     ) -> None:

@@ -149,6 +149,7 @@ class TestConnecting:
         assert (figures(shop).timeouts, figures(shop).unavailable) == (0, 3)
 
 
+@pytest.mark.process
 class TestUnderGunicorn:
     def test_a_server_that_hangs_is_no_quiet_worker(
         self, tmp_path: Path, served_database: Database

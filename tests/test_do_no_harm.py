@@ -627,6 +627,7 @@ class TestCopiesOfG:
         world.engine.dispose()
 
 
+@pytest.mark.process
 class TestFork:
     def test_an_inherited_session_takes_a_connection_of_its_own(
         self, postgresql_url: sa.URL

@@ -589,6 +589,7 @@ class TestOutOfStep:
         assert TAKEN_AT in text
         assert "call invalidate() on the Session or Connection" in text
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_connection_that_was_opened_before_the_fork(
         self, postgresql_url: sa.URL, postgresql: DatabaseServer

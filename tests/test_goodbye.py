@@ -18,7 +18,11 @@ from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
 # What the server counts is of all its sessions.
-pytestmark = [pytest.mark.every_product, pytest.mark.usefixtures("own_server")]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.every_product,
+    pytest.mark.usefixtures("own_server"),
+]
 
 PROGRAM = """
 import os, sys

@@ -158,6 +158,7 @@ class TestBothServers:
         binds = {"default": {"label": False}}
         assert not label_of(url, POOLGUARD_BINDS=binds)
 
+    @pytest.mark.process
     def test_see_the_number_of_the_process_that_connects(self, url: sa.URL) -> None:
         with guarded_engine(url) as engine:
             with engine.connect() as connection:

@@ -277,6 +277,7 @@ class TestThePoolIsReplacedMeanwhile:
             checked_out_id(engine)
             assert tracker_for(engine).usage.outdated == 1
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_child_inherits_nothing_of_it(self, engine: sa.Engine) -> None:
         def work() -> tuple[int, int, int]:
@@ -289,6 +290,7 @@ class TestThePoolIsReplacedMeanwhile:
             assert in_child(work) == (0, 0, 0)
             assert guarded_pool(engine).outdated() == 1
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_child_that_ran_no_hooks_leaves_the_parents_alone(
         self, engine: sa.Engine

@@ -297,6 +297,7 @@ class TestServersThatDoNotAnswer:
         assert server_in(report).failure == "away"
         wait_for_questions()
 
+    @pytest.mark.process
     def test_may_be_poolers_that_have_no_connection_left(
         self, make_shop: MakeShop, postgresql_url: URL
     ) -> None:

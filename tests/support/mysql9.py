@@ -1,8 +1,13 @@
-"""Run a private server of Oracle's MySQL 9, from Debian's unstable release."""
+"""Run a private server of Oracle's MySQL 9, from Debian's unstable release.
+
+As a program it fetches the server, so that no test has to wait for that, or says why it
+cannot.
+"""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +17,7 @@ from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD, APP_USER
 from tests.support.downloads import locked_cache
 from tests.support.mariadb import MariaDBServer, variable_arguments
+from tests.support.not_tested import MARK
 from tests.support.private_server import MissingServerError
 
 REMEDY = (
@@ -119,3 +125,10 @@ class MySQLServer(MariaDBServer):
             *variable_arguments({**FAST_SETTINGS, **self._tls_settings()}),
             *variable_arguments(self.settings),
         ]
+
+
+if __name__ == "__main__":
+    try:
+        fetch_root()
+    except MissingServerError as error:
+        print(f"{MARK}{error}", file=sys.stderr)
