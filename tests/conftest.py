@@ -24,6 +24,7 @@ from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.reporting import MakeShop, shops
 from tests.support.run_servers import RunServers, borrow
 from tests.support.servers import (
+    APP_USER,
     DatabaseServer,
     MariaDBServer,
     MissingServerError,
@@ -331,6 +332,26 @@ def served_server(request: pytest.FixtureRequest) -> DatabaseServer:
     """Run the test on each product's server in turn."""
     server: DatabaseServer = request.getfixturevalue(request.param)
     return server
+
+
+@pytest.fixture
+def process_privilege(
+    own_server: None, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Let the app's account see all sessions and transactions of MariaDB or MySQL."""
+    server: DatabaseServer
+    for choosing in ("served_database", "driver_database"):
+        if choosing in request.fixturenames:
+            server = request.getfixturevalue(choosing).running_server
+            break
+    else:
+        server = request.getfixturevalue("mariadb")
+    if isinstance(server, PostgreSQLServer):
+        yield
+        return
+    server.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
+    yield
+    server.execute(f"REVOKE PROCESS ON *.* FROM {APP_USER}@'%'")
 
 
 def database_by(driver: str, request: pytest.FixtureRequest) -> Database:

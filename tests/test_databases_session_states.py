@@ -13,18 +13,10 @@ import sqlalchemy as sa
 from flask_poolguard.databases import for_dialect
 from tests.conftest import Database as FreshDatabase
 from tests.support.drivers import POSTGRESQL_DRIVERS
-from tests.support.servers import APP_USER, DatabaseServer
+from tests.support.transactions import transaction_is_open
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.every_product
-
-
-@pytest.fixture
-def process_privilege(own_server: None, mariadb: DatabaseServer) -> Iterator[None]:
-    """Let the app's account see all sessions and transactions of MariaDB."""
-    mariadb.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
-    yield
-    mariadb.execute(f"REVOKE PROCESS ON *.* FROM {APP_USER}@'%'")
 
 
 class Session:
@@ -184,8 +176,7 @@ class TestNothingIsLeftBehind:
 
             def is_in_transaction() -> bool:
                 if url.get_backend_name() == "mysql":
-                    asked = asking.connection.exec_driver_sql("SELECT @@in_transaction")
-                    return asked.scalar() == 1
+                    return transaction_is_open(asking.connection, server)
                 ((state,),) = server.query(
                     f"SELECT state FROM pg_stat_activity WHERE pid = {asking.number}"
                 )

@@ -15,6 +15,7 @@ from flask_poolguard.databases.types import shorten_statement
 from tests.conftest import Database as FreshDatabase
 from tests.support.database_server import APP_PASSWORD
 from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
+from tests.support.transactions import transaction_is_open
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.every_product
@@ -25,14 +26,6 @@ BEGIN = {
     "mysql": "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     "postgresql": "SELECT 1",
 }
-
-
-@pytest.fixture
-def process_privilege(own_server: None, mariadb: DatabaseServer) -> Iterator[None]:
-    """Let the app's account see all sessions and transactions of MariaDB."""
-    mariadb.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
-    yield
-    mariadb.execute(f"REVOKE PROCESS ON *.* FROM {APP_USER}@'%'")
 
 
 @pytest.fixture
@@ -156,15 +149,17 @@ class TestList:
             assert asking.sees(other).state == "idle in transaction"
 
     def test_leaves_no_transaction_open(
-        self, postgresql_url: sa.URL, mariadb_url: sa.URL
+        self,
+        postgresql_url: sa.URL,
+        mariadb_url: sa.URL,
+        mariadb: DatabaseServer,
     ) -> None:
         with client(postgresql_url) as asking, client(postgresql_url) as other:
             asking.list(with_sql=True)
             assert other.sees(asking).state == "idle"
         with client(mariadb_url) as asking:
             asking.list(with_sql=True)
-            query = "SELECT @@in_transaction"
-            assert asking.connection.exec_driver_sql(query).scalar() == 0
+            assert not transaction_is_open(asking.connection, mariadb)
 
     def test_leaves_out_the_servers_own_threads(
         self, served_database: FreshDatabase
@@ -175,7 +170,7 @@ class TestList:
             password=None,
             **(
                 {"unix_socket": str(server.socket_path)}
-                if server.product == "MariaDB"
+                if server.product != "PostgreSQL"
                 else {"host": str(server.socket_path.parent)}
             ),
         ).set(host=None, port=server.port)

@@ -429,11 +429,11 @@ class TestEnded:
 
         def view(session: Session) -> None:
             take(session)
-            session.execute(sa.text("SELECT LENGTH(:x)"), {"x": "x" * 20_000_000})
+            session.execute(sa.text("SELECT LENGTH(:x)"), {"x": "x" * 70_000_000})
 
         text = logged.of(app, view)
         assert TAKEN_AT in text
-        assert "20.0 MB" in text
+        assert "70.0 MB" in text
         assert "max_allowed_packet" in text
 
     def test_tls_closed(self, logged: Logged) -> None:

@@ -47,7 +47,7 @@ def session(url: URL) -> Iterator[None]:
 
 
 def _identified(product: str) -> str:
-    return " IDENTIFIED BY 'x'" if product == "MariaDB" else " PASSWORD 'x'"
+    return " PASSWORD 'x'" if product == "PostgreSQL" else " IDENTIFIED BY 'x'"
 
 
 class TestServers:

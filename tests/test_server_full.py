@@ -33,6 +33,7 @@ pytestmark = pytest.mark.every_product
 
 RESERVED: dict[str, dict[str, Any]] = {
     "MariaDB": {},
+    "MySQL": {},
     "PostgreSQL": {"superuser_reserved_connections": 6},
 }
 SLOW = {"mysql": "SELECT SLEEP(0.005)", "postgresql": "SELECT pg_sleep(0.005)"}

@@ -167,7 +167,7 @@ class TestShared:
     def test_are_not_those_that_a_test_gets_for_itself(
         self, served_server: DatabaseServer, request: pytest.FixtureRequest
     ) -> None:
-        name = type(served_server).product.lower()
+        name: str = request.node.callspec.params["served_server"]
         shared: DatabaseServer = request.getfixturevalue(f"shared_{name}")
         assert shared.port != served_server.port
         served_server.restart()

@@ -47,6 +47,9 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
         if MYSQL9 in (*products, parameters.get(DRIVER_FIXTURE)):
             if not (everything and is_subject):
                 dropped.add(item)
+        elif parameters.get("mysql_product") == MYSQL9:
+            if str(parameters.get("drivername")).startswith("mariadb+"):
+                dropped.add(item)  # SQLAlchemy refuses MySQL by that name
         elif any(products) and not (everything or is_subject):
             variants.setdefault(_apart_from_product(item), []).append(item)
     for name, those in variants.items():
@@ -64,6 +67,7 @@ def add_mysql(metafunc: pytest.Metafunc) -> None:
         "mysql_product" in metafunc.fixturenames
         and are_all_wanted(metafunc.config)
         and metafunc.definition.get_closest_marker("every_product") is not None
+        and not {*CHOOSING_FIXTURES, DRIVER_FIXTURE} & set(metafunc.fixturenames)
     ):
         metafunc.parametrize("mysql_product", ["mariadb", MYSQL9], indirect=True)
 
