@@ -27,6 +27,8 @@ from tests.support.proxy import TCPProxy
 from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 # As short as a run can be: one process, three sizes.
 SHORT = ("--processes=1", "--max-size=3", "--seconds=0.3", "--rounds=2", "--threads=6")
 
