@@ -11,7 +11,7 @@ import click
 import pytest
 from sqlalchemy import URL
 
-from flask_poolguard.cli.check import command
+from flask_poolguard.cli.check import command, fail
 from tests.conftest import Database
 from tests.support import desk
 from tests.support.app_server import REPOSITORY
@@ -287,39 +287,6 @@ class TestUnknown:
             ("raise SystemExit(1)", "ended this process"),
             ("raise RuntimeError('first\\nlast|')", "last"),
             ("raise ValueError('mysql://app:geheim@db/shop')", "mysql://app:***@db"),
-            (
-                "raise ValueError('postgresql://app@db/shop?sslmode=no&password=geheim')",
-                "app@db/shop?sslmode=no&password=***",
-            ),
-            (
-                "raise ValueError('invalid: host=db password=geheim user=app')",
-                "invalid: host=db password=*** user=app",
-            ),
-            (
-                "raise ValueError('invalid: password=*;gehe&geheim user=app')",
-                "invalid: password=*** user=app",
-            ),
-            (
-                "raise ValueError('invalid: host=db passfile = geheim user=app')",
-                "invalid: host=db passfile = *** user=app",
-            ),
-            (
-                "raise ValueError(\"PASSWORD='a geheim' user=app\")",
-                "PASSWORD=*** user=app",
-            ),
-            (
-                "raise ValueError(r\"password='a\\' geheim' user=app\")",
-                "password=*** user=app",
-            ),
-            (
-                'raise ValueError(repr("password=\'a geheim\' user=\\"app\\""))',
-                "password=*** user=",
-            ),
-            (
-                r'raise ValueError("password=a\\ geheim user=app")',
-                "password=*** user=app",
-            ),
-            ("raise ValueError(\"connect(passwd='geheim')\")", "connect(passwd=***"),
             ("import flask; app = flask.Flask('bare')", "'bare' has no PoolGuard"),
             ("", "Failed to find Flask application"),
             ("print('hello'); 1 / 0", "ZeroDivisionError"),
@@ -528,3 +495,46 @@ class TestTheModule:
         done = run_module("status")
         assert done.returncode == 2
         assert "--app" in done.stderr
+
+
+class TestWhatABrokenAppQuotes:
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (
+                "postgresql://app@db/shop?sslmode=no&password=geheim",
+                "app@db/shop?sslmode=no&password=***",
+            ),
+            (
+                "invalid: host=db password=geheim user=app",
+                "invalid: host=db password=*** user=app",
+            ),
+            (
+                "invalid: password=*;gehe&geheim user=app",
+                "invalid: password=*** user=app",
+            ),
+            (
+                "invalid: host=db passfile = geheim user=app",
+                "invalid: host=db passfile = *** user=app",
+            ),
+            ("PASSWORD='a geheim' user=app", "PASSWORD=*** user=app"),
+            (r"password='a\' geheim' user=app", "password=*** user=app"),
+            (repr("password='a geheim' user=\"app\""), "password=*** user="),
+            (r"password=a\ geheim user=app", "password=*** user=app"),
+            ("connect(passwd='geheim')", "connect(passwd=***"),
+        ],
+    )
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_is_told_without_its_password(
+        self,
+        error: str,
+        reason: str,
+        as_json: bool,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        with pytest.raises(click.exceptions.Exit) as exit_:
+            fail(ValueError(error), as_json=as_json)
+        assert exit_.value.exit_code == 3
+        said = capsys.readouterr().out
+        assert (json.loads(said)["text"] if as_json else said).count(reason) == 1
+        assert "geheim" not in said
