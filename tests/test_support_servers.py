@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import sqlalchemy as sa
 
 from tests.conftest import Database
 from tests.support import private_server
+from tests.support.run_servers import PRODUCTS, RunServers, borrow
 from tests.support.servers import (
     APP_PASSWORD,
     DatabaseServer,
@@ -172,6 +175,40 @@ class TestShared:
         assert shared.port != served_server.port
         served_server.restart()
         assert served_server.query("SELECT 1")
+
+
+class TestRunServers:
+    """What runs the shared servers, and how workers ask for them."""
+
+    @pytest.fixture
+    def run_servers(self, tmp_path: Path) -> Iterator[RunServers]:
+        """Run servers as a test run does."""
+        servers = RunServers(tmp_path)
+        yield servers
+        servers.close()
+
+    def test_lend_one_server_to_all_and_end_it(
+        self, run_servers: RunServers, tmp_path: Path, mariadb: DatabaseServer
+    ) -> None:
+        with ThreadPoolExecutor(2) as executor:
+            asked = [executor.submit(borrow, "mariadb", tmp_path) for _ in range(2)]
+            first, second = (each.result() for each in asked)
+        assert first.port == second.port == run_servers.lend("mariadb").port
+        assert first.query("SELECT 1") == [(1,)]
+        run_servers.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(first.pid, 0)
+
+    def test_tell_a_worker_what_is_not_installed(
+        self,
+        run_servers: RunServers,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (empty := tmp_path / "empty").mkdir()
+        monkeypatch.setitem(PRODUCTS, "mariadb", lambda: MariaDBServer(bin_dir=empty))
+        with pytest.raises(MissingServerError, match="apt-get install mariadb-server"):
+            borrow("mariadb", tmp_path)
 
 
 class TestSessions:

@@ -58,10 +58,11 @@ class RunServers:
     def close(self) -> None:
         """End all servers."""
         self._listener.close()
-        for lock in self._locks.values():
-            lock.acquire()  # for good: no worker gets a server any more
-        for server in self._servers.values():
-            server.close()
+        for product, lock in self._locks.items():
+            with lock:
+                server = self._servers.pop(product, None)
+            if server is not None:
+                server.close()
 
     def _serve(self) -> None:
         while True:
