@@ -34,6 +34,9 @@ from tests.support.reporting import MakeShop, Shop, sessions
 from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = pytest.mark.usefixtures("own_server")
+
 Json = dict[str, Any]
 
 
@@ -97,7 +100,6 @@ def take(shop: Shop, connections: int, times: int = 1, bind: str = "default") ->
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("own_server")  # the room left is of the whole server
 class TestBesideGunicorn:
     def test_advises_what_the_traffic_needed(
         self, tmp_path: Path, served_database: Database
@@ -251,7 +253,6 @@ class TestOneServer:
         assert (found.pool_size or 0) + (found.max_overflow or 0) == found.most
 
 
-@pytest.mark.usefixtures("own_server")
 class TestOneUser:
     """What its user or its database may have counts where that is less."""
 

@@ -28,7 +28,12 @@ from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 from tests.test_cli_status_output import on_terminal
 
-pytestmark = [pytest.mark.process, pytest.mark.every_product]
+# The server's list has the sessions of all its clients.
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.every_product,
+    pytest.mark.usefixtures("own_server"),
+]
 
 MARK = "of the tests"
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}

@@ -19,7 +19,8 @@ from tests.support.monitoring import check
 from tests.support.proxy import SilentServer
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.process
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("own_server")]
 
 
 def open_sessions(server: DatabaseServer, database: Database) -> set[int]:

@@ -23,6 +23,9 @@ from tests.support.guarded_app import warnings_of
 from tests.support.reporting import MakeShop, Shop, found, shops
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = pytest.mark.usefixtures("own_server")
+
 
 def chore_of(shop: Shop) -> Chore:
     """Return a worker's look at its own figures, which is due at any time."""

@@ -35,7 +35,8 @@ from tests.support.reporting import (
 from tests.support.servers import APP_USER, DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.every_product
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.every_product, pytest.mark.usefixtures("own_server")]
 
 HOST = socket.gethostname()
 
@@ -345,7 +346,6 @@ class TestNumbersThatWereGivenAnew:
             with believing(shop, number, out=out):
                 assert owned(report_of(shop), number).owner == "worker"
 
-    @pytest.mark.usefixtures("own_server")
     def test_are_told_by_the_user(
         self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
     ) -> None:
@@ -551,7 +551,6 @@ class TestStatements:
 
 
 class TestSeveralUsers:
-    @pytest.mark.usefixtures("own_server")
     def test_see_together_what_one_of_them_may_see(
         self, make_shop: MakeShop, postgresql: DatabaseServer, postgresql_url: URL
     ) -> None:
