@@ -150,6 +150,7 @@ class TestTransactions:
                 seen.append(connection.exec_driver_sql("SELECT n FROM events").scalar())
         assert seen == [1, None]
 
+    @pytest.mark.usefixtures("own_server")
     def test_none_is_left_open_by_the_guards_questions(
         self, database: Database
     ) -> None:

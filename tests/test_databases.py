@@ -181,6 +181,7 @@ class TestView:
         assert family(url).server_id(other) in view.session_ids
         assert family(url).server_id(asking) not in view.session_ids
 
+    @pytest.mark.usefixtures("own_server")
     def test_the_sessions_of_other_users_count_as_well(
         self, served_database: FreshDatabase, connect: Connect
     ) -> None:

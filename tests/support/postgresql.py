@@ -33,7 +33,7 @@ FAST_SETTINGS: dict[str, str | int] = {
     "logging_collector": "off",
     "max_connections": 200,
     # For SQLAlchemy's own test of two-phase transactions.
-    "max_prepared_transactions": 4,
+    "max_prepared_transactions": 16,
     "max_wal_senders": 0,
     "shared_buffers": "16MB",
     "synchronous_commit": "off",
