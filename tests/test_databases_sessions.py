@@ -21,7 +21,8 @@ from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
 from tests.support.transactions import transaction_is_open
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.every_product
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.every_product, pytest.mark.usefixtures("own_server")]
 
 SLEEP = {"mysql": "SELECT SLEEP(30)", "postgresql": "SELECT pg_sleep(30)"}
 # Begins a transaction that the server's own list shows.
@@ -256,7 +257,6 @@ class TestWhatCannotBeSeen:
         with client(mariadb_url) as asking:
             assert not any("PROCESS" in each for each in asking.list().hidden)
 
-    @pytest.mark.usefixtures("own_server")
     def test_what_other_users_do_on_postgresql(
         self, postgresql: DatabaseServer, postgresql_url: sa.URL
     ) -> None:
@@ -275,7 +275,6 @@ class TestWhatCannotBeSeen:
         assert (seen.state, seen.statement, seen.age_seconds) == (None, None, None)
         assert "pg_read_all_stats" in hidden
 
-    @pytest.mark.usefixtures("own_server")
     def test_what_sessions_do_that_postgresql_does_not_track(
         self, postgresql: DatabaseServer, postgresql_url: sa.URL
     ) -> None:
