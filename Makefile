@@ -23,9 +23,12 @@ IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 
 # Who is done takes over what another has not begun, so that none is left alone at the end.
 # CPython 3.11 can fail in the AST module while pytest draws a failure in its own style.
-PYTEST := -m pytest -m "not soak" -n $(WORKERS) --dist worksteal -ra --tb=native
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal -ra --tb=native
+# Those that start processes take most of the time; one for each command is quick.
+QUICK := -m "not soak and (not process or quick)"
+ALL := -m "not soak"
 
-.PHONY: help venv test coverage test-soak test-lowest test-suites lint format types imports docs demo bench clean
+.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs demo bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -47,15 +50,22 @@ $(LOWEST_STAMP): pyproject.toml
 	$(LOWEST)/bin/python -m pip install --quiet --editable . --group lowest
 	touch $@
 
-test: $(STAMP) ## Run the tests on real servers
+test: $(STAMP) ## Run what needs no processes, and one test for each command
+	tools/ensure-servers
+	$(BIN)/python $(PYTEST) $(QUICK) $(PYTEST_ARGS)
+
+# On the oldest releases a test runs on one product, unless that is its subject.
+test-all: $(STAMP) $(LOWEST_STAMP) ## Run all tests, on all products, newest and oldest releases
 	tools/ensure-servers
 	tools/add-mysqlclient $(BIN)/python
-	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+	$(BIN)/python -m tests.support.mysql9
+	$(BIN)/python $(PYTEST) $(ALL) --all-products $(PYTEST_ARGS)
+	$(LOWEST)/bin/python $(PYTEST) $(ALL) $(IGNORED) $(PYTEST_ARGS)
 
 # Half as slow again: every command that a test runs is looked into as well.
 coverage: $(STAMP) ## Run the tests and say which lines none of them reached
 	tools/ensure-servers
-	$(BIN)/python $(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) $(ALL) --all-products --cov --cov-report=term $(PYTEST_ARGS)
 
 test-soak: $(STAMP) ## Run the tests that take minutes
 	tools/ensure-servers
@@ -63,7 +73,7 @@ test-soak: $(STAMP) ## Run the tests that take minutes
 
 test-lowest: $(LOWEST_STAMP) ## Run the tests on the oldest supported releases
 	tools/ensure-servers
-	$(LOWEST)/bin/python $(PYTEST) $(IGNORED) $(PYTEST_ARGS)
+	$(LOWEST)/bin/python $(PYTEST) $(ALL) $(IGNORED) $(PYTEST_ARGS)
 
 # All of them take hours; tests/suites/projects.py lists them.
 test-suites: $(STAMP) ## Run test suites of other projects with a guard (SUITES="ihatemoney")

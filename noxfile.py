@@ -22,17 +22,18 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install("--editable", ".", *words)
 
 
-def run_pytest(session: nox.Session) -> None:
+def run_pytest(session: nox.Session, *options: str) -> None:
     """Run all tests but those that take minutes."""
     session.run("tools/ensure-servers", external=True)
-    session.run("pytest", "-m", "not soak", "-n", WORKERS, "-ra", *session.posargs)
+    words = ["-m", "not soak", "-n", WORKERS, "--dist", "worksteal", "-ra", *options]
+    session.run("pytest", *words, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests on the newest releases of everything."""
     install(session, "tests")
-    run_pytest(session)
+    run_pytest(session, "--all-products")
 
 
 @nox.session(python=PYTHONS[0])

@@ -19,18 +19,21 @@ from sqlalchemy import URL
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import mapping
-from tests.support import leftovers, not_tested, templates
+from tests.support import leftovers, not_tested, products, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
-from tests.support.postgresql13 import fetch_bin_dir
 from tests.support.reporting import MakeShop, shops
+from tests.support.run_servers import RunServers, borrow
 from tests.support.servers import (
+    APP_USER,
     DatabaseServer,
     MariaDBServer,
     MissingServerError,
+    MySQLServer,
     PostgreSQLServer,
 )
 
 IN_MEMORY = Path("/dev/shm")
+RUN_SERVERS = pytest.StashKey[RunServers]()
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +48,31 @@ def pytest_configure(config: pytest.Config) -> None:
     # 50 ms. None of them is of a server here; tests of TLS name their own.
     os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
     if not hasattr(config, "workerinput"):
-        templates.make_folder()
+        config.stash[RUN_SERVERS] = RunServers(templates.make_folder())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers, in the process that runs them."""
+    run_servers = config.stash.get(RUN_SERVERS, None)
+    if run_servers is not None:
+        run_servers.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let all products be asked for."""
+    products.add_option(parser)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are written for MariaDB on MySQL too, if they ask for it."""
+    products.add_mysql(metafunc)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Choose on which products tests run."""
+    products.select(config, items)
 
 
 def pytest_collection_finish() -> None:
@@ -133,7 +160,8 @@ def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
     return alone
 
 
-# Servers, one of each kind per xdist worker, started when first needed
+# Servers: one of each product for all workers of a run, and one of each worker's own
+# for tests with the fixture `own_server`. All are started when first needed.
 
 
 def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
@@ -148,43 +176,132 @@ def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
     server.close()
 
 
+def shared(product: str, config: pytest.Config) -> DatabaseServer:
+    """Return the server of a product that all workers use."""
+    run_servers = config.stash.get(RUN_SERVERS, None)
+    try:
+        if run_servers is None:  # a worker of xdist
+            return borrow(product, Path(os.environ[templates.FOLDER_VARIABLE]))
+        server = run_servers.lend(product)
+        leftovers.expect(server)
+        # For these tests it is all the same as in a worker.
+        return type(server)().borrowed(server.loan())
+    except MissingServerError as error:
+        if product == products.MYSQL9:
+            # From a release of Debian that may change any day.
+            not_tested.skip_test(str(error))
+        not_tested.stop_test(str(error))
+
+
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[DatabaseServer]:
-    """Run a MariaDB server for all tests of this process."""
+def shared_mariadb(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return the MariaDB server of the run."""
+    return shared("mariadb", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_mariadb() -> Iterator[DatabaseServer]:
+    """Run a MariaDB server that only this worker uses."""
     yield from started(MariaDBServer)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[DatabaseServer]:
-    """Run a PostgreSQL server for all tests of this process."""
+def shared_mysql9(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return the MySQL server of the run."""
+    return shared("mysql9", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_mysql9(shared_mysql9: DatabaseServer) -> Iterator[DatabaseServer]:
+    """Run a MySQL server that only this worker uses."""
+    yield from started(MySQLServer)
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return the PostgreSQL server of the run."""
+    return shared("postgresql", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_postgresql() -> Iterator[DatabaseServer]:
+    """Run a PostgreSQL server that only this worker uses."""
     yield from started(PostgreSQLServer)
 
 
 @pytest.fixture(scope="session")
-def postgresql13() -> Iterator[DatabaseServer]:
-    """Run a PostgreSQL server from before there was `idle_session_timeout`."""
-    yield from started(lambda: PostgreSQLServer(bin_dir=fetch_bin_dir()))
+def postgresql13(pytestconfig: pytest.Config) -> DatabaseServer:
+    """Return a PostgreSQL server from before there was `idle_session_timeout`."""
+    return shared("postgresql13", pytestconfig)
+
+
+@pytest.fixture
+def own_server() -> None:
+    """Let this test's servers be some that no other worker uses at the same time.
+
+    It may stop and reconfigure them, and see all that they do.
+    """
+
+
+def server_for_test(product: str, request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return the shared server of a product, or the worker's own if the test asks."""
+    kind = "own" if "own_server" in request.fixturenames else "shared"
+    name = f"{kind}_{product}"
+    server: DatabaseServer = request.getfixturevalue(name)
+    return server
+
+
+@pytest.fixture
+def mysql_product(request: pytest.FixtureRequest) -> str:
+    """Return which product `mariadb` is; MySQL too where all are asked for and the test
+    is marked `every_product`.
+    """
+    return getattr(request, "param", "mariadb")
+
+
+@pytest.fixture
+def mariadb(request: pytest.FixtureRequest, mysql_product: str) -> DatabaseServer:
+    """Return a running MariaDB server."""
+    return server_for_test(mysql_product, request)
+
+
+@pytest.fixture
+def mysql9(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return a running MySQL server."""
+    return server_for_test("mysql9", request)
+
+
+@pytest.fixture
+def postgresql(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return a running PostgreSQL server."""
+    return server_for_test("postgresql", request)
 
 
 def fresh_database(server: DatabaseServer) -> Iterator[URL]:
-    """Create an empty database for one test and drop it afterwards."""
+    """Lend an empty database to one test."""
     # A test that stopped the server and failed must not fail all that follow.
     server.start()
-    name = server.create_database()
+    name = server.lend_database()
     yield server.url(database=name)
     server.start()
-    server.drop_database(name)
+    server.take_back_database(name)
 
 
 @pytest.fixture
 def mariadb_url(mariadb: DatabaseServer) -> Iterator[URL]:
-    """Return the URL of a fresh database on MariaDB, by PyMySQL."""
+    """Return the URL of an empty database on MariaDB, by PyMySQL."""
     yield from fresh_database(mariadb)
 
 
 @pytest.fixture
+def mysql9_url(mysql9: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of an empty database on MySQL, by PyMySQL."""
+    yield from fresh_database(mysql9)
+
+
+@pytest.fixture
 def postgresql_url(postgresql: DatabaseServer) -> Iterator[URL]:
-    """Return the URL of a fresh database on PostgreSQL, by psycopg2."""
+    """Return the URL of an empty database on PostgreSQL, by psycopg2."""
     yield from fresh_database(postgresql)
 
 
@@ -194,7 +311,7 @@ def sqlite_url(tmp_path: Path) -> URL:
     return URL.create("sqlite", database=str(tmp_path / "test.sqlite"))
 
 
-@pytest.fixture(params=["mariadb", "postgresql", "sqlite"])
+@pytest.fixture(params=["mariadb", "postgresql", "sqlite", "mysql9"])
 def database(request: pytest.FixtureRequest) -> Database:
     """Run the test on each product in turn, with a fresh database."""
     url: URL = request.getfixturevalue(f"{request.param}_url")
@@ -203,28 +320,52 @@ def database(request: pytest.FixtureRequest) -> Database:
     return Database(url, request.getfixturevalue(request.param))
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", "postgresql", "mysql9"])
 def served_database(request: pytest.FixtureRequest) -> Database:
     """Run the test on each product that has a server, with a fresh database."""
     url: URL = request.getfixturevalue(f"{request.param}_url")
     return Database(url, request.getfixturevalue(request.param))
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", "postgresql", "mysql9"])
 def served_server(request: pytest.FixtureRequest) -> DatabaseServer:
     """Run the test on each product's server in turn."""
     server: DatabaseServer = request.getfixturevalue(request.param)
     return server
 
 
+@pytest.fixture
+def process_privilege(
+    own_server: None, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Let the app's account see all sessions and transactions of MariaDB or MySQL."""
+    server: DatabaseServer
+    for choosing in ("served_database", "driver_database"):
+        if choosing in request.fixturenames:
+            server = request.getfixturevalue(choosing).running_server
+            break
+    else:
+        server = request.getfixturevalue("mariadb")
+    if isinstance(server, PostgreSQLServer):
+        yield
+        return
+    server.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
+    yield
+    server.execute(f"REVOKE PROCESS ON *.* FROM {APP_USER}@'%'")
+
+
 def database_by(driver: str, request: pytest.FixtureRequest) -> Database:
     """Return a fresh database and its server, by a driver."""
+    if driver == products.MYSQL9:
+        return Database(
+            request.getfixturevalue("mysql9_url"), request.getfixturevalue("mysql9")
+        )
     product = "mariadb" if driver.startswith("mysql") else "postgresql"
     url: URL = request.getfixturevalue(f"{product}_url")
     return Database(url.set(drivername=driver), request.getfixturevalue(product))
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=[*DRIVERS, products.MYSQL9])
 def driver_database(request: pytest.FixtureRequest) -> Database:
     """Run the test by each driver that is installed, with a fresh database."""
     return database_by(request.param, request)

@@ -97,6 +97,7 @@ def dead_line() -> Iterator[DeadLine]:
         yield line
 
 
+@pytest.mark.process
 class TestUnacknowledged:
     """What is sent gets lost, too soon after the last use for a ping to be due."""
 

@@ -214,6 +214,7 @@ class TestNamedLine:
             assert take().endswith(line_of(take, "connect()"))
 
 
+@pytest.mark.process
 class TestPrograms:
     def test_a_program_given_on_the_command_line_is_named(
         self, sqlite_url: URL

@@ -34,6 +34,9 @@ from tests.support.reporting import MakeShop, Shop, sessions
 from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = pytest.mark.usefixtures("own_server")
+
 Json = dict[str, Any]
 
 
@@ -96,6 +99,7 @@ def take(shop: Shop, connections: int, times: int = 1, bind: str = "default") ->
                 stack.enter_context(shop.engines[bind].connect())
 
 
+@pytest.mark.process
 class TestBesideGunicorn:
     def test_advises_what_the_traffic_needed(
         self, tmp_path: Path, served_database: Database
@@ -151,6 +155,7 @@ class TestBesideGunicorn:
         assert "5 checkouts waited" in text
         assert "an upper bound" in " ".join(text.split())
 
+    @pytest.mark.quick
     def test_adds_up_the_workers_and_names_the_busiest(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
@@ -330,6 +335,7 @@ class TestOneUser:
         assert ours.room == 17
 
 
+@pytest.mark.process
 class TestPooler:
     def test_before_the_server_leaves_no_room_to_be_known(
         self, make_shop: MakeShop, postgresql_url: URL
@@ -540,6 +546,7 @@ def sizes_of(app: Flask, bind: str | None) -> tuple[int, int]:
     return pool.size(), pool._max_overflow
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "option", ["--share=0", "--share=nan", "--share=60", "--at-least=0", "--hosts=0"]
 )

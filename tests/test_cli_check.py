@@ -11,7 +11,7 @@ import click
 import pytest
 from sqlalchemy import URL
 
-from flask_poolguard.cli.check import command
+from flask_poolguard.cli.check import command, fail
 from tests.conftest import Database
 from tests.support import desk
 from tests.support.app_server import REPOSITORY
@@ -43,7 +43,9 @@ def small_pool(url: URL) -> dict[str, str]:
     )
 
 
+@pytest.mark.process
 class TestWell:
+    @pytest.mark.quick
     def test_is_ok_with_figures_of_all_workers(
         self, tmp_path: Path, served_database: Database, folder: str
     ) -> None:
@@ -114,6 +116,7 @@ class TestWell:
             assert check(environment(url)).state == "OK"
 
 
+@pytest.mark.process
 class TestUnwell:
     def test_a_saturated_pool_is_critical_and_waiting_a_warning(
         self, tmp_path: Path, served_database: Database
@@ -212,6 +215,7 @@ class TestUnwell:
         assert found.state == "OK"
 
 
+@pytest.mark.process
 class TestSeveralApps:
     def test_the_worst_counts_and_figures_are_labelled(
         self, tmp_path: Path, mariadb_url: URL, folder: str
@@ -238,6 +242,7 @@ class TestSeveralApps:
         assert neither.data == {"workers": 0}
 
 
+@pytest.mark.process
 class TestUnknown:
     @pytest.mark.parametrize(
         "arguments",
@@ -282,39 +287,6 @@ class TestUnknown:
             ("raise SystemExit(1)", "ended this process"),
             ("raise RuntimeError('first\\nlast|')", "last"),
             ("raise ValueError('mysql://app:geheim@db/shop')", "mysql://app:***@db"),
-            (
-                "raise ValueError('postgresql://app@db/shop?sslmode=no&password=geheim')",
-                "app@db/shop?sslmode=no&password=***",
-            ),
-            (
-                "raise ValueError('invalid: host=db password=geheim user=app')",
-                "invalid: host=db password=*** user=app",
-            ),
-            (
-                "raise ValueError('invalid: password=*;gehe&geheim user=app')",
-                "invalid: password=*** user=app",
-            ),
-            (
-                "raise ValueError('invalid: host=db passfile = geheim user=app')",
-                "invalid: host=db passfile = *** user=app",
-            ),
-            (
-                "raise ValueError(\"PASSWORD='a geheim' user=app\")",
-                "PASSWORD=*** user=app",
-            ),
-            (
-                "raise ValueError(r\"password='a\\' geheim' user=app\")",
-                "password=*** user=app",
-            ),
-            (
-                'raise ValueError(repr("password=\'a geheim\' user=\\"app\\""))',
-                "password=*** user=",
-            ),
-            (
-                r'raise ValueError("password=a\\ geheim user=app")',
-                "password=*** user=app",
-            ),
-            ("raise ValueError(\"connect(passwd='geheim')\")", "connect(passwd=***"),
             ("import flask; app = flask.Flask('bare')", "'bare' has no PoolGuard"),
             ("", "Failed to find Flask application"),
             ("print('hello'); 1 / 0", "ZeroDivisionError"),
@@ -486,6 +458,7 @@ class TestDocs:
         assert cell.strip() == default
 
 
+@pytest.mark.process
 class TestTheModule:
     @pytest.mark.parametrize(("arguments", "code"), [((), 3), (("--help",), 0)])
     def test_alone_prints_help_and_is_not_ok(
@@ -522,3 +495,46 @@ class TestTheModule:
         done = run_module("status")
         assert done.returncode == 2
         assert "--app" in done.stderr
+
+
+class TestWhatABrokenAppQuotes:
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (
+                "postgresql://app@db/shop?sslmode=no&password=geheim",
+                "app@db/shop?sslmode=no&password=***",
+            ),
+            (
+                "invalid: host=db password=geheim user=app",
+                "invalid: host=db password=*** user=app",
+            ),
+            (
+                "invalid: password=*;gehe&geheim user=app",
+                "invalid: password=*** user=app",
+            ),
+            (
+                "invalid: host=db passfile = geheim user=app",
+                "invalid: host=db passfile = *** user=app",
+            ),
+            ("PASSWORD='a geheim' user=app", "PASSWORD=*** user=app"),
+            (r"password='a\' geheim' user=app", "password=*** user=app"),
+            (repr("password='a geheim' user=\"app\""), "password=*** user="),
+            (r"password=a\ geheim user=app", "password=*** user=app"),
+            ("connect(passwd='geheim')", "connect(passwd=***"),
+        ],
+    )
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_is_told_without_its_password(
+        self,
+        error: str,
+        reason: str,
+        as_json: bool,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        with pytest.raises(click.exceptions.Exit) as exit_:
+            fail(ValueError(error), as_json=as_json)
+        assert exit_.value.exit_code == 3
+        said = capsys.readouterr().out
+        assert (json.loads(said)["text"] if as_json else said).count(reason) == 1
+        assert "geheim" not in said

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import URL, NullPool, QueuePool, create_engine
 
 from flask_poolguard.cli.config_view import render
@@ -126,7 +127,9 @@ class TestOrigins:
         assert "\x1b" not in text
 
 
+@pytest.mark.process
 class TestBesideWorkers:
+    @pytest.mark.quick
     def test_shows_the_recycle_time_in_force_and_who_runs_with_other_sizes(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
@@ -158,6 +161,7 @@ class TestBesideWorkers:
         assert "pool_timeout      30 s    default" in text
 
 
+@pytest.mark.process
 def test_a_pipe_gets_no_colours(sqlite_url: URL) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", APP, "pool", "config"],

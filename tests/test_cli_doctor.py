@@ -70,7 +70,9 @@ def held_for(env: dict[str, str], pid: int) -> float:
     )
 
 
+@pytest.mark.process
 class TestBesideWorkers:
+    @pytest.mark.quick
     def test_it_finds_nothing_where_nothing_is_wrong(
         self, tmp_path: Path, url: URL, small_server: DatabaseServer
     ) -> None:
@@ -149,6 +151,7 @@ class TestBesideWorkers:
         assert "could be better (1 not shown)" in text
 
 
+@pytest.mark.process
 class TestOutage:
     """Every connection is held, and others want one."""
 
@@ -227,6 +230,7 @@ class TestOutage:
         assert re.search(r"; [1-9]\d* of them within 5 s ", found["message"])
 
 
+@pytest.mark.process
 class TestHeld:
     """Connections that are out for longer than POOLGUARD_HELD_WARNING."""
 
@@ -281,6 +285,7 @@ class TestHeld:
         assert diagnosis["looked_at"]["sessions_hidden"] == []
 
 
+@pytest.mark.process
 class TestServerGone:
     def test_is_critical_and_said_in_time(
         self, tmp_path: Path, served_database: Database
@@ -293,6 +298,7 @@ class TestServerGone:
         assert codes(diagnosis)[0] == "server-unreachable"
 
 
+@pytest.mark.process
 class TestServerWithoutRoom:
     @pytest.mark.parametrize("kind", [MariaDBServer, PostgreSQLServer])
     def test_leaves_what_the_app_has_and_may_open(
@@ -327,6 +333,7 @@ class TestServerWithoutRoom:
         assert "unreachable" not in text
 
 
+@pytest.mark.process
 class TestOptions:
     @pytest.mark.parametrize(
         "arguments",

@@ -42,18 +42,21 @@ def longest_line(command: click.Command, *arguments: str) -> int:
 
 
 class TestTheGroup:
+    @pytest.mark.process
     def test_is_the_apps(self, tmp_path: Path) -> None:
         done = run(tmp_path, GUARDED.format("print('hello')"), "pool", "config")
         assert done.returncode == 0, done.stderr
         assert "hello" not in done.stdout
         assert "hello" in done.stderr
 
+    @pytest.mark.process
     def test_gives_way_to_a_command_of_the_apps_own(self, tmp_path: Path) -> None:
         own = "app.config['POOLGUARD_CLI_GROUP'] = None"
         own += "; app.cli.command('pool')(lambda: print('swimming'))"
         done = run(tmp_path, GUARDED.format(own), "pool")
         assert (done.returncode, done.stdout) == (0, "swimming\n")
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         ("source", "message"),
         [
@@ -78,6 +81,7 @@ class TestTheGroup:
         assert message in done.stderr
         assert done.stdout == ""
 
+    @pytest.mark.process
     def test_has_help_though_the_app_is_broken(self, tmp_path: Path) -> None:
         done = run(tmp_path, "1 / 0", "pool", "--help")
         assert done.returncode == 0, done.stderr
@@ -91,12 +95,14 @@ class TestTheGroup:
     def test_has_help_of_eighty_columns_without_the_app_too(self) -> None:
         assert longest_line(command_without_app, "--help") <= 80
 
+    @pytest.mark.process
     def test_is_among_the_commands_of_flask(self, tmp_path: Path) -> None:
         done = run(tmp_path, "1 / 0", "--help")
         assert "  pool " in done.stdout
 
 
 class TestThePackage:
+    @pytest.mark.process
     def test_imports_nothing_that_gevent_could_come_too_late_for(self) -> None:
         program = """
 import sys

@@ -21,6 +21,8 @@ from tests.support.app_server import REPOSITORY
 from tests.support.desk import DeskServer, environment
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 
 def sessions_on(database: Database) -> set[int]:
     """Return the app's sessions on its own database, as the server lists them."""
@@ -51,6 +53,7 @@ def load(server: DeskServer, threads: int = 4) -> Iterator[list[int]]:
 
 
 class TestAllWorkers:
+    @pytest.mark.quick
     @pytest.mark.parametrize("preload", [False, True])
     def test_have_new_connections_only(
         self, tmp_path: Path, served_database: Database, preload: bool

@@ -28,6 +28,13 @@ from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 from tests.test_cli_status_output import on_terminal
 
+# The server's list has the sessions of all its clients.
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.every_product,
+    pytest.mark.usefixtures("own_server"),
+]
+
 MARK = "of the tests"
 SLEEP = {"mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
 # Options of a URL that let a session idle for a second.
@@ -115,6 +122,7 @@ def kill(pid: int) -> None:
 
 @both_servers
 class TestStatusWithServer:
+    @pytest.mark.quick
     def test_joins_every_workers_connections(
         self, tmp_path: Path, watched: Database
     ) -> None:
@@ -410,6 +418,7 @@ class TestHolders:
         assert idle.startswith("desk: no connection held, 2 workers on host ")
         assert len(idle.splitlines()) <= 2
 
+    @pytest.mark.quick
     def test_are_listed_longest_first_in_eighty_columns(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
@@ -468,6 +477,7 @@ class TestTop:
         assert process.returncode == 0
         assert errors == ""
 
+    @pytest.mark.quick
     def test_ends_after_a_count(self, tmp_path: Path, mariadb_url: URL) -> None:
         env = environment(mariadb_url)
         with DeskServer(tmp_path, env, threads=2) as server:

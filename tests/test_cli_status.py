@@ -19,6 +19,9 @@ from tests.support.monitoring import check
 from tests.support.proxy import SilentServer
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("own_server")]
+
 
 def open_sessions(server: DatabaseServer, database: Database) -> set[int]:
     """Return the app's sessions on its own database, as the server lists them."""
@@ -26,6 +29,7 @@ def open_sessions(server: DatabaseServer, database: Database) -> set[int]:
 
 
 class TestFigures:
+    @pytest.mark.quick
     @pytest.mark.parametrize("preload", [False, True])
     def test_each_worker_shows_what_it_holds(
         self, tmp_path: Path, served_database: Database, preload: bool

@@ -20,6 +20,8 @@ from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import DeskServer, environment
 
+pytestmark = pytest.mark.process
+
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 

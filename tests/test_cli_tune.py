@@ -28,6 +28,8 @@ from tests.support.proxy import TCPProxy
 from tests.support.servers import DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 # As short as a run can be: one process, three sizes.
 SHORT = ("--processes=1", "--max-size=3", "--seconds=0.3", "--rounds=2", "--threads=6")
 
@@ -38,6 +40,7 @@ def sessions(database: Database) -> set[int]:
 
 
 class TestRun:
+    @pytest.mark.quick
     def test_finds_how_many_connections_saturate_the_database(
         self, served_database: Database
     ) -> None:
@@ -210,6 +213,7 @@ class TestRefusals:
             " ".join(done.stderr.split()),
         )
 
+    @pytest.mark.usefixtures("own_server")
     def test_takes_half_of_what_its_role_may_have(
         self, postgresql: DatabaseServer, postgresql_url: URL
     ) -> None:

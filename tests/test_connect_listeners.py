@@ -20,6 +20,8 @@ from tests.support.drivers import DRIVERS, driver_connection
 from tests.support.guarded_app import guarded_engine, guarded_pool
 from tests.support.reporting import MakeShop
 
+pytestmark = pytest.mark.every_product
+
 ALL_DRIVERS = [*DRIVERS, "postgresql+pg8000"]
 
 # By dialect: how a session is set, and how it is asked for that.
@@ -148,6 +150,7 @@ class TestTransactions:
                 seen.append(connection.exec_driver_sql("SELECT n FROM events").scalar())
         assert seen == [1, None]
 
+    @pytest.mark.usefixtures("own_server")
     def test_none_is_left_open_by_the_guards_questions(
         self, database: Database
     ) -> None:

@@ -20,6 +20,8 @@ from tests.support.proxy import TCPProxy
 from tests.support.reporting import MakeShop, Shop, found, pool_in
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 @pytest.fixture
 def proxy(driver_database: Database) -> Iterator[TCPProxy]:
@@ -149,6 +151,7 @@ class TestConnecting:
         assert (figures(shop).timeouts, figures(shop).unavailable) == (0, 3)
 
 
+@pytest.mark.process
 class TestUnderGunicorn:
     def test_a_server_that_hangs_is_no_quiet_worker(
         self, tmp_path: Path, served_database: Database

@@ -21,6 +21,8 @@ from tests.support.drivers import (
 )
 from tests.support.servers import DatabaseServer
 
+pytestmark = pytest.mark.every_product
+
 Connect = Callable[[sa.URL], Any]
 
 
@@ -108,7 +110,11 @@ class TestMidQuery:
         connection = connect(mariadb_url.set(drivername=drivername))
         assert not mysql.is_in_mid_query(connection)
         cursor = connection.cursor(pymysql.cursors.SSCursor)
-        cursor.execute("SELECT seq FROM seq_1_to_1000")
+        cursor.execute(
+            "WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL"
+            " SELECT number + 1 FROM numbers WHERE number < 1000)"
+            " SELECT number FROM numbers"
+        )
         cursor.fetchone()
         assert mysql.is_in_mid_query(connection)
         cursor.fetchall()
@@ -147,7 +153,7 @@ class TestView:
         other, asking = connect(url), connect(url)
         view = family(url).view(asking)
         ((version,),) = mariadb.query("SELECT VERSION()")
-        assert view.product == f"MariaDB {str(version).partition('-')[0]}"
+        assert view.product == f"{mariadb.product} {str(version).partition('-')[0]}"
         assert view.idle_limit == IdleLimit(28800, "wait_timeout 28800 s")
         assert view.max_connections == 300
         assert view.session_ids is not None
@@ -175,6 +181,7 @@ class TestView:
         assert family(url).server_id(other) in view.session_ids
         assert family(url).server_id(asking) not in view.session_ids
 
+    @pytest.mark.usefixtures("own_server")
     def test_the_sessions_of_other_users_count_as_well(
         self, served_database: FreshDatabase, connect: Connect
     ) -> None:
@@ -187,7 +194,7 @@ class TestView:
                 password=None,
                 **(
                     {"unix_socket": str(server.socket_path)}
-                    if server.product == "MariaDB"
+                    if server.product != "PostgreSQL"
                     else {"host": str(server.socket_path.parent), "dbname": "postgres"}
                 ),
             )

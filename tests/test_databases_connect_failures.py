@@ -33,6 +33,8 @@ from tests.support.servers import (
 )
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 AWAY, FULL = ConnectFailure.AWAY, ConnectFailure.FULL
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 
@@ -91,6 +93,7 @@ class TestAway:
     def test_nobody_listens(self, url: sa.URL) -> None:
         assert failure(url.set(port=free_port())) is AWAY
 
+    @pytest.mark.usefixtures("own_server")
     def test_the_server_is_stopped(self, served_database: FreshDatabase) -> None:
         served_database.running_server.stop()
         assert failure(served_database.url) is AWAY
@@ -254,6 +257,7 @@ class TestFull:
                 assert failure(url) is FULL
 
     @PSYCOPGS
+    @pytest.mark.usefixtures("own_server")
     def test_a_role_of_postgresql_has_its_limit(
         self, drivername: str, postgresql: DatabaseServer, postgresql_url: sa.URL
     ) -> None:
@@ -334,6 +338,7 @@ class TestLogin:
         assert is_login_refused(url.set(**wrong))  # type: ignore[arg-type] # by name
 
     @PSYCOPGS
+    @pytest.mark.usefixtures("own_server")
     def test_is_refused_without_a_right_or_a_line_in_pg_hba(
         self, drivername: str, postgresql: DatabaseServer, postgresql_url: sa.URL
     ) -> None:

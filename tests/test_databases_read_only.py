@@ -15,6 +15,8 @@ from tests.support.drivers import MYSQL_DRIVERS, POSTGRESQL_DRIVERS
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 MYSQLS = pytest.mark.parametrize("drivername", MYSQL_DRIVERS)
 PSYCOPGS = pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
 WRITE = "INSERT INTO notes VALUES (1)"
@@ -47,7 +49,9 @@ def write_is_refused_for_good(connection: sa.Connection, sql: str = WRITE) -> bo
 
 
 @pytest.fixture
-def mariadb_table(mariadb: DatabaseServer, mariadb_url: sa.URL) -> Iterator[sa.URL]:
+def mariadb_table(
+    own_server: None, mariadb: DatabaseServer, mariadb_url: sa.URL
+) -> Iterator[sa.URL]:
     """Return the URL of a database with a table, on a server left writable."""
     make_table(mariadb_url)
     yield mariadb_url

@@ -1,10 +1,12 @@
-"""Servers list their sessions: whose each is, and what it does."""
+"""Servers list their sessions and tell what each does: nothing, a query, or nothing but
+hold locks.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -12,10 +14,16 @@ import sqlalchemy as sa
 
 from flask_poolguard.databases import ServerSession, SessionList, for_dialect
 from flask_poolguard.databases.types import shorten_statement
+from flask_poolguard.pool.session_probe import SessionProbe
 from tests.conftest import Database as FreshDatabase
 from tests.support.database_server import APP_PASSWORD
+from tests.support.drivers import POSTGRESQL_DRIVERS
 from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
+from tests.support.transactions import transaction_is_open
 from tests.support.waiting import wait_until
+
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.every_product, pytest.mark.usefixtures("own_server")]
 
 SLEEP = {"mysql": "SELECT SLEEP(30)", "postgresql": "SELECT pg_sleep(30)"}
 # Begins a transaction that the server's own list shows.
@@ -23,14 +31,6 @@ BEGIN = {
     "mysql": "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     "postgresql": "SELECT 1",
 }
-
-
-@pytest.fixture
-def process_privilege(mariadb: DatabaseServer) -> Iterator[None]:
-    """Let the app's account see all sessions and transactions of MariaDB."""
-    mariadb.execute(f"GRANT PROCESS ON *.* TO {APP_USER}@'%'")
-    yield
-    mariadb.execute(f"REVOKE PROCESS ON *.* FROM {APP_USER}@'%'")
 
 
 @pytest.fixture
@@ -63,6 +63,12 @@ class Client:
     def list(self, *, with_sql: bool = False) -> SessionList:
         """Ask for all sessions."""
         return self.family.sessions(self.raw, with_sql=with_sql)
+
+    def states(self, *clients: Client) -> Mapping[int, str]:
+        """Ask what sessions do."""
+        ids = [each.number for each in clients]
+        found = self.family.sessions(self.raw, only=ids).sessions
+        return {each.id: each.state for each in found if each.state is not None}
 
     def sees(self, other: Client, *, with_sql: bool = False) -> ServerSession:
         """Ask for all sessions and return another's."""
@@ -154,15 +160,17 @@ class TestList:
             assert asking.sees(other).state == "idle in transaction"
 
     def test_leaves_no_transaction_open(
-        self, postgresql_url: sa.URL, mariadb_url: sa.URL
+        self,
+        postgresql_url: sa.URL,
+        mariadb_url: sa.URL,
+        mariadb: DatabaseServer,
     ) -> None:
         with client(postgresql_url) as asking, client(postgresql_url) as other:
             asking.list(with_sql=True)
             assert other.sees(asking).state == "idle"
         with client(mariadb_url) as asking:
             asking.list(with_sql=True)
-            query = "SELECT @@in_transaction"
-            assert asking.connection.exec_driver_sql(query).scalar() == 0
+            assert not transaction_is_open(asking.connection, mariadb)
 
     def test_leaves_out_the_servers_own_threads(
         self, served_database: FreshDatabase
@@ -173,7 +181,7 @@ class TestList:
             password=None,
             **(
                 {"unix_socket": str(server.socket_path)}
-                if server.product == "MariaDB"
+                if server.product != "PostgreSQL"
                 else {"host": str(server.socket_path.parent)}
             ),
         ).set(host=None, port=server.port)
@@ -331,3 +339,151 @@ def test_a_session_ends_by_the_statement_that_is_said_to_end_it(
 @pytest.mark.parametrize("dialect", ["sqlite", "oracle"])
 def test_where_sessions_are_not_known_nothing_ends_one(dialect: str) -> None:
     assert for_dialect(dialect).kill_statement(7) is None
+
+
+def make_table(url: sa.URL) -> None:
+    """Create what the tests read and write."""
+    with client(url) as each:
+        each.execute("CREATE TABLE notes (id INTEGER)")
+        each.execute("INSERT INTO notes VALUES (1)")
+        each.connection.commit()
+
+
+class TestStates:
+    def test_idle(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        with client(url) as asking, client(url) as other:
+            assert asking.states(other) == {other.number: "idle"}
+
+    @pytest.mark.usefixtures("process_privilege")
+    def test_idle_in_a_transaction(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        make_table(url)
+        with client(url) as asking, client(url) as other:
+            other.execute("UPDATE notes SET id = 2")
+            self.wait_for_innodb()
+            assert asking.states(other) == {other.number: "idle in transaction"}
+            other.connection.rollback()
+            self.wait_for_innodb()
+            assert asking.states(other) == {other.number: "idle"}
+
+    def wait_for_innodb(self) -> None:
+        """Let the time pass in which InnoDB repeats its last answer, 0.1 s from the
+        last question: asking more often would put its next look off for ever.
+        """
+        time.sleep(0.2)
+
+    def test_idle_in_a_transaction_that_failed(self, postgresql_url: sa.URL) -> None:
+        with client(postgresql_url) as asking, client(postgresql_url) as other:
+            with pytest.raises(sa.exc.ProgrammingError):
+                other.execute("SELECT nothing")
+            assert asking.states(other) == {other.number: "idle in transaction"}
+
+    def test_running_a_query(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        sleep = "SELECT pg_sleep(60)"
+        if url.get_backend_name() == "mysql":
+            sleep = "SELECT SLEEP(60)"
+        with client(url) as asking, client(url) as other:
+
+            def run() -> None:
+                with pytest.raises(sa.exc.DBAPIError):
+                    other.execute(sleep)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            state = {other.number: "active"}
+            wait_until(lambda: asking.states(other) == state)
+            driver_database.running_server.kill_session(other.number)
+            thread.join()
+
+    def test_several_at_once(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        with client(url) as asking, client(url) as first, client(url) as second:
+            assert asking.states(first, second) == {
+                first.number: "idle",
+                second.number: "idle",
+            }
+
+    def test_nothing_is_asked_about_nobody(self) -> None:
+        asked: list[object] = []
+        SessionProbe(for_dialect("mysql"), "pymysql", asked.append).begin([])
+        names = {each.name for each in threading.enumerate()}
+        assert not asked
+        assert "poolguard-session-probe" not in names
+
+    @pytest.mark.parametrize("dialect", ["sqlite", "oracle"])
+    def test_others_have_none(self, dialect: str) -> None:
+        assert not for_dialect(dialect).sessions(object(), only=[1]).sessions
+
+
+class TestLeftOut:
+    def test_a_session_that_is_gone(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        with client(url) as asking, client(url) as other:
+            driver_database.running_server.kill_session(other.number)
+            assert asking.states(other) == {}
+
+    def test_a_session_of_another_user(self, driver_database: FreshDatabase) -> None:
+        server = driver_database.running_server
+        url = server.url(user=server.admin_user, password=None)
+        if url.get_backend_name() == "mysql":
+            url = url.update_query_dict({"unix_socket": str(server.socket_path)})
+        else:
+            url = url.set(host=str(server.socket_path.parent), database="postgres")
+        with client(driver_database.url) as asking, client(url) as other:
+            assert asking.states(other) == {}
+
+
+class TestLimits:
+    def test_without_the_privilege_a_transaction_of_mariadb_counts_as_idle(
+        self, mariadb_url: sa.URL
+    ) -> None:
+        make_table(mariadb_url)
+        with client(mariadb_url) as asking, client(mariadb_url) as other:
+            other.execute("UPDATE notes SET id = 2")
+            assert asking.states(other) == {other.number: "idle"}
+
+    def test_a_session_that_is_lost_is_an_error(
+        self, driver_database: FreshDatabase
+    ) -> None:
+        url = driver_database.url
+        with client(url) as asking, client(url) as other:
+            driver_connection = asking.raw
+            driver_database.running_server.kill_session(asking.number)
+            with pytest.raises(Exception) as caught:  # noqa: PT011 # any driver's
+                asking.family.sessions(driver_connection, only=[other.number])
+            assert asking.family.means_lost(caught.value)
+            asking.connection.invalidate()
+
+
+class TestNothingIsLeftBehind:
+    @pytest.mark.usefixtures("process_privilege")
+    def test_no_transaction_is_open(self, driver_database: FreshDatabase) -> None:
+        url = driver_database.url
+        server = driver_database.running_server
+        make_table(url)
+        with client(url) as asking, client(url) as other:
+
+            def is_in_transaction() -> bool:
+                if url.get_backend_name() == "mysql":
+                    return transaction_is_open(asking.connection, server)
+                ((state,),) = server.query(
+                    f"SELECT state FROM pg_stat_activity WHERE pid = {asking.number}"
+                )
+                return bool(state == "idle in transaction")
+
+            asking.states(other)
+            assert not is_in_transaction()
+            asking.execute("SELECT * FROM notes")
+            assert is_in_transaction()  # it would be seen
+
+    @pytest.mark.parametrize("drivername", POSTGRESQL_DRIVERS)
+    def test_an_open_transaction_stays_open(
+        self, drivername: str, postgresql_url: sa.URL
+    ) -> None:
+        url = postgresql_url.set(drivername=drivername)
+        with client(url) as asking, client(url) as other:
+            asking.execute("CREATE TEMPORARY TABLE mine (id INTEGER) ON COMMIT DROP")
+            asking.states(other)
+            asking.execute("SELECT * FROM mine")

@@ -16,6 +16,8 @@ from tests.support.drivers import REQUIRED_DRIVERS, driver_connection
 from tests.support.proxy import SilentServer
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
 
+pytestmark = pytest.mark.every_product
+
 
 def peer_of(number: int) -> Any:
     """Return the address at the other end of a socket."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,13 +27,16 @@ from tests.support.guarded_app import (
 )
 from tests.support.mysql_peer import MySQLPeer
 from tests.support.servers import DatabaseServer
+from tests.support.transactions import innodb_transactions
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.every_product
 
 SetGlobal = Callable[[str, int], None]
 
 
 @pytest.fixture
-def set_global(mariadb: DatabaseServer) -> Iterator[SetGlobal]:
+def set_global(own_server: None, mariadb: DatabaseServer) -> Iterator[SetGlobal]:
     """Return a function that sets a variable for sessions to come."""
     before: dict[str, Any] = {}
 
@@ -162,7 +164,7 @@ class TestMariaDB:
     ) -> None:
         with guarded_engine(mariadb_url) as engine:
             fairy = engine.raw_connection()
-            assert transactions(mariadb, fairy.thread_id()) == 0
+            assert innodb_transactions(mariadb, fairy.thread_id()) == 0
             fairy.close()
 
     def test_the_probe_ends_no_transaction_of_a_connect_listener(
@@ -184,19 +186,8 @@ class TestMariaDB:
             engine.dispose()
             event.listen(engine, "connect", begin)
             fairy = engine.raw_connection()
-            assert transactions(mariadb, fairy.thread_id()) == 1
+            assert innodb_transactions(mariadb, fairy.thread_id()) == 1
             fairy.close()
-
-
-def transactions(server: DatabaseServer, thread_id: int) -> int:
-    """Return how many transactions a session of MariaDB has open."""
-    # The server renews this table only if nobody has read it for 0.1 s.
-    time.sleep(0.15)
-    ((count,),) = server.query(
-        "SELECT COUNT(*) FROM information_schema.INNODB_TRX"
-        f" WHERE trx_mysql_thread_id = {thread_id}"
-    )
-    return int(count)
 
 
 class TestMySQL:

@@ -484,11 +484,14 @@ class TestNothingShared:
     def test_a_lock_taken_at_start_up_is_left_with_its_owner(
         self, mariadb_url: sa.URL, caplog: pytest.LogCaptureFixture
     ) -> None:
+        lock = f"{mariadb_url.database}.harm"  # such names are the whole server's
+
         def program(world: World) -> object:
             with world.app.app_context():
                 own = world.keep(world.engine.connect())
-                own.scalar(sa.text("SELECT GET_LOCK('harm', 0)"))
-            used = own.scalar(sa.text("SELECT IS_USED_LOCK('harm') = CONNECTION_ID()"))
+                own.scalar(sa.text(f"SELECT GET_LOCK('{lock}', 0)"))
+            is_used = f"SELECT IS_USED_LOCK('{lock}') = CONNECTION_ID()"
+            used = own.scalar(sa.text(is_used))
             own.close()
             return used
 
@@ -627,6 +630,7 @@ class TestCopiesOfG:
         world.engine.dispose()
 
 
+@pytest.mark.process
 class TestFork:
     def test_an_inherited_session_takes_a_connection_of_its_own(
         self, postgresql_url: sa.URL

@@ -315,6 +315,7 @@ APP = """
 """
 
 
+@pytest.mark.process
 class TestStart:
     """The database's host takes connections and never says a word."""
 

@@ -14,9 +14,11 @@ from tests.support.guarded_app import checked_out_id, guarded_engine, session_id
 from tests.support.waiting import wait_until
 from tests.test_databases_read_only import WRITE, make_table
 
+pytestmark = pytest.mark.every_product
+
 
 @pytest.fixture
-def table(served_database: Database) -> Iterator[Database]:
+def table(own_server: None, served_database: Database) -> Iterator[Database]:
     """Return a database with a table, on a server that is left writable."""
     make_table(served_database.url)
     yield served_database

@@ -31,10 +31,12 @@ from tests.support.reporting import (
 from tests.support.servers import DatabaseServer, MariaDBServer
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 class TestInteractiveTimeout:
     @pytest.fixture
-    def limited(self, mariadb: DatabaseServer) -> Iterator[None]:
+    def limited(self, own_server: None, mariadb: DatabaseServer) -> Iterator[None]:
         """Give the server's interactive sessions a limit of their own."""
         mariadb.execute("SET GLOBAL interactive_timeout = 60")
         yield

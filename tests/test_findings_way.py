@@ -160,6 +160,7 @@ class TestProxy:
         with driver_connection(mariadb_url) as connection:
             assert for_dialect("mysql").view(connection).is_encrypted is False
 
+    @pytest.mark.process
     @pytest.mark.parametrize("driver", ["postgresql+psycopg2", "postgresql+psycopg"])
     @pytest.mark.parametrize("mode", ["session", "transaction"])
     def test_is_found_in_pgbouncer(

@@ -39,7 +39,7 @@ from tests.support.gunicorn import GunicornApp
 from tests.support.people import SECONDS
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.filterwarnings(MAY_DEADLOCK)
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings(MAY_DEADLOCK)]
 
 REPOSITORY = Path(__file__).parents[1]
 FORKS = {"os.fork": os.fork, "without hooks": fork_without_hooks}

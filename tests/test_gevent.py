@@ -10,6 +10,8 @@ from sqlalchemy import URL
 
 from tests.support.programs import run_program
 
+pytestmark = pytest.mark.process
+
 
 def run(url: URL, scenario: str, **config: Any) -> dict[str, Any]:
     """Return what the program found."""

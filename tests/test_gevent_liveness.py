@@ -15,6 +15,8 @@ from tests.support.app_server import REPOSITORY
 from tests.support.proxy import TCPProxy
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 # And whether psycopg2 lets other greenlets run while it waits.
 DRIVERS = (
     ("mysql+pymysql", True),

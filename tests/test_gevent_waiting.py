@@ -10,6 +10,8 @@ from sqlalchemy import URL
 from tests.conftest import database_by
 from tests.support.programs import run_program
 
+pytestmark = pytest.mark.process
+
 
 def run(url: URL, scenario: str, *more: str) -> dict[str, Any]:
     """Return what the program found; nothing may be out or waiting in the end."""

@@ -17,6 +17,13 @@ from tests.support.desk import DeskServer, environment
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
+# What the server counts is of all its sessions.
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.every_product,
+    pytest.mark.usefixtures("own_server"),
+]
+
 PROGRAM = """
 import os, sys
 import sqlalchemy as sa

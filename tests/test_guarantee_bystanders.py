@@ -176,7 +176,10 @@ class TestInTheMiddle:
 
 
 GATES = {
-    "MariaDB": ("SELECT GET_LOCK('gate', 30)", "SELECT RELEASE_LOCK('gate')"),
+    "MariaDB": (  # of this database: the server's names of locks are for all
+        "SELECT GET_LOCK(CONCAT(DATABASE(), '.gate'), 30)",
+        "SELECT RELEASE_LOCK(CONCAT(DATABASE(), '.gate'))",
+    ),
     "PostgreSQL": (
         "SELECT 1 FROM (SELECT pg_advisory_lock(7)) AS lock",
         "SELECT pg_advisory_unlock(7)",

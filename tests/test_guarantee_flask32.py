@@ -116,6 +116,7 @@ def take_db_session_of_other_bind(shop: Shop) -> None:
     shop.keep(shop.db.session()).get(shop.Note, 1)
 
 
+@pytest.mark.process
 class TestMergedContexts:
     @before_32
     def test_everything_comes_back_and_requests_are_named(

@@ -473,8 +473,9 @@ class TestSlots:
             fairy = engine.raw_connection()
             # A transaction, or PostgreSQL's drivers would not roll back at all.
             fairy.cursor().execute("SELECT 1")
-            for number in served_database.running_server.session_ids():
-                served_database.running_server.kill_session(number)
+            server = served_database.running_server
+            for number in server.session_ids(database=served_database.url.database):
+                server.kill_session(number)
             fairy.close()
         assert checked_out_id(engine)
 

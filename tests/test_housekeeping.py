@@ -464,6 +464,7 @@ class TestWithoutThreads:
         assert own.overdue_at < time.monotonic() + 100
 
 
+@pytest.mark.process
 @pytest.mark.filterwarnings(MAY_DEADLOCK)
 class TestFork:
     @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
@@ -518,6 +519,7 @@ class TestChore:
         chore.tend()
         assert len(tries) == 1
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_counts_anew_in_a_child(self, now: Clock) -> None:
         done: list[float] = []

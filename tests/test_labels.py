@@ -18,6 +18,8 @@ from tests.support.forking import in_child
 from tests.support.guarded_app import guarded_engine, make_app
 from tests.support.servers import APP_USER, DatabaseServer, MariaDBServer
 
+pytestmark = pytest.mark.every_product
+
 OWN = f"shop@{socket.gethostname()}:{os.getpid()}"
 SEEN_BY_MARIADB = (
     "SELECT ATTR_VALUE FROM performance_schema.session_account_connect_attrs"
@@ -156,6 +158,7 @@ class TestBothServers:
         binds = {"default": {"label": False}}
         assert not label_of(url, POOLGUARD_BINDS=binds)
 
+    @pytest.mark.process
     def test_see_the_number_of_the_process_that_connects(self, url: sa.URL) -> None:
         with guarded_engine(url) as engine:
             with engine.connect() as connection:

@@ -28,6 +28,8 @@ from tests.support.proxy import TCPProxy
 from tests.support.servers import DatabaseServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 # Each loses a server's last words in its own way; pg8000 has no socket to look at.
 ALL_DRIVERS = [*DRIVERS, "postgresql+pg8000"]
 
@@ -182,6 +184,7 @@ class Witness:
 
 
 @pytest.mark.usefixtures("threadless")
+@pytest.mark.usefixtures("own_server")  # the server counts all kills
 class TestOnTheWay:
     def test_a_firewalls_limit_is_learned_named_and_respected(
         self,
@@ -252,6 +255,7 @@ class TestOnTheWay:
 
 
 @pytest.mark.usefixtures("threadless")
+@pytest.mark.usefixtures("own_server")  # the server counts all kills
 class TestKills:
     @pytest.fixture(params=ALL_DRIVERS)
     def killed(self, request: pytest.FixtureRequest) -> Database:

@@ -24,6 +24,8 @@ from tests.support.guarded_app import (
 from tests.support.servers import DatabaseServer, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 WAYS = ("tcp", "unix", "tls")
 
 
@@ -94,14 +96,14 @@ def lead(request: pytest.FixtureRequest, driver: str, way: str) -> Iterator[Line
 
 
 @pytest.fixture(params=[f"{driver} {way}" for driver in DRIVERS for way in WAYS])
-def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+def line(request: pytest.FixtureRequest, own_server: None) -> Iterator[Line]:
     """Lead to a fresh database, by each driver over each kind of line."""
     driver, way = request.param.split()
     yield from lead(request, driver, way)
 
 
 @pytest.fixture(params=DRIVERS)
-def tcp(request: pytest.FixtureRequest) -> Iterator[Line]:
+def tcp(request: pytest.FixtureRequest, own_server: None) -> Iterator[Line]:
     """Lead to a fresh database by TCP, by each driver."""
     yield from lead(request, request.param, "tcp")
 

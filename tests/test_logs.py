@@ -69,6 +69,7 @@ def printed(folder: Path, source: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("configure", [BY_FILE, BY_DICT], ids=["file", "dict"])
 class TestConfigurationOfOthers:
     def test_does_not_mute_it(self, configure: str, tmp_path: Path) -> None:
@@ -98,6 +99,7 @@ logging.setLoggerClass(Mine)
         assert printed(tmp_path, source)[0] == "flask_poolguard: mine, a leak"
 
 
+@pytest.mark.process
 def test_alembics_call_of_file_config_does_not_mute_it(tmp_path: Path) -> None:
     source = (
         IMPORTS
@@ -118,6 +120,7 @@ logging.root.handlers[0].setFormatter(logging.Formatter('%(message)s'))
     assert printed(tmp_path, source)[-2:] == ["a leak", "a word"]
 
 
+@pytest.mark.process
 class TestConfigurationThatNamesIt:
     def test_is_obeyed(self, tmp_path: Path) -> None:
         named = {**DICT, "loggers": {NAME: {"level": "ERROR"}}}

@@ -24,6 +24,8 @@ from tests.support.proxy import TCPProxy
 from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 WAYS: dict[str, Callable[[sa.Engine], Any]] = {
     "connect": lambda engine: engine.connect(),
     "session": lambda engine: Session(engine).scalar(sa.text("SELECT 1")),
@@ -246,6 +248,7 @@ class TestOne:
             assert time.monotonic() - began < 10
 
 
+@pytest.mark.usefixtures("own_server")
 class TestServers:
     @pytest.mark.parametrize("end", ["stop", "kill"])
     def test_a_restart_between_two_requests_is_not_noticed(

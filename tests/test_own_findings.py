@@ -23,6 +23,9 @@ from tests.support.guarded_app import warnings_of
 from tests.support.reporting import MakeShop, Shop, found, shops
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = pytest.mark.usefixtures("own_server")
+
 
 def chore_of(shop: Shop) -> Chore:
     """Return a worker's look at its own figures, which is due at any time."""
@@ -74,6 +77,7 @@ class TestAWarning:
         assert ["'default'" in line for line in lines] == [True, False]
         assert ["'reports'" in line for line in lines] == [False, True]
 
+    @pytest.mark.process
     @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_is_logged_by_each_process_for_itself(
@@ -160,6 +164,7 @@ class TestNothing:
         chore_of(shop).tend()
         assert warnings_of(caplog) == before
 
+    @pytest.mark.process
     def test_is_said_of_the_parents_figures(
         self, make_shop: MakeShop, sqlite_url: URL
     ) -> None:
@@ -213,6 +218,7 @@ class TestTheHousekeeper:
         assert evidence_of(shop).workers[0].pools[0].checkouts == 2
 
 
+@pytest.mark.process
 class TestUnderGunicorn:
     def test_each_worker_says_once_what_it_inherited(
         self, tmp_path: Path, served_database: Database

@@ -31,6 +31,8 @@ from tests.support.forking import in_child
 from tests.support.guarded_app import guarded_pool
 from tests.support.tracked import Tracked, shown
 
+pytestmark = pytest.mark.process
+
 tend = GuardedPool.tend
 
 

@@ -568,6 +568,7 @@ class TestMapping:
         path = tracked.app.extensions["poolguard"].app_tracker.path
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o400
 
+    @pytest.mark.process
     def test_a_child_does_not_keep_the_lock(self, mapped: Tracked) -> None:
         path = mapped.app.extensions["poolguard"].app_tracker.path
         inode = os.stat(path).st_ino
@@ -735,6 +736,7 @@ class TestTroubleWithTheFile:
             sys.stderr.write(client.get("/").text + "\\n")
     """
 
+    @pytest.mark.process
     @pytest.mark.parametrize("moment", ["before", "later"])
     def test_its_disk_is_full(self, moment: str) -> None:
         """Pipes have no size, so the program can still tell how it went."""
@@ -773,6 +775,7 @@ class TestTroubleWithTheFile:
         tracked.engine.dispose()
 
 
+@pytest.mark.process
 class TestEndOfTheProcess:
     def test_the_file_goes_with_its_worker(
         self, sqlite_url: URL, state_dir: Path

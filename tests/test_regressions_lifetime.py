@@ -98,6 +98,7 @@ class TestDroppedApps:
         assert descriptors() == self.before
 
 
+@pytest.mark.process
 class TestProcessExit:
     PROGRAM = """
     import os

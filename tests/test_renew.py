@@ -39,6 +39,8 @@ from tests.support.guarded_app import (
 from tests.support.reporting import MakeShop, Shop
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 def tracker_for(engine: sa.Engine) -> PoolTracker:
     """Return the books of an engine's pool."""
@@ -275,6 +277,7 @@ class TestThePoolIsReplacedMeanwhile:
             checked_out_id(engine)
             assert tracker_for(engine).usage.outdated == 1
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_child_inherits_nothing_of_it(self, engine: sa.Engine) -> None:
         def work() -> tuple[int, int, int]:
@@ -287,6 +290,7 @@ class TestThePoolIsReplacedMeanwhile:
             assert in_child(work) == (0, 0, 0)
             assert guarded_pool(engine).outdated() == 1
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_child_that_ran_no_hooks_leaves_the_parents_alone(
         self, engine: sa.Engine

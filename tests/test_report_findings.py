@@ -9,6 +9,8 @@ from tests.conftest import Database
 from tests.support.reporting import MakeShop, found, pool_in
 from tests.support.servers import MariaDBServer
 
+pytestmark = pytest.mark.every_product
+
 
 class TestBudget:
     def test_is_a_finding_when_the_server_allows_less(

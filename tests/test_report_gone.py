@@ -26,6 +26,9 @@ from tests.support.reporting import (
 )
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.every_product, pytest.mark.usefixtures("own_server")]
+
 LIMITS = {
     "mysql": ({"init_command": "SET SESSION wait_timeout = 1"}, "wait_timeout 1 s"),
     "postgresql": (

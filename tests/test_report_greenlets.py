@@ -31,6 +31,7 @@ def run(url: URL, patches: dict[str, bool] | None, *more: str) -> list[dict[str,
     return after
 
 
+@pytest.mark.process
 class TestUnpatched:
     def test_a_process_is_critical(self, driver_url: URL) -> None:
         (finding,) = run(driver_url, None)
@@ -65,12 +66,15 @@ class TestUnpatched:
 
 
 class TestPatched:
+    @pytest.mark.process
     def test_drivers_written_in_python_are_fine(self, mariadb_url: URL) -> None:
         assert run(mariadb_url, ALL) == []
 
+    @pytest.mark.process
     def test_psycopg_is_fine(self, postgresql_url: URL) -> None:
         assert run(postgresql_url.set(drivername="postgresql+psycopg"), ALL) == []
 
+    @pytest.mark.process
     def test_psycopg2_needs_a_callback(self, postgresql_url: URL) -> None:
         (finding,) = run(postgresql_url, ALL)
         assert finding["level"] == "warning"
@@ -78,6 +82,7 @@ class TestPatched:
         assert "threading" not in finding["message"]
         assert "patch_psycopg()" in finding["fix"]
 
+    @pytest.mark.process
     def test_psycopg2_is_fine_with_one(self, postgresql_url: URL) -> None:
         assert run(postgresql_url, ALL, "COOPERATES") == []
 
@@ -93,6 +98,7 @@ class TestPatched:
         assert "mysql+pymysql://" in finding.fix
 
 
+@pytest.mark.process
 class TestUnderGunicorn:
     def test_a_worker_with_psycopg2_is_found(
         self, tmp_path: Path, postgresql_url: URL

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import current_app
 from sqlalchemy import URL, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -34,6 +35,8 @@ from tests.support.reporting import (
 from tests.support.servers import MissingServerError
 from tests.support.waiting import free_port, wait_until
 
+pytestmark = pytest.mark.every_product
+
 
 @contextmanager
 def session(url: URL) -> Iterator[None]:
@@ -44,7 +47,7 @@ def session(url: URL) -> Iterator[None]:
 
 
 def _identified(product: str) -> str:
-    return " IDENTIFIED BY 'x'" if product == "MariaDB" else " PASSWORD 'x'"
+    return " PASSWORD 'x'" if product == "PostgreSQL" else " IDENTIFIED BY 'x'"
 
 
 class TestServers:
@@ -79,6 +82,7 @@ class TestServers:
             == 0
         )
 
+    @pytest.mark.usefixtures("own_server")
     def test_count_everybody_but_those_who_ask(
         self, make_shop: MakeShop, served_database: Database
     ) -> None:
@@ -108,6 +112,7 @@ class TestServers:
             "b": 1,
         }
 
+    @pytest.mark.usefixtures("own_server")
     def test_count_ours_by_all_binds_that_lead_there(
         self, make_shop: MakeShop, served_database: Database
     ) -> None:
@@ -295,6 +300,7 @@ class TestServersThatDoNotAnswer:
         assert server_in(report).failure == "away"
         wait_for_questions()
 
+    @pytest.mark.process
     def test_may_be_poolers_that_have_no_connection_left(
         self, make_shop: MakeShop, postgresql_url: URL
     ) -> None:

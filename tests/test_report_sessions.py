@@ -35,6 +35,9 @@ from tests.support.reporting import (
 from tests.support.servers import APP_USER, DatabaseServer, MissingServerError
 from tests.support.waiting import wait_until
 
+# The server's list has the sessions of all its clients.
+pytestmark = [pytest.mark.every_product, pytest.mark.usefixtures("own_server")]
+
 HOST = socket.gethostname()
 
 
@@ -157,6 +160,7 @@ class TestOthers:
         assert session.owner == "other-host"
         assert (session.host, session.pid) == ("elsewhere.example.org", os.getpid())
 
+    @pytest.mark.process
     def test_that_live_here_without_a_state_file_are_processes(
         self, make_shop: MakeShop, postgresql_url: URL, live_pid: int
     ) -> None:
@@ -181,6 +185,7 @@ class TestOthers:
         assert [each for each in sessions if each.database == url.database] == []
 
 
+@pytest.mark.process
 class TestOrphans:
     def test_are_of_processes_that_are_gone(
         self, make_shop: MakeShop, postgresql_url: URL, dead_pid: int
@@ -239,6 +244,7 @@ class TestOrphans:
 
 
 class TestProxies:
+    @pytest.mark.process
     def test_that_number_otherwise_leave_labels_to_go_by_and_say_so(
         self,
         make_shop: MakeShop,
@@ -287,6 +293,7 @@ class TestProxies:
             "knows none" in each for each in server_in(report).sessions_hidden
         )
 
+    @pytest.mark.process
     def test_that_give_anothers_number_do_not_give_its_session(
         self, make_shop: MakeShop, postgresql_url: URL, dead_pid: int
     ) -> None:
@@ -639,6 +646,7 @@ class TestHolders:
         assert (held.state, held.state_seconds) == (None, None)
 
 
+@pytest.mark.process
 class TestProcessAge:
     def test_is_known_of_live_processes(self, live_pid: int) -> None:
         age = process.age_seconds(live_pid)

@@ -172,6 +172,7 @@ class TestLeftovers:
         assert not found(shop.report(), "leftover-setting")
 
 
+@pytest.mark.process
 class TestInherited:
     def test_by_the_workers_of_a_preloaded_app_is_found(
         self, tmp_path: Path, served_database: Database
@@ -204,6 +205,7 @@ class TestInherited:
 class TestParent:
     """Whoever started the workers, of an app that asks its database before that."""
 
+    @pytest.mark.process
     def test_of_a_preloaded_app_is_told_of_but_not_counted(
         self, tmp_path: Path, served_database: Database
     ) -> None:
@@ -234,6 +236,7 @@ class TestParent:
             "2 workers may open 400 connections: 2 × 200 (default)"
         )
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_that_serves_is_a_worker(
         self, make_shop: MakeShop, mariadb_url: URL
@@ -243,6 +246,7 @@ class TestParent:
         shop.app.test_client().get("/")
         assert _workers_seen_by_a_child(shop) == 2
 
+    @pytest.mark.process
     @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_that_uses_a_connection_is_a_worker(
         self, make_shop: MakeShop, mariadb_url: URL

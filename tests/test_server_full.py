@@ -29,15 +29,18 @@ from tests.support.people import SECONDS, Stop, people
 from tests.support.servers import APP_PASSWORD
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.every_product
+
 RESERVED: dict[str, dict[str, Any]] = {
     "MariaDB": {},
+    "MySQL": {},
     "PostgreSQL": {"superuser_reserved_connections": 6},
 }
 SLOW = {"mysql": "SELECT SLEEP(0.005)", "postgresql": "SELECT pg_sleep(0.005)"}
 
 
 @pytest.fixture
-def room(served_database: Database) -> Iterator[int]:
+def room(own_server: None, served_database: Database) -> Iterator[int]:
     """Leave the app's user room for 3 connections."""
     server = served_database.running_server
     mysql = served_database.url.get_backend_name() == "mysql"

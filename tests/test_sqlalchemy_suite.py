@@ -23,6 +23,8 @@ from tests.support.sqlalchemy_suite import (
     fetch_archive,
 )
 
+pytestmark = pytest.mark.process
+
 Start = Callable[..., SuiteProcess]
 
 

@@ -18,6 +18,8 @@ from tests.support.gunicorn import GunicornApp
 from tests.support.waiting import wait_until
 from tests.support.waitress import WaitressApp
 
+pytestmark = pytest.mark.process
+
 APP = """
 import os
 from flask import Flask, send_file, stream_with_context

@@ -11,6 +11,8 @@ from tests.support.app_server import AppServer, AppServerError
 from tests.support.gunicorn import GunicornApp
 from tests.support.waitress import WaitressApp
 
+pytestmark = pytest.mark.process
+
 APP = """
 import os
 import flask

@@ -27,6 +27,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.process
 class TestDaemon:
     def test_stops_in_good_order(self, tmp_path: Path) -> None:
         daemon = Daemon(["sleep", "600"], log=tmp_path / "log")

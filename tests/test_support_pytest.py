@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.app_server import REPOSITORY
 
+pytestmark = pytest.mark.process
+
 CONFTEST = """
 import pytest
 from tests.conftest import nothing_left_behind, pytest_terminal_summary, state_dir

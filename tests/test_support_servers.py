@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,18 @@ import sqlalchemy as sa
 
 from tests.conftest import Database
 from tests.support import private_server
+from tests.support.run_servers import PRODUCTS, RunServers, borrow
 from tests.support.servers import (
     APP_PASSWORD,
     DatabaseServer,
     MariaDBServer,
     MissingServerError,
     PostgreSQLServer,
+    ServerError,
 )
 from tests.support.waiting import free_port, wait_until
+
+pytestmark = pytest.mark.every_product
 
 
 @pytest.fixture(params=[MariaDBServer, PostgreSQLServer])
@@ -75,6 +81,134 @@ class TestDatabases:
         connection.execute(sa.text("SELECT * FROM held"))
         connection.detach()
         connection.invalidate()
+
+
+class TestStock:
+    """Databases that come back are lent again."""
+
+    def test_one_that_was_not_changed_is_lent_again(
+        self, served_server: DatabaseServer
+    ) -> None:
+        name = served_server.lend_database()
+        assert connects(served_server.url(database=name))
+        served_server.take_back_database(name)
+        assert served_server.lend_database() == name
+        served_server.take_back_database(name)
+
+    @pytest.mark.parametrize("left", ["", "BEGIN"])
+    def test_it_comes_back_without_tables_and_sessions(
+        self, served_server: DatabaseServer, left: str
+    ) -> None:
+        name = served_server.lend_database()
+        engine = sa.create_engine(served_server.url(database=name))
+        with engine.connect() as connection:
+            connection.execute(sa.text("CREATE TABLE notes (id INT)"))
+            connection.execute(sa.text("CREATE VIEW all_notes AS SELECT * FROM notes"))
+            connection.commit()
+            if left:
+                connection.execute(sa.text("INSERT INTO notes VALUES (1)"))
+            served_server.take_back_database(name)
+            assert served_server.session_ids(database=name) == set()
+            connection.invalidate()
+        engine.dispose()
+        assert served_server.lend_database() == name
+        again = sa.create_engine(served_server.url(database=name))
+        assert sa.inspect(again).get_table_names() == []
+        assert sa.inspect(again).get_view_names() == []
+        again.dispose()
+        served_server.take_back_database(name)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "ALTER DATABASE {} CONNECTION LIMIT 5",
+            "ALTER DATABASE {} SET idle_session_timeout = '60s'",
+            "ALTER ROLE app IN DATABASE {} SET statement_timeout = '60s'",
+            "REVOKE CONNECT ON DATABASE {} FROM PUBLIC",
+            "REVOKE SELECT ON pg_catalog.pg_settings FROM PUBLIC",
+            "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep FROM PUBLIC",
+            "CREATE SCHEMA others",
+        ],
+    )
+    def test_one_with_other_settings_is_not(
+        self, postgresql: DatabaseServer, change: str
+    ) -> None:
+        name = postgresql.lend_database()
+        postgresql.execute(change.format(name), database=name)
+        postgresql.take_back_database(name)
+        assert postgresql.query(
+            f"SELECT count(*) FROM pg_database WHERE datname = '{name}'"
+        ) == [(0,)]
+
+
+class TestShared:
+    """The servers of a run, which all of its workers use."""
+
+    def test_cannot_be_stopped(self, served_server: DatabaseServer) -> None:
+        for stop in (served_server.stop, served_server.kill, served_server.restart):
+            with pytest.raises(ServerError, match="needs the fixture `own_server`"):
+                stop()
+        assert served_server.running
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "SET GLOBAL wait_timeout = 60",
+            "ALTER SYSTEM SET idle_session_timeout = '60s'",
+            "ALTER ROLE app CONNECTION LIMIT 8",
+            "GRANT PROCESS ON *.* TO app",
+            "CREATE USER teller IDENTIFIED BY 'x'",
+        ],
+    )
+    def test_cannot_be_reconfigured(
+        self, served_server: DatabaseServer, statement: str
+    ) -> None:
+        with pytest.raises(ServerError, match="needs the fixture `own_server`"):
+            served_server.execute(statement)
+
+    @pytest.mark.usefixtures("own_server")
+    def test_are_not_those_that_a_test_gets_for_itself(
+        self, served_server: DatabaseServer, request: pytest.FixtureRequest
+    ) -> None:
+        name: str = request.node.callspec.params["served_server"]
+        shared: DatabaseServer = request.getfixturevalue(f"shared_{name}")
+        assert shared.port != served_server.port
+        served_server.restart()
+        assert served_server.query("SELECT 1")
+
+
+class TestRunServers:
+    """What runs the shared servers, and how workers ask for them."""
+
+    @pytest.fixture
+    def run_servers(self, tmp_path: Path) -> Iterator[RunServers]:
+        """Run servers as a test run does."""
+        servers = RunServers(tmp_path)
+        yield servers
+        servers.close()
+
+    def test_lend_one_server_to_all_and_end_it(
+        self, run_servers: RunServers, tmp_path: Path, mariadb: DatabaseServer
+    ) -> None:
+        with ThreadPoolExecutor(2) as executor:
+            asked = [executor.submit(borrow, "mariadb", tmp_path) for _ in range(2)]
+            first, second = (each.result() for each in asked)
+        assert first.port == second.port == run_servers.lend("mariadb").port
+        assert first.query("SELECT 1") == [(1,)]
+        run_servers.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(first.pid, 0)
+
+    def test_tell_a_worker_what_is_not_installed(
+        self,
+        run_servers: RunServers,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (empty := tmp_path / "empty").mkdir()
+        monkeypatch.setitem(PRODUCTS, "mariadb", lambda: MariaDBServer(bin_dir=empty))
+        with pytest.raises(MissingServerError, match="apt-get install mariadb-server"):
+            borrow("mariadb", tmp_path)
 
 
 class TestSessions:

@@ -12,6 +12,7 @@ from flask_poolguard.tracking.endpoint import current_task_name
 from tests.support.programs import run_program
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -31,6 +32,7 @@ def test_a_leak_of_one_names_it(kind: str, name: str) -> None:
     assert name in found["counted"]
 
 
+@pytest.mark.process
 def test_one_within_a_request_is_part_of_the_request() -> None:
     found = run_program("background_tasks", "celery_in_a_request")
     assert set(found["names"]) == {"order"}

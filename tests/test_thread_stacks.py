@@ -58,6 +58,7 @@ def collector_off() -> Iterator[None]:
 
 
 class TestCurrentFrames:
+    @pytest.mark.process
     def test_a_garbage_collection_does_not_stop_the_process(self) -> None:
         done = subprocess.run(
             [sys.executable, "-c", COLLECT_WHILE_LOOKING],
@@ -72,6 +73,7 @@ class TestCurrentFrames:
         assert threading.get_ident() in current_frames()
         assert not gc.isenabled()
 
+    @pytest.mark.process
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
     def test_a_child_of_a_process_that_looks_can_look_too(self) -> None:
         stop = threading.Event()

@@ -404,6 +404,7 @@ class TestThreads:
         # Nobody looked while they were there, and this thread was there as well.
         assert guarded.read().threads > before + 5
 
+    @pytest.mark.process
     def test_of_a_child_begin_anew(self, guarded: Guarded) -> None:
         with guarded.engine.connect():
             pass
@@ -419,6 +420,7 @@ class TestThreads:
         assert 1 <= in_child(child) < 100
 
 
+@pytest.mark.process
 class TestInherited:
     @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
     def test_are_the_connections_that_the_parent_had_open(
@@ -437,6 +439,7 @@ class TestInherited:
         assert guarded.read().inherited == 0
 
 
+@pytest.mark.process
 def test_a_thread_counts_from_its_first_use_of_the_guard() -> None:
     """Not because it imported the package, or looked at what others do."""
     program = textwrap.dedent("""

@@ -31,7 +31,10 @@ from sqlalchemy.pool import NullPool
 from flask_poolguard import PoolGuard
 
 GATES = {
-    "mysql": ("SELECT GET_LOCK('gate', 60)", "SELECT RELEASE_LOCK('gate')"),
+    "mysql": (  # of this database: the server's names of locks are for all
+        "SELECT GET_LOCK(CONCAT(DATABASE(), '.gate'), 60)",
+        "SELECT RELEASE_LOCK(CONCAT(DATABASE(), '.gate'))",
+    ),
     "postgresql": (
         "SELECT 1 FROM (SELECT pg_advisory_lock(7)) AS gate",
         "SELECT pg_advisory_unlock(7)",

@@ -23,11 +23,11 @@ from flask_poolguard import PoolGuard
 # What takes time in the database: alone, and while it has a lock that there is once.
 SLEEP = {"mysql": "SELECT SLEEP({})", "postgresql": "SELECT pg_sleep({})"}
 LOCK = {
-    "mysql": "SELECT GET_LOCK('tuned', 60)",
+    "mysql": "SELECT GET_LOCK(CONCAT(DATABASE(), '.tuned'), 60)",
     "postgresql": "SELECT pg_advisory_lock(1)",
 }
 UNLOCK = {
-    "mysql": "SELECT RELEASE_LOCK('tuned')",
+    "mysql": "SELECT RELEASE_LOCK(CONCAT(DATABASE(), '.tuned'))",
     "postgresql": "SELECT pg_advisory_unlock(1)",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import uuid
@@ -22,12 +23,31 @@ from tests.support.waiting import wait_until
 APP_USER = "app"
 APP_PASSWORD = "s3cret-pw"
 
+# Statements that other tests would notice.
+CONCERNS_ALL = re.compile(
+    r"(ALTER|CREATE|DROP) (SYSTEM|ROLE|USER)\b(?!.* IN DATABASE )"
+    r"|SET GLOBAL|(GRANT|REVOKE) .* ON \*\.\*",
+    re.IGNORECASE,
+)
+
 
 class DatabaseServer(PrivateServer):
     """Run a private server and look at it as its administrator."""
 
     default_driver: ClassVar[str]
     admin_user: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        tls: bool = False,
+        bin_dir: Path | None = None,
+        **settings: str | int,
+    ) -> None:
+        """Prepare a server; nothing happens before `start`."""
+        super().__init__(tls=tls, bin_dir=bin_dir, **settings)
+        # Databases that were lent before and are as new.
+        self._stock: list[str] = []
 
     def url(
         self,
@@ -62,8 +82,21 @@ class DatabaseServer(PrivateServer):
                 self.kill_session(session_id)
         self._drop_database(name)
 
+    def lend_database(self) -> str:
+        """Return the name of an empty database that the app's account owns."""
+        return self._stock.pop() if self._stock else self.create_database()
+
+    def take_back_database(self, name: str) -> None:
+        """Keep a lent database for the next test, or drop it if it was changed."""
+        if self._is_as_new(name):
+            self._stock.append(name)
+        else:
+            self.drop_database(name)
+
     def execute(self, sql: str, *, database: str | None = None) -> None:
         """Run a statement as administrator, in a session of its own."""
+        if CONCERNS_ALL.match(sql):
+            self._must_be_ours()
         self._run(sql, database)
 
     def query(self, sql: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
@@ -133,6 +166,13 @@ class DatabaseServer(PrivateServer):
 
     @abstractmethod
     def _drop_database(self, name: str) -> None: ...
+
+    @abstractmethod
+    def _is_as_new(self, name: str) -> bool:
+        """Tell whether a database is as it was created, emptying it if that is cheap.
+
+        One with sessions is not: their end would be counted after that.
+        """
 
     @abstractmethod
     def _kill_session(self, session_id: int) -> None: ...

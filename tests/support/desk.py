@@ -168,8 +168,11 @@ class DeskServer(GunicornApp):
         """
         names = [f"{len(self._threads) + number}" for number in range(count)]
         for name in names:
+            # It is answered when the test lets go, however long that takes here.
             thread = threading.Thread(
-                target=self.get, args=(f"/hold/{name}?sql={quote(sql)}",)
+                target=self.get,
+                args=(f"/hold/{name}?sql={quote(sql)}",),
+                kwargs={"seconds": 110},
             )
             thread.start()
             self._threads.append(thread)
@@ -184,7 +187,9 @@ class DeskServer(GunicornApp):
     @contextmanager
     def in_background(self, path: str) -> Iterator[None]:
         """Send a request that is answered in its own time."""
-        thread = threading.Thread(target=self.get, args=(path,))
+        thread = threading.Thread(
+            target=self.get, args=(path,), kwargs={"seconds": 110}
+        )
         thread.start()
         try:
             yield

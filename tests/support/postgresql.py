@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import psycopg2
 from tests.support.database_server import APP_PASSWORD, APP_USER, DatabaseServer
 from tests.support.private_server import MissingServerError
 from tests.support.processes import service_account
+from tests.support.waiting import wait_until
 
 REMEDY = "Install it: apt-get install postgresql (as root)."
 # Debian keeps each version in a folder of its own, none of them in PATH.
@@ -31,12 +33,43 @@ FAST_SETTINGS: dict[str, str | int] = {
     "logging_collector": "off",
     "max_connections": 200,
     # For SQLAlchemy's own test of two-phase transactions.
-    "max_prepared_transactions": 4,
+    "max_prepared_transactions": 16,
     "max_wal_senders": 0,
     "shared_buffers": "16MB",
     "synchronous_commit": "off",
     "wal_level": "minimal",
 }
+
+# Ends the other sessions of the database; counts them, ended or not.
+END_SESSIONS = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+# Below this number are the objects that every database has.
+FIRST_OBJECT_ID = 16384
+COUNT_OBJECTS = "SELECT " + " + ".join(
+    f"(SELECT count(*) FROM {catalog} WHERE oid >= {FIRST_OBJECT_ID})"
+    for catalog in (
+        *("pg_class", "pg_proc", "pg_type", "pg_namespace", "pg_extension"),
+        *("pg_largeobject_metadata", "pg_publication", "pg_event_trigger"),
+    )
+)
+# What is set for the database itself, its prepared transactions, and the rights on what
+# every database has.
+SETTINGS = (
+    "SELECT datconnlimit, datacl::text,"
+    " (SELECT count(*) FROM pg_db_role_setting AS s WHERE s.setdatabase = d.oid),"
+    " (SELECT count(*) FROM pg_prepared_xacts AS x WHERE x.database = d.datname), "
+) + ", ".join(
+    f"(SELECT md5(string_agg(c.oid || c.{prefix}acl::text, ' ' ORDER BY c.oid))"
+    f" FROM {catalog} AS c WHERE c.oid < {FIRST_OBJECT_ID})"
+    for catalog, prefix in (
+        ("pg_class", "rel"),
+        ("pg_proc", "pro"),
+        ("pg_namespace", "nsp"),
+    )
+)
+SETTINGS += " FROM pg_database AS d WHERE d.datname = current_database()"
 
 
 def find_bin_dir() -> Path:
@@ -61,6 +94,8 @@ class PostgreSQLServer(DatabaseServer):
     admin_user: ClassVar[str] = "postgres"
     # "Fast": ends sessions instead of waiting for them.
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
+    # Those of a database that nobody has changed yet.
+    _new_settings: tuple[Any, ...] | None = None
 
     @property
     def socket_path(self) -> Path:
@@ -146,11 +181,18 @@ class PostgreSQLServer(DatabaseServer):
         return psycopg2.Error
 
     def _run(self, sql: str, database: str | None) -> list[tuple[Any, ...]]:
+        with self._admin_cursor(database or "postgres") as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    @contextlib.contextmanager
+    def _admin_cursor(self, database: str) -> Iterator[psycopg2.extensions.cursor]:
+        """Give a cursor of an administrator's session, which then ends."""
         connection = psycopg2.connect(
             host=str(self.folder),
             port=self.port,
             user=self.admin_user,
-            dbname=database or "postgres",
+            dbname=database,
             connect_timeout=5,
             options="-c idle_in_transaction_session_timeout=0",
         )
@@ -158,8 +200,7 @@ class PostgreSQLServer(DatabaseServer):
             # CREATE DATABASE refuses to run inside a transaction.
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall()) if cursor.description else []
+                yield cursor
         finally:
             connection.close()
 
@@ -168,9 +209,31 @@ class PostgreSQLServer(DatabaseServer):
 
     def _create_database(self, name: str) -> None:
         self.execute(f"CREATE DATABASE {name} OWNER {APP_USER}")
+        if self._new_settings is None:
+            (self._new_settings,) = self.query(SETTINGS, database=name)
 
     def _drop_database(self, name: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def _is_as_new(self, name: str) -> bool:
+        with self._admin_cursor(name) as cursor:
+
+            def ask(sql: str) -> tuple[Any, ...]:
+                cursor.execute(sql)
+                row: tuple[Any, ...] = cursor.fetchall()[0]
+                return row
+
+            try:
+                wait_until(lambda: ask(END_SESSIONS) == (0,), what="the sessions' end")
+            except TimeoutError:
+                return False
+            if ask(COUNT_OBJECTS) != (0,):
+                cursor.execute(f"DROP OWNED BY {APP_USER} CASCADE")
+            if ask(COUNT_OBJECTS) != (0,) or ask(SETTINGS) != self._new_settings:
+                return False
+            # A session that was ended is counted before it disappears from the list.
+            cursor.execute("SELECT pg_stat_reset()")
+            return True
 
     def _kill_session(self, session_id: int) -> None:
         self.execute(f"SELECT pg_terminate_backend({session_id:d})")

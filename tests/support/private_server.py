@@ -10,6 +10,7 @@ import socket
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -28,10 +29,24 @@ class MissingServerError(RuntimeError):
 
     def __init__(self, product: str, remedy: str) -> None:
         super().__init__(f"{product} is not installed. {remedy}")
+        self.product, self.remedy = product, remedy
+
+    def __reduce__(self) -> tuple[type[MissingServerError], tuple[str, str]]:
+        return type(self), (self.product, self.remedy)
 
 
 class ServerError(RuntimeError):
-    """A server did not start."""
+    """A server did not start, or is not the caller's to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """What another process must know of a server to use it."""
+
+    port: int
+    folder: Path
+    pid: int
+    bin_dir: Path | None
 
 
 class PrivateServer(ABC):
@@ -60,6 +75,7 @@ class PrivateServer(ABC):
         self._bin_dir = bin_dir
         self._certificate: Certificate | None = None
         self._daemon: Daemon | None = None
+        self._borrowed: Loan | None = None
 
     def __repr__(self) -> str:
         state = f"running, pid {self.pid}" if self.running else "stopped"
@@ -72,6 +88,19 @@ class PrivateServer(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def loan(self) -> Loan:
+        """Return what another process needs to use this server."""
+        return Loan(self.port, self.folder, self.pid, self._bin_dir)
+
+    def borrowed(self, loan: Loan) -> Self:
+        """Return this server as one that another process runs.
+
+        It can be used, but not stopped: other workers use it at the same time.
+        """
+        self.port, self.folder, self._bin_dir = loan.port, loan.folder, loan.bin_dir
+        self._borrowed = loan
+        return self
+
     @property
     def certificate(self) -> Certificate:
         """Return the server's certificate, which is its own authority."""
@@ -82,11 +111,15 @@ class PrivateServer(ABC):
     @property
     def running(self) -> bool:
         """Tell whether the server's process is there."""
+        if self._borrowed is not None:
+            return True  # else everything that asks it fails, and says so
         return self._daemon is not None and self._daemon.alive
 
     @property
     def pid(self) -> int:
         """Return the process id of the server."""
+        if self._borrowed is not None:
+            return self._borrowed.pid
         if self._daemon is None:
             raise ServerError(f"{self.product} is not started")
         return self._daemon.pid
@@ -119,6 +152,7 @@ class PrivateServer(ABC):
 
     def stop(self) -> None:
         """Shut the server down in good order; its data stays for `start`."""
+        self._must_be_ours()
         if self._daemon is not None:
             self._daemon.stop(self.stop_signal)
             self._daemon = None
@@ -131,6 +165,7 @@ class PrivateServer(ABC):
 
     def kill(self) -> None:
         """Kill the server as a crash would; its data stays for `start`."""
+        self._must_be_ours()
         if self._daemon is not None:
             self._daemon.kill()
             self._daemon = None
@@ -145,6 +180,13 @@ class PrivateServer(ABC):
     def log_text(self) -> str:
         """Return the server's log, of all starts."""
         return (self.folder / "log").read_text(errors="replace")
+
+    def _must_be_ours(self) -> None:
+        if self._borrowed is not None:
+            raise ServerError(
+                f"All workers use this {self.product}: a test that stops or "
+                "reconfigures its server needs the fixture `own_server`"
+            )
 
     def _prepare(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="poolguard-"))

@@ -44,17 +44,29 @@ def account_arguments(account: pwd.struct_passwd | None) -> dict[str, Any]:
 
 def children_of(pid: int) -> set[int]:
     """Return the living children of a process; none where /proc does not exist."""
-    children: set[int] = set()
-    if not os.path.isdir("/proc/self"):
-        return children
-    for number in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError, ValueError):
-            stat = Path(f"/proc/{number}/stat").read_text()
-            # The name stands in brackets and may contain spaces and brackets.
-            state, parent = stat.rpartition(")")[2].split()[:2]
-            if int(parent) == pid and state != "Z":
-                children.add(int(number))
-    return children
+    tasks = f"/proc/{pid}/task"
+    if os.path.exists(f"{tasks}/{pid}/children"):
+        candidates: set[str] = set()
+        with contextlib.suppress(OSError):
+            for task in os.listdir(tasks):
+                # A thread may end meanwhile.
+                with contextlib.suppress(OSError):
+                    candidates |= set(Path(tasks, task, "children").read_text().split())
+    elif os.path.isdir("/proc/self"):  # a kernel without that file: look at all
+        candidates = set(filter(str.isdigit, os.listdir("/proc")))
+    else:
+        candidates = set()
+    return {int(number) for number in candidates if _is_living_child(number, pid)}
+
+
+def _is_living_child(number: str, pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return False
+    # The name stands in brackets and may contain spaces and brackets.
+    state, parent = stat.rpartition(")")[2].split()[:2]
+    return int(parent) == pid and state != "Z"
 
 
 def command_of(pid: int) -> str:

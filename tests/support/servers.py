@@ -2,6 +2,7 @@
 
 from tests.support.database_server import APP_PASSWORD, APP_USER, DatabaseServer
 from tests.support.mariadb import MariaDBServer
+from tests.support.mysql9 import MySQLServer
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.private_server import MissingServerError, ServerError
 
@@ -11,6 +12,7 @@ __all__ = [
     "DatabaseServer",
     "MariaDBServer",
     "MissingServerError",
+    "MySQLServer",
     "PostgreSQLServer",
     "ServerError",
 ]
