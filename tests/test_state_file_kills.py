@@ -19,8 +19,6 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
-pytestmark = pytest.mark.process
-
 # A worker that opens, uses and loses connections as fast as it can, in four threads.
 BUSY = """
 import sys, threading
