@@ -15,7 +15,7 @@ from flask_poolguard.report import PoolStatus, Report, Session
 from flask_poolguard.report.text import Page
 from flask_poolguard.state.status import Holder
 from tests.support.statuses import POOL, WORKER
-from tests.test_report_table import REPORT, UNKNOWN
+from tests.unit.test_report_table import REPORT, UNKNOWN
 
 PAGE = Page(80, break_words=False)
 IDLE = Session(

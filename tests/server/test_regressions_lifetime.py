@@ -31,7 +31,7 @@ from tests.support.shop import Shop
 from tests.support.waiting import wait_until
 
 LOGGER = "flask_poolguard"
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 DESCRIPTORS = Path("/proc/self/fd")
 
 

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from flask_poolguard.engines import driver_errors
 from tests.conftest import Database
+from tests.server.test_databases_read_only import WRITE, make_table
 from tests.support.guarded_app import checked_out_id, guarded_engine, session_id
 from tests.support.waiting import wait_until
-from tests.test_databases_read_only import WRITE, make_table
 
 pytestmark = pytest.mark.every_product
 

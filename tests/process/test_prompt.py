@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.process
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 APP = """
 import logging, sys, threading, time
 import flask, flask_poolguard, flask_sqlalchemy

@@ -81,7 +81,7 @@ class TestError:
             assert answer.result(SECONDS).text == "done"
         assert "Connections of bind 'default' are held by:" in text_
         (report_line,) = re.findall(r"^  \d+\.\d s  report at .*$", text_, re.M)
-        assert f"tests/test_pool_timeouts.py:{here + 2}, thread person" in report_line
+        assert f"server/test_pool_timeouts.py:{here + 2}, thread person" in report_line
         # What it does now, in the test's helper.
         assert re.search(
             r", now at \S*tests/support/people.py:\d+ in __call__", report_line

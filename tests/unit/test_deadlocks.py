@@ -175,8 +175,8 @@ class TestFound:
         assert text.count("(the youngest: it gives way)") == 1
         assert "2 × (2 - 1) + 1 = 3 connections" in text
         first = view.__code__.co_firstlineno + 2
-        assert text.count(f"tests/test_deadlocks.py:{first}, and asks") == 2
-        assert text.count(f"tests/test_deadlocks.py:{first + 2}") == 2
+        assert text.count(f"unit/test_deadlocks.py:{first}, and asks") == 2
+        assert text.count(f"unit/test_deadlocks.py:{first + 2}") == 2
         assert "POOLGUARD_POOL_SIZE + POOLGUARD_MAX_OVERFLOW" in text
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flask_poolguard.logs import NAME, keep_audible
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 # What Alembic writes, as far as it matters here.
 INI = """

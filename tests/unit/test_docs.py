@@ -22,7 +22,7 @@ from flask_poolguard.error_notes import (
 )
 from flask_poolguard.options import OPTIONS, Option
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
 

@@ -27,7 +27,7 @@ from tests.support.guarded_app import engine_of, guarded_pool, make_app
 from tests.support.proxy import SilentServer
 
 URL = "sqlite:////nowhere/shop.sqlite"
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def new_app(name: str = "shop", **config: Any) -> Flask:

@@ -257,4 +257,4 @@ class TestLine:
         with open(__file__, encoding="utf-8") as lines:
             numbers = [number for number, each in enumerate(lines, 1) if mark in each]
         assert numbers
-        return f"tests/test_async_engines.py:{numbers[0]}"
+        return f"server/test_async_engines.py:{numbers[0]}"

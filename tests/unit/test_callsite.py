@@ -35,7 +35,7 @@ def line_of(function: Callable[..., object], needle: str) -> str:
         lines[code.co_firstlineno :], code.co_firstlineno + 1
     ):
         if needle in line:
-            return f"tests/test_callsite.py:{number}"
+            return f"unit/test_callsite.py:{number}"
     raise AssertionError(needle)
 
 

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine
 
 from tests.conftest import Database
+from tests.process.test_cli_status_output import on_terminal
 from tests.support import desk, not_tested
 from tests.support.desk import DeskServer, Json, environment
 from tests.support.pgbouncer import PgBouncer
@@ -26,7 +27,6 @@ from tests.support.private_server import MissingServerError
 from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
-from tests.test_cli_status_output import on_terminal
 
 # The server's list has the sessions of all its clients.
 pytestmark = [

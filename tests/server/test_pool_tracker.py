@@ -236,7 +236,7 @@ class TestHolders:
             (slot,) = seen[0].holders
             assert slot.endpoint == "view"
             assert slot.site is not None
-            assert f"tests/{Path(__file__).name}:" in slot.site
+            assert f"server/{Path(__file__).name}:" in slot.site
             assert slot.thread == threading.current_thread().name
 
     def test_a_thread_with_a_long_name_has_the_beginning_of_it(

@@ -85,7 +85,7 @@ class TestWhatIsLogged:
         assert found is not None, message
         path, line = found[1].rsplit(":", 1)
         assert path.endswith("tests/support/shop.py")
-        with open(__file__.replace("test_leaks.py", "support/shop.py")) as file:
+        with open(__file__.replace("server/test_leaks.py", "support/shop.py")) as file:
             assert "engine.connect()" in file.read().splitlines()[int(line) - 1]
 
     @pytest.mark.parametrize("take", WAYS)

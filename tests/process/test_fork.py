@@ -41,7 +41,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.filterwarnings(MAY_DEADLOCK)]
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FORKS = {"os.fork": os.fork, "without hooks": fork_without_hooks}
 
 Fork = Callable[[], int]

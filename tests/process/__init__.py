@@ -1,0 +1,1 @@
+"""Tests that start processes: commands, workers, forked children."""

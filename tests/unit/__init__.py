@@ -1,0 +1,1 @@
+"""Tests without a server and, as far as that can be, without another process."""
