@@ -53,7 +53,7 @@ class Setting(t.Generic[T]):
 
     @property
     def is_default(self) -> bool:
-        """Tell whether nobody set this."""
+        """Tell whether this was set nowhere."""
         return self.origin == DEFAULT
 
 

@@ -121,7 +121,7 @@ class TooManyWaiting(PoolTimeout):
 
 
 class PoolDeadlock(PoolTimeout):
-    """Every connection of the pool is held by somebody who waits for one more.
+    """Every connection of the pool is held by a request that waits for one more.
 
     Of those the youngest gets this error, at once; the others go on.
     """

@@ -230,10 +230,10 @@ class PoolGuard:
         return kept
 
     def recycle(self, app: Flask | None = None) -> None:
-        """Replace all connections of this process, each as soon as nobody has it.
+        """Replace all connections of this process, each as soon as it is not in use.
 
         Those that are idle are closed before this returns, those that are out when
-        they come back; whoever asks for a connection from now on gets a new one. For
+        they come back; a checkout from now on gets a new one. For
         after a change of credentials or of where the database is. ``flask pool
         recycle`` does the same in all workers.
 

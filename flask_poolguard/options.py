@@ -66,7 +66,7 @@ def _is_folder(value: t.Any) -> bool:
 
 
 def _is_group_name(value: t.Any) -> bool:
-    # "None" is what somebody wrote into an environment variable to have no group.
+    # "None" is written into an environment variable to have no group.
     return (
         type(value) is str
         and value != "None"

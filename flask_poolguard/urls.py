@@ -1,4 +1,4 @@
-"""Database URLs and error messages that may be shown to anybody."""
+"""Database URLs and error messages without secrets, which may be shown."""
 
 from __future__ import annotations
 

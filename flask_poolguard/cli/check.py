@@ -38,7 +38,7 @@ _MODULE: t.Final = "python -m flask_poolguard"
 
 # By figure: type, greatest value without a warning, and without an alarm, and what it
 # is. A pool that is four fifths full has little room for a peak; above 95 % a pool of
-# up to 20 has none. That somebody waits is worth a warning; that he waits for 5 s is an
+# up to 20 has none. That a thread waits is worth a warning; that it waits for 5 s is an
 # alarm, because 30 s after that there are errors. 60 s is when POOLGUARD_HELD_WARNING
 # speaks by default.
 _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], ...]] = (

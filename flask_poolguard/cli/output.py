@@ -60,7 +60,7 @@ class Number(click.FloatRange):
 
 
 def prints_to_terminal() -> bool:
-    """Tell whether somebody reads the output as it comes."""
+    """Tell whether a person reads the output as it comes."""
     # A process that was started without an output has None.
     return sys.stdout is not None and sys.stdout.isatty()
 
@@ -90,7 +90,7 @@ def echo_json(data: t.Any, *, on_one_line: bool = False) -> None:
 def _print(text: str, color: bool | None = None) -> None:
     """Print a text.
 
-    :raises UnwritableOutput: nobody can read it. Who reads no further, as ``head``
+    :raises UnwritableOutput: it cannot be read. Who reads no further, as ``head``
         does, is left to click, which ends without a word.
     """
     if sys.stdout is None:

@@ -45,7 +45,7 @@ Examples:
 def command(as_json: bool, interval: float, count: int | None) -> None:
     """Show what goes on in the pools of this app on this host, again and again.
 
-    Pools where somebody waits come first, and then who holds a connection longest.
+    Pools for which a thread waits come first, and then who holds a connection longest.
     Rates are those since the last refresh. With --json, one line per refresh.
     """
     top = Top()

@@ -18,7 +18,7 @@ _LIMIT: t.Final = (
     "SELECT @@session.max_user_connections, @@global.max_user_connections,"
     " CURRENT_USER()"
 )
-# Everybody may see the own account's.
+# Each user may see its own account's.
 _PRIVILEGES: t.Final = (
     "SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES"
     " WHERE PRIVILEGE_TYPE IN ('CONNECTION ADMIN', 'SUPER')"
@@ -41,7 +41,7 @@ def limit_of_account(
     :param sessions: as far as the user may see them.
     """
     rows = ask(_LIMIT)
-    if not rows or int(rows[0][0]) <= 0:  # 0 for none; MariaDB's -1 lets nobody in
+    if not rows or int(rows[0][0]) <= 0:  # 0 for none; MariaDB's -1 lets no client in
         return ()
     limit, of_all = map(int, rows[0][:2])
     name, _, host = str(rows[0][2]).rpartition("@")

@@ -54,7 +54,7 @@ _LOGIN_REFUSED: t.Final = frozenset(
         1044,  # this user may not use this database
         1045,  # wrong password, or no such user
         1049,  # no such database
-        1130,  # nobody may come from this host
+        1130,  # no user may come from this host
         1251,  # the client does not know how this account is to be checked
         1524,  # the server does not know it
         1698,  # the account is checked by something else than a password
@@ -158,7 +158,7 @@ def connect_failure(error: BaseException) -> ConnectFailure | None:
         return ConnectFailure.AWAY
     if code == _WSREP_NOT_READY and "WSREP" in text:  # Galera: not in the cluster yet
         return ConnectFailure.AWAY
-    # Other resources are limits per hour, which do not pass while somebody waits.
+    # Other resources are limits per hour, which do not pass while a thread waits.
     if code == _USER_LIMIT_EXCEEDED and "max_user_connections" in text:
         return ConnectFailure.FULL
     return None

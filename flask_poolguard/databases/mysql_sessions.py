@@ -19,7 +19,7 @@ from .types import (
 Row = Sequence[t.Any]
 
 # Needs the PROCESS privilege, even for the user's own transactions. InnoDB looks anew
-# only if nobody has read it for 0.1 s (storage/innobase/trx/trx0i_s.cc).
+# only if it was not read for 0.1 s (storage/innobase/trx/trx0i_s.cc).
 _TRANSACTIONS: t.Final = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
 # All accounts' attributes need the SELECT privilege; those of the own account do not
 # (both servers' table_session_account_connect_attrs). Without performance_schema, the

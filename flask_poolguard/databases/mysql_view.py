@@ -46,8 +46,8 @@ def server_view(
     """Ask for everything that the user may know.
 
     Without the PROCESS privilege the server lists the user's own sessions only;
-    ``Threads_connected`` always counts everybody's. ``max_connections`` is what users
-    have: the server keeps one more for an administrator.
+    ``Threads_connected`` always counts those of all users. ``max_connections`` is what
+    users have: the server keeps one more for an administrator.
 
     :param limit: the session's own idle limit.
     :param flagged: whether the driver said that it is interactive; None is unknown.

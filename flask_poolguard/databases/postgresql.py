@@ -166,7 +166,7 @@ class PostgreSQL(Database):
             )
 
     def label_connect(self, arguments: dict[str, t.Any], driver: str, app: str) -> None:
-        """Set what libpq takes for ``application_name`` where nobody names one: not an
+        """Set what libpq takes for ``application_name`` where none is named: not an
         argument, not a service, not ``PGAPPNAME``.
         """
         texts = [arguments.get(name) for name in ("dsn", "conninfo", "options")]

@@ -228,8 +228,8 @@ def _is_of_connection(error: BaseException) -> bool:
 
 def _last_attempt(text: str) -> str:
     """Return what is said of the last address that was tried: of a host that has two,
-    the one on which nobody listens says nothing, and the one that refuses the password
-    all.
+    the one on which no server listens says nothing, and the one that refuses the
+    password all.
     """
     # Names and paths are quoted, and may be made of the very words looked for.
     text = _QUOTED.sub('""', text.partition(_SUMMARY)[0])

@@ -50,7 +50,7 @@ def sessions_query(
 ) -> str:
     """Return the question for clients' sessions but the asking one.
 
-    Everybody may see ids, users, databases and labels of all.
+    Each user may see ids, users, databases and labels of all.
     """
     which = ""
     if only is not None:

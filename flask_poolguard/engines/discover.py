@@ -21,7 +21,7 @@ Options = Mapping[str, Setting[t.Any]]
 
 _CLASS_NAMES: t.Final = {QueuePool: "queue", GuardedPool: "queue", NullPool: "null"}
 
-# SQLAlchemy's own defaults: a value that differs was set by somebody.
+# SQLAlchemy's own defaults: a value that differs was set on purpose.
 _SQLALCHEMY: t.Final = {
     "pool_size": 5,
     "max_overflow": 10,
@@ -117,7 +117,7 @@ def _origin(name: str, bind: str) -> str:
 def _unusual(engine: Engine, bind: str) -> dict[str, Setting[t.Any]]:
     """Return the values that differ from SQLAlchemy's defaults.
 
-    Somebody set them, if not in the config then in code: a subclass of the
+    They were set, if not in the config then in code: a subclass of the
     extension, a pool object, a plugin of SQLAlchemy's.
     """
     return {

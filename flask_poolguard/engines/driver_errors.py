@@ -45,7 +45,7 @@ def note_failures(engine: Engine) -> None:
     where the pool is not the guard's, which does so itself.
 
     SQLAlchemy has no event for that, and raises the error of ``raw_connection()``
-    without asking anybody. The pools that take this one's place (``Engine.dispose``)
+    without asking the server. The pools that take this one's place (``Engine.dispose``)
     are given the same creator.
     """
     pool = engine.pool

@@ -127,8 +127,8 @@ def guard(
 def resize(guarded: Guarded, size: int) -> None:
     """Give an engine a new pool of so many connections and no overflow.
 
-    Whoever asks there waits until it is his turn: a test of load brings more threads
-    than connections, and is not to be refused for that.
+    A thread that asks there waits until it is its turn: a test of load brings more
+    threads than connections, and is not to be refused for that.
 
     :raises SetupError: the engine keeps a pool that is not the guard's.
     """

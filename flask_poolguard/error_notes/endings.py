@@ -87,7 +87,7 @@ def explain_size(facts: Lost) -> Why:
     )
 
 
-# Somebody ended it ------------------------------------------------------------
+# It was ended by hand ------------------------------------------------------------
 
 
 def _killed(facts: Lost) -> Why:

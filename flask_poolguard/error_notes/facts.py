@@ -92,7 +92,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The error that broke a transaction, which somebody caught.
+    """The error that broke a transaction, which the app caught.
 
     :ivar text: its class and the first line of the driver's message.
     :ivar kind: the statement's first word, such as ``INSERT``, if it has one.

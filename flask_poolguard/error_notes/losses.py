@@ -104,7 +104,7 @@ def _out_of_step(facts: Lost) -> Why:
     return Why(f"{cause}.", remedy, "packet-sequence-number-wrong")
 
 
-# Nobody says why --------------------------------------------------------------
+# No reason was given --------------------------------------------------------------
 
 
 def _unknown(facts: Lost) -> Why:

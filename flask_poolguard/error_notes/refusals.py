@@ -43,7 +43,7 @@ def explain_full(room: Room) -> str:
 
 
 def explain_away(bind: str, connect_retry: float | None) -> str:
-    """Return the note of an error that says that nobody answers.
+    """Return the note of an error that says that no server answers.
 
     :param connect_retry: seconds; None if it was tried once only.
     """

@@ -59,7 +59,7 @@ class SessionProbe:
             if self._is_open or now - self._asked_at < LEAD or not ids:
                 return
             if are_threads_greenlets() and trouble_of(self._driver):
-                return  # everybody would wait for the answer
+                return  # all would wait for the answer
             self._is_open, self._asked_at, self._states = True, now, {}
         thread = threading.Thread(
             target=self._ask, args=(ids,), name="poolguard-session-probe", daemon=True

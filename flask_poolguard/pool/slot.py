@@ -180,7 +180,7 @@ class GuardedRecord(_ConnectionRecord):
         if over is not None:
             return over
         idle, allowed = now - self.idle_since, self._idle_allowed
-        # A connection that came back lately may not have been used by anybody, and
+        # A connection that came back lately may not have been used, and
         # the server counts from the last statement. One ping per limit settles it.
         unproved = allowed is not None and now - self.proved_at >= allowed
         silent = idle >= self._silence

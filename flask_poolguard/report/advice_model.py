@@ -11,7 +11,7 @@ from . import sizing
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What whoever asks wants to reckon with.
+    """What the operator wants to reckon with.
 
     :ivar share: of checkouts that may find ``pool_size`` connections out; above 0.
     :ivar at_least: checkouts that must have been seen; None for what the share takes.

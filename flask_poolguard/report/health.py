@@ -141,7 +141,7 @@ def _fullest(pools: Iterable[PoolStatus]) -> PoolStatus | None:
 def _can_wait(pool: PoolStatus) -> bool:
     """Tell whether a pool has fewer connections than its threads can hold.
 
-    Otherwise all may be out and nobody waits, as in a sync worker with one of each.
+    Otherwise all may be out and no thread waits, as in a sync worker with one of each.
     Unknown (0 threads, before a worker's first second is over) counts as yes.
     """
     usage = pool.usage
@@ -227,7 +227,7 @@ def _judge_problem(problem: Problem) -> _Issue:
 def _judge_absence(search: Search, thresholds: Thresholds) -> _Issue:
     """Judge that there is no worker.
 
-    Where something could not be read, one may be hidden there. Whoever has no folder
+    Where something could not be read, one may be hidden there. A user who has no folder
     at all has most likely never run a worker: if others have one, the wrong user asks.
     """
     user = user_name(user_id())

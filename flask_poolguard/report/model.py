@@ -17,7 +17,7 @@ Level = t.Literal["info", "warning", "critical"]
 LEVELS: t.Final[tuple[Level, ...]] = ("critical", "warning", "info")
 
 
-# Why a server could not be asked: nobody is there, it has no room, it refuses the
+# Why a server could not be asked: it does not answer, it has no room, it refuses the
 # login, or it took the connection and gave no answer in time.
 Failure = t.Literal["away", "full", "login", "silent"]
 
@@ -31,7 +31,7 @@ class Session:
     :ivar owner: ``"worker"``, one of this report's; ``"process"``, another live one of
         this app on this host; ``"orphan"``, one of this host that is gone;
         ``"other-host"``; ``"unknown"`` where a proxy hides whose it is; None for
-        everybody else.
+        all others.
     :ivar host: of the owner, as are ``pid`` and, for a worker's, ``bind``.
     :ivar endpoint: which holds it now, as it took it at ``site``.
     :ivar kept: on purpose.

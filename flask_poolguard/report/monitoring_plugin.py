@@ -75,7 +75,7 @@ class Health:
     :ivar usage_percent: of the fullest pool, ``used`` of ``limit``.
     :ivar connecting: threads for which a connection is tested or opened.
     :ivar unavailable: checkouts that failed because a server gave no connection.
-    :ivar can_wait: whether anybody could have to wait for that pool: not if it has a
+    :ivar can_wait: whether a thread could have to wait for that pool: not if it has a
         connection for each thread, however full it is.
     """
 

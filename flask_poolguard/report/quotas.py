@@ -77,7 +77,7 @@ class Quota:
 
     @property
     def free(self) -> int | None:
-        """How many connections nobody has now."""
+        """How many connections are not in use now."""
         return None if self.used is None else max(self.limit - self.used, 0)
 
     @property

@@ -38,7 +38,7 @@ class PoolRenewal:
     :ivar closed: connections that were closed as unusable since the request, those that
         the app itself declared unusable meanwhile included.
     :ivar outdated: older connections that are still there, most often because
-        somebody has them; without those that the app has detached.
+        code has them; without those that the app has detached.
     :ivar holders: who has those, longest first.
     """
 
@@ -51,7 +51,7 @@ class PoolRenewal:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether it hands out no older connection, and nobody has one."""
+        """Tell whether it hands out no older connection, and none is in use."""
         return self.answered and self.outdated == 0
 
     @property
@@ -61,7 +61,7 @@ class PoolRenewal:
 
     @property
     def replaces_later(self) -> bool:
-        """Tell whether idle connections stay until somebody asks for one."""
+        """Tell whether idle connections stay until one is asked for."""
         return self.pool_class not in (_GUARDED, "NullPool")
 
 
@@ -93,7 +93,7 @@ class WorkerRenewal:
 class Renewal:
     """How far all workers are.
 
-    :ivar refused: why nobody could be looked for; None if that worked.
+    :ivar refused: why workers could not be looked for; None if that worked.
     :ivar left_out: why live workers may not have been told; None if all were.
     :ivar elapsed_seconds: since the request.
     """

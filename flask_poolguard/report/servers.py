@@ -2,8 +2,8 @@
 
 A connection of our own is made as the pool would make it, so that ``connect_args``,
 ``do_connect`` listeners and TLS apply, and is closed after a few queries. A server
-that swallows packets can keep a driver busy for minutes; nobody waits for that, and who
-asks for as much or less joins the question that is open.
+that swallows packets can keep a driver busy for minutes; that is not waited for, and a
+report that asks for as much or less joins the question that is open.
 """
 
 from __future__ import annotations

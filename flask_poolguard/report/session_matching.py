@@ -178,9 +178,9 @@ class _Owners:
         return _describe(session, owner=owner, host=host, pid=label.pid)
 
     def describe_by_label(self, session: ServerSession) -> Session:
-        """Return a session that may be anybody's, unless its label says whose it is.
+        """Return a session of unknown owner, unless its label says whose it is.
 
-        A pooler keeps idle sessions, and the label of whoever had them last.
+        A pooler keeps idle sessions, and the label of the client that had them last.
         """
         described = self.describe(session)
         is_kept = described.owner == "orphan" and session.state == "idle"

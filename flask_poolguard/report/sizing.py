@@ -8,7 +8,7 @@ at most, and a larger pool would only cost the server memory.
 That holds as far as checkouts do not hang on each other. Where one request takes N
 connections, T threads can each hold N - 1 and wait for one more, for ever. At least
 one gets on if there are T × (N - 1) + 1 (HikariCP's "About Pool Sizing" has the same
-formula). More than T × N connections nobody can use.
+formula). More than T × N connections cannot be used.
 
 ``max_overflow`` is for peaks. It may take what the server has left, shared among all
 who could take it, up to what the threads can use.
@@ -117,8 +117,8 @@ def need_of(demand: Demand, share: float, threads: int, nesting: int) -> Need:
 
 
 def share_out(amount: int, wants: Sequence[int]) -> list[int]:
-    """Divide an amount so that nobody gets more than he wants, and nobody less than
-    another unless he wants no more (max-min fairness; those who want most get the rest
+    """Divide an amount so that no one gets more than it wants, and no one less than
+    another unless it wants no more (max-min fairness; those who want most get the rest
     that cannot be divided).
     """
     shares = [0] * len(wants)

@@ -26,7 +26,7 @@ class Page:
         """Return a text as lines, its first with one indent, the others with another.
 
         Control characters are made visible: a request's path may be shown here, and
-        whoever sent it must not command the operator's terminal.
+        its sender must not command the operator's terminal.
         """
         return textwrap.wrap(
             visible(text),

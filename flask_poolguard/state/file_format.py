@@ -9,9 +9,9 @@ A region begins with its number of slots and whether it is hidden: it has no poo
 none that is ready to be read. Then follow the pool's document and its slots.
 
 The document is the JSON of a :class:`.status.PoolStatus`, behind its length, a checksum
-and the time at which it was written. Whoever finds another sum caught a write half way
-and reads again. A slot is one connection, and changes with every checkout: it has a
-fixed layout, and begins and ends with the same sequence number instead.
+and the time at which it was written. A reader that finds another sum caught a write
+half way, and reads again. A slot is one connection, and changes with every checkout: it
+has a fixed layout, and begins and ends with the same sequence number instead.
 """
 
 from __future__ import annotations

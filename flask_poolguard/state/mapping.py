@@ -4,7 +4,7 @@ A write to a mapped page takes a tenth of a ``pwrite`` and does not let go of Py
 lock, which in a crowded process means waiting for it again, with a connection in hand.
 But a mapped page that is not there any more kills the process with SIGBUS. So a file is
 mapped only on a tmpfs, where the space that was reserved for it stays its own. What is
-left is that a user cuts it off: the file is read-only to everybody, so that takes the
+left is that a user cuts it off: the file is read-only to all, so that takes the
 same user's or root's will, either of whom can kill the process anyway.
 """
 

@@ -200,7 +200,7 @@ class PoolFigures:
                 attempt.is_counted = True
                 out = max(out, taken + len(self._connecting))
                 self.usage.wanted(out + len(self._waiting))
-            # Most are done long before anybody could look.
+            # Most are done long before they could be seen.
             self._show_soon()
 
     def stopped_connecting(self, attempt: Attempt) -> None:

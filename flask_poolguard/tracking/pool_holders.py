@@ -26,7 +26,7 @@ class PoolHolders(PoolCheckouts, Holders):
         opened: int,
         owns: Callable[[ConnectionPoolEntry], bool],
     ) -> tuple[Claim, PoolTimeout] | None:
-        """Tell who is to give way, if everybody who has a connection waits."""
+        """Tell who is to give way, if all that have a connection wait."""
         claims = t.cast("Callable[[], Sequence[ScopeClaim]]", waiting)
         return find_deadlock(self, t.cast(ScopeClaim, claim), claims, opened, owns)
 

@@ -267,7 +267,7 @@ class PoolTracker(PoolHolders, PoolCallbacks):
     def gave(self, record: ConnectionPoolEntry) -> None:
         """Note that it is back."""
         if not self.info.facts.counted:
-            return  # one record for everybody: the proxies tell which are valid
+            return  # one record for all: the proxies tell which are valid
         checkout = self.out.pop(record, None)
         if checkout is not None:
             if checkout.scope is not None:

@@ -74,7 +74,7 @@ class Teardown:
         self._app_ref = weakref.ref(app)
         self._app_tracker = app_tracker
         self._on_push = on_push
-        # Responses that were collected before anybody closed them.
+        # Responses that were collected before they were closed.
         self._dropped: deque[ResponseScope] = deque()
         # Strong references to the methods are kept by the app's own extension state.
         appcontext_pushed.connect(self._pushed, app)
@@ -299,7 +299,7 @@ class Teardown:
             returns.report()
 
     def _end_dropped(self, from_test_client: bool) -> None:
-        """End responses that were collected before anybody closed them."""
+        """End responses that were collected before they were closed."""
         with ExitStack() as stack:
             while self._dropped:
                 try:

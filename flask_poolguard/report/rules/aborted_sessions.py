@@ -10,7 +10,7 @@ from ..model import Finding
 from ..text import duration
 
 # Sessions that ended without a goodbye: the client ended or vanished, the server's idle
-# limit struck, or somebody killed them. Of MySQL and MariaDB, and of a database of
+# limit struck, or they were killed. Of MySQL and MariaDB, and of a database of
 # PostgreSQL.
 _ABORTED: t.Final = (
     "Aborted_clients",

@@ -17,7 +17,7 @@ from .pool_use import pools_of
 # Longer than a pool in use leaves a connection alone, and than most jobs pause; far
 # below the eight hours after which MySQL ends a session by default.
 _LONG_SECONDS: t.Final = 600.0
-# Fewer sleepers, or a smaller share of what the server allows, are in nobody's way.
+# Fewer sleepers, or a smaller share of what the server allows, do no harm.
 _MANY: t.Final = 10
 _SHARE: t.Final = 0.25
 _GRAVE_SHARE: t.Final = 0.5
@@ -53,7 +53,7 @@ def find_sleepers(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_transaction_limits(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the binds whose open transactions nobody ends, or the server too soon."""
+    """Yield the binds whose open transactions the server never ends, or too soon."""
     for each in evidence.engines:
         view = evidence.view(each)
         limit = None if view is None else view.idle_in_transaction_limit
@@ -135,7 +135,7 @@ def _ids_without_pause(guarded: Guarded, view: ServerView) -> set[int]:
 
 
 def find_gone_sessions(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the binds of which somebody holds a session that the server has ended."""
+    """Yield the binds of which code holds a session that the server has ended."""
     for each in evidence.engines:
         held = sorted(
             (holder.held_seconds, line_of(holder), worker.pid)

@@ -13,7 +13,7 @@ from ..phrases import connections, line_of
 from ..session_matching import by_server
 from ..text import duration
 
-# What is in its state for less may be over by the time that somebody looks.
+# What is in its state for less may be over by the time that it is looked at.
 _ORPHANED_SECONDS: t.Final = 2.0
 _IDLE_SECONDS: t.Final = 5.0
 # The server is asked a little before the files are read, or after.
@@ -72,7 +72,7 @@ def idle_in_transaction(evidence: Evidence) -> set[tuple[t.Any, ...]]:
 
 
 def _idles(session: Session) -> bool:
-    """Tell whether a session that somebody holds does nothing in its transaction."""
+    """Tell whether a session that is held does nothing in its transaction."""
     is_held = session.held_seconds is not None and not session.kept
     return is_held and _is_idle(session)
 

@@ -45,7 +45,7 @@ def find_misfits(evidence: Evidence) -> Iterator[Finding]:
 def _judged(evidence: Evidence, judges: Sequence[Judge]) -> Iterator[Finding]:
     """Yield what the first judge with a finding says of each bind.
 
-    An async engine's tasks share a thread, and nobody counts them.
+    An async engine's tasks share a thread, and are not counted.
     """
     for each in evidence.engines:
         uses = uses_of(evidence, each)

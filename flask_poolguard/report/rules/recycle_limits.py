@@ -85,7 +85,7 @@ def find_interactive_limits(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_hidden_limits(evidence: Evidence) -> list[Finding]:
-    """Return the idle limits that nobody told, but that connections died of."""
+    """Return the idle limits that no server told, but that connections died of."""
     learned: dict[str, float] = {}
     for pool in evidence.all_pools():
         limit = pool.learned_limit_seconds

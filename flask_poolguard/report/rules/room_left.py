@@ -29,7 +29,7 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_full(evidence: Evidence) -> Iterator[Finding]:
-    """Yield what has hardly any connection left, unless nobody needs another one."""
+    """Yield what has hardly any connection left, unless no more are needed."""
     for use in quota_uses(evidence):
         if not use.quota.is_nearly_full:
             continue
@@ -106,7 +106,7 @@ def _how_to_fit(use: QuotaUse, workers: int) -> str:
 
 
 def _users(use: QuotaUse) -> str:
-    """Return who has the most; nothing where the server does not show everybody, or
+    """Return who has the most; nothing where the server does not show all, or
     the quota is one user's.
     """
     shown, used = use.quota.sessions, use.quota.used

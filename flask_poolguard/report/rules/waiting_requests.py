@@ -28,7 +28,7 @@ _Figure = Callable[[PoolStatus], int]
 
 
 def find_saturated(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the binds of which somebody has waited for a connection for long now."""
+    """Yield the binds for which a thread has waited for long now."""
     for each in evidence.engines:
         pools = [
             (worker, pool)
@@ -113,7 +113,7 @@ def _how_to_relieve(guarded: Guarded, pools: _Pools) -> str:
 
 
 def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the binds of which somebody waited for a connection in vain.
+    """Yield the binds for which a thread waited in vain.
 
     What rises between two looks goes on now. What was long ago stays counted for as
     long as its worker lives, so it is no more than a hint.
