@@ -9,13 +9,7 @@ from dataclasses import dataclass, field
 
 from flask.globals import _cv_app
 
-from .config import (
-    AppConfig,
-    has_changed,
-    read_config_again,
-    snapshot,
-    warn_of_fixed,
-)
+from .config import AppConfig, has_changed, read_config_again, snapshot, warn_of_fixed
 from .engines import (
     Found,
     Guarded,

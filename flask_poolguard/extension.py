@@ -23,12 +23,7 @@ from .app_state import (
     state_of,
 )
 from .config import read_config, snapshot
-from .engines import (
-    Registry,
-    plain,
-    sync_engine_of,
-    watch,
-)
+from .engines import Registry, plain, sync_engine_of, watch
 from .errors import SetupError
 from .pool import Chore, housekeeper
 from .tracking.app_tracker import AppTracker
@@ -240,7 +235,7 @@ class PoolGuard:
         :param app: the current app if left out.
         :raises SetupError: there is no app, or it has no PoolGuard.
         """
-        from .state.requests import new_number
+        from .state.recycle_requests import new_number
 
         app = app or _current_app()
         if app is None:

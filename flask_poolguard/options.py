@@ -1,4 +1,12 @@
-"""The table of ``POOLGUARD_*`` keys: default, allowed values, who may set them."""
+"""The table of ``POOLGUARD_*`` keys: default, allowed values, who may set them.
+
+To add a setting: a row of ``OPTIONS``; a field of ``Settings`` (per bind) or
+``AppConfig`` in ``config.py``; its section in ``docs/settings.md``. One that a pool
+goes by is passed on in ``engines/install.py``, as a field of ``pool.types.Policy`` or
+an argument of the pool, and named in ``engines/fixed_settings.py`` (``OF_POOLS``, else
+a change that comes late is ignored; ``FIXED`` if it cannot be followed). One that a
+tracker goes by is a field of ``PoolInfo`` and followed in ``PoolTracker.follow``.
+"""
 
 from __future__ import annotations
 

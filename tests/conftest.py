@@ -18,7 +18,7 @@ from sqlalchemy import URL
 
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
-from flask_poolguard.state import mapping
+from flask_poolguard.state import memory_map
 from tests.support import leftovers, not_tested, products, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.reporting import MakeShop, shops
@@ -128,7 +128,7 @@ def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture
 def state_files_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every folder for one on a disk, so that this process maps no state file."""
-    monkeypatch.setattr(mapping, "_is_in_memory", lambda _: False)
+    monkeypatch.setattr(memory_map, "_is_in_memory", lambda _: False)
 
 
 @pytest.fixture(autouse=True)

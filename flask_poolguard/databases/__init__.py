@@ -1,6 +1,11 @@
 """What Flask-PoolGuard asks of a database server: one module per server family.
 
-Adding a server is adding a module here and a line to :func:`for_dialect`.
+Adding a server is adding a module here and a line to ``_FAMILIES``. What is advised for
+a server, or known of its network, stands elsewhere and has to be looked through as
+well: ``urls.py`` (ports, drivers), ``tune/workload.py``, ``report/rules/``
+(``network``, ``idle_sessions``, ``silent_servers``, ``aborted_sessions``),
+``report/servers.py``, ``report/session_matching.py``, ``engines/discover.py``,
+``engines/error_facts.py`` and ``error_notes/endings.py``.
 """
 
 from __future__ import annotations

@@ -6,14 +6,7 @@ import math
 import typing as t
 from collections.abc import Callable, Collection
 
-from .types import (
-    ConnectFailure,
-    Connection,
-    IdleLimit,
-    Loss,
-    ServerView,
-    SessionList,
-)
+from .types import ConnectFailure, Connection, IdleLimit, Loss, ServerView, SessionList
 
 
 class Database:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..config import AppConfig
 from ..engines import Guarded
-from ..state import requests
+from ..state import recycle_requests
 from ..state.plain import to_plain
 from ..state.reader import Problem, Search, read_workers
 from ..state.status import Holder, PoolStatus, Worker
@@ -153,7 +153,7 @@ class Recycling:
             each for each in engines if each.tracker.facts.in_memory
         )
         self._not_me = None if with_this_process else os.getpid()
-        self._number = requests.new_number()
+        self._number = recycle_requests.new_number()
         self._begun = time.monotonic()
         # By path: the workers to ask as they were then, and who could not be read.
         search = self._search()
@@ -270,7 +270,9 @@ class Recycling:
         if not all(pool.answered for pool in pools):
             try:
                 # Again with each look: another command may have written its own.
-                requests.ask(before.path, self._bind or requests.ALL, self._number)
+                recycle_requests.ask(
+                    before.path, self._bind or recycle_requests.ALL, self._number
+                )
             except OSError as error:
                 trouble = f"the request to it cannot be written: {error.strerror}"
         return WorkerRenewal(before.pid, before.host, False, trouble, tuple(pools))

@@ -23,7 +23,7 @@ from .file_format import (
     encode_site,
     pack_document,
 )
-from .mapping import NOWHERE, View
+from .memory_map import NOWHERE, View
 from .status import PoolStatus
 from .writer import NoStateFile
 

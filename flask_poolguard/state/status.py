@@ -2,8 +2,10 @@
 
 A worker's tracker fills a :class:`PoolStatus`, its state file holds it, the reader
 returns it, the rules judge it, and every surface shows it. To add a figure means: a
-field here, the line in ``tracking/pool_figures.py`` that counts it, and the column that
-shows it.
+field here, with a default so that files of workers of an earlier release can be read;
+what counts it in ``tracking/pool_figures.py``, and its line in ``status()`` there; the
+column that shows it. The version in ``file_format.MAGIC`` changes only with the layout
+of the bytes.
 
 What ``--json`` prints has the names of these fields.
 """
@@ -147,7 +149,7 @@ class PoolStatus:
     oldest_wait_seconds: float | None = field(metadata=ELAPSING)
     connecting: int | None
     oldest_connect_seconds: float | None = field(metadata=ELAPSING)
-    longest_connect_seconds: float | None
+    longest_connect_seconds: float | None = None
     obstacle: str | None
     obstacle_seconds: float | None = field(metadata=ELAPSING)
     longest_held_seconds: float | None = field(metadata=FOUND_OUT, default=None)

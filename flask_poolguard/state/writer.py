@@ -1,7 +1,7 @@
 """A worker's own state file.
 
-What changes with every checkout is written through a :class:`.mapping.View`, the rest
-with ``pwrite``.
+What changes with every checkout is written through a :class:`.memory_map.View`, the
+rest with ``pwrite``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import weakref
 from dataclasses import dataclass
 
-from . import mapping
+from . import memory_map
 from .directory import StateDirError
 from .file_format import (
     FREE_SLOT,
@@ -39,7 +39,7 @@ class _Region:
 
     offset: int
     slots: int
-    memory: mapping.Map | None
+    memory: memory_map.Map | None
 
 
 class NoStateFile:
@@ -47,9 +47,9 @@ class NoStateFile:
 
     path: str = ""
 
-    def add_region(self, slots: int) -> tuple[int, mapping.View]:
+    def add_region(self, slots: int) -> tuple[int, memory_map.View]:
         """Return a place that nothing is written to."""
-        return 0, mapping.NOWHERE
+        return 0, memory_map.NOWHERE
 
     def show_region(self, offset: int) -> None:
         """Do nothing."""
@@ -96,7 +96,7 @@ class StateFile(NoStateFile):
         self._fd, self.path = create_in_first(folder, head)
         self._is_open = True
         self._is_full = False
-        self._maps: list[mapping.Map] = []
+        self._maps: list[memory_map.Map] = []
         # For an app that is collected before its process ends. The descriptor is
         # closed nowhere else in its own process: a thread may be about to write, and
         # the number might by then be another file's.
@@ -105,7 +105,7 @@ class StateFile(NoStateFile):
         )
         self._finalizer.atexit = False
 
-    def add_region(self, slots: int) -> tuple[int, mapping.View]:
+    def add_region(self, slots: int) -> tuple[int, memory_map.View]:
         """Make room for one more pool, hidden until :meth:`show_region` is called.
 
         :returns: the offset of its region, and what to write it through; where there
@@ -113,15 +113,15 @@ class StateFile(NoStateFile):
         """
         with self._lock:
             if not self._is_open:
-                return 0, mapping.NOWHERE
+                return 0, memory_map.NOWHERE
             region = self._reuse(slots)
             if region is None and self._has_room(slots):
                 region = self._append(slots)
             if region is None:
-                return 0, mapping.NOWHERE
+                return 0, memory_map.NOWHERE
             # Not kept with the region: a ring of references would let the file wait
             # for the garbage collector.
-            view = region.memory or mapping.Written(self._write)
+            view = region.memory or memory_map.Written(self._write)
             return region.offset, view
 
     def _reuse(self, slots: int) -> _Region | None:
@@ -159,7 +159,7 @@ class StateFile(NoStateFile):
         self._size += region_size(slots)
         self._write(offset, _blank(slots))
         self._write(SIZE_OFFSET, pack_size(self._size))
-        found = mapping.map_file(self._fd, self._size)
+        found = memory_map.map_file(self._fd, self._size)
         if found is not None:
             self._maps.append(found)
         region = self._regions[offset] = _Region(offset, slots, found)

@@ -13,7 +13,7 @@ from ..pool import after_fork_in_child, housekeeper
 from ..state import visibility
 from ..state.directory import StateDirError
 from ..state.process import this_process
-from ..state.requests import Inbox, number_for
+from ..state.recycle_requests import Inbox, number_for
 from ..state.writer import NoStateFile, StateFile
 
 if t.TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import POP_CONTEXT
-from .kept_sessions import end_filed
+from .extension_sessions import end_filed
 from .leaks import Returns
 from .scope import ContextScope
 from .thread_marks import deserted

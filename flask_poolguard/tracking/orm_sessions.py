@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from .checkout import OUTSIDE, Checkout
 from .endpoint import current_endpoint
-from .kept_sessions import filed_under
+from .extension_sessions import filed_under
 from .pool_tracker import tracker_of
 from .returned import mark_of, unmark
 from .scope import ContextScope, Scope, current_scopes, home_of, number_sessions

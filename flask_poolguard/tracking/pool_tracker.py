@@ -183,7 +183,7 @@ class PoolTracker(PoolHolders, PoolCallbacks):
 
         Those of a database within the process are left alone: its data lives in them.
 
-        :param number: of the request, as ``requests.new_number`` makes them.
+        :param number: of the request, as ``recycle_requests.new_number`` makes them.
         """
         if not self.facts.in_memory:
             self.pools.renew(self.facts.bind)

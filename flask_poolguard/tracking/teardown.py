@@ -33,7 +33,7 @@ from .abandoned_streams import (
 from .async_views import count_async_views_as_requests
 from .dead_threads import dead_threads
 from .endpoint import NO_ROUTE
-from .kept_sessions import end_left_over, filed_under
+from .extension_sessions import end_left_over, filed_under
 from .leaks import Returns
 from .scope import (
     MERGED,

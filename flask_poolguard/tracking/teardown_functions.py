@@ -14,7 +14,7 @@ from collections.abc import Callable
 from flask import Flask, appcontext_tearing_down
 
 from .endpoint import current_endpoint
-from .kept_sessions import is_extensions_own, say_not_closed
+from .extension_sessions import is_extensions_own, say_not_closed
 
 if t.TYPE_CHECKING:
     from types import TracebackType

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_poolguard.pool.housekeeper import Chore, Housekeeper
-from flask_poolguard.state import requests
+from flask_poolguard.state import recycle_requests
 from flask_poolguard.tracking.pool_tracker import PoolTracker, tracker_of
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
@@ -442,7 +442,7 @@ class TestWithoutThreads:
         with engine.connect(), engine.connect():
             pass
         path = app.extensions["poolguard"].app_tracker.path
-        requests.ask(path, requests.ALL, requests.new_number())
+        recycle_requests.ask(path, recycle_requests.ALL, recycle_requests.new_number())
         checked_out_id(engine)
         assert closed(engine) == {}
         threadless.overdue_at = time.monotonic() - 1

@@ -25,7 +25,7 @@ from sqlalchemy import URL, Engine, event, pool, text
 
 from flask_poolguard.pool import CloseReason
 from flask_poolguard.pool.outage import FIRST_PAUSE
-from flask_poolguard.state.mapping import Map, View
+from flask_poolguard.state.memory_map import Map, View
 from flask_poolguard.state.status import Holder, PoolStatus
 from flask_poolguard.state.writer import StateFile
 from flask_poolguard.tracking.deadlocks import ScopeClaim
@@ -709,9 +709,9 @@ class TestTroubleWithTheFile:
     FULL = """
         import logging, resource, sys
         import flask, sqlalchemy, flask_poolguard
-        from flask_poolguard.state import mapping
+        from flask_poolguard.state import memory_map
 
-        mapping._is_in_memory = lambda fd: False
+        memory_map._is_in_memory = lambda fd: False
         logging.basicConfig(format="LOGGED %(message)s")
         app = flask.Flask("full")
         engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool)

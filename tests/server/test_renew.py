@@ -23,7 +23,7 @@ from sqlalchemy.pool import (
 from flask_poolguard import PoolGuard
 from flask_poolguard.errors import SetupError
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.state.requests import new_number
+from flask_poolguard.state.recycle_requests import new_number
 from flask_poolguard.tracking.pool_tracker import PoolTracker, tracker_of
 from tests.conftest import Database
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child

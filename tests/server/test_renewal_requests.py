@@ -14,8 +14,8 @@ from sqlalchemy import URL, StaticPool, create_engine
 from flask_poolguard.cli.recycle_view import render
 from flask_poolguard.report.recycling import Recycling, Renewal
 from flask_poolguard.report.text import Page
-from flask_poolguard.state import reader, requests
-from flask_poolguard.state.requests import ALL, new_number
+from flask_poolguard.state import reader, recycle_requests
+from flask_poolguard.state.recycle_requests import ALL, new_number
 from flask_poolguard.tracking.app_tracker import AppTracker
 from flask_poolguard.tracking.pool_tracker import PoolTracker, tracker_of
 from tests.conftest import Database
@@ -58,7 +58,7 @@ def ask(shop: Shop, bind: str = ALL) -> int:
     """Ask this process for new connections; return the number."""
     path, number = app_tracker_of(shop).path, new_number()
     assert path is not None
-    requests.ask(path, bind, number)
+    recycle_requests.ask(path, bind, number)
     return number
 
 
@@ -214,7 +214,7 @@ class TestWhatIsNoRequest:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         ask(shop)
-        monkeypatch.setattr(requests, "user_id", lambda: 4711)
+        monkeypatch.setattr(recycle_requests, "user_id", lambda: 4711)
         assert "not to 4711" in self.is_ignored(shop, caplog)
 
     def test_is_replaced_by_one(
