@@ -155,7 +155,12 @@ def threadless(monkeypatch: pytest.MonkeyPatch) -> Housekeeper:
     """Return a housekeeper whose thread never runs, as in uWSGI without threads."""
     alone = Housekeeper()
     monkeypatch.setattr(alone, "start", lambda: None)
-    for user in ("pool.guarded_pool", "tracking.app_tracker", "tracking.pool_tracker"):
+    for user in (
+        "pool.guarded_pool",
+        "tracking.app_tracker",
+        "tracking.pool_figures",
+        "tracking.pool_tracker",
+    ):
         monkeypatch.setattr(f"flask_poolguard.{user}.housekeeper", alone)
     return alone
 

@@ -99,7 +99,8 @@ class TestOutput:
         )
         assert names(pool) == (
             "bind url pool_class size max_overflow checked_out idle overflow waiting"
-            " oldest_wait_seconds connecting oldest_connect_seconds obstacle"
+            " oldest_wait_seconds connecting oldest_connect_seconds"
+            " longest_connect_seconds obstacle"
             " obstacle_seconds longest_held_seconds recycle_seconds recycle_source"
             " peak_checked_out checkouts connects timeouts unavailable"
             " timeout_seconds held_warning_seconds leaks closed usage holders"

@@ -293,7 +293,7 @@ class TestADamagedFile:
     ) -> None:
         """A write that is caught half way mixes two documents."""
         content = worker.file.read_bytes()
-        end = content.index(b"\0", DOCUMENT + 16)
+        end = DOCUMENT + 16 + int.from_bytes(content[DOCUMENT : DOCUMENT + 4], "little")
         for place in range(DOCUMENT, end):
             other = bytearray(content)
             other[place] ^= 1
