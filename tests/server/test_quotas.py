@@ -172,6 +172,8 @@ class TestUnknown:
         assert found is reason if reason is None else reason in (found or "")
 
 
+# What others have open at the same server would count.
+@pytest.mark.usefixtures("own_server")
 class TestCommands:
     """What doctor's fix names is what advise gives, for the same deployment."""
 
