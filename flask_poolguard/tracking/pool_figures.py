@@ -62,8 +62,8 @@ class PoolFigures:
 
     ``lock`` protects the counters, the waiters and the order in which they are
     written. It is re-entrant because a garbage collection inside may return a
-    connection. A write takes some 50 microseconds, and lets another thread run, which
-    costs a crowded process more; so there are ten a second at most. What a checkout
+    connection. A write takes a tenth of a millisecond, so there are ten a second at
+    most. What a checkout
     adds to ``usage`` waits for the housekeeper's next round.
 
     :param obstacle: returns what keeps new connections from being made.
