@@ -276,6 +276,14 @@ class TestTooSmall:
         usage = {"waits": 400, "longest_wait_seconds": 9.0, "demand": {3: 1000}}
         assert not found_by_rules(changed(evidence, usage=usage), "pool-too-small")
 
+    @pytest.mark.parametrize(("waits", "found"), [(10, 0), (11, 1)])
+    def test_a_hundredth_of_the_checkouts_may_wait(
+        self, evidence: Evidence, waits: int, found: int
+    ) -> None:
+        usage = {"waits": waits, "longest_wait_seconds": 0.1, "demand": {20: 1000}}
+        findings = found_by_rules(changed(evidence, usage=usage), "pool-too-small")
+        assert len(findings) == found
+
     def test_with_nesting_its_advice_leaves_room_for_that(
         self, evidence: Evidence
     ) -> None:
