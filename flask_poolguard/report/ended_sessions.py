@@ -49,12 +49,13 @@ def _gone_of(
         if (number := connection.server_id) is not None
     ]
     missing = [each for each in known if each[1] not in listed]
-    held_ones = [each for each in missing if isinstance(each[2], Holder)]
-    is_sure = len(missing) == len(held_ones) and len(missing) * 2 < len(known)
-    for worker, number, holder in missing:
-        if not isinstance(holder, Holder):
-            continue
-        held = holder.held_seconds
+    holders = [
+        (worker, number, connection.held_seconds)
+        for worker, number, connection in missing
+        if isinstance(connection, Holder)
+    ]
+    is_sure = len(holders) == len(missing) and len(missing) * 2 < len(known)
+    for worker, number, held in holders:
         if held > _LEAST_SECONDS and (is_sure or limit_over(view, held)):
             yield worker.host, worker.pid, guarded.bind, number
 

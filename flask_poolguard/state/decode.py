@@ -51,7 +51,9 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
         end = 0
     while offset < end:
         number = len(pools) + len(reasons)
-        slots, hidden = REGION.unpack_from(data.ljust(offset + REGION.size), offset)
+        slots = hidden = 0
+        if offset + REGION.size <= end:
+            slots, hidden = REGION.unpack_from(data, offset)
         if not 0 < slots <= MAX_SLOTS or offset + region_size(slots) > end:
             reasons.append(f"pool {number}: it is cut off, or garbage")
             break

@@ -46,9 +46,10 @@ REGION: t.Final = struct.Struct("<IB3x")
 HIDDEN_OFFSET: t.Final = 4
 MAX_SLOTS: t.Final = 1024
 
-# A document's head: length; checksum of the rest; written at, in monotonic seconds.
-_DOCUMENT: t.Final = struct.Struct("<IId")
-_TIME_OFFSET: t.Final = 8
+# Before a document: length of the JSON; checksum of all that follows, which is the time
+# of writing (monotonic s) and the JSON.
+_SEAL: t.Final = struct.Struct("<II")
+_TIME: t.Final = struct.Struct("<d")
 DOCUMENT_SIZE: t.Final = 8 * 1024
 
 # A slot: sequence, state, checkouts, since (monotonic s), server's number or -1,
@@ -143,7 +144,7 @@ def pack_document(status: PoolStatus, now: float) -> bytes | None:
     :param now: in monotonic seconds.
     :returns: None if even without them it is too long.
     """
-    room = DOCUMENT_SIZE - _DOCUMENT.size
+    room = DOCUMENT_SIZE - _SEAL.size - _TIME.size
     data = dump(status)
     while len(data) > room:
         lines = status.leaking_lines
@@ -151,8 +152,8 @@ def pack_document(status: PoolStatus, now: float) -> bytes | None:
             return None
         status = replace(status, leaking_lines=lines[: len(lines) // 2])
         data = dump(status)
-    checksum = zlib.crc32(data, zlib.crc32(_DOCUMENT.pack(0, 0, now)[_TIME_OFFSET:]))
-    return _DOCUMENT.pack(len(data), checksum, now) + data
+    sealed = _TIME.pack(now) + data
+    return _SEAL.pack(len(data), zlib.crc32(sealed)) + sealed
 
 
 def unpack_document(data: bytes, offset: int) -> tuple[PoolStatus, float]:
@@ -160,13 +161,13 @@ def unpack_document(data: bytes, offset: int) -> tuple[PoolStatus, float]:
 
     :raises Damaged: it is caught half way, or garbage.
     """
-    length, checksum, written_at = _DOCUMENT.unpack_from(data, offset)
-    end = offset + _DOCUMENT.size + length
-    if length > DOCUMENT_SIZE - _DOCUMENT.size or (
-        zlib.crc32(data[offset + _TIME_OFFSET : end]) != checksum
-    ):
+    length, checksum = _SEAL.unpack_from(data, offset)
+    start = offset + _SEAL.size
+    sealed = data[start : start + _TIME.size + length]
+    if start + len(sealed) > offset + DOCUMENT_SIZE or zlib.crc32(sealed) != checksum:
         raise Damaged("its figures do not fit together")
-    return load(PoolStatus, data[end - length : end]), _time(written_at)
+    (written_at,) = _TIME.unpack_from(sealed)
+    return load(PoolStatus, sealed[_TIME.size :]), _time(written_at)
 
 
 # A slot --------------------------------------------------------------------------

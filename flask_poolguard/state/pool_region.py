@@ -125,6 +125,8 @@ class PoolRegion:
 
         :returns: False if it is too long.
         """
+        if self._view is NOWHERE:
+            return True
         data = pack_document(status, _monotonic())
         if data is None:
             return False

@@ -88,7 +88,7 @@ class PoolFigures:
         self._find_obstacle = obstacle
         self.server_limit: float | None = None
         self.learned_limit: float | None = None
-        self._is_said_to_be_too_long = False
+        self._is_too_long = self._is_said_to_be_too_long = False
         self.reset()
 
     def reset(self) -> None:
@@ -248,6 +248,14 @@ class PoolFigures:
         ):
             with self.lock:
                 self.write()
+        # Not under the lock: a log handler may use the database.
+        if self._is_too_long and not self._is_said_to_be_too_long:
+            self._is_said_to_be_too_long = True
+            logger.warning(
+                "Other processes do not see the pool of bind %.40r: its name and URL"
+                " are too long.",
+                self.facts.bind,
+            )
 
     def write(self) -> None:
         """Write all figures, if there is a region. Called under ``lock``."""
@@ -259,14 +267,7 @@ class PoolFigures:
         self._shows_unserved = bool(self._waiting or self._connecting)
         self.usage.is_shown = True
         self.usage.threads_shown = self.usage.threads
-        is_written = region.show_status(self.status())
-        if not (is_written or self._is_said_to_be_too_long):
-            self._is_said_to_be_too_long = True
-            logger.warning(
-                "Other processes do not see the pool of bind %.40r: its name and URL"
-                " are too long.",
-                self.facts.bind,
-            )
+        self._is_too_long = not region.show_status(self.status())
 
     def status(self) -> PoolStatus:
         """Return all figures but those that the slots tell. Called under ``lock``."""

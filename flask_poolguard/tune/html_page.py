@@ -28,8 +28,7 @@ def render(outcome: Outcome, choice: Choice) -> str:
         law=run_view.in_words(outcome, choice),
         caveats=caveats_of(outcome),
         colours=diagram.COLOURS,
-        # No text of the app is in it.
-        diagram=Markup(diagram.svg(outcome, choice)),  # noqa: S704
+        diagram=Markup(diagram.svg(outcome, choice)),  # noqa: S704 (no text of the app)
         total_weight=sum(work.weight for work in outcome.plan.works),
         text=text,
     )

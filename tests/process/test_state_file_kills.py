@@ -52,12 +52,12 @@ PoolGuard(app).register(engine)
 with app.app_context():
     with engine.connect():
         pass
-    time.sleep(0.3)
+    time.sleep(0.15)
     held = [engine.connect() for _ in range(5)]
     for each in held[:2]:
         each.close()
     held[2].invalidate()
-    time.sleep(0.7)  # a tenth is enough where nothing else runs
+    time.sleep(0.5)  # less than until the housekeeper's next round
     os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(60)
 """

@@ -350,6 +350,8 @@ class TestLongNames:
         for _ in range(2):
             with app.app_context(), engine.connect():
                 pass
+            (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+            tracker.tend()
         (record,) = caplog.records
         assert "name and URL are too long" in record.getMessage()
         engine.dispose()
