@@ -1,14 +1,18 @@
-"""``flask pool check``, and the same without the app: one line for monitoring."""
+"""One line for monitoring: ``check``, of ``flask pool`` and of the module.
+
+It is one command. For an app (``flask pool check``) it looks at that app's workers,
+without one (``python -m flask_poolguard check``) at those of all apps. Whatever goes
+wrong on the way to it makes it exit with 3.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
 import sys
 import typing as t
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import click
 from click.core import ParameterSource
@@ -18,23 +22,22 @@ from flask.cli import ScriptInfo
 from ..report.deployment import belongs, names_of, parents_among
 from ..report.health import examine
 from ..report.monitoring_plugin import Range, State, Thresholds, Verdict, render
-from ..state.reader import Search, read_workers
-from ..state.status import Worker
+from ..state.reader import read_workers
 from . import current
 from .output import Number, echo, echo_json, json_option
 
 _EPILOG: t.Final = """
 \b
 Examples:
-  {name} check
-  {name} check --min-workers 4
-  {name} check --critical-held-seconds 120
+  flask pool check                                  this app's workers
+  flask pool check --min-workers 4
+  python -m flask_poolguard check                   the workers of all apps
+  python -m flask_poolguard check --app-name shop   imports no app
 
 A threshold is the greatest value that is still well. Exit status: 0 OK, 1 WARNING,
 2 CRITICAL, 3 UNKNOWN (also after a wrong option and after --help, as the Monitoring
 Plugins Development Guidelines want it).
 """
-_MODULE: t.Final = "python -m flask_poolguard"
 
 # By figure: type, greatest value without a warning, and without an alarm, and what it
 # is. A pool that is four fifths full has little room for a peak; above 95 % a pool of
@@ -48,6 +51,9 @@ _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], .
     ("held-seconds", Number(0), 60.0, 300.0, "how long a connection is held"),
 )
 _LEVELS: t.Final = ("warning", "critical")
+
+# In the context: whether the output is to be JSON, if there are no options to ask.
+_AS_JSON: t.Final = "flask_poolguard.as_json"
 
 _KEYWORDS: t.Final = "(?:[a-z_]*pass[a-z_]*|pwd|secret)"
 # In what an app's own error quotes. In a URL: before the host, and among the options.
@@ -66,19 +72,23 @@ _PASSWORDS: t.Final = (
 )
 
 
-class _Check(click.Command):
-    """Exits with 3 where click would exit with 1 (an exception) or 2 (an option)."""
+class Plugin(click.Command):
+    """Exits with 3 where click would exit with 1 (an exception), 2 (a wrong option) or,
+    after help, 0: a monitoring system takes those for WARNING, CRITICAL and OK.
+    """
 
     def make_context(
         self, info_name: str | None, args: list[str], *more: t.Any, **extra: t.Any
     ) -> click.Context:
         as_json = "--json" in args  # before the parser takes them away
         try:
-            return super().make_context(info_name, args, *more, **extra)
+            ctx = super().make_context(info_name, args, *more, **extra)
         except click.exceptions.Exit as done:  # --help
             raise click.exceptions.Exit(State.UNKNOWN) from done
         except click.ClickException as error:
             fail(error, as_json=as_json)
+        ctx.meta[_AS_JSON] = as_json
+        return ctx
 
     def invoke(self, ctx: click.Context) -> t.Any:
         try:
@@ -86,7 +96,7 @@ class _Check(click.Command):
         except (click.exceptions.Exit, KeyboardInterrupt):
             raise
         except (Exception, SystemExit) as error:  # an app may exit when imported
-            fail(error, as_json=bool(ctx.params.get("as_json")))
+            fail(error, as_json=ctx.meta[_AS_JSON])
 
 
 def fail(error: BaseException, *, as_json: bool = False) -> t.NoReturn:
@@ -121,32 +131,6 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.command("check", cls=_Check, epilog=_EPILOG.format(name="flask pool"))
-@_options
-@click.pass_context
-def command(ctx: click.Context, /, as_json: bool, **options: t.Any) -> None:
-    """Tell a monitoring system in one line whether all is well.
-
-    Looks at the live workers of this app on this host. Asks no database, and takes no
-    time.
-    """
-    thresholds = _thresholds(ctx, options)
-    if not has_app_context():
-        with contextlib.redirect_stdout(sys.stderr):  # what an import prints
-            app = ctx.ensure_object(ScriptInfo).load_app()
-        ctx.with_resource(app.app_context())
-    state = current.state()
-    search = read_workers(
-        state.config.state_dir, current_app.name, current_app.root_path
-    )
-    own = names_of(state.engines)
-    if not current.is_worker():
-        others = (each for each in search.workers if each.pid != os.getpid())
-        search = dataclasses.replace(search, workers=tuple(others))
-    workers = [each for each in search.workers if belongs(each, own)]
-    _finish(ctx, search, workers, thresholds, as_json=as_json, label_apps=False)
-
-
 def _existing(
     ctx: click.Context, param: click.Parameter, folder: str | None
 ) -> str | None:
@@ -173,7 +157,7 @@ def _existing(
     return folder
 
 
-@click.command("check", cls=_Check, epilog=_EPILOG.format(name=_MODULE))
+@click.command("check", cls=Plugin, epilog=_EPILOG)
 @_options
 @click.option("--app-name", metavar="NAME", help="Only the app of this name.")
 @click.option("--root-path", metavar="PATH", help="Only the app with this root path.")
@@ -181,10 +165,10 @@ def _existing(
     "--state-dir",
     metavar="DIR",
     callback=_existing,
-    help="The app's POOLGUARD_STATE_DIR.",
+    help="Where the workers' state files are (the app's POOLGUARD_STATE_DIR).",
 )
 @click.pass_context
-def command_without_app(
+def command(
     ctx: click.Context,
     /,
     as_json: bool,
@@ -195,35 +179,37 @@ def command_without_app(
 ) -> None:
     """Tell a monitoring system in one line whether all is well.
 
-    Looks at all live workers of this user on this host, through their state files: no
-    app is imported, and no database asked. Of several apps the worst counts.
+    Looks at the live workers of this user on this host, through their state files:
+    flask pool check at those of its app; python -m flask_poolguard check imports no
+    app and looks at all of them, of which the worst counts. Asks no database.
     """
     thresholds = _thresholds(ctx, options)
+    own = None
+    if ctx.find_object(ScriptInfo) is not None:
+        state = _state_of_app(ctx)
+        state_dir = state_dir or state.config.state_dir
+        if app_name is None and root_path is None:
+            app_name, root_path = current_app.name, current_app.root_path
+            own = names_of(state.engines)
     search = read_workers(state_dir, app_name, root_path)
-    _finish(
-        ctx,
-        search,
-        search.workers,
-        thresholds,
-        as_json=as_json,
-        label_apps=app_name is None,
-    )
-
-
-def _finish(
-    ctx: click.Context,
-    search: Search,
-    workers: Sequence[Worker],
-    thresholds: Thresholds,
-    *,
-    as_json: bool,
-    label_apps: bool,
-) -> t.NoReturn:
+    if not current.is_worker():
+        others = (each for each in search.workers if each.pid != os.getpid())
+        search = dataclasses.replace(search, workers=tuple(others))
+    workers = list(search.workers)
+    if own is not None:
+        workers = [each for each in workers if belongs(each, own)]
     parents = parents_among(workers)
     workers = [each for each in workers if each not in parents]
-    verdict = examine(search, workers, thresholds, label_apps=label_apps)
+    verdict = examine(search, workers, thresholds, label_apps=app_name is None)
     _tell(verdict, as_json=as_json)
     ctx.exit(verdict.state)
+
+
+def _state_of_app(ctx: click.Context) -> t.Any:
+    """Return what the guard keeps of the app that flask was started for."""
+    if not has_app_context():
+        ctx.with_resource(ctx.ensure_object(ScriptInfo).load_app().app_context())
+    return current.state()
 
 
 def _thresholds(ctx: click.Context, options: dict[str, t.Any]) -> Thresholds:

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 import flask_poolguard
 from flask_poolguard.cli import COMMANDS, make_group
-from flask_poolguard.cli.check import command_without_app
 
 GUARDED = "import flask, flask_poolguard; app = flask.Flask('shop'); {}"
 GUARDED += "; flask_poolguard.PoolGuard(app)"
@@ -91,9 +90,6 @@ class TestTheGroup:
     def test_has_help_of_eighty_columns(self, name: str) -> None:
         arguments = [name, "--help"] if name else ["--help"]
         assert longest_line(make_group("pool"), *arguments) <= 80
-
-    def test_has_help_of_eighty_columns_without_the_app_too(self) -> None:
-        assert longest_line(command_without_app, "--help") <= 80
 
     @pytest.mark.process
     def test_is_among_the_commands_of_flask(self, tmp_path: Path) -> None:

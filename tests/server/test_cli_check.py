@@ -297,13 +297,11 @@ class TestUnknown:
     ) -> None:
         (tmp_path / "broken_app.py").write_text(source)
         env = {"PYTHONPATH": os.pathsep.join((BARE["PYTHONPATH"], str(tmp_path)))}
-        own = run_module("--app", "broken_app", "check", env=env)
         flask = [sys.executable, "-m", "flask", "--app", "broken_app", "pool", "check"]
-        for done in (own, run(flask, {**BARE, **env})):
-            found = read(done)
-            assert found.state == "UNKNOWN"
-            assert reason in found.text
-            assert "geheim" not in found.line
+        found = read(run(flask, {**BARE, **env}))
+        assert found.state == "UNKNOWN"
+        assert reason in found.text
+        assert "geheim" not in found.line
 
     @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
     @pytest.mark.parametrize("form", ["", "--json"])
@@ -433,8 +431,11 @@ import os, pwd, sys
 import flask_poolguard.__main__ as main
 import flask_poolguard.cli.check
 os.setuid(12345)
-main._Main().main(sys.argv[1:], prog_name="flask_poolguard")
+main.main(sys.argv[1:], prog_name="flask_poolguard")
 """
+
+
+NO_LIMITS = {"as_json", "app_name", "root_path", "state_dir"}
 
 
 class TestDocs:
@@ -442,7 +443,7 @@ class TestDocs:
 
     @pytest.mark.parametrize(
         "option",
-        [each for each in command.params if each.name != "as_json"],
+        [each for each in command.params if each.name not in NO_LIMITS],
         ids=lambda option: str(option.name),
     )
     def test_name_each_limit_with_its_default(self, option: click.Option) -> None:
@@ -460,21 +461,13 @@ class TestDocs:
 
 @pytest.mark.process
 class TestTheModule:
-    @pytest.mark.parametrize(("arguments", "code"), [((), 3), (("--help",), 0)])
-    def test_alone_prints_help_and_is_not_ok(
-        self, arguments: tuple[str, ...], code: int
-    ) -> None:
+    @pytest.mark.parametrize("arguments", [(), ("--help",)])
+    def test_alone_prints_help_and_is_not_ok(self, arguments: tuple[str, ...]) -> None:
         done = run_module(*arguments)
-        assert done.returncode == code
+        assert done.returncode == 3
         assert "check" in done.stdout
-        assert "status" in done.stdout
 
-    def test_with_an_app_but_no_command_is_unknown(self) -> None:
-        found = read(run_module("--app", APP))
-        assert found.state == "UNKNOWN"
-        assert "Missing command" in found.text
-
-    def test_imports_no_app_for_a_check(self, tmp_path: Path, folder: str) -> None:
+    def test_imports_no_app(self, tmp_path: Path, folder: str) -> None:
         (tmp_path / "wsgi.py").write_text("raise SystemExit('imported')")
         Path(folder).mkdir(mode=0o700)
         env = {"FLASK_APP": str(tmp_path / "wsgi.py")}
@@ -482,19 +475,23 @@ class TestTheModule:
         assert found.state == "CRITICAL"
         assert "imported" not in found.line
 
-    def test_with_app_does_what_flask_pool_does(self, sqlite_url: URL) -> None:
-        env = {**os.environ, **environment(sqlite_url)}
-        done = run_module("--app", APP, "status", env=env)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("desk: no live worker")
-        found = read(run_module("--app", APP, "check", env=env))
-        assert found.state == "CRITICAL"
-        assert found.data == {"workers": 0}
+    def test_sends_who_wants_another_command_to_flask(self) -> None:
+        found = read(run_module("status"))
+        assert found.state == "UNKNOWN"
+        assert "status needs the app: flask --app APP pool status" in found.text
 
-    def test_other_commands_ask_for_an_app(self) -> None:
-        done = run_module("status")
-        assert done.returncode == 2
-        assert "--app" in done.stderr
+
+@pytest.mark.process
+class TestWithTheApp:
+    def test_may_look_at_another_one(
+        self, tmp_path: Path, mariadb_url: URL, folder: str
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, {**env, "APP_NAME": "till"}) as server:
+            server.wake()
+            assert check(env).data["workers"] == 0
+            assert check(env, "--app-name=till").data["workers"] == 1
+            assert check(env, f"--state-dir={folder}").data["workers"] == 0
 
 
 class TestWhatABrokenAppQuotes:
