@@ -18,7 +18,7 @@ from ..tune.experiment import Step
 from ..tune.failures import TuneError
 from ..tune.new_file import NewFile
 from ..tune.outcome import Outcome, summarise
-from ..tune.planning import Plan
+from ..tune.planning import RunPlan
 from ..tune.run_json import to_dict
 from ..urls import without_secrets
 from .output import echo, echo_json, page
@@ -45,7 +45,7 @@ def drawings(html: str | None, png: str | None, *, replace: bool) -> list[Drawin
 
 
 def run(
-    plan: Plan,
+    plan: RunPlan,
     import_path: str | None,
     engines: Sequence[Guarded],
     files: Sequence[Drawing],
@@ -74,7 +74,7 @@ def run(
 
 
 def _measure(
-    plan: Plan, import_path: str | None, engines: Sequence[Guarded]
+    plan: RunPlan, import_path: str | None, engines: Sequence[Guarded]
 ) -> tuple[Outcome, int, TuneError | None]:
     """Measure; a Ctrl-C or SIGTERM ends it early, and so does an error.
 
@@ -111,7 +111,7 @@ def _measure(
     return summarise(plan, steps, now), signum, failure
 
 
-def _shown(found: Iterator[Step], plan: Plan) -> Iterator[Step]:
+def _shown(found: Iterator[Step], plan: RunPlan) -> Iterator[Step]:
     """Pass the steps on, and show on a terminal how far it is."""
     if not sys.stderr.isatty():
         yield from found

@@ -20,7 +20,7 @@ from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.returned import HOW_TO_KEEP
 from ..tracking.scope import remember_owner
-from .error_facts import TAKE_NO_LOCK, Evidence, first_error, room_of
+from .error_facts import TAKE_NO_LOCK, ErrorFacts, first_error, room_of
 from .first_errors import remember
 
 logger = logging.getLogger("flask_poolguard")
@@ -78,7 +78,7 @@ class _Judge:
 
     def __init__(self, engine: Engine) -> None:
         self._database: Database = for_dialect(engine.dialect.name)
-        self._evidence = Evidence()
+        self._evidence = ErrorFacts()
         self._retired_at = -_BETWEEN_RETIREMENTS
 
     def handle_error(self, context: ExceptionContext) -> BaseException | None:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ..databases import Loss
-from ..error_notes import First, Held, Lost, Neighbours, Room
+from ..error_notes import First, HolderFacts, Lost, Neighbours, Room
 from ..pool import GuardedPool, GuardedRecord
 from ..tracking.pool_tracker import PoolTracker
 from ..tracking.thread_marks import this_thread
@@ -40,7 +40,7 @@ _LONGEST_TEXT: t.Final = 300
 TAKE_NO_LOCK: t.Final = frozenset({"mysql", "mariadb"})
 
 
-class Evidence:
+class ErrorFacts:
     """What there is to know of the errors of one engine."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Evidence:
             limit=record.limit if isinstance(record, GuardedRecord) else None,
             largest=_largest(context) if is_mysql else 0,
             read_timeout=read_timeout_of(context.dialect),
-            trouble=pool.outage if isinstance(pool, GuardedPool) else None,
+            outage=pool.outage if isinstance(pool, GuardedPool) else None,
         )
         if loss not in (Loss.UNKNOWN, Loss.TERMINATED, Loss.SHUT_DOWN):
             return facts
@@ -144,12 +144,12 @@ def _record_of(connection: Connection | None) -> ConnectionPoolEntry | None:
     return getattr(connection.connection, "_connection_record", None)
 
 
-def _held(tracker: PoolTracker, record: ConnectionPoolEntry) -> Held | None:
+def _held(tracker: PoolTracker, record: ConnectionPoolEntry) -> HolderFacts | None:
     checkout = tracker.out.get(record)
     if checkout is None:
         return None
     mark = checkout.mark()
-    return Held(
+    return HolderFacts(
         endpoint=checkout.endpoint,
         site=checkout.site(),
         seconds=_monotonic() - checkout.taken_at,

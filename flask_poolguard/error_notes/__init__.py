@@ -7,14 +7,14 @@ more. Collecting the facts is the business of those who have them.
 from __future__ import annotations
 
 from .broken_transactions import explain_pending
-from .facts import First, Held, Lost, Neighbours
+from .facts import First, HolderFacts, Lost, Neighbours
 from .losses import explain_loss
 from .refusals import Room, explain_away, explain_full, explain_timeout
 from .wording import add_note, has_note
 
 __all__ = [
     "First",
-    "Held",
+    "HolderFacts",
     "Lost",
     "Neighbours",
     "Room",

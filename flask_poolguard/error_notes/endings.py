@@ -101,7 +101,7 @@ def _killed(facts: Lost) -> Why:
 
 
 def _terminated(facts: Lost) -> Why:
-    if facts.trouble or facts.neighbours.gone:
+    if facts.outage or facts.neighbours.gone:
         return explain_outage(facts)
     if facts.neighbours.quiet:
         return _killed(facts)
@@ -120,8 +120,8 @@ def explain_outage(facts: Lost) -> Why:
         cause = "the server, or the line to it, went down"
     if facts.neighbours.gone:
         cause += f": {others(facts.neighbours.gone)} of this process ended with it"
-    if facts.trouble:
-        cause += f"; since then: {facts.trouble}"
+    if facts.outage:
+        cause += f"; since then: {facts.outage}"
     return Why(f"{cause}.", _AGAIN, "2013-lost-connection-to-mysql-server-during-query")
 
 

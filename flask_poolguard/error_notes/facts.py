@@ -8,7 +8,7 @@ from ..databases import IdleLimit, Loss
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HolderFacts:
     """Who took the connection, where, and how long ago.
 
     :ivar thread: the name of the thread that took it, None if that has ended.
@@ -48,7 +48,7 @@ class Lost:
     :ivar largest: bytes of the statement and the largest set of its parameters, where
         the server limits the size of packets, else 0.
     :ivar read_timeout: the driver's, in seconds, if the user set one.
-    :ivar trouble: what the pool's last connects met, if the server is away.
+    :ivar outage: what the pool's last connects met, if the server is away.
     """
 
     bind: str
@@ -56,14 +56,14 @@ class Lost:
     site: str
     thread: str
     pid: int
-    held: Held | None = None
+    held: HolderFacts | None = None
     opened_by: int | None = None
     users: tuple[str, ...] = ()
     limit: IdleLimit | None = None
     largest: int = 0
     read_timeout: float | None = None
     neighbours: Neighbours = Neighbours()
-    trouble: str | None = None
+    outage: str | None = None
 
     def is_overdue(self) -> bool:
         """Tell whether it was held for longer than the server lets anything idle."""

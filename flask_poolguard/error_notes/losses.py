@@ -41,7 +41,7 @@ def _explain(facts: Lost) -> Why:
     """Return the first explanation that the facts bear."""
     if facts.opened_by is not None:
         return _forked(facts, facts.opened_by)
-    is_down = bool(facts.trouble or facts.neighbours.gone)
+    is_down = bool(facts.outage or facts.neighbours.gone)
     if facts.loss is Loss.OUT_OF_STEP or (facts.users and not is_down):
         return _out_of_step(facts)
     if facts.loss is not Loss.UNKNOWN:

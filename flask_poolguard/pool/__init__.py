@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .fork import after_fork_in_child, keep_from_finalising, orphan
-from .greenlets import Trouble, are_threads_greenlets, find_troubles, trouble_of
+from .greenlets import Blocker, are_threads_greenlets, blocker_of, find_blockers
 from .guarded_pool import GuardedPool
 from .housekeeper import Chore, housekeeper
 from .idle_limits import SHARE_OF_LIMIT, derive
@@ -29,6 +29,7 @@ __all__ = [
     "NO_HOLDERS",
     "SHARE_OF_LIMIT",
     "Attempt",
+    "Blocker",
     "Chore",
     "Claim",
     "CloseReason",
@@ -40,16 +41,15 @@ __all__ = [
     "PoolCallbacks",
     "Recycle",
     "Renewable",
-    "Trouble",
     "UnpooledEntry",
     "after_fork_in_child",
     "are_threads_greenlets",
+    "blocker_of",
     "derive",
-    "find_troubles",
+    "find_blockers",
     "gave_up",
     "give_up",
     "housekeeper",
     "keep_from_finalising",
     "orphan",
-    "trouble_of",
 ]

@@ -119,7 +119,7 @@ class SlowPath:
                     for each in queue.claims():
                         self._break_deadlock(each)
                     continue
-                record.is_judged = True
+                record.is_found_fit = True
                 record.is_counted = attempt.is_counted
                 return record
         except BaseException as error:  # an asynchronous one too
@@ -138,7 +138,7 @@ class SlowPath:
     ) -> None:
         if record.dbapi_connection is not None:
             try:
-                reason = record.judge()
+                reason = record.fitness()
             except BaseException:  # it is in the middle of a question
                 record.close_because("dead")
                 raise
@@ -192,7 +192,7 @@ class SlowPath:
         try:
             queue.enqueue(waiter, math.inf if most is None else most, self._too_many)
             if not waiter.is_settled() and (
-                queue.opened >= queue.limit or queue.closed_until > _clock()
+                queue.opened >= queue.limit or queue.opens_none_until > _clock()
             ):
                 self._break_deadlock(claim)
             record = queue.wait(waiter, until - min(LEAD, self._pool._timeout / 2))
@@ -289,8 +289,8 @@ class SlowPath:
         return self._refused() + self._pool.holders.describe_holders(states)
 
     def _refused(self) -> str:
-        trouble = self._breaker.trouble
-        return f". The server refuses more: {trouble}" if trouble else ""
+        outage = self._breaker.outage
+        return f". The server refuses more: {outage}" if outage else ""
 
 
 def _is_not() -> bool:

@@ -27,7 +27,7 @@ logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
-# Trouble that no caller met for so long is over; what comes is new trouble.
+# An outage that no caller met for so long is over; what comes is another.
 _FORGET_AFTER: t.Final = 60.0
 
 # After the first success so many may connect at a time as have succeeded, doubled;
@@ -48,22 +48,22 @@ class ServerFullError(Exception):
 class ConnectBreaker:
     """Lets connects through, all while the server is well, one at a time otherwise.
 
-    ``_turns`` protects the trouble and wakes those who wait for their turn. It is
+    ``_turns`` protects the outage and wakes those who wait for their turn. It is
     never held while connecting.
 
-    :param judge: tells whether a failed connect may pass.
-    :param close_until: told until when the server is known to be full; 0 for well.
+    :param classify: tells whether a failed connect may pass.
+    :param open_none_until: told until when the server is known to be full; 0 for well.
     """
 
     def __init__(
         self,
-        judge: Callable[[BaseException], ConnectFailure | None],
-        close_until: Callable[[float], None],
+        classify: Callable[[BaseException], ConnectFailure | None],
+        open_none_until: Callable[[float], None],
     ) -> None:
-        self._judge = judge
-        self._close_until = close_until
+        self._classify = classify
+        self._open_none_until = open_none_until
         self._turns = threading.Condition()
-        self._trouble: Outage | None = None
+        self._outage: Outage | None = None
         # Connects that are under way or wait for their turn.
         self.pending = 0
 
@@ -94,39 +94,39 @@ class ConnectBreaker:
             raise
 
     @property
-    def trouble(self) -> str | None:
+    def outage(self) -> str | None:
         """What is wrong with the server, in words; None if it is well."""
-        trouble = self._trouble
-        if trouble is None or trouble.recovering:
+        outage = self._outage
+        if outage is None or outage.recovering:
             return None
-        return f"{first_line(trouble.error)} ({given_up(trouble).describe()})"
+        return f"{first_line(outage.error)} ({given_up(outage).describe()})"
 
     @property
     def is_away(self) -> bool:
         """Tell whether the server does not answer, as while it restarts."""
-        trouble = self._trouble
+        outage = self._outage
         return (
-            trouble is not None
-            and not trouble.recovering
-            and trouble.kind is ConnectFailure.AWAY
+            outage is not None
+            and not outage.recovering
+            and outage.kind is ConnectFailure.AWAY
         )
 
     @property
     def is_full(self) -> bool:
         """Tell whether the server has no room for one more connection."""
-        trouble = self._trouble
-        return trouble is not None and trouble.is_full()
+        outage = self._outage
+        return outage is not None and outage.is_full()
 
     def obstacle(self) -> Obstacle | None:
         """Return what is wrong with the server, and since when; None if it is well, or
         no thread has tried for so long that it may be.
         """
-        trouble = self._trouble
-        if trouble is None or trouble.recovering:
+        outage = self._outage
+        if outage is None or outage.recovering:
             return None
-        if _clock() - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
+        if _clock() - outage.tried_at > _FORGET_AFTER and not outage.busy:
             return None
-        return Obstacle(trouble.kind, trouble.began_at)
+        return Obstacle(outage.kind, outage.began_at)
 
     def _enter(self, turn: Turn) -> None:
         with self._turns:
@@ -148,7 +148,7 @@ class ConnectBreaker:
             try:
                 open_()
             except Exception as error:
-                kind = self._judge(error)
+                kind = self._classify(error)
                 self._failed(turn, kind, error, begun)
                 if kind is None:
                     raise
@@ -163,7 +163,7 @@ class ConnectBreaker:
         may_queue: Callable[[], bool],
         tried: bool,
     ) -> None:
-        """Wait for a turn, which is counted while there is trouble.
+        """Wait for a turn, which is counted during an outage.
 
         :param tried: whether this caller had a turn already. One whose time is too
             short to wait for one gets it at once, unless another thread is trying; who
@@ -171,31 +171,31 @@ class ConnectBreaker:
         """
         with self._turns:
             while True:
-                trouble, now = self._trouble, _clock()
-                if trouble is None:
+                outage, now = self._outage, _clock()
+                if outage is None:
                     return
-                if now - trouble.tried_at > _FORGET_AFTER and not trouble.busy:
+                if now - outage.tried_at > _FORGET_AFTER and not outage.busy:
                     self._end()
                     return
-                until = patience.until(trouble.began_at)
-                wait = trouble.next_try_at - now
-                may_wait_in_pool = trouble.is_full() and may_queue()
-                impatient = not tried and trouble.may_be_hurried(now, until)
-                if trouble.recovering:  # it is well: others are just connecting
-                    until = max(until, trouble.tried_at + _GRACE)
+                until = patience.until(outage.began_at)
+                wait = outage.next_try_at - now
+                may_wait_in_pool = outage.is_full() and may_queue()
+                impatient = not tried and outage.may_be_hurried(now, until)
+                if outage.recovering:  # it is well: others are just connecting
+                    until = max(until, outage.tried_at + _GRACE)
                 is_time = wait <= 0 or (impatient and not may_wait_in_pool)
                 is_late = tried and now >= until
-                hangs_at = trouble.turn_at + _HANGS_AFTER
-                has_room = trouble.busy < trouble.room or now >= hangs_at
+                hangs_at = outage.turn_at + _HANGS_AFTER
+                has_room = outage.busy < outage.room or now >= hangs_at
                 if is_time and has_room and not is_late:
-                    trouble.busy += 1
-                    turn.trouble = trouble
-                    trouble.turn_at = now
+                    outage.busy += 1
+                    turn.outage = outage
+                    outage.turn_at = now
                     return
                 if may_wait_in_pool:
-                    raise ServerFullError from trouble.error
-                if now >= until or (wait > 0 and trouble.next_try_at > until):
-                    raise explained(trouble)
+                    raise ServerFullError from outage.error
+                if now >= until or (wait > 0 and outage.next_try_at > until):
+                    raise explained(outage)
                 pause = wait if wait > 0 else max(hangs_at - now, 0.01)
                 self._turns.wait(min(pause, until - now))
 
@@ -208,50 +208,50 @@ class ConnectBreaker:
     ) -> None:
         with self._turns:
             turn.end()
-            trouble = self._trouble
+            outage = self._outage
             if kind is None:
                 # It answers, and says no for good: nothing to wait for.
                 self._end()
                 return
             error = without_tracebacks(error)
-            if trouble is None:
-                trouble = self._trouble = Outage(kind, error, began_at=begun)
-            elif trouble.recovering:  # to and fro: no reason to knock more often
-                pause = trouble.pause
-                trouble = Outage(kind, error, began_at=begun, pause=pause)
-                self._trouble = trouble
+            if outage is None:
+                outage = self._outage = Outage(kind, error, began_at=begun)
+            elif outage.recovering:  # to and fro: no reason to knock more often
+                pause = outage.pause
+                outage = Outage(kind, error, began_at=begun, pause=pause)
+                self._outage = outage
             now = _clock()
-            trouble.kind, trouble.error = kind, error
-            trouble.attempts += 1
-            trouble.tried_at, trouble.failed_at = now, datetime.now()
-            if trouble.next_try_at <= now:  # of several at once, the first counts
-                pause = trouble.pause * random.uniform(0.5, 1)  # noqa: S311 (spread)
-                trouble.next_try_at = now + pause
-                trouble.pause = min(trouble.pause * 2, LONGEST_PAUSE)
+            outage.kind, outage.error = kind, error
+            outage.attempts += 1
+            outage.tried_at, outage.failed_at = now, datetime.now()
+            if outage.next_try_at <= now:  # of several at once, the first counts
+                pause = outage.pause * random.uniform(0.5, 1)  # noqa: S311 (spread)
+                outage.next_try_at = now + pause
+                outage.pause = min(outage.pause * 2, LONGEST_PAUSE)
             if kind is ConnectFailure.FULL:
-                self._close_until(trouble.next_try_at)
+                self._open_none_until(outage.next_try_at)
             self._turns.notify_all()
 
     def _succeeded(self, turn: Turn) -> None:
-        if turn.trouble is None and self._trouble is None:
+        if turn.outage is None and self._outage is None:
             return
         with self._turns:
             turn.end()
-            trouble = self._trouble
-            if trouble is not None:
-                trouble.tried_at = _clock()
-                trouble.recovering = True
-                trouble.room *= 2
-                trouble.next_try_at = 0.0
-                if trouble.room >= _OPEN_AT:
-                    self._trouble = None
+            outage = self._outage
+            if outage is not None:
+                outage.tried_at = _clock()
+                outage.recovering = True
+                outage.room *= 2
+                outage.next_try_at = 0.0
+                if outage.room >= _OPEN_AT:
+                    self._outage = None
             self._turns.notify_all()
-            self._close_until(0)
+            self._open_none_until(0)
 
     def _leave(self, turn: Turn) -> None:
         """Count a thread no more, however far it came."""
         with self._turns:
-            if turn.trouble is not None:
+            if turn.outage is not None:
                 turn.end()
                 self._turns.notify_all()
             if turn.is_pending:
@@ -259,6 +259,6 @@ class ConnectBreaker:
                 turn.is_pending = False
 
     def _end(self) -> None:
-        self._trouble = None
+        self._outage = None
         self._turns.notify_all()
-        self._close_until(0)
+        self._open_none_until(0)

@@ -104,7 +104,7 @@ class FairQueue(t.Generic[Slot]):
         self._lock = threading.RLock()
         self._serving = self._again = False
         # Until then the server is known to have no room for one more connection.
-        self.closed_until = 0.0
+        self.opens_none_until = 0.0
 
     # What a QueuePool's queue tells ------------------------------------------------
 
@@ -188,7 +188,7 @@ class FairQueue(t.Generic[Slot]):
         """
         while not waiter.is_settled():
             now = _clock()
-            pause = self.closed_until - now
+            pause = self.opens_none_until - now
             if now >= until:
                 return None
             if waiter.sleep(min(until - now, pause) if pause > 0 else until - now):
@@ -269,10 +269,10 @@ class FairQueue(t.Generic[Slot]):
         with self._lock:
             self._serve()
 
-    def close_until(self, when: float) -> None:
+    def open_none_until(self, when: float) -> None:
         """Open no further slot until then (0 for from now on), except the only one."""
         with self._lock:
-            self.closed_until = when
+            self.opens_none_until = when
             if not when:
                 self._serve()
 
@@ -300,12 +300,12 @@ class FairQueue(t.Generic[Slot]):
             return record
         if self.opened >= self.limit:
             return None
-        if self.closed_until and self.opened:
+        if self.opens_none_until and self.opened:
             now = _clock()
-            if now < self.closed_until:
+            if now < self.opens_none_until:
                 return None
             # One at a time tries; how that ends decides on the others.
-            self.closed_until = now + 1
+            self.opens_none_until = now + 1
         self.opened += 1
         try:
             if self._hollow:

@@ -11,7 +11,7 @@ import sys
 import typing as t
 
 
-class Trouble(enum.IntFlag):
+class Blocker(enum.IntFlag):
     """What was seen, as bits in a state file: a value never changes its meaning."""
 
     THREADS = 1  # gevent has not patched threading: locks stop the worker
@@ -30,22 +30,22 @@ def are_threads_greenlets() -> bool:
     return _is_patched("threading")
 
 
-def trouble_of(driver: str) -> Trouble:
+def blocker_of(driver: str) -> Blocker:
     """Return why a driver stops all greenlets while it waits; no flag if it does not.
 
     :param driver: the name of its package, in upper or lower case.
     """
     driver = driver.lower()
     if driver in _WAITS_IN and not _is_patched(_WAITS_IN[driver]):
-        return Trouble.SOCKETS
+        return Blocker.SOCKETS
     if driver == "psycopg2" and not _has_wait_callback():
-        return Trouble.PSYCOPG2
+        return Blocker.PSYCOPG2
     if driver == "mysqldb":
-        return Trouble.MYSQLCLIENT
-    return Trouble(0)
+        return Blocker.MYSQLCLIENT
+    return Blocker(0)
 
 
-def find_troubles(connection: object) -> int:
+def find_blockers(connection: object) -> int:
     """Return the sum of what stops this greenlet's worker; 0 outside greenlets.
 
     Asks nothing but modules that are loaded already.
@@ -59,11 +59,11 @@ def find_troubles(connection: object) -> int:
     )
     if kind is None or getcurrent is None or not isinstance(getcurrent(), kind):
         return 0
-    found = Trouble(0) if are_threads_greenlets() else Trouble.THREADS
+    found = Blocker(0) if are_threads_greenlets() else Blocker.THREADS
     for driver in {
         each.__module__.partition(".")[0] for each in type(connection).mro()
     }:
-        found |= trouble_of(driver)
+        found |= blocker_of(driver)
     return int(found)
 
 

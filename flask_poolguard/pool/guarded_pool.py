@@ -113,7 +113,7 @@ class GuardedPool(QueuePool):
             pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
         )
         self._breaker = ConnectBreaker(
-            self.database.connect_failure, self._pool.close_until
+            self.database.connect_failure, self._pool.open_none_until
         )
         driver = getattr(self._dialect, "driver", "")
         self._session_probe = SessionProbe(self.database, driver, self._invoke_creator)
@@ -146,7 +146,7 @@ class GuardedPool(QueuePool):
     @property
     def outage(self) -> str | None:
         """Why connects fail while the server does not answer; None if it answers."""
-        return self._breaker.trouble if self._breaker.is_away else None
+        return self._breaker.outage if self._breaker.is_away else None
 
     def neighbours(self) -> tuple[int, int]:
         """Return how many idle connections nothing has happened to, and how many the
@@ -220,7 +220,7 @@ class GuardedPool(QueuePool):
                     pass
                 else:
                     if record.is_fit():
-                        record.is_judged = True
+                        record.is_found_fit = True
                         return record
                     number = record.returns
             return self._slow_path.get(record)
@@ -285,7 +285,7 @@ class GuardedPool(QueuePool):
                     raise
 
     def _take_back(self, record: GuardedRecord) -> None:
-        record.is_judged = record.is_counted = False
+        record.is_found_fit = record.is_counted = False
         if record.dbapi_connection is None:
             self._pool.free(record)
             return
@@ -331,7 +331,7 @@ class GuardedPool(QueuePool):
                 continue
             try:
                 reason = (
-                    "idle" if idle >= max_idle else record.judge(is_asked_for=False)
+                    "idle" if idle >= max_idle else record.fitness(is_asked_for=False)
                 )
             except BaseException:
                 self._close_idle(record, "dead")

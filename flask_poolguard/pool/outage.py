@@ -48,11 +48,11 @@ class Patience:
     seconds: float
     deadline: float
 
-    def until(self, trouble_began_at: float) -> float:
+    def until(self, outage_began_at: float) -> float:
         """Return when to give up. An outage that began while it waited in the queue
         does not shorten its time.
         """
-        began_at = max(self.begun_at, trouble_began_at)
+        began_at = max(self.begun_at, outage_began_at)
         return min(began_at + self.seconds, self.deadline)
 
 
@@ -91,22 +91,22 @@ class Outage:
 class Turn:
     """What is counted of one caller; changed under the breaker's lock.
 
-    :ivar trouble: in which its attempt is counted, None if it is not.
+    :ivar outage: in which its attempt is counted, None if it is not.
     :ivar is_pending: whether it is counted among those that connect or wait to.
     """
 
-    __slots__ = ("is_pending", "trouble")
+    __slots__ = ("is_pending", "outage")
 
     def __init__(self) -> None:
-        self.trouble: Outage | None = None
+        self.outage: Outage | None = None
         self.is_pending = False
 
     def end(self) -> None:
         """Count the attempt no more."""
-        trouble = self.trouble
-        if trouble is not None:
-            trouble.busy -= 1
-            self.trouble = None
+        outage = self.outage
+        if outage is not None:
+            outage.busy -= 1
+            self.outage = None
 
 
 def without_tracebacks(error: Exception) -> Exception:
@@ -123,9 +123,9 @@ def without_tracebacks(error: Exception) -> Exception:
     return kept
 
 
-def given_up(trouble: Outage) -> GaveUp:
+def given_up(outage: Outage) -> GaveUp:
     """Return what was tried in an outage."""
-    return GaveUp(trouble.since, trouble.attempts, trouble.failed_at)
+    return GaveUp(outage.since, outage.attempts, outage.failed_at)
 
 
 def gave_up(error: BaseException) -> GaveUp | None:
@@ -142,13 +142,13 @@ def give_up(error: BaseException) -> None:
         error.poolguard_gave_up = GaveUp(now, 1, now)  # type: ignore[attr-defined] # read by gave_up()
 
 
-def explained(trouble: Outage) -> Exception:
+def explained(outage: Outage) -> Exception:
     """Return the last error, told with its story, for one more thread to raise."""
-    gave = given_up(trouble)
+    gave = given_up(outage)
     try:
-        error = copy.copy(trouble.error)
+        error = copy.copy(outage.error)
     except Exception:  # a driver's exception that cannot be copied
-        error = trouble.error
+        error = outage.error
     if gave_up(error) is None:
         *before, text = error.args or ("",)
         error.args = (*before, f"{str(text).rstrip()} ({gave.describe()})")

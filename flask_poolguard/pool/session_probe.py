@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database, SessionState
-from .greenlets import are_threads_greenlets, trouble_of
+from .greenlets import are_threads_greenlets, blocker_of
 
 _clock = time.monotonic
 
@@ -58,7 +58,7 @@ class SessionProbe:
         with self._lock:
             if self._is_open or now - self._asked_at < LEAD or not ids:
                 return
-            if are_threads_greenlets() and trouble_of(self._driver):
+            if are_threads_greenlets() and blocker_of(self._driver):
                 return  # all would wait for the answer
             self._is_open, self._asked_at, self._states = True, now, {}
         thread = threading.Thread(

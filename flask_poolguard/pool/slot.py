@@ -71,7 +71,7 @@ class GuardedRecord(_ConnectionRecord):
     :ivar pid: the process that opened the connection; no other may use it.
     :ivar has_served: it has had a connection.
     :ivar is_counted: the tracker has counted this caller already.
-    :ivar is_judged: the pool has just found it fit.
+    :ivar is_found_fit: the pool has just found it fit.
     :ivar generation: the pool's, when the connect began; the pool's next one makes
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
@@ -101,7 +101,7 @@ class GuardedRecord(_ConnectionRecord):
         "idle_since",
         "is_connecting",
         "is_counted",
-        "is_judged",
+        "is_found_fit",
         "is_open",
         "limit",
         "pid",
@@ -113,7 +113,7 @@ class GuardedRecord(_ConnectionRecord):
     def __init__(self, pool: PoolOfSlots) -> None:
         self._pool = pool
         self.pid = os.getpid()
-        self.has_served = self.is_counted = self.is_judged = self.is_open = False
+        self.has_served = self.is_counted = self.is_found_fit = self.is_open = False
         self.is_connecting = False
         self.connect_until = math.inf
         self.returns = 0
@@ -157,15 +157,15 @@ class GuardedRecord(_ConnectionRecord):
 
     def get_connection(self) -> t.Any:
         """Return the connection; a new one if it was lost since the pool gave it."""
-        if self.is_judged:
-            self.is_judged = False
+        if self.is_found_fit:
+            self.is_found_fit = False
         elif self._is_hard_or_soft_invalidated():
             self._pool.refill(self)
         return self.dbapi_connection
 
-    # Judging -----------------------------------------------------------------------
+    # Fitness -----------------------------------------------------------------------
 
-    def judge(self, is_asked_for: bool = True) -> CloseReason | t.Literal["fit"]:
+    def fitness(self, is_asked_for: bool = True) -> CloseReason | t.Literal["fit"]:
         """Return why to replace the connection, ``"fit"`` if it can be handed out.
 
         :param is_asked_for: whether it is to be handed out now. If not, the server is

@@ -17,8 +17,8 @@ from .advice_model import Advice, BindAdvice, Seen, Wish
 from .config_lines import lines_to_write
 from .effective_settings import find_differences
 from .model import SCHEMA_VERSION, Report
-from .servers import by_server
-from .worker_shares import Share, shares_of, sizes_within
+from .servers import group_by_server
+from .worker_shares import Share, shares_of, sizes_for_worker
 
 _Pools = Sequence[tuple[Worker, PoolStatus]]
 
@@ -42,7 +42,7 @@ def make_advice(
     }
     views = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
-    for group in by_server(engines):
+    for group in group_by_server(engines):
         advised = [each for each in group if refusals[each.bind] is None]
         kept = {
             each.bind: _may_open(pools[each.bind])
@@ -208,7 +208,7 @@ def _advise_on_server(
         each.bind: sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
         for each, saw in ((each, seen[each.bind]) for each in advised)
     }
-    found = sizes_within(needs, shares if unknown is None else None)
+    found = sizes_for_worker(needs, shares if unknown is None else None)
     for guarded in advised:
         bind = guarded.bind
         saw, need, sizes = seen[bind], needs[bind], found[bind]

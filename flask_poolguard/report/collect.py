@@ -30,7 +30,7 @@ from .model import (
     Report,
     Server,
 )
-from .rules import judge
+from .rules import findings_of
 from .servers import Detail
 from .session_counts import count_at_server
 from .session_matching import Joined, join
@@ -105,7 +105,7 @@ def make_report(
         has_all_workers=not search.problems,
     )
     findings = [
-        *judge(evidence),
+        *findings_of(evidence),
         *gaps.find_problems(search.problems),
         *gaps.find_taken(search.taken),
         *gaps.find_other_deployments(app.name, found.others),

@@ -10,7 +10,7 @@ from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
 from ..urls import ServerKey, public_url, server_key
-from .servers import Answer
+from .servers import Answer, group_by_server
 from .session_counts import open_server_ids
 from .session_matching import Joined
 
@@ -32,7 +32,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AnsweringServer:
     """A server that answered, and the binds that lead to it.
 
     :ivar key: None where the URL does not say which server it is.
@@ -92,21 +92,21 @@ class Evidence:
         """Return what a bind's server said, if it did."""
         return self.answers[guarded.bind].view
 
-    def places(self) -> list[Place]:
+    def answering_servers(self) -> list[AnsweringServer]:
         """Return the servers that answered, once each, however many binds they have."""
-        groups: dict[ServerKey | str, list[Guarded]] = {}
-        for each in self.engines:
-            if each.tracker.database.has_server and self.view(each) is not None:
-                key = server_key(each.engine.url)
-                groups.setdefault(key or each.bind, []).append(each)
+        answering = (
+            each
+            for each in self.engines
+            if each.tracker.database.has_server and self.view(each) is not None
+        )
         return [
-            Place(
-                key=key if isinstance(key, tuple) else None,
+            AnsweringServer(
+                key=server_key(binds[0].engine.url),
                 binds=tuple(binds),
                 view=t.cast(ServerView, self.view(binds[0])),
                 earlier=self._earlier(binds[0]),
             )
-            for key, binds in groups.items()
+            for binds in group_by_server(answering)
         ]
 
     def our_ids(self, pools: Sequence[PoolStatus]) -> frozenset[int] | None:

@@ -10,7 +10,7 @@ import typing as t
 from collections.abc import Iterator, Sequence
 
 from ..state.directory import FOLDER, user_id
-from ..state.reader import Problem, Search, Taken
+from ..state.reader import Problem, Search, TakenFolder
 from ..state.status import Worker
 from .model import Finding
 from .phrases import connections
@@ -24,7 +24,7 @@ def find_problems(problems: Sequence[Problem]) -> list[Finding]:
     return [_describe(problem) for problem in problems]
 
 
-def find_taken(taken: Sequence[Taken]) -> list[Finding]:
+def find_taken(taken: Sequence[TakenFolder]) -> list[Finding]:
     """Return the default folders whose names other users have taken."""
     return [
         Finding(

@@ -17,7 +17,7 @@ from ..state.reader import read_own
 from ..state.status import Worker
 from .evidence import Evidence
 from .model import Finding
-from .rules import OF_ONE_WORKER, judge
+from .rules import OF_ONE_WORKER, findings_of
 from .servers import Answer
 
 if t.TYPE_CHECKING:
@@ -45,7 +45,7 @@ def log_findings(
     if own is None:
         return
     for each in list(engines):
-        for finding in judge(_of_bind(app, each, own), OF_ONE_WORKER):
+        for finding in findings_of(_of_bind(app, each, own), OF_ONE_WORKER):
             what = (os.getpid(), finding.code, each.bind)
             if finding.level != "info" and what not in logged:
                 logged.add(what)

@@ -16,7 +16,7 @@ import threading
 import time
 import typing as t
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from sqlalchemy.engine import Engine
@@ -161,7 +161,7 @@ def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Ques
     """
     questions: list[Question] = []
     with _lock:
-        for group in by_server([each for each in engines if _is_askable(each)]):
+        for group in group_by_server([each for each in engines if _is_askable(each)]):
             question = _open_questions.get(group[0].engine)
             if question is None or not question.covers(detail):
                 question = Question(group, detail)
@@ -181,7 +181,7 @@ def finish(
     return answers
 
 
-def by_server(engines: Sequence[Guarded]) -> list[list[Guarded]]:
+def group_by_server(engines: Iterable[Guarded]) -> list[list[Guarded]]:
     """Group binds by the server that their URLs lead to.
 
     Its binds share what it has left, and are asked together: so the connections that a

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
-from ..urls import server_key
 from .deployment import names_of
-from .servers import Answer
+from .servers import Answer, group_by_server
 
 
 def open_server_ids(pools: Iterable[PoolStatus]) -> frozenset[int] | None:
@@ -58,12 +57,7 @@ def count_at_server(
     """Count the workers' sessions at a bind's server, those of all binds that lead to
     it.
     """
-    key = server_key(guarded.engine.url)
-    binds = [
-        each
-        for each in engines
-        if each is guarded or (key and server_key(each.engine.url) == key)
-    ]
+    binds = next(each for each in group_by_server(engines) if guarded in each)
     own = names_of(binds)
     ids = open_server_ids(
         pool for each in workers for pool in each.pools if (pool.bind, pool.url) in own

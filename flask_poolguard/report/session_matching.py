@@ -12,10 +12,9 @@ from ..databases import Label, ServerSession, make_label, parse_label, plain_hos
 from ..engines import Guarded, carries_label
 from ..state import process
 from ..state.status import Holder, IdleConnection, PoolStatus, Worker
-from ..urls import ServerKey, server_key
 from .deployment import connections_of
 from .model import Failure, Owner, Session
-from .servers import Answer
+from .servers import Answer, group_by_server
 
 # A process whose clock and the server's differ by less is not taken for another.
 _TOLERANCE_SECONDS: t.Final = 5.0
@@ -57,10 +56,7 @@ def join(
     :param workers: the app's live workers.
     """
     joined: dict[str, Joined] = {}
-    groups: dict[ServerKey | str, list[Guarded]] = {}
-    for each in engines:
-        groups.setdefault(server_key(each.engine.url) or each.bind, []).append(each)
-    for binds in groups.values():
+    for binds in group_by_server(engines):
         joined |= dict.fromkeys(
             (each.bind for each in binds), _join_group(app, binds, answers, workers)
         )
@@ -284,14 +280,13 @@ _OF_OWNER: t.Final = (
 )
 
 
-def by_server(
+def sessions_by_server(
     engines: Sequence[Guarded], joined: Mapping[str, Joined]
 ) -> Iterator[tuple[Guarded, Sequence[Session]]]:
     """Yield each server's sessions once, with the first of its binds."""
-    seen: set[ServerKey | str] = set()
-    for each in engines:
-        key = server_key(each.engine.url) or each.bind
-        found = joined.get(each.bind)
-        if key not in seen and found is not None and found.sessions:
-            seen.add(key)
-            yield each, found.sessions
+    for binds in group_by_server(engines):
+        for each in binds:
+            found = joined.get(each.bind)
+            if found is not None and found.sessions:
+                yield each, found.sessions
+                break

@@ -55,7 +55,7 @@ def shares_of(
     return shares, None
 
 
-def sizes_within(
+def sizes_for_worker(
     needs: Mapping[str, sizing.Need], shares: Sequence[Share] | None
 ) -> dict[str, sizing.Sizes]:
     """Return the sizes of all pools of one worker at one server, by bind.

@@ -42,7 +42,7 @@ def _ignore() -> None:
 class ShownCheckout(t.Protocol):
     """A checkout, as far as it is shown.
 
-    :ivar place: the line of the app that took it, one object for each line.
+    :ivar callsite: the line of the app that took it, one object for each line.
     :ivar taken_at: in monotonic seconds.
     """
 
@@ -50,7 +50,7 @@ class ShownCheckout(t.Protocol):
     endpoint: str
 
     @property
-    def place(self) -> t.Hashable: ...
+    def callsite(self) -> t.Hashable: ...
 
     def site(self) -> str:
         """Return ``file:line`` of it."""
@@ -203,10 +203,10 @@ class PoolRegion:
     def _show_checkout(
         self, slot: _Slot, state: int, checkout: ShownCheckout, thread_name: bytes
     ) -> None:
-        place, endpoint = checkout.place, checkout.endpoint
-        shown_site = self._sites.get(place)
+        callsite, endpoint = checkout.callsite, checkout.endpoint
+        shown_site = self._sites.get(callsite)
         if shown_site is None:
-            shown_site = _remember(self._sites, place, encode_site(checkout.site()))
+            shown_site = _remember(self._sites, callsite, encode_site(checkout.site()))
         shown_endpoint = self._endpoints.get(endpoint)
         if shown_endpoint is None:
             encoded = encode_endpoint(endpoint)

@@ -40,7 +40,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakenFolder:
     """A default folder's name that another user has taken. It hides nothing: this
     user's workers refuse it as well, and keep their files in another.
     """
@@ -56,7 +56,7 @@ class Search:
     folders: tuple[str, ...]
     workers: tuple[Worker, ...]
     problems: tuple[Problem, ...]
-    taken: tuple[Taken, ...] = ()
+    taken: tuple[TakenFolder, ...] = ()
 
 
 class _Skip(Exception):
@@ -130,12 +130,12 @@ def read_workers(
 
 def _find_taken(
     refused: Mapping[str, StateDirError], folders: Sequence[str]
-) -> tuple[Taken, ...]:
+) -> tuple[TakenFolder, ...]:
     """Return the folders that other users have made; none if that is all of them, as
     workers then have nowhere to keep a file.
     """
     taken = tuple(
-        Taken(folder, error.owner)
+        TakenFolder(folder, error.owner)
         for folder, error in refused.items()
         if error.owner is not None and error.owner != user_id()
     )

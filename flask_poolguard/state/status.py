@@ -83,7 +83,7 @@ class Usage:
     :ivar waits: checkouts that had to wait.
     :ivar demand: how often so many connections were out or wanted at a checkout; each
         number stands for those above the one before.
-    :ivar troubles: a sum of :class:`flask_poolguard.pool.Trouble`.
+    :ivar blockers: a sum of :class:`flask_poolguard.pool.Blocker`.
     :ivar renewed: the number of the last request to replace all connections.
     :ivar outdated: connections that are older than that, and out.
     """
@@ -95,7 +95,7 @@ class Usage:
     waited_seconds: float
     longest_wait_seconds: float
     demand: Mapping[int, int]
-    troubles: int = field(metadata=INTERNAL, default=0)
+    blockers: int = field(metadata=INTERNAL, default=0)
     renewed: int = field(metadata=INTERNAL, default=0)
     outdated: int = field(metadata=INTERNAL, default=0)
 

@@ -18,7 +18,7 @@ from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 from ..errors import LeakError
-from .scope import MERGED, ResponseScope, pushed_by, request_var
+from .scope import MERGED, WSGIScope, pushed_by, request_var
 from .streams import unclosed_var
 from .thread_marks import this_thread
 
@@ -33,7 +33,7 @@ _ABANDONED: t.Final = "_poolguard_abandoned"
 _IN_ENVIRON: t.Final = "flask_poolguard.response"
 
 
-def note_response(environ: WSGIEnvironment, scope: ResponseScope) -> None:
+def note_response(environ: WSGIEnvironment, scope: WSGIScope) -> None:
     """Tell a request which response it is for."""
     environ[_IN_ENVIRON] = scope
 
@@ -98,7 +98,7 @@ def _leave_requests() -> None:
         context._cv_tokens.clear()
 
 
-def _response_of(request_context: t.Any) -> ResponseScope | None:
+def _response_of(request_context: t.Any) -> WSGIScope | None:
     request = getattr(request_context, "request", None)
     environ = getattr(request, "environ", None)
     return None if environ is None else environ.get(_IN_ENVIRON)

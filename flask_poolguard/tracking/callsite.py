@@ -48,7 +48,7 @@ _MAX_DEPTH: t.Final = 100
 _is_layer: dict[str, bool] = {}
 
 
-class Taken(enum.Enum):
+class TakenAs(enum.Enum):
     """As what a connection is taken from its pool."""
 
     CONNECTION = "a Connection, of the app's or of a session"
@@ -56,19 +56,19 @@ class Taken(enum.Enum):
     AGAIN = "a Connection that lost the one it had"
 
 
-class Place:
+class CallSite:
     """A step of the app's code: its file and line.
 
     :param frame: one that is at that step, None if there is none.
-    :ivar taken: as what that step takes a connection.
+    :ivar taken_as: as what that step takes a connection.
     """
 
-    __slots__ = ("_code", "filename", "line", "taken")
+    __slots__ = ("_code", "filename", "line", "taken_as")
 
     def __init__(
-        self, frame: FrameType | None = None, taken: Taken = Taken.CONNECTION
+        self, frame: FrameType | None = None, taken_as: TakenAs = TakenAs.CONNECTION
     ) -> None:
-        self.filename, self.line, self.taken = "", 0, taken
+        self.filename, self.line, self.taken_as = "", 0, taken_as
         if frame is None:
             return
         # Kept, so that its number is given to no other while it is a key.
@@ -84,20 +84,20 @@ class Place:
         return describe_callsite(self.filename, self.line, root_path)
 
 
-_NO_PLACE: t.Final = {each: Place(taken=each) for each in Taken}
+_NO_CALLSITE: t.Final = {each: CallSite(taken_as=each) for each in TakenAs}
 
 # By the numbers of the code object and of the instruction: to find a line takes longer
 # than to look that up. Emptied when there are too many, because an app may compile code
 # at run time.
-_Places = dict[tuple[int, int], Place]
-_places: dict[Taken, _Places] = {each: {} for each in Taken}
+_CallSites = dict[tuple[int, int], CallSite]
+_callsites: dict[TakenAs, _CallSites] = {each: {} for each in TakenAs}
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
-_CONNECTION: t.Final = Taken.CONNECTION
-_usual: t.Final = _places[_CONNECTION]
-MOST_PLACES: t.Final = 4096
+_CONNECTION: t.Final = TakenAs.CONNECTION
+_usual: t.Final = _callsites[_CONNECTION]
+MOST_CALLSITES: t.Final = 4096
 
 
-def find_place(depth: int) -> Place:
+def find_callsite(depth: int) -> CallSite:
     """Return where the first frame outside the layers is; one without name if none is.
 
     To look at a frame makes Python build an object for it, some 0.3 µs each, so
@@ -106,7 +106,7 @@ def find_place(depth: int) -> Place:
     :param depth: how many frames lie between this one and the pool's caller.
     """
     frame: FrameType | None
-    taken, places = _CONNECTION, _usual
+    taken, callsites = _CONNECTION, _usual
     try:
         # The pool's caller is Engine.raw_connection, that one's Connection.__init__.
         frame = sys._getframe(depth + 3)
@@ -115,10 +115,10 @@ def find_place(depth: int) -> Place:
         else:
             frame = sys._getframe(depth + 1)
             taken = _taken_as(frame)
-            places = _places[taken]
+            callsites = _callsites[taken]
     except ValueError:  # the stack is not that deep
         frame = sys._getframe(0)
-        taken, places = Taken.RAW, _places[Taken.RAW]
+        taken, callsites = TakenAs.RAW, _callsites[TakenAs.RAW]
     left = _MAX_DEPTH
     while frame is not None and left:
         code = frame.f_code
@@ -126,16 +126,16 @@ def find_place(depth: int) -> Place:
         if layer is None:
             layer = _classify(code.co_filename, frame)
         if not layer:
-            place = places.get((id(code), frame.f_lasti))
-            return _new_place(frame, taken) if place is None else place
+            callsite = callsites.get((id(code), frame.f_lasti))
+            return _new_callsite(frame, taken) if callsite is None else callsite
         frame = frame.f_back
         left -= 1
     if "greenlet" in sys.modules:
         frame = find_app_frame(_frame_of_parent_greenlet())
         if frame is not None:
-            place = places.get((id(frame.f_code), frame.f_lasti))
-            return _new_place(frame, taken) if place is None else place
-    return _NO_PLACE[taken]
+            callsite = callsites.get((id(frame.f_code), frame.f_lasti))
+            return _new_callsite(frame, taken) if callsite is None else callsite
+    return _NO_CALLSITE[taken]
 
 
 def _frame_of_parent_greenlet() -> FrameType | None:
@@ -150,7 +150,7 @@ def _frame_of_parent_greenlet() -> FrameType | None:
     return None if parent is None else parent.gr_frame
 
 
-def _taken_as(frame: FrameType | None) -> Taken:
+def _taken_as(frame: FrameType | None) -> TakenAs:
     """Tell by the stack as what a connection is taken; not every pool is near."""
     for _ in range(_MAX_DEPTH):
         if frame is None:
@@ -158,10 +158,10 @@ def _taken_as(frame: FrameType | None) -> Taken:
         if frame.f_code is _RAW_CONNECTION:
             caller = None if frame.f_back is None else frame.f_back.f_code
             if caller is _NEW:
-                return Taken.CONNECTION
-            return Taken.AGAIN if caller is _RECONNECT else Taken.RAW
+                return TakenAs.CONNECTION
+            return TakenAs.AGAIN if caller is _RECONNECT else TakenAs.RAW
         frame = frame.f_back
-    return Taken.RAW
+    return TakenAs.RAW
 
 
 def find_reconnecting() -> Connection | None:
@@ -176,7 +176,7 @@ def find_reconnecting() -> Connection | None:
     return None
 
 
-def find_app_place(depth: int) -> Place | None:
+def find_app_callsite(depth: int) -> CallSite | None:
     """Return where the app's code is, None if it is not in the stack.
 
     :param depth: how many of the innermost frames to leave out.
@@ -184,16 +184,16 @@ def find_app_place(depth: int) -> Place | None:
     frame = find_app_frame(sys._getframe(depth))
     if frame is None:
         return None
-    place = _usual.get((id(frame.f_code), frame.f_lasti))
-    return _new_place(frame, Taken.CONNECTION) if place is None else place
+    callsite = _usual.get((id(frame.f_code), frame.f_lasti))
+    return _new_callsite(frame, TakenAs.CONNECTION) if callsite is None else callsite
 
 
-def _new_place(frame: FrameType, taken: Taken) -> Place:
-    places = _places[taken]
-    if len(places) >= MOST_PLACES:
-        places.clear()
-    place = places[id(frame.f_code), frame.f_lasti] = Place(frame, taken)
-    return place
+def _new_callsite(frame: FrameType, taken_as: TakenAs) -> CallSite:
+    callsites = _callsites[taken_as]
+    if len(callsites) >= MOST_CALLSITES:
+        callsites.clear()
+    callsite = callsites[id(frame.f_code), frame.f_lasti] = CallSite(frame, taken_as)
+    return callsite
 
 
 def find_app_frame(frame: FrameType | None) -> FrameType | None:

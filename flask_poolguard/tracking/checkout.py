@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..pool import keep_from_finalising, orphan
-from .callsite import Place
+from .callsite import CallSite
 from .orm_transactions import end_transaction
 from .sql_effects import Effect
 from .thread_marks import ThreadMark, this_thread
@@ -128,7 +128,7 @@ class CheckoutScope(t.Protocol):
 class Checkout:
     """One connection that is out: where, since when, for whom.
 
-    :ivar place: the app's line that took it, and as what.
+    :ivar callsite: the app's line that took it, and as what.
     :ivar scope: what it was taken for; None if nothing ends that, or it is kept.
     :ivar session: the ORM session that took it.
     :ivar is_kept: it outlives its scope on purpose (``guard.keep()``).
@@ -137,13 +137,13 @@ class Checkout:
 
     __slots__ = (
         "_fairy",
+        "callsite",
         "effects",
         "endpoint",
         "is_kept",
         "is_listed",
         "is_reported",
         "mark",
-        "place",
         "pool",
         "record",
         "scope",
@@ -157,7 +157,7 @@ class Checkout:
         record: ConnectionPoolEntry,
         fairy: PoolProxiedConnection,
         mark: weakref.ref[ThreadMark],
-        place: Place,
+        callsite: CallSite,
         endpoint: str,
         scope: CheckoutScope | None,
     ) -> None:
@@ -170,7 +170,7 @@ class Checkout:
         self.is_reported = False  # as held for too long
         self.is_kept = False
         self.effects = _READS
-        self.place = place
+        self.callsite = callsite
         self.endpoint = endpoint
         self.session: weakref.ref[Session] | None = None
         self.scope = scope
@@ -211,7 +211,7 @@ class Checkout:
 
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
-        return self.place.describe(self.pool.info.root_path)
+        return self.callsite.describe(self.pool.info.root_path)
 
     def is_bare(self) -> bool:
         """Tell whether it was taken outside of any request, command and task."""

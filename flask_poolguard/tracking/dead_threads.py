@@ -10,7 +10,7 @@ import typing as t
 
 from ..errors import POP_CONTEXT
 from .extension_sessions import end_filed
-from .leaks import Returns
+from .leaks import Reclaimer
 from .scope import ContextScope
 from .thread_marks import deserted
 
@@ -19,24 +19,24 @@ def give_back_deserted() -> None:
     """End the scopes of threads that have ended. Never raises a ``LeakError``: it is
     not the fault of whichever thread finds them.
     """
-    returns = Returns(POP_CONTEXT)
+    reclaimer = Reclaimer(POP_CONTEXT)
     while deserted:
         try:
             scope = deserted.popleft()
         except IndexError:  # another thread took the last one
             break
-        _end(t.cast(ContextScope, scope), returns)
-    returns.report(may_raise=False)
+        _end(t.cast(ContextScope, scope), reclaimer)
+    reclaimer.report(may_raise=False)
 
 
-def _end(scope: ContextScope, returns: Returns) -> None:
+def _end(scope: ContextScope, reclaimer: Reclaimer) -> None:
     context = scope.context
     if scope.ended or context is None:
         return
     if any(each() is not None for each in list(scope.pushers or ())):
         return  # another thread pushed it as well: the last of them counts
     try:
-        returns.end_scope(scope)
+        reclaimer.end_scope(scope)
     finally:
         end_filed(context)
 

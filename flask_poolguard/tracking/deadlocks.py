@@ -20,7 +20,7 @@ _monotonic = time.monotonic
 
 # How many seconds of age count. Without a bound a task that runs for days, or a stream
 # that stays open, would come before every request and could starve them all.
-AGE_COUNTS: t.Final = 5.0
+LONGEST_AGE: t.Final = 5.0
 
 # As many holders are named in an error.
 _NAMED: t.Final = 50
@@ -42,7 +42,7 @@ class ScopeClaim:
         self.asked_at = now = _monotonic()
         self.scopes = current_scopes()
         began = min((scope.began_at for scope in self.scopes), default=now)
-        self.began_at = max(began, now - AGE_COUNTS)
+        self.began_at = max(began, now - LONGEST_AGE)
         self.mark = this_thread.mark.ref
         self.endpoint = current_endpoint()
         self.waited = 0.0

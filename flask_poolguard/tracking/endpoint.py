@@ -11,7 +11,7 @@ import typing as t
 from types import CodeType, FrameType, ModuleType
 
 from .checkout import OUTSIDE
-from .scope import MERGED, current_response, pushed_contexts, request_var
+from .scope import MERGED, current_wsgi_scope, pushed_contexts, request_var
 
 # Where a context keeps its request.
 _REQUEST: t.Final = "_request" if MERGED else "request"
@@ -41,7 +41,7 @@ def current_endpoint() -> str:
             if event:
                 return event
         return request.endpoint or NO_ROUTE
-    response = current_response()
+    response = current_wsgi_scope()
     if response is not None and response.endpoint:
         return response.endpoint
     return current_task_name() or command_name() or OUTSIDE

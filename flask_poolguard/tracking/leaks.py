@@ -12,12 +12,12 @@ from sqlalchemy.pool import PoolProxiedConnection
 from ..databases import transaction_settings
 from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
 from ..signals import connection_leaked
-from .callsite import Taken
+from .callsite import TakenAs
 from .checkout import SETTINGS
 from .deliberate import is_left_alone
 from .orm_transactions import end_or_cut_off
 from .returned import Returned, mark_session, stand_in
-from .scope import ResponseScope, Scope
+from .scope import Scope, WSGIScope
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
@@ -29,7 +29,7 @@ logger = logging.getLogger("flask_poolguard")
 _MAX_NESTED: t.Final = 100
 
 
-class Returns:
+class Reclaimer:
     """Gives back what scopes left behind, all of it, before anything is said of it.
 
     :ivar leaks: what was given back so far.
@@ -49,7 +49,7 @@ class Returns:
         scope.end()
         if not scope.checkouts:
             return
-        runners = scope.runners if isinstance(scope, ResponseScope) else ()
+        runners = scope.runners if isinstance(scope, WSGIScope) else ()
         mine = []
         for checkout in list(scope.checkouts):
             if checkout.fairy() is None:
@@ -186,7 +186,7 @@ class _TakingBack:
             return "POOLGUARD_ON_LEAK is 'discard'"
         if info.facts.in_memory:
             return ""
-        if checkout.place.taken is Taken.RAW:
+        if checkout.callsite.taken_as is TakenAs.RAW:
             return "it was taken as the driver's connection, which may still be used"
         if checkout.is_bare():
             return "it was taken outside of a request or command"

@@ -46,7 +46,7 @@ _COUNTS: t.Final = (
 )
 
 
-class Waiter(t.Protocol):
+class WaitingClaim(t.Protocol):
     """The claim of a thread that waits.
 
     :ivar asked_at: monotonic seconds at which it began to.
@@ -102,7 +102,7 @@ class PoolFigures:
         self.usage = UsageCounter()
         count_threads(self.usage)
         # A set, of which the values mean nothing.
-        self._waiting: dict[Waiter, None] = {}
+        self._waiting: dict[WaitingClaim, None] = {}
         # Likewise. One that an asynchronous exception ended is collected, and gone.
         self._connecting: weakref.WeakKeyDictionary[Attempt, None]
         self._connecting = weakref.WeakKeyDictionary()
@@ -151,7 +151,7 @@ class PoolFigures:
         """The number of threads that wait for a connection."""
         return len(self._waiting)
 
-    def began_waiting(self, waiter: Waiter, out: int, nested: int) -> None:
+    def began_waiting(self, waiter: WaitingClaim, out: int, nested: int) -> None:
         """Note one more that waits.
 
         :param out: how many connections are out or being opened.
@@ -169,7 +169,7 @@ class PoolFigures:
             self._is_stale = True
             raise
 
-    def stopped_waiting(self, waiter: Waiter) -> None:
+    def stopped_waiting(self, waiter: WaitingClaim) -> None:
         """Note one less, unless it was noted before."""
         with self.lock:
             if waiter not in self._waiting:
@@ -181,7 +181,7 @@ class PoolFigures:
             waiter.waited = in_all
             self.changed()
 
-    def waits_again(self, waiter: Waiter) -> None:
+    def waits_again(self, waiter: WaitingClaim) -> None:
         """Note one that waited before, and did not while it tried to connect."""
         with self.lock:
             waiter.asked_at = _monotonic() - waiter.waited

@@ -21,12 +21,12 @@ from ..pool import (
     PoolCallbacks,
     Recycle,
     Renewable,
-    find_troubles,
+    find_blockers,
     housekeeper,
 )
 from ..state.pool_region import PoolRegion
 from ..state.writer import NoStateFile
-from .callsite import Taken, find_place
+from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
 from .deadlocks import ScopeClaim
 from .endpoint import current_endpoint
@@ -45,7 +45,7 @@ if t.TYPE_CHECKING:
 
 _monotonic = time.monotonic
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
-_AGAIN: t.Final = Taken.AGAIN
+_AGAIN: t.Final = TakenAs.AGAIN
 
 # An engine's dialect stays the same through dispose() and execution_options(). The
 # tracker hangs on it, so that both go when the engine goes: a table of all trackers
@@ -218,11 +218,11 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         """Note who has it."""
         mark = this_thread.mark
         scope: CheckoutScope | None = current_scope()
-        place = find_place(2)  # past this, and the pool's connect()
-        if place.taken is _AGAIN:
+        callsite = find_callsite(2)  # past this, and the pool's connect()
+        if callsite.taken_as is _AGAIN:
             scope = scope_of_reconnecting(scope)
         checkout = Checkout(
-            self, record, fairy, mark.ref, place, current_endpoint(), scope
+            self, record, fairy, mark.ref, callsite, current_endpoint(), scope
         )
         if checkout.taken_at > housekeeper.overdue_at:
             housekeeper.catch_up()
@@ -389,7 +389,7 @@ class PoolTracker(PoolHolders, PoolCallbacks):
 
     def _look_for_troubles(self, record: ConnectionPoolEntry) -> None:
         if not self.facts.is_async:
-            found = self.usage.troubles | find_troubles(record.dbapi_connection)
-            if found != self.usage.troubles:
-                self.usage.troubles = found
+            found = self.usage.blockers | find_blockers(record.dbapi_connection)
+            if found != self.usage.blockers:
+                self.usage.blockers = found
                 self.usage.is_shown = False

@@ -12,7 +12,7 @@ from flask import globals as flask_globals
 from flask.ctx import AppContext
 from flask.globals import _cv_app
 
-from .callsite import Place, find_app_place, find_reconnecting
+from .callsite import CallSite, find_app_callsite, find_reconnecting
 from .thread_marks import MarkRef, this_thread
 
 if t.TYPE_CHECKING:
@@ -58,18 +58,18 @@ class Scope:
     :ivar mark: the thread that it began in; of a context, the last that pushed it.
     :ivar response: the WSGI call during which the context was pushed; None for one
         that was pushed outside of any, and for the scope of a response.
-    :ivar place: where such a context was pushed.
+    :ivar callsite: where such a context was pushed.
     """
 
     __slots__ = (
         "__weakref__",
         "app",
         "began_at",
+        "callsite",
         "checkouts",
         "ended",
         "first_session",
         "mark",
-        "place",
         "response",
     )
 
@@ -78,8 +78,8 @@ class Scope:
         self.began_at = time.monotonic()
         self.first_session = _next_session()
         self.mark = this_thread.mark.ref
-        self.response: ResponseScope | None = None
-        self.place: Place | None = None
+        self.response: WSGIScope | None = None
+        self.callsite: CallSite | None = None
         self.checkouts: set[Checkout] = set()
         self.ended = False
 
@@ -109,7 +109,7 @@ class ContextScope(Scope):
 
     __slots__ = ("context", "number", "pushers", "requests")
 
-    def __init__(self, context: AppContext, response: ResponseScope | None) -> None:
+    def __init__(self, context: AppContext, response: WSGIScope | None) -> None:
         super().__init__(context.app)
         self.context: AppContext | None = context
         self.number = id(context)
@@ -117,7 +117,7 @@ class ContextScope(Scope):
         self.response = response
         self.pushers: set[MarkRef] | None = None
         if response is None:
-            self.place = find_app_place(2)
+            self.callsite = find_app_callsite(2)
             self.pushers = set()
             self.pushed()
 
@@ -138,7 +138,7 @@ class ContextScope(Scope):
         self.response = self.context = None
 
 
-class ResponseScope(Scope):
+class WSGIScope(Scope):
     """A WSGI call and, when its response streams, the time until that is closed.
 
     :ivar runner: the thread that runs the app's code for it right now.
@@ -169,7 +169,7 @@ class ResponseScope(Scope):
         self.contexts: list[AppContext] = []
         self.endpoint: str | None = None
 
-    def enter(self) -> tuple[ResponseScope | None, MarkRef | None]:
+    def enter(self) -> tuple[WSGIScope | None, MarkRef | None]:
         """Begin to run code for it in this thread; return what to leave with."""
         before = response_var.get(), self.runner
         self.runner = this_thread.mark.ref
@@ -177,7 +177,7 @@ class ResponseScope(Scope):
         response_var.set(self)
         return before
 
-    def leave(self, before: tuple[ResponseScope | None, MarkRef | None]) -> None:
+    def leave(self, before: tuple[WSGIScope | None, MarkRef | None]) -> None:
         """Go back to the response, if any, within which this one was entered."""
         outer, self.runner = before
         response_var.set(outer)
@@ -185,12 +185,12 @@ class ResponseScope(Scope):
 
 # The response whose code this thread or greenlet runs: during the WSGI call, each
 # next() and close(). Threads that the app starts with a copied context inherit it.
-response_var: contextvars.ContextVar[ResponseScope | None] = contextvars.ContextVar(
+response_var: contextvars.ContextVar[WSGIScope | None] = contextvars.ContextVar(
     "flask_poolguard.response", default=None
 )
 
 
-def current_response() -> ResponseScope | None:
+def current_wsgi_scope() -> WSGIScope | None:
     """Return the response whose code runs here, None if there is none."""
     response = response_var.get()
     if response is None or response.runner is not this_thread.mark.ref:
@@ -206,7 +206,7 @@ def open_scope(context: AppContext) -> ContextScope:
     scope = scope_of(context)
     if scope is None:
         earlier: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
-        scope = ContextScope(context, current_response())
+        scope = ContextScope(context, current_wsgi_scope())
         if earlier is not None and earlier.number == scope.number:
             scope.first_session = earlier.first_session
         context.__dict__[_ON_CONTEXT] = scope
@@ -279,16 +279,16 @@ def current_scope() -> Scope | None:
         if scope is not None:
             if response is None or scope.response is response:
                 return scope
-            response = current_response()
+            response = current_wsgi_scope()
             return scope if response is None or response.ended else response
-    response = current_response()
+    response = current_wsgi_scope()
     return response if response is not None and not response.ended else None
 
 
 def current_scopes() -> list[Scope]:
     """Return all scopes within which this thread is, the innermost first."""
     found: list[Scope] = []
-    response = current_response()
+    response = current_wsgi_scope()
     for context in pushed_contexts():
         scope = scope_of(context)
         if scope is None:

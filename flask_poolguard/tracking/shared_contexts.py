@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping
 
 from sqlalchemy.engine import Connection
 
-from .scope import ResponseScope, scope_of
+from .scope import WSGIScope, scope_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
     from flask.ctx import AppContext
 
-    from .callsite import Place
+    from .callsite import CallSite
 
 logger = logging.getLogger("flask_poolguard")
 
 # Where requests were seen to share a context, so that it is said once per process.
-_told_of_shared: set[Place | None] = set()
+_told_of_shared: set[CallSite | None] = set()
 
 # How far to look: through an app's own classes and containers.
 _DEEPEST: t.Final = 4
@@ -42,12 +42,12 @@ def note_shared(context: AppContext, app: Flask | None) -> None:
     if scope is None or scope.response is not None or context.app is not app:
         return
     scope.requests += 1
-    if scope.requests != 2 or scope.place in _told_of_shared:
+    if scope.requests != 2 or scope.callsite in _told_of_shared:
         return
-    _told_of_shared.add(scope.place)
+    _told_of_shared.add(scope.callsite)
     where = "an unknown line"
-    if scope.place is not None:
-        where = scope.place.describe(context.app.root_path)
+    if scope.callsite is not None:
+        where = scope.callsite.describe(context.app.root_path)
     logger.warning(
         "Requests of %s share an app context that was pushed at %s and is still"
         " current: Flask tears nothing down between them, so they share db.session"
@@ -58,7 +58,7 @@ def note_shared(context: AppContext, app: Flask | None) -> None:
     )
 
 
-def leave_what_g_has(context: AppContext, response: ResponseScope) -> None:
+def leave_what_g_has(context: AppContext, response: WSGIScope) -> None:
     """Let a context that is older than a WSGI call have what the call took, and put on
     its ``g``.
     """

@@ -11,7 +11,7 @@ from io import IOBase
 
 from werkzeug.wsgi import ClosingIterator
 
-from .scope import ResponseScope
+from .scope import WSGIScope
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -30,9 +30,9 @@ class GuardedResponse:
     def __init__(
         self,
         body: t.Iterable[bytes],
-        scope: ResponseScope,
-        end: Callable[[ResponseScope], None],
-        dropped: deque[ResponseScope],
+        scope: WSGIScope,
+        end: Callable[[WSGIScope], None],
+        dropped: deque[WSGIScope],
     ) -> None:
         self._body = body
         self._iterator = iter(body)

@@ -34,11 +34,11 @@ from .async_views import count_async_views_as_requests
 from .dead_threads import dead_threads
 from .endpoint import NO_ROUTE
 from .extension_sessions import end_left_over, filed_under
-from .leaks import Returns
+from .leaks import Reclaimer
 from .scope import (
     MERGED,
-    ResponseScope,
-    current_response,
+    WSGIScope,
+    current_wsgi_scope,
     next_session,
     open_scope,
     scope_of,
@@ -75,7 +75,7 @@ class Teardown:
         self._app_tracker = app_tracker
         self._on_push = on_push
         # Responses that were collected before they were closed.
-        self._dropped: deque[ResponseScope] = deque()
+        self._dropped: deque[WSGIScope] = deque()
         # Strong references to the methods are kept by the app's own extension state.
         appcontext_pushed.connect(self._pushed, app)
         request_finished.connect(self._finished, app)
@@ -90,7 +90,7 @@ class Teardown:
         self._on_push()
         context = _cv_app.get()
         open_scope(context)
-        response = current_response()
+        response = current_wsgi_scope()
         if response is not None:
             if context not in response.contexts:
                 response.contexts.append(context)
@@ -142,17 +142,17 @@ class Teardown:
         if self._is_clean(context):
             _forget(context)
             return
-        returns = Returns()
+        reclaimer = Reclaimer()
         try:
-            self._sweep(context, returns, first_late, raised)
+            self._sweep(context, reclaimer, first_late, raised)
         finally:
             first_late = next_session()
             try:
-                returns.report()
+                reclaimer.report()
             finally:
                 # Receivers of the signal and log handlers may use the database too.
-                if returns.leaks and not self._is_clean(context):
-                    again = Returns()
+                if reclaimer.leaks and not self._is_clean(context):
+                    again = Reclaimer()
                     self._sweep(context, again, first_late)
                     again.count()
 
@@ -173,12 +173,12 @@ class Teardown:
     def _sweep(
         self,
         context: AppContext,
-        returns: Returns,
+        reclaimer: Reclaimer,
         first_late: int,
         raised: bool = False,
         why: str = _RAISED,
     ) -> None:
-        response, scope = current_response(), scope_of(context)
+        response, scope = current_wsgi_scope(), scope_of(context)
         try:
             if scope is not None:
                 left = end_left_over(context, scope, first_late, raised)
@@ -200,16 +200,16 @@ class Teardown:
                 for checkout in list(scope.checkouts):
                     response.adopt(checkout)
             else:
-                returns.end_scope(scope)
+                reclaimer.end_scope(scope)
             _forget(context)
             for tracker in self._app_tracker.trackers:
                 if tracker.left_behind:
-                    returns.end_left_behind(tracker.left_behind)
+                    reclaimer.end_left_behind(tracker.left_behind)
 
     # WSGI calls ------------------------------------------------------------------
 
     def _finished(self, sender: Flask, response: Response, **extra: object) -> None:
-        scope = current_response()
+        scope = current_wsgi_scope()
         if scope is not None:
             # What call_on_close() was given runs when the response is closed, and may
             # use or close what the view opened. The list is private, and the same in
@@ -239,7 +239,7 @@ class Teardown:
         outer = _cv_app.get(None)
         if outer is not None and not MERGED:
             note_shared(outer, self._app_ref())
-        scope = ResponseScope(t.cast("Flask", self._app_ref()))
+        scope = WSGIScope(t.cast("Flask", self._app_ref()))
         note_response(environ, scope)
         before = scope.enter()
         streams = False
@@ -261,7 +261,7 @@ class Teardown:
         unclosed_var.set(weakref.ref(response))
         return response
 
-    def end_response(self, scope: ResponseScope) -> None:
+    def end_response(self, scope: WSGIScope) -> None:
         """End what was taken for a response, and contexts that were not popped.
 
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
@@ -280,23 +280,23 @@ class Teardown:
         if not contexts and not scope.checkouts:
             scope.end()
             return
-        returns = Returns()
+        reclaimer = Reclaimer()
         with ExitStack() as stack:  # each, even if one of them raises
-            stack.callback(self._report, returns)
-            stack.callback(returns.end_scope, scope)
+            stack.callback(self._report, reclaimer)
+            stack.callback(reclaimer.end_scope, scope)
             for context in contexts:
                 stack.callback(
-                    self._sweep, context, returns, next_session(), True, _NOT_POPPED
+                    self._sweep, context, reclaimer, next_session(), True, _NOT_POPPED
                 )
 
-    def _report(self, returns: Returns) -> None:
+    def _report(self, reclaimer: Reclaimer) -> None:
         """Report leaks within an app context: receivers may use the database."""
         app = self._app_ref()
-        if not returns.leaks or app is None or _cv_app.get(None) is not None:
-            returns.report()
+        if not reclaimer.leaks or app is None or _cv_app.get(None) is not None:
+            reclaimer.report()
             return
         with app.app_context():
-            returns.report()
+            reclaimer.report()
 
     def _end_dropped(self, from_test_client: bool) -> None:
         """End responses that were collected before they were closed."""
@@ -313,7 +313,7 @@ class Teardown:
                 leave_abandoned()
 
 
-def _is_the_requests(context: AppContext, response: ResponseScope) -> bool:
+def _is_the_requests(context: AppContext, response: WSGIScope) -> bool:
     """Tell whether a context is a request's own, or what it has is kept for one."""
     if response.ended or response.streams is None:  # the request failed
         return False
@@ -324,6 +324,6 @@ def _forget(context: AppContext) -> None:
     """Take a context that has ended off its response's list, unless it is the
     request's own, the end of which may not be over yet.
     """
-    response = current_response()
+    response = current_wsgi_scope()
     if response is not None and context in response.contexts[1:]:
         response.contexts.remove(context)

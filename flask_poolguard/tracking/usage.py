@@ -38,6 +38,7 @@ class UsageCounter:
 
     __slots__ = (
         "__weakref__",
+        "blockers",
         "demand",
         "inherited",
         "is_shown",
@@ -47,7 +48,6 @@ class UsageCounter:
         "renewed",
         "threads",
         "threads_shown",
-        "troubles",
         "waited",
         "waits",
     )
@@ -57,7 +57,7 @@ class UsageCounter:
         self.nesting = self.threads = self.threads_shown = self.inherited = 0
         self.waits = 0
         self.waited = self.longest_wait = 0.0
-        self.troubles = self.renewed = self.outdated = 0
+        self.blockers = self.renewed = self.outdated = 0
         self.is_shown = False
 
     def took(self, out: int) -> None:
@@ -116,7 +116,7 @@ class UsageCounter:
             waited_seconds=round(self.waited, 3),
             longest_wait_seconds=round(self.longest_wait, 3),
             demand={bound: count for bound, count in demand if count},
-            troubles=self.troubles,
+            blockers=self.blockers,
             renewed=self.renewed,
             outdated=self.outdated,
         )

@@ -10,7 +10,7 @@ from ..config import PREFIX
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..report.quotas import RUN_SHARE, Quota, quotas_of, why_unknown
-from ..report.servers import Answer, by_server
+from ..report.servers import Answer, group_by_server
 from .failures import TuneError
 
 # Far enough for most; more costs time, and connections that others may want.
@@ -83,7 +83,7 @@ def budget(
     :raises TuneError: a server does not answer.
     """
     found: list[Budget] = []
-    for group in by_server(binds):
+    for group in group_by_server(binds):
         for each in group:
             answer = answers[each.bind]
             if answer.reachable is False:

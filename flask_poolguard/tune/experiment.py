@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from .load import DRAIN_SECONDS
 from .load_processes import Answer, LoadProcesses
-from .planning import Plan
+from .planning import RunPlan
 
 # From the order to the first request, so that all processes have heard it.
 _LEAD_SECONDS: t.Final = 0.05
@@ -45,11 +45,11 @@ class Step:
 
 @contextlib.contextmanager
 def started(
-    plan: Plan,
+    plan: RunPlan,
     import_path: str | None,
     search_path: Sequence[str],
     clean: Callable[[str], str],
-) -> Iterator[tuple[Plan, Iterator[Step]]]:
+) -> Iterator[tuple[RunPlan, Iterator[Step]]]:
     """Start the processes, and give the plan, with what they found, and its steps.
 
     :param import_path: what Flask's ``--app`` was.
@@ -75,7 +75,7 @@ def started(
         yield plan, _steps(processes, plan)
 
 
-def _steps(processes: LoadProcesses, plan: Plan) -> Iterator[Step]:
+def _steps(processes: LoadProcesses, plan: RunPlan) -> Iterator[Step]:
     """Measure each size once per round.
 
     The order is random and differs in each round, so that a change over time (a cache
@@ -88,7 +88,7 @@ def _steps(processes: LoadProcesses, plan: Plan) -> Iterator[Step]:
             yield _measure(processes, plan, size)
 
 
-def _measure(processes: LoadProcesses, plan: Plan, size: int) -> Step:
+def _measure(processes: LoadProcesses, plan: RunPlan, size: int) -> Step:
     processes.ask(_PREPARE_SECONDS, "fill", size=size)
     warm = plan.warm_seconds(size)
     answers = processes.ask(

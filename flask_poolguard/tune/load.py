@@ -27,7 +27,7 @@ _PATIENCE_TIMES: t.Final = 3
 
 
 @dataclass
-class Seen:
+class LoadFigures:
     """What one process saw in the time that is measured.
 
     :ivar latencies: of what was done, by :func:`.latency.bucket_of`.
@@ -84,7 +84,7 @@ class Load:
         warm: float,
         seconds: float,
         out: Callable[[], int],
-    ) -> Seen:
+    ) -> LoadFigures:
         """Load for a while; what is done in the first *warm* seconds does not count.
 
         :param begin: when, by ``time.monotonic``, which all processes share.
@@ -95,7 +95,7 @@ class Load:
         self._end = self._start + seconds
         self._stop.clear()
         self._last_done = max(time.monotonic(), begin)
-        seen = Seen()
+        seen = LoadFigures()
         found: list[tuple[list[float], Counter[tuple[int, int]]]] = []
         for _ in range(threads):
             mine: tuple[list[float], Counter[tuple[int, int]]] = ([], Counter())
@@ -122,7 +122,7 @@ class Load:
             thread.join(max(deadline - time.monotonic(), 0))
         return not any(thread.is_alive() for thread in self.threads)
 
-    def _watch(self, seen: Seen, out: Callable[[], int]) -> None:
+    def _watch(self, seen: LoadFigures, out: Callable[[], int]) -> None:
         """Wait for the end, and look how busy connections and processors are."""
         while time.monotonic() < self._start and not self._gives_up():
             pass

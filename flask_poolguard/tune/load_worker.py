@@ -66,7 +66,7 @@ class _Orders:
         self.ended = not data
 
 
-class Worker:
+class LoadWorker:
     """The app in this process.
 
     :param order: what :meth:`.LoadProcesses.begin` sends first.
@@ -169,9 +169,9 @@ class Worker:
         what the database said is known to the pool's breaker.
         """
         engine = self._tuned.engine
-        trouble = t.cast(GuardedPool, engine.pool)._breaker.trouble
+        outage = t.cast(GuardedPool, engine.pool)._breaker.outage
         lines = str(error).splitlines() or [""]
-        text = trouble or f"{type(error).__name__}: {lines[0]}"
+        text = outage or f"{type(error).__name__}: {lines[0]}"
         return without_secrets(text, engine.url)
 
     def measure(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -226,10 +226,10 @@ def main() -> None:
             return False
         return "broken" not in line
 
-    made: list[Worker] = []
+    made: list[LoadWorker] = []
 
     def start() -> dict[str, t.Any]:
-        made.append(Worker(first, orders))
+        made.append(LoadWorker(first, orders))
         return {}
 
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from . import latency
 from .choice import Choice, choose
 from .experiment import Step
-from .planning import FEWEST_SIZES, Plan
+from .planning import FEWEST_SIZES, RunPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Outcome:
     :ivar complete: whether all that was planned was measured.
     """
 
-    plan: Plan
+    plan: RunPlan
     taken_at: str
     sizes: tuple[Size, ...]
     statuses: Mapping[tuple[int, int], int]
@@ -57,7 +57,7 @@ class Outcome:
         return max((each.size for each in self.sizes), default=0)
 
 
-def summarise(plan: Plan, steps: t.Sequence[Step], taken_at: str) -> Outcome:
+def summarise(plan: RunPlan, steps: t.Sequence[Step], taken_at: str) -> Outcome:
     """Put the steps of all rounds together, and choose."""
     sizes = tuple(
         _summarise(plan, size, [step for step in steps if step.size == size])
@@ -77,7 +77,7 @@ def summarise(plan: Plan, steps: t.Sequence[Step], taken_at: str) -> Outcome:
     )
 
 
-def _summarise(plan: Plan, size: int, steps: t.Sequence[Step]) -> Size:
+def _summarise(plan: RunPlan, size: int, steps: t.Sequence[Step]) -> Size:
     latencies: Counter[int] = Counter()
     for step in steps:
         latencies.update(step.latencies)

@@ -28,7 +28,7 @@ _BETWEEN: t.Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """What a run will measure, and how.
 
     :ivar server: what the database says that it is; None is unknown.
@@ -97,7 +97,7 @@ def make_plan(
     max_size: int | None,
     seconds: float,
     rounds: int,
-) -> Plan:
+) -> RunPlan:
     """Decide on the sizes, within what the servers have free.
 
     :param app: its name.
@@ -139,7 +139,7 @@ def make_plan(
         )
     first = binds[0]
     view = answers[bind].view
-    return Plan(
+    return RunPlan(
         app=app,
         bind=bind,
         url=public_url(first.engine.url),

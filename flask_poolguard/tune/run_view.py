@@ -10,7 +10,7 @@ from ..report.text import NONE, Page, columns, duration
 from .caveats import caveats_of
 from .choice import TOLERANCE, Choice
 from .outcome import Outcome, Size
-from .planning import Plan
+from .planning import RunPlan
 from .text import count, latency, number, share
 
 _HEADINGS: t.Final = ("SIZE", "PER SECOND", "P50", "P95", "BUSY", "CPU")
@@ -27,7 +27,7 @@ def render(outcome: Outcome, page: Page) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def announce(plan: Plan, page: Page) -> str:
+def announce(plan: RunPlan, page: Page) -> str:
     """Return what is going to happen, and how long it takes."""
     text = (
         f"{plan.app}: {len(plan.sizes)} pool sizes from {plan.sizes[0]} to"
@@ -37,7 +37,7 @@ def announce(plan: Plan, page: Page) -> str:
     return "\n".join(page.wrap(text))
 
 
-def warning(plan: Plan) -> str:
+def warning(plan: RunPlan) -> str:
     """Return what would happen to a database that is not there for tests."""
     works = "; ".join(str(work) for work in plan.works)
     most = max(plan.sizes) * plan.processes
@@ -52,7 +52,7 @@ def warning(plan: Plan) -> str:
     )
 
 
-def _headline(plan: Plan, page: Page) -> list[str]:
+def _headline(plan: RunPlan, page: Page) -> list[str]:
     lines = page.wrap(
         f"{plan.app}: {count(plan.processes, 'process')} of"
         f" {count(plan.threads, 'thread')}, {count(plan.rounds, 'round')} of"
@@ -125,7 +125,7 @@ def headline(outcome: Outcome, choice: Choice) -> str:
     )
 
 
-def setting(plan: Plan, choice: Choice) -> str:
+def setting(plan: RunPlan, choice: Choice) -> str:
     """Return the line of configuration that sets it."""
     if plan.bind == "default":
         return f"POOLGUARD_POOL_SIZE = {choice.size}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, create_engine
 
-from flask_poolguard.pool import Trouble, find_troubles
+from flask_poolguard.pool import Blocker, find_blockers
 from tests.support.desk import DeskServer, codes, environment, finding, status
 from tests.support.evidence import changed, evidence_of, found_by_rules
 from tests.support.programs import run_program
@@ -91,7 +91,7 @@ class TestPatched:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         shop.use()
-        usage = {"troubles": int(Trouble.MYSQLCLIENT)}
+        usage = {"blockers": int(Blocker.MYSQLCLIENT)}
         (finding,) = found_by_rules(changed(evidence_of(shop), usage=usage), "gevent")
         assert finding.level == "warning"
         assert "mysqlclient waits in C" in finding.message
@@ -117,24 +117,24 @@ class TestFindTroubles:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delitem(sys.modules, "gevent", raising=False)
-        assert find_troubles(object()) == 0
+        assert find_blockers(object()) == 0
 
     def test_finds_none_while_gevent_is_being_imported(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "gevent", ModuleType("gevent"))
-        assert find_troubles(object()) == 0
+        assert find_blockers(object()) == 0
 
     @pytest.mark.parametrize(
         ("module", "expected"),
         [
-            ("MySQLdb.connections", Trouble.MYSQLCLIENT),
-            ("pymysql.connections", Trouble(0)),
-            ("MySQLdbish", Trouble(0)),
+            ("MySQLdb.connections", Blocker.MYSQLCLIENT),
+            ("pymysql.connections", Blocker(0)),
+            ("MySQLdbish", Blocker(0)),
         ],
     )
     def test_knows_a_driver_by_a_class_that_the_app_derived_from_its_own(
-        self, monkeypatch: pytest.MonkeyPatch, module: str, expected: Trouble
+        self, monkeypatch: pytest.MonkeyPatch, module: str, expected: Blocker
     ) -> None:
         # mysqlclient needs a compiler to be installed, so that it may not be there.
         gevent: Any = ModuleType("gevent")
@@ -145,4 +145,4 @@ class TestFindTroubles:
         monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
         theirs = type("Connection", (), {"__module__": module})
         own = type("OwnConnection", (theirs,), {})
-        assert find_troubles(own()) == expected
+        assert find_blockers(own()) == expected

@@ -21,7 +21,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.engines.error_facts import Evidence
+from flask_poolguard.engines.error_facts import ErrorFacts
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
 from tests.support.drivers import POSTGRESQL_DRIVERS
@@ -776,7 +776,7 @@ class TestEveryNote:
             called.append(1)
             raise RuntimeError
 
-        monkeypatch.setattr(Evidence, "lost", break_down)
+        monkeypatch.setattr(ErrorFacts, "lost", break_down)
         with guarded_engine(mariadb_url) as engine:
             error = self.lose(engine, mariadb)
         assert called

@@ -172,12 +172,12 @@ class TestInnerContexts:
     def test_many_inner_contexts_are_not_remembered(self, shop: Shop) -> None:
         @shop.route
         def view() -> str:
-            from flask_poolguard.tracking.scope import current_response
+            from flask_poolguard.tracking.scope import current_wsgi_scope
 
             for _ in range(50):
                 with shop.app.app_context():
                     shop.db.session.scalar(COUNT)
-            response = current_response()
+            response = current_wsgi_scope()
             assert response is not None
             return str(len(response.contexts))
 

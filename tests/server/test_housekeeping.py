@@ -252,12 +252,12 @@ class TestRounds:
             checked_out_id(engine)
             record = pool._pool.idle[0]
 
-            def judge(*_: object, **__: object) -> str:
+            def fitness(*_: object, **__: object) -> str:
                 engine.dispose()
                 return "fit"
 
             monkeypatch.setattr(type(record), "has_spoken", lambda _: True)
-            monkeypatch.setattr(type(record), "judge", judge)
+            monkeypatch.setattr(type(record), "fitness", fitness)
             pool.tend()
             monkeypatch.undo()
             wait_until(

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 import flask_poolguard
 from flask_poolguard import ConnectionReturned, Leak, LeakError, connection_leaked
-from flask_poolguard.tracking.callsite import Place, Taken
+from flask_poolguard.tracking.callsite import CallSite, TakenAs
 from tests.conftest import Database
 from tests.support.shop import (
     WAYS,
@@ -570,10 +570,12 @@ class TestHotPath:
             values = [getattr(checkout, name) for name in type(checkout).__slots__]
             kinds = {type(value).__name__ for value in values}
             assert not kinds & {"frame", "traceback", "StackSummary", "FrameSummary"}
-            assert type(checkout.place.filename) is str
-            assert type(checkout.place.line) is int
-            kept = {type(getattr(checkout.place, name)) for name in Place.__slots__}
-            assert kept == {CodeType, str, int, Taken}
+            assert type(checkout.callsite.filename) is str
+            assert type(checkout.callsite.line) is int
+            kept = {
+                type(getattr(checkout.callsite, name)) for name in CallSite.__slots__
+            }
+            assert kept == {CodeType, str, int, TakenAs}
 
 
 class TestInterruptions:

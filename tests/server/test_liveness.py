@@ -192,7 +192,7 @@ class TestAlive:
                 checked_out_id(engine)
                 (record,) = guarded_pool(engine)._pool.idle
                 assert not record.is_fit()
-                assert record.judge() == "fit"
+                assert record.fitness() == "fit"
                 assert not record.is_fit()
 
     def test_after_a_minute_of_silence_one_ping_is_sent(self, tcp: Line) -> None:

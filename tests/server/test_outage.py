@@ -277,7 +277,7 @@ class TestServers:
             # PostgreSQL's killed parent leaves sessions behind for a moment.
             engine.dispose()
             waiting = executor.submit(checked_out_id, engine)
-            wait_until(lambda: guarded_pool(engine)._breaker.trouble, what="trouble")
+            wait_until(lambda: guarded_pool(engine)._breaker.outage, what="trouble")
             server.start()
             assert waiting.result(30)
 
@@ -295,6 +295,6 @@ class TestServers:
             server.is_closed = True
             waiting = executor.submit(checked_out_id, engine)
             wait_until(lambda: len(server.knocks) > 2, what="attempts")
-            assert "starting up" in str(guarded_pool(engine)._breaker.trouble)
+            assert "starting up" in str(guarded_pool(engine)._breaker.outage)
             server.is_closed = False
             assert waiting.result(10)

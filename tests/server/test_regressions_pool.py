@@ -138,7 +138,7 @@ class TestOutages:
 
         reference = fail()
         gc.collect()
-        assert guarded_pool(engine)._breaker.trouble is not None
+        assert guarded_pool(engine)._breaker.outage is not None
         assert reference() is None
 
     def test_the_error_that_the_app_makes_of_it_is_raised(

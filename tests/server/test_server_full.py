@@ -151,9 +151,7 @@ class TestInUse:
             occupant = other.connect()
             with ThreadPoolExecutor(1) as executor:
                 first = executor.submit(engine.connect)
-                wait_until(
-                    lambda: guarded_pool(engine)._breaker.trouble, what="trouble"
-                )
+                wait_until(lambda: guarded_pool(engine)._breaker.outage, what="trouble")
                 set_room(served_database, 10)
                 occupant.close()
                 held.callback(first.result(10).close)
@@ -245,7 +243,7 @@ class TestNoneInUse:
             ThreadPoolExecutor(4) as executor,
         ):
             waiting = [executor.submit(engine.connect) for _ in range(3)]
-            wait_until(lambda: guarded_pool(engine)._breaker.trouble, what="trouble")
+            wait_until(lambda: guarded_pool(engine)._breaker.outage, what="trouble")
             occupant.close()
             for each in waiting:
                 each.result(10).close()

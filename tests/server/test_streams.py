@@ -558,13 +558,13 @@ class TestInnerContextsOfAStream:
 
         @shop.route
         def events() -> Iterator[str]:
-            from flask_poolguard.tracking.scope import current_response
+            from flask_poolguard.tracking.scope import current_wsgi_scope
 
             def stream() -> Iterator[str]:
                 for _ in range(20):
                     with shop.app.app_context():
                         shop.keep(shop.engine.connect()).scalar(COUNT)
-                    response = current_response()
+                    response = current_wsgi_scope()
                     assert response is not None
                     seen.append((shop.out(), len(response.contexts)))
                     yield "event;"

@@ -9,7 +9,7 @@ from typing import Any
 from flask_poolguard.engines import Guarded
 from flask_poolguard.report.evidence import Evidence
 from flask_poolguard.report.model import Finding
-from flask_poolguard.report.rules import judge
+from flask_poolguard.report.rules import findings_of
 from flask_poolguard.report.servers import Answer
 from flask_poolguard.state.reader import read_own
 from tests.support.database_server import APP_PASSWORD
@@ -73,11 +73,11 @@ def with_another(evidence: Evidence, other: Evidence, pid: int) -> Evidence:
 
 def found_by_rules(evidence: Evidence, code: str) -> list[Finding]:
     """Return the findings with this code; none may tell a secret."""
-    findings = judge(evidence)
+    findings = findings_of(evidence)
     assert APP_PASSWORD not in repr(findings)
     return [finding for finding in findings if finding.code == code]
 
 
 def codes_of(evidence: Evidence) -> set[str]:
     """Return the codes of all that rules find."""
-    return {finding.code for finding in judge(evidence)}
+    return {finding.code for finding in findings_of(evidence)}

@@ -12,7 +12,7 @@ from typing import Any
 from flask_poolguard.tune import latency
 from flask_poolguard.tune.experiment import Step
 from flask_poolguard.tune.outcome import Outcome, summarise
-from flask_poolguard.tune.planning import Plan
+from flask_poolguard.tune.planning import RunPlan
 from flask_poolguard.tune.scalability import Law
 from flask_poolguard.tune.work import Work
 from tests.support.app_server import REPOSITORY
@@ -22,7 +22,7 @@ LAW = Law(100.0, 0.05, 0.004)
 APP = "tests.apps.tuned:create_app"
 
 
-def a_plan(**changes: Any) -> Plan:
+def a_plan(**changes: Any) -> RunPlan:
     """Return a plan."""
     values: dict[str, Any] = {
         "app": "shop",
@@ -38,7 +38,7 @@ def a_plan(**changes: Any) -> Plan:
         "seconds": 2.0,
         "limit": "without --max-size",
     }
-    return Plan(**{**values, **changes})
+    return RunPlan(**{**values, **changes})
 
 
 def a_step(size: int, per_second: float, **changes: Any) -> Step:
@@ -57,7 +57,7 @@ def a_step(size: int, per_second: float, **changes: Any) -> Step:
 
 def an_outcome(
     throughput: Callable[[float], float] = LAW.throughput,
-    plan: Plan | None = None,
+    plan: RunPlan | None = None,
     steps: Callable[[Step], Step] = lambda step: step,
     rounds: int = 3,
 ) -> Outcome:

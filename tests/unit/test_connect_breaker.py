@@ -41,10 +41,10 @@ KINDS: dict[type[BaseException], ConnectFailure] = {
 
 
 def make_breaker(
-    close_until: Callable[[float], None] = lambda _: None,
+    open_none_until: Callable[[float], None] = lambda _: None,
 ) -> ConnectBreaker:
     """Return a breaker that knows the errors above."""
-    return ConnectBreaker(lambda error: KINDS.get(type(error)), close_until)
+    return ConnectBreaker(lambda error: KINDS.get(type(error)), open_none_until)
 
 
 def connect(
@@ -92,7 +92,7 @@ class TestHanging:
             connect(breaker, lambda: tries.append("beside"))
             assert tries == ["beside"]
             assert not hung.done()
-            assert breaker.trouble is None
+            assert breaker.outage is None
             stop.open()
             hung.result(SECONDS)
         assert breaker.pending == 0
@@ -212,15 +212,15 @@ class TestInterrupted:
         tries: list[str] = []
         moments = [moment]
 
-        def close_until(when: float) -> None:
+        def open_none_until(when: float) -> None:
             if moments == ["it is full" if when else "it has room again"]:
                 moments.clear()
                 interrupt(lambda: connect(breaker, lambda: tries.append("within")))
 
-        breaker = make_breaker(close_until)
+        breaker = make_breaker(open_none_until)
         connect(breaker, failing_once(FullError(), lambda: tries.append("around")))
         assert sorted(tries) == ["around", "within"]
-        assert (breaker.pending, breaker.trouble) == (0, None)
+        assert (breaker.pending, breaker.outage) == (0, None)
 
     def test_while_somebody_waits_for_his_turn(
         self, interrupt: Callable[[Callable[[], None]], None]
@@ -238,7 +238,7 @@ class TestInterrupted:
         attempt = failing_once(FullError(), lambda: tries.append("around"))
         connect(breaker, attempt, may_queue=may_queue)
         assert tries == ["within", "around"]
-        assert (breaker.pending, breaker.trouble) == (0, None)
+        assert (breaker.pending, breaker.outage) == (0, None)
 
 
 class WrongPasswordError(Exception):
@@ -283,7 +283,9 @@ def pool(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarde
     """Return a pool of many, of which a full server makes one wait."""
     monkeypatch.setattr(GuardedPool, "tend", lambda _: None)
     pool = GuardedPool(server.connect, pool_size=9, max_overflow=0, timeout=60)
-    monkeypatch.setattr(pool._breaker, "_judge", lambda error: KINDS.get(type(error)))
+    monkeypatch.setattr(
+        pool._breaker, "_classify", lambda error: KINDS.get(type(error))
+    )
     yield pool
     pool.dispose()
 
@@ -362,8 +364,8 @@ class TestPoolOfAFullServer:
         server.password_is_wrong = True
         with pytest.raises(WrongPasswordError):
             pool.connect()
-        assert pool._pool.closed_until == 0
-        assert pool._breaker.trouble is None
+        assert pool._pool.opens_none_until == 0
+        assert pool._breaker.outage is None
         first.close()
 
     def test_trouble_that_is_long_over_holds_nobody_up(
@@ -377,5 +379,5 @@ class TestPoolOfAFullServer:
         pool._timeout = 60
         server.room = 9
         pool.connect().close()
-        assert pool._pool.closed_until == 0
+        assert pool._pool.opens_none_until == 0
         first.close()

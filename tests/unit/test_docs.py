@@ -109,7 +109,7 @@ class TestErrorsPage:
         notes = [
             *(explain_loss(replace(facts, loss=loss)) for loss in Loss),
             explain_loss(replace(facts, opened_by=2)),
-            explain_loss(replace(facts, trouble="refused")),
+            explain_loss(replace(facts, outage="refused")),
             explain_full(room),
             explain_away("b", None),
             explain_timeout(room, 1.0, [0.5]),

@@ -9,7 +9,7 @@ import pytest
 from flask_poolguard.databases import IdleLimit, Loss
 from flask_poolguard.error_notes import (
     First,
-    Held,
+    HolderFacts,
     Lost,
     Neighbours,
     Room,
@@ -21,7 +21,9 @@ from flask_poolguard.error_notes import (
     explain_timeout,
 )
 
-HELD = Held("shop.export", "shop/views.py:88", 650.0, "gthread-1", is_by_other=False)
+HELD = HolderFacts(
+    "shop.export", "shop/views.py:88", 650.0, "gthread-1", is_by_other=False
+)
 LOST = Lost(
     bind="default",
     loss=Loss.UNKNOWN,
@@ -102,7 +104,7 @@ class TestSeveralAtOnce:
         assert "3 other connections of this process ended with it" in text
 
     def test_a_server_that_does_not_answer_since(self) -> None:
-        assert "since then: refused" in cause(trouble="refused")
+        assert "since then: refused" in cause(outage="refused")
 
     def test_one_alone_that_says_so_was_ended_by_somebody(self) -> None:
         text = cause(loss=Loss.TERMINATED, neighbours=Neighbours(quiet=2))

@@ -37,7 +37,7 @@ from flask_poolguard.state.file_format import (
     encode_site,
 )
 from flask_poolguard.state.plain import Damaged
-from flask_poolguard.state.reader import Search, Taken, read_workers
+from flask_poolguard.state.reader import Search, TakenFolder, read_workers
 from flask_poolguard.state.status import PoolStatus
 
 DOCUMENT = REGIONS_OFFSET + REGION.size
@@ -473,7 +473,7 @@ class TestTheFolder:
         search = worker.read()
         assert len(search.workers) == 1
         assert search.problems == ()
-        assert search.taken == (Taken(str(taken), 12345),)
+        assert search.taken == (TakenFolder(str(taken), 12345),)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
     def test_is_a_problem_if_other_users_took_all_names(

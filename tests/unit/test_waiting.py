@@ -16,7 +16,7 @@ from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool
 from flask_poolguard.pool.fair_queue import Waiter
 from flask_poolguard.tracking import deadlocks as waiting_module
-from flask_poolguard.tracking.deadlocks import AGE_COUNTS
+from flask_poolguard.tracking.deadlocks import LONGEST_AGE
 from flask_poolguard.tracking.scope import current_scopes
 from tests.support.guarded_app import Clock, guarded_pool
 from tests.support.people import SECONDS, Person, Stop, people
@@ -173,7 +173,8 @@ class TestAge:
         return person
 
     @pytest.mark.parametrize(
-        ("seconds", "old_task_is_first"), [(AGE_COUNTS - 1, True), (AGE_COUNTS, False)]
+        ("seconds", "old_task_is_first"),
+        [(LONGEST_AGE - 1, True), (LONGEST_AGE, False)],
     )
     def test_a_task_of_days_overtakes_only_who_came_lately(
         self,
@@ -202,7 +203,7 @@ class TestAge:
             first.take()
             served = request.ask()
             has, asks = first, second
-            for _ in range(int(AGE_COUNTS)):
+            for _ in range(int(LONGEST_AGE)):
                 asked = asks.ask()
                 has.give_back()
                 asked.result(SECONDS)

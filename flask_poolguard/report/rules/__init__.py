@@ -71,6 +71,6 @@ RULES: t.Final[tuple[Rule, ...]] = (
 )
 
 
-def judge(evidence: Evidence, rules: Iterable[Rule] = RULES) -> list[Finding]:
+def findings_of(evidence: Evidence, rules: Iterable[Rule] = RULES) -> list[Finding]:
     """Return what rules find, all of them unless told which."""
     return [finding for rule in rules for finding in rule(evidence)]

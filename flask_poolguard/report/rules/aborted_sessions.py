@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..evidence import Evidence, Place
+from ..evidence import AnsweringServer, Evidence
 from ..model import Finding
 from ..text import duration
 
@@ -28,9 +28,9 @@ _SHARE: t.Final = 0.01
 
 def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
     """Yield the servers whose sessions end badly now, or did so often."""
-    for place in evidence.places():
-        now = place.view.counters or {}
-        risen = _risen(place, _ABORTED)
+    for server in evidence.answering_servers():
+        now = server.view.counters or {}
+        risen = _risen(server, _ABORTED)
         totals = {name: now[name] for name in _ABORTED if now.get(name)}
         everything = next((now[name] for name in _ALL if name in now), 0)
         is_much = sum(totals.values()) >= max(_MANY, everything * _SHARE)
@@ -39,16 +39,16 @@ def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
         seen = f"{_list(totals)}{_of(everything, now)}"
         if risen:
             what = (
-                f"{place.name} saw sessions end without a goodbye within"
+                f"{server.name} saw sessions end without a goodbye within"
                 f" {evidence.seconds:g} s: {_list(risen, '+')}; {seen}"
             )
         else:
-            what = f"{place.name} has seen sessions end without a goodbye: {seen}"
+            what = f"{server.name} has seen sessions end without a goodbye: {seen}"
         yield Finding(
             "warning" if risen else "info",
             "aborted-clients",
             what,
-            _where_to_look(place),
+            _where_to_look(server),
             "Requests that had one of these sessions may have failed. Most often none"
             " had: a worker ended, as in a deployment or a reload, and did not close"
             " its connections. Else something killed it, or ended connections that"
@@ -58,8 +58,8 @@ def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
 
 def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
     """Yield the servers that refuse connects because they are full, or did so."""
-    for place in evidence.places():
-        now, maximum = place.view.counters or {}, place.view.max_connections
+    for server in evidence.answering_servers():
+        now, maximum = server.view.counters or {}, server.view.max_connections
         total = sum(now.get(name, 0) for name in _REFUSED)
         # One more than users may have is let in to see whether it is an
         # administrator's; who then is refused is not counted as refused. Only known
@@ -68,18 +68,18 @@ def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
         was_full = maximum is not None and most > maximum
         if not total and not was_full:
             continue
-        risen = sum(_risen(place, _REFUSED).values())
+        risen = sum(_risen(server, _REFUSED).values())
         seen = f"{total}{_of(now.get('Connections', 0), now)}"
         if risen:
             what = (
-                f"{place.name} refused {risen} connects within {evidence.seconds:g} s"
+                f"{server.name} refused {risen} connects within {evidence.seconds:g} s"
                 f" because it was full; in all {seen}"
             )
         elif total:
-            what = f"{place.name} was full at times and refused {seen}"
+            what = f"{server.name} was full at times and refused {seen}"
         else:
             what = (
-                f"{place.name} was full at times: Max_used_connections is {most},"
+                f"{server.name} was full at times: Max_used_connections is {most},"
                 f" max_connections {maximum}"
             )
         yield Finding(
@@ -94,11 +94,11 @@ def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _risen(place: Place, names: Sequence[str]) -> dict[str, int]:
+def _risen(server: AnsweringServer, names: Sequence[str]) -> dict[str, int]:
     """Return by how much counters rose between the two looks."""
-    if place.earlier is None:
+    if server.earlier is None:
         return {}
-    then, now = place.earlier.counters or {}, place.view.counters or {}
+    then, now = server.earlier.counters or {}, server.view.counters or {}
     return {
         name: now[name] - then[name]
         for name in names
@@ -117,11 +117,11 @@ def _of(everything: int, now: Mapping[str, int]) -> str:
     return f"{text} since its statistics began"
 
 
-def _where_to_look(place: Place) -> str:
+def _where_to_look(server: AnsweringServer) -> str:
     where = "The server's log has the reason of each"
-    if place.view.product.startswith("PostgreSQL"):
+    if server.view.product.startswith("PostgreSQL"):
         where += " with log_disconnections = on"
-    elif place.view.product.startswith("MariaDB"):
+    elif server.view.product.startswith("MariaDB"):
         where += " with log_warnings = 2"
     else:
         where += " with log_error_verbosity = 3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...pool import Trouble
+from ...pool import Blocker
 from ..evidence import Evidence
 from ..model import Finding
 from .pool_use import in_worker, uses_of
@@ -16,14 +16,14 @@ _PATCH = (
 
 # By what was seen: what is wrong, and what to do about it.
 _WORDS = {
-    Trouble.THREADS: ("gevent has not patched threading", _PATCH),
-    Trouble.SOCKETS: ("gevent has not patched what its driver waits in", _PATCH),
-    Trouble.PSYCOPG2: (
+    Blocker.THREADS: ("gevent has not patched threading", _PATCH),
+    Blocker.SOCKETS: ("gevent has not patched what its driver waits in", _PATCH),
+    Blocker.PSYCOPG2: (
         "psycopg2 has no wait callback",
         "Call psycogreen.gevent.patch_psycopg() as the worker starts (gunicorn: in"
         " post_fork), or use psycopg 3 (postgresql+psycopg://)",
     ),
-    Trouble.MYSQLCLIENT: (
+    Blocker.MYSQLCLIENT: (
         "mysqlclient waits in C, where gevent has no say",
         "Use PyMySQL (mysql+pymysql://)",
     ),
@@ -33,14 +33,14 @@ _WORDS = {
 def find_blocked_greenlets(evidence: Evidence) -> Iterator[Finding]:
     """Find the binds whose queries, or locks, stop all requests of a worker."""
     for each in evidence.engines:
-        such = [use for use in uses_of(evidence, each) if use.usage.troubles]
+        such = [use for use in uses_of(evidence, each) if use.usage.blockers]
         if not such:
             continue
-        seen = Trouble(0)
+        seen = Blocker(0)
         for use in such:
-            seen |= Trouble(use.usage.troubles)
+            seen |= Blocker(use.usage.blockers)
         words = [_WORDS[each] for each in _WORDS if each in seen]
-        stops_locks = Trouble.THREADS in seen
+        stops_locks = Blocker.THREADS in seen
         yield Finding(
             "critical" if stops_locks else "warning",
             "gevent",

@@ -129,14 +129,14 @@ def find_faulty_drivers(evidence: Evidence) -> Iterator[Finding]:
 
 def find_faulty_servers(evidence: Evidence) -> Iterator[Finding]:
     """Yield the servers that run a release with a known fault."""
-    for place in evidence.places():
-        version, product = place.view.version, place.view.product
+    for server in evidence.answering_servers():
+        version, product = server.view.version, server.view.product
         for fault in _SERVER_FAULTS:
             if version and fault.has(product.partition(" ")[0], version):
                 yield Finding(
                     fault.level,
                     "server-version",
-                    f"{place.name} runs {product}, which has a known fault that is"
+                    f"{server.name} runs {product}, which has a known fault that is"
                     f" mended in {_text(fault.fixed)}",
                     f"Upgrade the server to {_text(fault.fixed)} or later.{fault.fix}",
                     fault.what,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ...databases import IdleLimit, ServerSession, ServerView
 from ...engines import Guarded
 from ..ended_sessions import limit_over
-from ..evidence import Evidence, Place
+from ..evidence import AnsweringServer, Evidence
 from ..model import Finding
 from ..phrases import key_of, line_of
 from ..text import duration
@@ -31,8 +31,8 @@ _HELD_SECONDS: t.Final = 60.0
 
 def find_sleepers(evidence: Evidence) -> Iterator[Finding]:
     """Yield the servers of which idle sessions take up a good part."""
-    for place in evidence.places():
-        view = place.view
+    for server in evidence.answering_servers():
+        view = server.view
         asleep = [
             each
             for each in view.sessions or ()
@@ -41,13 +41,13 @@ def find_sleepers(evidence: Evidence) -> Iterator[Finding]:
         maximum = view.max_connections
         if maximum is None or len(asleep) < max(_MANY, maximum * _SHARE):
             continue
-        ours = _ids_at(evidence, place)
+        ours = _ids_at(evidence, server)
         yield Finding(
             "warning" if len(asleep) >= maximum * _GRAVE_SHARE else "info",
             "sleeping",
-            f"{len(asleep)} of the {maximum} connections that {place.name} allows have"
+            f"{len(asleep)} of the {maximum} connections that {server.name} allows have"
             f" slept for {duration(_LONG_SECONDS)} or longer: {_who(asleep, ours)}",
-            _how_to_close(place.binds[0], asleep, ours),
+            _how_to_close(server.binds[0], asleep, ours),
             "They keep others out and take memory at the server, and serve nobody.",
         )
 
@@ -174,8 +174,8 @@ def _gone(
     )
 
 
-def _ids_at(evidence: Evidence, place: Place) -> frozenset[int]:
-    binds = {each.bind for each in place.binds}
+def _ids_at(evidence: Evidence, server: AnsweringServer) -> frozenset[int]:
+    binds = {each.bind for each in server.binds}
     pools = [each for each in evidence.all_pools() if each.bind in binds]
     return evidence.our_ids(pools) or frozenset()
 

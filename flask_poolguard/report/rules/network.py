@@ -39,8 +39,8 @@ def find_plain_text(evidence: Evidence) -> Iterator[Finding]:
 
 def find_proxies(evidence: Evidence) -> Iterator[Finding]:
     """Yield the servers that something stands before which pools connections."""
-    for place in evidence.places():
-        view, guarded = place.view, place.binds[0]
+    for server in evidence.answering_servers():
+        view, guarded = server.view, server.binds[0]
         if not view.is_proxied:
             continue
         dialect = guarded.engine.dialect
@@ -55,7 +55,7 @@ def find_proxies(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "info",
             "proxy",
-            f"A pooler ({products}) stands before {place.name}: the driver was told"
+            f"A pooler ({products}) stands before {server.name}: the driver was told"
             f" session {view.handshake_id}, the server runs {view.session_id}",
             f"{fix}.",
             "Pooling by transaction loses SET, temporary tables, advisory locks and"

@@ -10,7 +10,7 @@ from ...urls import server_key
 from ..evidence import Evidence
 from ..model import Finding, Session
 from ..phrases import connections, line_of
-from ..session_matching import by_server
+from ..session_matching import sessions_by_server
 from ..text import duration
 
 # What is in its state for less may be over by the time that it is looked at.
@@ -32,7 +32,7 @@ def find_orphans(evidence: Evidence) -> list[Finding]:
     open is a pooler between, for others to use.
     """
     findings = []
-    for guarded, sessions in by_server(evidence.engines, evidence.sessions):
+    for guarded, sessions in sessions_by_server(evidence.engines, evidence.sessions):
         orphans = _grouped(
             sessions,
             lambda each: (each.pid,),
@@ -66,7 +66,7 @@ def idle_in_transaction(evidence: Evidence) -> set[tuple[t.Any, ...]]:
     """Return host, pid, bind and id of sessions that idle in a transaction."""
     return {
         (each.host, each.pid, each.bind, each.id)
-        for _, sessions in by_server(evidence.engines, evidence.sessions)
+        for _, sessions in sessions_by_server(evidence.engines, evidence.sessions)
         for each in filter(_idles, sessions)
     }
 
@@ -87,7 +87,7 @@ def _is_idle(session: Session) -> bool:
 def find_idle_transactions(evidence: Evidence) -> list[Finding]:
     """Return the endpoints and lines that do something else within a transaction."""
     findings = []
-    for guarded, sessions in by_server(evidence.engines, evidence.sessions):
+    for guarded, sessions in sessions_by_server(evidence.engines, evidence.sessions):
         idle = _grouped(sessions, lambda each: (each.endpoint, each.site), _idles)
         for (endpoint, site), group in idle.items():
             where = site or "an unknown line"
@@ -113,7 +113,7 @@ def find_idle_transactions_by_label(evidence: Evidence) -> Iterator[Finding]:
     A proxy hides which of the worker's connections that is, so all that have been out
     for so long are named.
     """
-    for guarded, sessions in by_server(evidence.engines, evidence.sessions):
+    for guarded, sessions in sessions_by_server(evidence.engines, evidence.sessions):
         if not evidence.sessions[guarded.bind].by_label:
             continue
         idle = _grouped(

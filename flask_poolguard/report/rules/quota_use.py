@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 
 from ...engines import Guarded
 from ...urls import server_key
-from ..evidence import Evidence, Place
+from ..evidence import AnsweringServer, Evidence
 from ..phrases import workers
 from ..quotas import Quota, quotas_of
 from ..session_counts import count_ours
@@ -57,16 +57,16 @@ class QuotaUse:
 def quota_uses(evidence: Evidence) -> Iterator[QuotaUse]:
     """Yield all that limits what this app's workers may open."""
     plan = evidence.plan
-    for place in evidence.places():
-        views = {each.bind: evidence.view(each) for each in place.binds}
+    for server in evidence.answering_servers():
+        views = {each.bind: evidence.view(each) for each in server.binds}
         for quota in quotas_of(views):
-            counts = _counts(place, quota)
-            ours = _ours(evidence, place, counts)
+            counts = _counts(server, quota)
+            ours = _ours(evidence, server, counts)
             yield QuotaUse(
                 quota=quota,
-                name=f"{quota.name} {'at ' if quota.owner else ''}{place.name}",
-                guarded=next(each for each in place.binds if each.bind in quota.binds),
-                is_proxied=place.view.is_proxied,
+                name=f"{quota.name} {'at ' if quota.owner else ''}{server.name}",
+                guarded=next(each for each in server.binds if each.bind in quota.binds),
+                is_proxied=server.view.is_proxied,
                 ours=ours,
                 others=quota.others(ours, plan.hosts, is_planned=not plan.is_none),
                 pools=_pools(evidence, counts),
@@ -101,15 +101,15 @@ def describe_pools(evidence: Evidence, pools: Pools) -> str:
     )
 
 
-def _counts(place: Place, quota: Quota) -> _Counts:
+def _counts(server: AnsweringServer, quota: Quota) -> _Counts:
     """Return what tells whether a pool takes of a quota, also one of a bind that this
     process does not have.
     """
 
     def counts(bind: str, url: str) -> bool:
-        if place.key is None:
+        if server.key is None:
             return bind in quota.binds
-        if server_key(url) != place.key:
+        if server_key(url) != server.key:
             return False
         if quota.scope == "server":
             return True
@@ -119,7 +119,7 @@ def _counts(place: Place, quota: Quota) -> _Counts:
     return counts
 
 
-def _ours(evidence: Evidence, place: Place, counts: _Counts) -> int | None:
+def _ours(evidence: Evidence, server: AnsweringServer, counts: _Counts) -> int | None:
     """Count the workers' sessions.
 
     A parent's are others', because its pool is not among those that are to fit in.
@@ -130,7 +130,7 @@ def _ours(evidence: Evidence, place: Place, counts: _Counts) -> int | None:
         for pool in worker.pools
         if counts(pool.bind, pool.url)
     ]
-    views = (evidence.view(each) for each in place.binds)
+    views = (evidence.view(each) for each in server.binds)
     known = [view for view in views if view is not None]
     return count_ours(evidence.our_ids(pools), known)
 
