@@ -44,7 +44,7 @@ def _headline(renewal: Renewal) -> str:
     took = duration(renewal.elapsed_seconds)
     if renewal.refused is not None:
         return (
-            f"{app}: nobody was told to replace connections, because the workers cannot"
+            f"{app}: no worker was told to replace connections, because they cannot"
             f" be looked for: {renewal.refused}. Run this as the user that the app runs"
             " as."
         )

@@ -92,7 +92,7 @@ def explain_size(facts: Lost) -> Why:
 
 def _killed(facts: Lost) -> Why:
     return Why(
-        "somebody ended this session: KILL or pg_terminate_backend() by an"
+        "another client ended this session: KILL or pg_terminate_backend() by an"
         " administrator, or a program that ends long queries.",
         "ask who did; if it was for the time that the query takes, make that shorter."
         " The next checkout gets a new connection.",

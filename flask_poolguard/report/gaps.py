@@ -72,8 +72,7 @@ def find_parents(parents: Sequence[Worker]) -> list[Finding]:
             f" {connections(sum(len(pool.connections) for pool in parent.pools))} open",
             "Use no database before the workers are forked, or call dispose() on the"
             " engine at the end of that.",
-            "What it keeps open is used by nobody, and the server has it less for"
-            " others.",
+            "No worker uses what it keeps open, and the server has it less for others.",
         )
         for parent in parents
     ]

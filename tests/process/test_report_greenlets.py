@@ -37,7 +37,7 @@ class TestUnpatched:
         (finding,) = run(driver_url, None)
         assert finding["level"] == "critical"
         assert "gevent has not patched threading" in finding["message"]
-        assert "nobody can give one back" in finding["consequence"]
+        assert "no greenlet can give one back" in finding["consequence"]
         assert "gevent.monkey.patch_all()" in finding["fix"]
 
     def test_threads_alone_are_critical(self, mariadb_url: URL) -> None:

@@ -353,7 +353,7 @@ class TestEnded:
             with pytest.raises(exc.DBAPIError) as caught:
                 connection.execute(ONE)
         engine.dispose()
-        assert "Cause: somebody ended this session" in note_of(caught.value)
+        assert "Cause: another client ended this session" in note_of(caught.value)
 
     @pytest.mark.usefixtures("own_server")
     def test_a_server_that_goes_down_takes_the_others_with_it(

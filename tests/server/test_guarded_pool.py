@@ -692,7 +692,7 @@ class TestStruck:
         with self.waiting(tracked, slots=2) as (made, work):
             kinds = {FullError: ConnectFailure.FULL}
             breaker: Any = guarded_pool(made.engine)._breaker
-            breaker._judge = lambda error: kinds.get(type(error))
+            breaker._classify = lambda error: kinds.get(type(error))
 
             @event.listens_for(made.engine, "do_connect")
             def refuse(*_: object) -> None:

@@ -179,7 +179,7 @@ class TestOutages:
                 return create(record)
 
             pool._invoke_creator = refuse_twice  # type: ignore[assignment] # a server that is away
-            monkeypatch.setattr(pool._breaker, "_judge", _away)
+            monkeypatch.setattr(pool._breaker, "_classify", _away)
             with ThreadPoolExecutor(1) as executor:
                 held = engine.connect()
                 asked = executor.submit(lambda: engine.connect().close())

@@ -225,7 +225,7 @@ class TestParent:
                 " requests, so it is not counted; it keeps 1 connection open",
                 "fix": "Use no database before the workers are forked, or call"
                 " dispose() on the engine at the end of that.",
-                "consequence": "What it keeps open is used by nobody, and the server"
+                "consequence": "No worker uses what it keeps open, and the server"
                 " has it less for others.",
             }
         owners = [each["owner"] for each in report["servers"][0]["sessions"]]

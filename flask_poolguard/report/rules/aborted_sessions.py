@@ -9,7 +9,7 @@ from ..evidence import AnsweringServer, Evidence
 from ..model import Finding
 from ..text import duration
 
-# Sessions that ended without a goodbye: the client ended or vanished, the server's idle
+# Sessions that ended without a logout: the client ended or vanished, the server's idle
 # limit struck, or they were killed. Of MySQL and MariaDB, and of a database of
 # PostgreSQL.
 _ABORTED: t.Final = (
@@ -39,11 +39,11 @@ def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
         seen = f"{_list(totals)}{_of(everything, now)}"
         if risen:
             what = (
-                f"{server.name} saw sessions end without a goodbye within"
+                f"{server.name} saw sessions end without a logout within"
                 f" {evidence.seconds:g} s: {_list(risen, '+')}; {seen}"
             )
         else:
-            what = f"{server.name} has seen sessions end without a goodbye: {seen}"
+            what = f"{server.name} has seen sessions end without a logout: {seen}"
         yield Finding(
             "warning" if risen else "info",
             "aborted-clients",
@@ -52,7 +52,7 @@ def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
             "Requests that had one of these sessions may have failed. Most often none"
             " had: a worker ended, as in a deployment or a reload, and did not close"
             " its connections. Else something killed it, or ended connections that"
-            " somebody still wanted.",
+            " the client still wanted.",
         )
 
 
@@ -89,7 +89,7 @@ def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
             "Lower the pools' sizes, of this app or of others (`flask pool doctor"
             " --workers N` says how far), or raise the server's max_connections (now"
             f" {maximum}).",
-            "Whoever connects then is refused, whichever app it is; the guard waits"
+            "Each further connect is refused, of every app; the guard waits"
             " for a connection of its own pool instead, as long as it has any.",
         )
 

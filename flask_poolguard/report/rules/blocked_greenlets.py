@@ -49,7 +49,7 @@ def find_blocked_greenlets(evidence: Evidence) -> Iterator[Finding]:
             f" ({in_worker(such[0], such)})",
             ". ".join(dict.fromkeys(remedy for _, remedy in words)) + ".",
             "A request that waits for a connection stops the whole worker, so that"
-            " nobody can give one back: it waits in vain until its time is up."
+            " no greenlet can give one back: it waits in vain until its time is up."
             if stops_locks
             else "While one query runs, all requests of the worker stand still.",
         )

@@ -101,8 +101,8 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
             f"{endpoint} did not give back {connections(count)} taken at {site}",
             "Use the connection in a with block, or close it in a finally clause, at"
             f" {site}.",
-            "The guard does that at the end of the request; until then nobody else has"
-            " what was taken, and without the guard the pool would run dry.",
+            "The guard does that at the end of the request; until then no other request"
+            " can have what was taken, and without the guard the pool would run dry.",
         )
         for (endpoint, site), count in leaks.most_common()
     ]
@@ -114,7 +114,7 @@ def find_leaks(evidence: Evidence) -> list[Finding]:
                 f"{connections(unnamed)} more not given back, taken at other lines",
                 "See the warnings of flask_poolguard in the app's log for the lines.",
                 "The guard gives them back at the end of their requests; until then"
-                " nobody else has them.",
+                " no other request has them.",
             )
         )
     return findings

@@ -48,7 +48,7 @@ def find_sleepers(evidence: Evidence) -> Iterator[Finding]:
             f"{len(asleep)} of the {maximum} connections that {server.name} allows have"
             f" slept for {duration(_LONG_SECONDS)} or longer: {_who(asleep, ours)}",
             _how_to_close(server.binds[0], asleep, ours),
-            "They keep others out and take memory at the server, and serve nobody.",
+            "They keep others out and take memory at the server, and do nothing.",
         )
 
 
@@ -112,7 +112,7 @@ def _too_short(
         yield Finding(
             "warning",
             "idle-in-transaction-timeout",
-            f"{longest.endpoint or 'Somebody'} at {longest.site or 'an unknown line'}"
+            f"{longest.endpoint or 'Code'} at {longest.site or 'an unknown line'}"
             f" has held a connection of bind {guarded.bind!r} for"
             f" {duration(longest.held_seconds)}, longer than the server leaves a"
             f" transaction alone ({source})",

@@ -32,8 +32,8 @@ def find_plain_text(evidence: Evidence) -> Iterator[Finding]:
             "tls",
             f"Bind {each.bind!r} talks to {', '.join(hosts)} without TLS",
             f"Add ?{options} to its URL, and let the server refuse plain connections.",
-            "Whoever can read the network on the way reads every query and every row,"
-            " and can change them.",
+            "Anyone on the network path can read every query and every row, and can"
+            " change them.",
         )
 
 
@@ -60,7 +60,7 @@ def find_proxies(evidence: Evidence) -> Iterator[Finding]:
             f"{fix}.",
             "Pooling by transaction loses SET, temporary tables, advisory locks and"
             " prepared statements between two transactions. The idle limit and the"
-            " sizes that count are the pooler's, which nobody can ask; the server's"
+            " sizes that count are the pooler's, which cannot be asked; the server's"
             " numbers of sessions do not match those of the workers.",
         )
 

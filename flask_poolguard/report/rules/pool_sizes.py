@@ -127,7 +127,7 @@ def _too_small(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
         f" opened and closed again in {worst.asked} checkouts of bind"
         f" {guarded.bind!r} ({in_worker(worst, such)})",
         fix + ".",
-        "Each of them made somebody wait for a connect.",
+        "Each of them made a request wait for a connect.",
     )
 
 
@@ -174,8 +174,8 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
         f"Set {size_key(guarded, 'pool_size')} = {fitting} (now {size}) and"
         f" {size_key(guarded, 'max_overflow')} = {could_use - fitting} (now"
         f" {_overflow(use)}).",
-        "The rest is never opened, but whoever sums up what the server must have room"
-        " for has to count it.",
+        "The rest is never opened, but counts in every sum of what the server must"
+        " have room for.",
     )
 
 

@@ -79,8 +79,8 @@ def find_interactive_limits(evidence: Evidence) -> Iterator[Finding]:
                 "Take CLIENT.INTERACTIVE out of client_flag in the engine's"
                 " connect_args, or give the server's interactive_timeout and"
                 " wait_timeout the same value.",
-                "Whoever changes wait_timeout for this app changes nothing, and"
-                f" whoever reads it expects another limit than {limit:g} s.",
+                "A change of wait_timeout has no effect on this app's sessions, and"
+                f" its value suggests another limit than {limit:g} s.",
             )
 
 

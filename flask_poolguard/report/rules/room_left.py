@@ -44,7 +44,7 @@ def _running_out(use: QuotaUse) -> Finding:
         "critical",
         "full",
         f"{_in_use(use)}{_users(use)}",
-        "End the sessions that nobody needs, lower"
+        "End the sessions that are not needed, lower"
         f" {key_of(use.guarded, 'pool_size')} and"
         f" {key_of(use.guarded, 'max_overflow')}, or raise {use.quota.remedy}.",
         "Once the last one is taken, every new connection is refused, and the requests"
@@ -57,7 +57,7 @@ def _shared(use: QuotaUse) -> Finding:
         "warning",
         "full",
         f"{_in_use(use)}, which may open {use.to_open or 'no'} more{_users(use)}",
-        f"End the sessions that nobody needs, or raise {use.quota.remedy}.",
+        f"End the sessions that are not needed, or raise {use.quota.remedy}.",
         "There is room for that, until others take it: then a connection that has to"
         " be replaced or opened is refused, and the requests that need it fail.",
     )

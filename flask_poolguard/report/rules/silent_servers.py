@@ -45,7 +45,7 @@ def _full(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
         "full",
         f"{_server_of(guarded)} refuses connections: {error}."
         f" {_share(evidence, guarded)}",
-        "End the sessions that nobody needs, lower"
+        "End the sessions that are not needed, lower"
         f" {key_of(guarded, 'pool_size')} and {key_of(guarded, 'max_overflow')},"
         " start fewer workers, or raise the limit that the message names.",
         "Requests that need a connection which their worker does not have"

@@ -176,8 +176,8 @@ def find_unavailable(evidence: Evidence) -> Iterator[Finding]:
             ". ".join(texts),
             "See what else is found of the server; if it is well, look at what lies"
             " between: names, a firewall, a proxy. The app's log has each error.",
-            "Whoever needs a new connection waits for it, keeps a thread of its worker"
-            " meanwhile, and fails when the time is up.",
+            "Each request that needs a new connection waits for it, keeps a thread of"
+            " its worker meanwhile, and fails when the time is up.",
         )
 
 
