@@ -33,6 +33,8 @@ from tests.support.servers import (
 )
 
 IN_MEMORY = Path("/dev/shm")
+# The mark of a process test that `make test` runs as well.
+QUICK = "quick"
 RUN_SERVERS = pytest.StashKey[RunServers]()
 
 pytest_plugins = ["pytester"]
@@ -71,8 +73,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Choose on which products tests run."""
+    """Choose on which products tests run, and which of a test's variants is quick."""
     products.select(config, items)
+    seen = set()
+    for item in items:
+        name, _, variant = item.nodeid.partition("[")
+        if variant and name in seen:
+            item.own_markers = [each for each in item.own_markers if each.name != QUICK]
+        seen.add(name)
 
 
 def pytest_collection_finish() -> None:
