@@ -192,10 +192,11 @@ def shorten_statement(sql: str | None) -> str | None:
 
 
 class ConnectFailure(enum.Enum):
-    """Why a connect failed that may succeed a little later."""
+    """Why a connect failed. The first two may pass while a thread waits."""
 
     AWAY = "away"  # no answer, or not that of a server that is ready
     FULL = "full"  # the server answers, but has no room for one more connection
+    LOGIN = "login"  # the server does not let this user in
 
 
 class Loss(enum.Enum):

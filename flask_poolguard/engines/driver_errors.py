@@ -14,7 +14,13 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import ConnectFailure, Database, Loss, for_dialect
-from ..error_notes import add_note, explain_away, explain_full, explain_loss
+from ..error_notes import (
+    add_note,
+    explain_away,
+    explain_full,
+    explain_login,
+    explain_loss,
+)
 from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.pool_tracker import PoolTracker, tracker_of
@@ -158,6 +164,8 @@ class _Judge:
             if isinstance(pool, GuardedPool):
                 retry = pool.policy.connect_retry
             return explain_away(tracker.facts.bind, retry)
+        if self._database.refuses_login(error):
+            return explain_login(tracker.facts.bind)
         return None
 
     def _explain_loss(

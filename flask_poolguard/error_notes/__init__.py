@@ -9,7 +9,13 @@ from __future__ import annotations
 from .broken_transactions import explain_pending
 from .facts import First, HolderFacts, Lost, Neighbours
 from .losses import explain_loss
-from .refusals import Room, explain_away, explain_full, explain_timeout
+from .refusals import (
+    Room,
+    explain_away,
+    explain_full,
+    explain_login,
+    explain_timeout,
+)
 from .wording import add_note, has_note
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "add_note",
     "explain_away",
     "explain_full",
+    "explain_login",
     "explain_loss",
     "explain_pending",
     "explain_timeout",

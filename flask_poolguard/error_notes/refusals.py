@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .wording import note, seconds
 
 _FULL = "1040-too-many-connections"
+_LOGIN = "1045-access-denied-for-user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,19 @@ def explain_away(bind: str, connect_retry: float | None) -> str:
         "see that it runs and that host and port are right; `flask pool status` says"
         " whether it answers now.",
         "cant-connect-to-mysql-server-connection-refused",
+    )
+
+
+def explain_login(bind: str) -> str:
+    """Return the note of an error that says that the server refused the login."""
+    return note(
+        f"the server refuses the login of bind {bind!r}.",
+        "the password was changed, the user may not log in from this host, or not into"
+        " this database.",
+        "compare user, password, host and database in the bind's URL with what the"
+        " server allows; each request tries again, so no restart is needed once the"
+        " server accepts them.",
+        _LOGIN,
     )
 
 

@@ -52,6 +52,7 @@ class ConnectBreaker:
     never held while connecting.
 
     :param classify: tells whether a failed connect may pass.
+    :param refuses_login: tells whether it will not, as the server lets no such user in.
     :param open_none_until: told until when the server is known to be full; 0 for well.
     """
 
@@ -59,11 +60,17 @@ class ConnectBreaker:
         self,
         classify: Callable[[BaseException], ConnectFailure | None],
         open_none_until: Callable[[float], None],
+        refuses_login: Callable[[BaseException], bool] = lambda error: False,
     ) -> None:
         self._classify = classify
+        self._refuses_login = refuses_login
         self._open_none_until = open_none_until
         self._turns = threading.Condition()
         self._outage: Outage | None = None
+        # Since when no login succeeded, and when the last one was refused. Each thread
+        # tries for itself, so this needs no lock: one of two is right for both.
+        self._refusal: Obstacle | None = None
+        self._refused_at = 0.0
         # Connects that are under way or wait for their turn.
         self.pending = 0
 
@@ -121,10 +128,13 @@ class ConnectBreaker:
         """Return what is wrong with the server, and since when; None if it is well, or
         no thread has tried for so long that it may be.
         """
-        outage = self._outage
-        if outage is None or outage.recovering:
+        outage, now = self._outage, _clock()
+        if outage is None:
+            is_lately = now - self._refused_at <= _FORGET_AFTER
+            return self._refusal if is_lately else None
+        if outage.recovering:
             return None
-        if _clock() - outage.tried_at > _FORGET_AFTER and not outage.busy:
+        if now - outage.tried_at > _FORGET_AFTER and not outage.busy:
             return None
         return Obstacle(outage.kind, outage.began_at)
 
@@ -212,7 +222,9 @@ class ConnectBreaker:
             if kind is None:
                 # It answers, and says no for good: nothing to wait for.
                 self._end()
+                self._note_refusal(error, begun)
                 return
+            self._refusal = None
             error = without_tracebacks(error)
             if outage is None:
                 outage = self._outage = Outage(kind, error, began_at=begun)
@@ -232,7 +244,16 @@ class ConnectBreaker:
                 self._open_none_until(outage.next_try_at)
             self._turns.notify_all()
 
+    def _note_refusal(self, error: Exception, begun: float) -> None:
+        if not self._refuses_login(error):
+            self._refusal = None
+            return
+        self._refused_at = _clock()
+        if self._refusal is None:
+            self._refusal = Obstacle(ConnectFailure.LOGIN, begun)
+
     def _succeeded(self, turn: Turn) -> None:
+        self._refusal = None
         if turn.outage is None and self._outage is None:
             return
         with self._turns:

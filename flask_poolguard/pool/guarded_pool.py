@@ -113,7 +113,9 @@ class GuardedPool(QueuePool):
             pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
         )
         self._breaker = ConnectBreaker(
-            self.database.connect_failure, self._pool.open_none_until
+            self.database.connect_failure,
+            self._pool.open_none_until,
+            self.database.refuses_login,
         )
         driver = getattr(self._dialect, "driver", "")
         self._session_probe = SessionProbe(self.database, driver, self._invoke_creator)

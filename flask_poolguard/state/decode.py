@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from .file_format import (
     FREE,
+    HISTORY_OFFSET,
     IDLE,
     KEPT,
     MAX_SLOTS,
@@ -20,6 +21,7 @@ from .file_format import (
     region_size,
     unpack_document,
     unpack_head,
+    unpack_history,
     unpack_size,
     unpack_slots,
 )
@@ -86,6 +88,7 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
 def _pool(data: bytes, offset: int, slots: int, now: float) -> tuple[PoolStatus, float]:
     """Return a region's pool, and when anything happened in it last."""
     status, written_at = unpack_document(data, offset + REGION.size)
+    history = unpack_history(data, offset + HISTORY_OFFSET)
     found = unpack_slots(data, offset + SLOTS_OFFSET, slots)
     gone_by = max(now - written_at, 0.0)
     ages = {
@@ -93,10 +96,11 @@ def _pool(data: bytes, offset: int, slots: int, now: float) -> tuple[PoolStatus,
         for name in _ELAPSING
         if (seconds := getattr(status, name)) is not None
     }
+    facts: dict[str, t.Any] = {**ages, "history": history}
     if status.is_counted:
-        ages |= _of_slots(status, found, now)
+        facts |= _of_slots(status, found, now, ages.get("seen_seconds", 0.0))
     opened = [each.since for each in found if each.state != FREE]
-    return replace(status, **ages), max(written_at, *opened, 0.0)
+    return replace(status, **facts), max(written_at, *opened, 0.0)
 
 
 _ELAPSING: t.Final = [
@@ -105,11 +109,19 @@ _ELAPSING: t.Final = [
 
 
 def _of_slots(
-    status: PoolStatus, found: Sequence[Slot], now: float
+    status: PoolStatus, found: Sequence[Slot], now: float, seen_ago: float
 ) -> dict[str, t.Any]:
-    """Return what follows from the single connections."""
-    out = [each for each in found if each.state not in (FREE, IDLE)]
-    out.sort(key=lambda slot: slot.since)
+    """Return what follows from the single connections.
+
+    :param seen_ago: seconds since it was seen what their threads do.
+    """
+    listed = [
+        (each, status.activities.get(number))
+        for number, each in enumerate(found)
+        if each.state not in (FREE, IDLE)
+    ]
+    listed.sort(key=lambda pair: pair[0].since)
+    out = [slot for slot, _ in listed]
     idle = [each for each in found if each.state == IDLE]
     # Connections without a slot are counted while they are out, not while they idle.
     all_listed = not status.unlisted_checkouts
@@ -128,21 +140,28 @@ def _of_slots(
             _age(held[0], now) if held and not status.unlisted_out else None
         ),
         "checkouts": checkouts,
-        "holders": tuple(_holder(each, now) for each in out),
+        "holders": tuple(
+            _holder(slot, now, activity, seen_ago) for slot, activity in listed
+        ),
         "idle_connections": tuple(
             IdleConnection(_age(each.since, now), each.server_id) for each in idle
         ),
     }
 
 
-def _holder(slot: Slot, now: float) -> Holder:
+def _holder(slot: Slot, now: float, activity: str | None, seen_ago: float) -> Holder:
+    held = _age(slot.since, now)
+    if held < seen_ago:  # another had the connection then
+        activity = None
     return Holder(
-        held_seconds=_age(slot.since, now),
+        held_seconds=held,
         endpoint=slot.endpoint,
         site=slot.site,
         thread=slot.thread,
         server_id=slot.server_id,
         kept=slot.state == KEPT,
+        now=activity,
+        now_seconds=None if activity is None else round(seen_ago, 3),
     )
 
 

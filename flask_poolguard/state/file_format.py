@@ -6,10 +6,11 @@
     4096    one region per pool, one after another
 
 A region begins with its number of slots and whether it is hidden: it has no pool, or
-none that is ready to be read. Then follow the pool's document and its slots.
+none that is ready to be read. Then follow the pool's two documents and its slots.
 
-The document is the JSON of a :class:`.status.PoolStatus`, behind its length, a checksum
-and the time at which it was written. A reader that finds another sum caught a write
+The documents are the JSON of a :class:`.status.PoolStatus` and of a
+:class:`.status.History`, each behind its length, a checksum and the time at which it
+was written. A reader that finds another sum caught a write
 half way, and reads again. A slot is one connection, and changes with every checkout: it
 has a fixed layout, and begins and ends with the same sequence number instead.
 """
@@ -26,9 +27,9 @@ from dataclasses import replace
 
 from .plain import Damaged, dump, load
 from .process import Process
-from .status import PoolStatus
+from .status import History, PoolStatus
 
-MAGIC: t.Final = b"PGUARD\x00\x05"
+MAGIC: t.Final = b"PGUARD\x00\x06"
 # The part of the magic that all versions share; two bytes of version follow.
 _FAMILY: t.Final = MAGIC[:6]
 _LENGTH: t.Final = struct.Struct("<Q")
@@ -50,7 +51,9 @@ MAX_SLOTS: t.Final = 1024
 # of writing (monotonic s) and the JSON.
 _SEAL: t.Final = struct.Struct("<II")
 _TIME: t.Final = struct.Struct("<d")
+_BEFORE: t.Final = _SEAL.size + _TIME.size
 DOCUMENT_SIZE: t.Final = 8 * 1024
+HISTORY_SIZE: t.Final = 12 * 1024
 
 # A slot: sequence, state, checkouts, since (monotonic s), server's number or -1,
 # endpoint, line, thread's name (UTF-8, filled up with zeros), sequence.
@@ -61,7 +64,8 @@ MAX_SITE: t.Final = 192
 FREE, IDLE, OUT, KEPT = 1, 2, 3, 4
 FREE_SLOT: t.Final = SLOT.pack(FREE, FREE, 0, 0.0, -1, b"", b"", b"", FREE)
 
-SLOTS_OFFSET: t.Final = REGION.size + DOCUMENT_SIZE
+HISTORY_OFFSET: t.Final = REGION.size + DOCUMENT_SIZE
+SLOTS_OFFSET: t.Final = HISTORY_OFFSET + HISTORY_SIZE
 
 # More than any figure can be; what is above is garbage.
 _TOO_MUCH: t.Final = 2**53
@@ -139,35 +143,69 @@ def _version(data: bytes) -> int:
 
 
 def pack_document(status: PoolStatus, now: float) -> bytes | None:
-    """Return a pool's document, without some of its leaking lines if need be.
+    """Return a pool's figures, without some of its lines if need be.
 
     :param now: in monotonic seconds.
     :returns: None if even without them it is too long.
     """
-    room = DOCUMENT_SIZE - _SEAL.size - _TIME.size
     data = dump(status)
-    while len(data) > room:
-        lines = status.leaking_lines
-        if not lines:
+    while len(data) > DOCUMENT_SIZE - _BEFORE:
+        leaking, busy = status.leaking_lines, list(status.activities.items())
+        if not (leaking or busy or status.waiting_lines):
             return None
-        status = replace(status, leaking_lines=lines[: len(lines) // 2])
+        status = replace(
+            status,
+            leaking_lines=leaking[: len(leaking) // 2],
+            activities=dict(busy[: len(busy) // 2]),
+            waiting_lines=status.waiting_lines[: len(status.waiting_lines) // 2],
+        )
         data = dump(status)
+    return _seal(data, now)
+
+
+def pack_history(history: History, now: float) -> bytes:
+    """Return a pool's minutes, without the oldest if need be."""
+    data = dump(history)
+    while len(data) > HISTORY_SIZE - _BEFORE:
+        minutes = history.minutes
+        history = replace(history, minutes=minutes[len(minutes) // 4 + 1 :])
+        data = dump(history)
+    return _seal(data, now)
+
+
+def _seal(data: bytes, now: float) -> bytes:
     sealed = _TIME.pack(now) + data
     return _SEAL.pack(len(data), zlib.crc32(sealed)) + sealed
 
 
-def unpack_document(data: bytes, offset: int) -> tuple[PoolStatus, float]:
-    """Return a pool's document, and when it was written, in monotonic seconds.
-
-    :raises Damaged: it is caught half way, or garbage.
-    """
+def _unseal(data: bytes, offset: int, size: int) -> tuple[bytes, float]:
     length, checksum = _SEAL.unpack_from(data, offset)
     start = offset + _SEAL.size
     sealed = data[start : start + _TIME.size + length]
-    if start + len(sealed) > offset + DOCUMENT_SIZE or zlib.crc32(sealed) != checksum:
+    if start + len(sealed) > offset + size or zlib.crc32(sealed) != checksum:
         raise Damaged("its figures do not fit together")
     (written_at,) = _TIME.unpack_from(sealed)
-    return load(PoolStatus, sealed[_TIME.size :]), _time(written_at)
+    return sealed[_TIME.size :], _time(written_at)
+
+
+def unpack_document(data: bytes, offset: int) -> tuple[PoolStatus, float]:
+    """Return a pool's figures, and when they were written, in monotonic seconds.
+
+    :raises Damaged: they are caught half way, or garbage.
+    """
+    found, written_at = _unseal(data, offset, DOCUMENT_SIZE)
+    return load(PoolStatus, found), written_at
+
+
+def unpack_history(data: bytes, offset: int) -> History:
+    """Return a pool's minutes; none before they are written for the first time.
+
+    :raises Damaged: they are caught half way, or garbage.
+    """
+    if not any(data[offset : offset + _SEAL.size]):
+        return History()
+    found, _ = _unseal(data, offset, HISTORY_SIZE)
+    return load(History, found)
 
 
 # A slot --------------------------------------------------------------------------

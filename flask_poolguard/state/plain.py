@@ -8,7 +8,7 @@ import math
 import types
 import typing as t
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 
 # What a field is for: "json", what ``--json`` prints; "file", what a state file holds.
 Purpose = t.Literal["json", "file"]
@@ -33,17 +33,33 @@ FOUND_OUT: t.Final = {"file": False}
 ELAPSING: t.Final = {"elapsing": True}
 
 
+# Of fields that always have a value of their own.
+_NO_DEFAULT: t.Final = object()
+
+
 @functools.cache
-def _names(kind: type, purpose: Purpose) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind) if each.metadata.get(purpose, True))
+def _names(kind: type, purpose: Purpose) -> tuple[tuple[str, t.Any], ...]:
+    """Return the fields that are wanted, and with which value they may be left out."""
+    return tuple(
+        (each.name, _default(each) if purpose == "file" else _NO_DEFAULT)
+        for each in fields(kind)
+        if each.metadata.get(purpose, True)
+    )
+
+
+def _default(field: Field[t.Any]) -> t.Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return _NO_DEFAULT if field.default is MISSING else field.default
 
 
 def to_plain(value: t.Any, purpose: Purpose = "json") -> t.Any:
     """Return frozen data as what JSON has."""
     if is_dataclass(value):
         return {
-            name: to_plain(getattr(value, name), purpose)
-            for name in _names(t.cast(type, type(value)), purpose)
+            name: to_plain(found, purpose)
+            for name, default in _names(t.cast(type, type(value)), purpose)
+            if (found := getattr(value, name)) != default
         }
     if isinstance(value, Mapping):
         return {str(name): to_plain(each, purpose) for name, each in value.items()}
@@ -53,7 +69,9 @@ def to_plain(value: t.Any, purpose: Purpose = "json") -> t.Any:
 
 
 def dump(value: t.Any) -> bytes:
-    """Return the JSON of what a state file holds of frozen data."""
+    """Return the JSON of what a state file holds of frozen data, without the fields
+    that have their default.
+    """
     plain = to_plain(value, "file")
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from .file_format import (
     FREE,
     FREE_SLOT,
+    HISTORY_OFFSET,
     IDLE,
     KEPT,
     OUT,
@@ -22,9 +23,10 @@ from .file_format import (
     encode_endpoint,
     encode_site,
     pack_document,
+    pack_history,
 )
 from .memory_map import NOWHERE, View
-from .status import PoolStatus
+from .status import History, PoolStatus
 from .writer import NoStateFile
 
 _monotonic = time.monotonic
@@ -132,6 +134,21 @@ class PoolRegion:
             return False
         self._view[self._document : self._document + len(data)] = data
         return True
+
+    def show_history(self, history: History) -> None:
+        """Write the minutes; the caller sees to it that calls do not overlap."""
+        if self._view is not NOWHERE:
+            data = pack_history(history, _monotonic())
+            first = self._offset + HISTORY_OFFSET
+            self._view[first : first + len(data)] = data
+
+    def number_of(self, record: ConnectionPoolEntry) -> int | None:
+        """Return the number of a record's slot; None if it has none."""
+        slot = self._slots.get(id(record))
+        if slot is None:
+            return None
+        first = self._offset + SLOTS_OFFSET
+        return (slot.place.start - first) // SLOT.size
 
     def show_connected(self, record: ConnectionPoolEntry, server_id: int) -> None:
         """Give the record a slot, if there is one left, on its way to its holder."""

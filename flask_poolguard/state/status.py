@@ -26,6 +26,9 @@ class Holder:
     :ivar kept: it outlives its scope on purpose (``guard.keep()``).
     :ivar server_id: the server's own number of the session.
     :ivar gone: whether the server has ended it.
+    :ivar now: the app's line that runs now in the thread that took it, as ``file:line
+        in function``; None also for less than a second.
+    :ivar now_seconds: since that was seen.
     """
 
     held_seconds: float
@@ -35,6 +38,8 @@ class Holder:
     server_id: int | None
     gone: bool = False
     kept: bool = False
+    now: str | None = None
+    now_seconds: float | None = None
 
     @property
     def is_being_opened(self) -> bool:
@@ -109,6 +114,60 @@ class LeakingLine:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingLine:
+    """How many threads have waited for a second or longer at a line of the app."""
+
+    site: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What one pool counted since its worker began.
+
+    :ivar checkouts: for which a connection was asked, whether there was one or not.
+    """
+
+    checkouts: int = 0
+    waits: int = 0
+    timeouts: int = 0
+    unavailable: int = 0
+    leaks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one pool met within a minute of the clock.
+
+    :ivar at: when it began, in seconds of Unix time.
+    :ivar checkouts: for which a connection was asked, whether there was one or not.
+    :ivar most_out: connections that were out at once, as looked at once a second; so is
+        ``most_waiting``, of threads.
+    :ivar first_failed_at: when the first of ``timeouts`` and ``unavailable`` failed, in
+        seconds of Unix time; None if there are none. Likewise ``last_failed_at``.
+    """
+
+    at: int
+    checkouts: int = 0
+    waits: int = 0
+    timeouts: int = 0
+    unavailable: int = 0
+    leaks: int = 0
+    most_out: int = 0
+    most_waiting: int = 0
+    longest_wait_seconds: float = 0.0
+    first_failed_at: float | None = None
+    last_failed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The minutes of the last hour in which anything happened, the oldest first."""
+
+    minutes: tuple[Minute, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
     """One pool of one worker; None is unknown.
@@ -120,8 +179,9 @@ class PoolStatus:
     :ivar connecting: threads for which a connection is tested or opened.
     :ivar longest_connect_seconds: the most that a checkout took until its connection
         was tested or opened, or was not.
-    :ivar obstacle: ``"away"`` or ``"full"`` if the server gave no connection to the
-        thread that asked last, for ``obstacle_seconds`` now; None if it did.
+    :ivar obstacle: ``"away"``, ``"full"`` or ``"login"`` (it refuses that) if the
+        server gave no connection to the thread that asked last, for
+        ``obstacle_seconds`` now; None if it did.
     :ivar timeouts: checkouts for which no connection came back in time.
     :ivar unavailable: checkouts that failed because the server gave no connection.
     :ivar timeout_seconds: ``pool_timeout`` of that worker; None also for no limit.
@@ -135,6 +195,10 @@ class PoolStatus:
     :ivar leaking_lines: which took what was not given back, as far as there is room.
     :ivar unlisted_out: connections that are out and have no slot in the file.
     :ivar unlisted_checkouts: checkouts of such connections.
+    :ivar waiting_lines: where threads wait, those with the most first.
+    :ivar activities: what a thread does that has held a connection for a second or
+        longer, by the number of the connection's slot; seen ``seen_seconds`` ago.
+    :ivar history: of the last hour.
     """
 
     bind: str
@@ -176,6 +240,10 @@ class PoolStatus:
     leaking_lines: tuple[LeakingLine, ...] = field(metadata=INTERNAL)
     unlisted_out: int = field(metadata=INTERNAL)
     unlisted_checkouts: int = field(metadata=INTERNAL)
+    waiting_lines: tuple[WaitingLine, ...] = ()
+    activities: Mapping[int, str] = field(metadata=INTERNAL, default_factory=dict)
+    seen_seconds: float | None = field(metadata=INTERNAL | ELAPSING, default=None)
+    history: History = field(metadata=FOUND_OUT | INTERNAL, default_factory=History)
 
     @property
     def limit(self) -> int | None:

@@ -217,6 +217,10 @@ class Checkout:
         """Tell whether it was taken outside of any request, command and task."""
         return self.endpoint is OUTSIDE
 
+    def is_in_use(self) -> bool:
+        """Tell whether what its thread does now is likely to be done with it."""
+        return not self.is_kept and (self.scope is None or not self.scope.ended)
+
     def release(self) -> None:
         """Leave it to its owner: the end of no scope takes it back."""
         if self.scope is not None:

@@ -8,21 +8,35 @@ import threading
 import time
 import typing as t
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ..pool import Attempt, Obstacle, Recycle, housekeeper
 from ..state.pool_region import PoolRegion
-from ..state.status import Closed, LeakingLine, PoolStatus
+from ..state.status import (
+    Closed,
+    History,
+    LeakingLine,
+    PoolStatus,
+    Totals,
+    WaitingLine,
+)
 from .pool_facts import PoolFacts
-from .thread_marks import count_threads, live_marks
+from .pool_history import PoolHistory
+from .thread_marks import MarkRef, count_threads, live_marks
 from .usage import UsageCounter
 
 logger = logging.getLogger("flask_poolguard")
 
 _monotonic = time.monotonic
 
+# What is held, or waited for, for so many seconds is looked at: which line runs now.
+LOOKED_AT: t.Final = 1.0
+
 # Seconds between two writes; what changes in between is shown after as long.
 OFTEN: t.Final = 0.1
+
+# Counters of checkouts that failed.
+_FAILURES: t.Final = ("timeouts", "unavailable")
 
 # As many lines are told apart that took what was not given back.
 _MOST_LINES: t.Final = 16
@@ -51,10 +65,12 @@ class WaitingClaim(t.Protocol):
 
     :ivar asked_at: monotonic seconds at which it began to.
     :ivar waited: seconds, up to when it last stopped to wait.
+    :ivar mark: a reference to the mark of the thread.
     """
 
     asked_at: float
     waited: float
+    mark: MarkRef
 
 
 class PoolFigures:
@@ -109,6 +125,11 @@ class PoolFigures:
         self._obstacle: Obstacle | None = None
         self._written_at = -math.inf
         self._is_stale = self._shows_unserved = False
+        self._activities: Mapping[int, str] = {}
+        self._looked_at = 0.0
+        self._waiting_lines: tuple[WaitingLine, ...] = ()
+        self._history = PoolHistory()
+        self._shown_history = History()
 
     # Counting --------------------------------------------------------------------
 
@@ -117,6 +138,8 @@ class PoolFigures:
         with self.lock:
             # Never below 0, which no file can show, if an exception came in between.
             self.counts[name] = max(self.counts[name] + by, 0)
+            if name in _FAILURES:
+                self._history.failed()
             self.changed()
 
     def count_leak(self, endpoint: str, site: str) -> None:
@@ -151,6 +174,12 @@ class PoolFigures:
         """The number of threads that wait for a connection."""
         return len(self._waiting)
 
+    def waiting_claims(self) -> list[WaitingClaim]:
+        """Return the claims of those that have waited for a second or longer."""
+        until = _monotonic() - LOOKED_AT
+        with self.lock:
+            return [each for each in self._waiting if each.asked_at <= until]
+
     def began_waiting(self, waiter: WaitingClaim, out: int, nested: int) -> None:
         """Note one more that waits.
 
@@ -178,6 +207,7 @@ class PoolFigures:
             del self._waiting[waiter]
             in_all = _monotonic() - waiter.asked_at
             self.usage.waited_for(in_all - waiter.waited, in_all)
+            self._history.waited(in_all)
             waiter.waited = in_all
             self.changed()
 
@@ -217,6 +247,7 @@ class PoolFigures:
     def show_in(self, region: PoolRegion) -> None:
         """Show everything in a region from now on. Called under ``lock``."""
         self.region = region
+        self._shown_history = History()
         self.write()
         self._written_at = -math.inf  # what is counted first is shown at once
 
@@ -236,8 +267,27 @@ class PoolFigures:
             self._is_stale = True
             housekeeper.tend_soon(self)
 
+    def saw(
+        self,
+        out: int,
+        activities: Mapping[int, str],
+        waiting_lines: tuple[WaitingLine, ...],
+    ) -> None:
+        """Note what is going on now; the next :meth:`tend` shows it.
+
+        :param out: how many connections are out.
+        :param activities: see :class:`PoolStatus`, as ``waiting_lines``.
+        """
+        with self.lock:
+            self._history.saw(out, len(self._waiting))
+            if activities or waiting_lines or self._activities or self._waiting_lines:
+                self._is_stale = True
+            self._activities, self._waiting_lines = activities, waiting_lines
+            self._looked_at = _monotonic()
+
     def tend(self) -> None:
         """Show what is not shown yet; the housekeeper calls it."""
+        self._tend_history()
         usage = self.usage
         usage.saw_threads(len(live_marks))  # those that were there before it, too
         if (
@@ -256,6 +306,21 @@ class PoolFigures:
                 " are too long.",
                 self.facts.bind,
             )
+
+    def _tend_history(self) -> None:
+        with self.lock:
+            counts = self.counts
+            totals = Totals(
+                checkouts=sum(self.usage.demand),
+                waits=self.usage.waits,
+                timeouts=counts["timeouts"],
+                unavailable=counts["unavailable"],
+                leaks=counts["leaks"],
+            )
+            history = History(self._history.minutes(totals))
+            if history != self._shown_history and self.region is not None:
+                self._shown_history = history
+                self.region.show_history(history)
 
     def write(self) -> None:
         """Write all figures, if there is a region. Called under ``lock``."""
@@ -312,6 +377,9 @@ class PoolFigures:
             ),
             unlisted_out=counts["unlisted_out"],
             unlisted_checkouts=counts["unlisted_checkouts"],
+            waiting_lines=self._waiting_lines,
+            activities=self._activities,
+            seen_seconds=_oldest((self._looked_at,) if self._activities else ()),
         )
 
     def _closed(self) -> Closed:

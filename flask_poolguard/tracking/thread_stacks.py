@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
 import threading
 import traceback
 import typing as t
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import FrameType
 
 from sqlalchemy.engine import Connection
@@ -65,12 +66,18 @@ def frame_of(mark: ThreadMark | None) -> FrameType | None:
         return None
     if this_thread.is_of(mark):
         return sys._getframe(1)
+    return _frame_in(mark, current_frames)
+
+
+def _frame_in(
+    mark: ThreadMark, running: Callable[[], Mapping[int, FrameType]]
+) -> FrameType | None:
+    """Return the innermost frame of another thread, or of a greenlet."""
     if mark.greenlet is not None:
-        greenlet = mark.greenlet()
-        frame: FrameType | None = getattr(greenlet, "gr_frame", None)
+        frame: FrameType | None = getattr(mark.greenlet(), "gr_frame", None)
         if frame is not None:
             return frame
-    return current_frames().get(mark.ident)
+    return running().get(mark.ident)
 
 
 def format_stack(mark: ThreadMark | None) -> str:
@@ -91,7 +98,24 @@ def describe_site(mark: ThreadMark | None, root_path: str) -> str:
 
 def describe_activity(mark: ThreadMark | None, root_path: str) -> str | None:
     """Return the line of the app that the thread is at, None if it is not known."""
-    frame = find_app_frame(frame_of(mark))
+    return _activity_in(frame_of(mark), root_path)
+
+
+def describe_activities(
+    marks: Iterable[ThreadMark | None], root_path: str
+) -> list[str | None]:
+    """Return the lines of the app that other threads are at, each None if it is not
+    known; it takes a single look at all threads.
+    """
+    look = functools.cache(current_frames)
+    return [
+        None if mark is None else _activity_in(_frame_in(mark, look), root_path)
+        for mark in marks
+    ]
+
+
+def _activity_in(innermost: FrameType | None, root_path: str) -> str | None:
+    frame = find_app_frame(innermost)
     if frame is None:
         return None
     place = describe_callsite(frame.f_code.co_filename, frame.f_lineno, root_path)
