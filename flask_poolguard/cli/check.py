@@ -34,21 +34,22 @@ Examples:
   python -m flask_poolguard check                   the workers of all apps
   python -m flask_poolguard check --app-name shop   imports no app
 
-A threshold is the greatest value that is still well. Exit status: 0 OK, 1 WARNING,
+Judges what is now, and what failed within the last five minutes, as flask pool doctor
+does. A threshold is the greatest value that is still well; without one for held
+connections each worker's POOLGUARD_HELD_WARNING counts. Exit status: 0 OK, 1 WARNING,
 2 CRITICAL, 3 UNKNOWN (also after a wrong option and after --help, as the Monitoring
 Plugins Development Guidelines want it).
 """
 
 # By figure: type, greatest value without a warning, and without an alarm, and what it
-# is. A pool that is four fifths full has little room for a peak; above 95 % a pool of
-# up to 20 has none. That a thread waits is worth a warning; that it waits for 5 s is an
-# alarm, because 30 s after that there are errors. 60 s is when POOLGUARD_HELD_WARNING
-# speaks by default.
+# is. A pool that is full, or for which a thread waits for milliseconds, is busy, not
+# ill, so neither has a limit of its own. That a thread waits for a second is worth a
+# warning, and for 5 s an alarm: 25 s after that there are errors.
 _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], ...]] = (
-    ("usage", click.IntRange(0, 100), 80, 95, "percent of the fullest pool used"),
-    ("waiting", click.IntRange(0), 0, None, "threads waiting for a connection"),
+    ("usage", click.IntRange(0, 100), None, None, "percent of the fullest pool used"),
+    ("waiting", click.IntRange(0), None, None, "threads waiting for a connection"),
     ("wait-seconds", Number(0), 1.0, 5.0, "how long the first of them has waited"),
-    ("held-seconds", Number(0), 60.0, 300.0, "how long a connection is held"),
+    ("held-seconds", Number(0), None, None, "how long a connection is held"),
 )
 _LEVELS: t.Final = ("warning", "critical")
 

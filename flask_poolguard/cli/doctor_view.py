@@ -12,7 +12,7 @@ import click
 
 from ..report.model import LEVELS, Finding, Level, Report
 from ..report.text import Page
-from .findings_view import COLOURS
+from .findings_view import COLOURS, verdict_lines
 from .status_view import headline
 
 _DISTRIBUTION: t.Final = "flask-poolguard"
@@ -25,7 +25,7 @@ _COUNTED: t.Final = {
 
 def render_diagnosis(report: Report, level: Level, page: Page) -> str:
     """Return the findings from a level on, and how many there are of each."""
-    sections = [page.wrap(headline(report))]
+    sections = [[*verdict_lines(report, page), *page.wrap(headline(report))]]
     shown = _from(report, level)
     sections += [list(_describe(finding, page)) for finding in shown]
     sections += [_unseen(report, page)] if _hidden(report) else []

@@ -9,6 +9,7 @@ import click
 
 from ..report.model import Finding, Report
 from ..report.text import Page
+from ..report.verdict import verdict
 
 COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
 
@@ -44,6 +45,15 @@ def gaps(report: Report) -> tuple[Finding, ...]:
         for each in report.findings
         if each.code in codes and (each.code, each.level) not in _HIDE_NOTHING
     )
+
+
+def verdict_lines(report: Report, page: Page) -> list[str]:
+    """Return the verdict on what was found, with which every report begins."""
+    level, text = verdict(report.findings, report.workers)
+    name = level.upper() if level else "OK"
+    first, *rest = page.wrap(f"{name}  {text}", rest="  ")
+    colour = COLOURS[level] if level else "green"
+    return [first.replace(name, click.style(name, fg=colour, bold=True), 1), *rest]
 
 
 def render(

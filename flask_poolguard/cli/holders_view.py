@@ -13,6 +13,9 @@ from ..report.text import UNKNOWN, Page, duration
 from ..state.plain import INTERNAL, to_plain
 from . import findings_view
 
+# The workers look once a second; what is older is shown with its age.
+_FRESH_SECONDS: t.Final = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -22,6 +25,8 @@ class Held:
     :ivar state: what its session does, as the server says; ``statement`` likewise.
     :ivar gone: whether the server has ended its session.
     :ivar kept: it outlives its scope on purpose.
+    :ivar now: the app's line that runs now in the thread that took it; None also for
+        less than a second. ``now_seconds`` since that was seen.
     """
 
     held_seconds: float
@@ -37,6 +42,8 @@ class Held:
     gone: bool
     kept: bool
     statement: str | None = field(metadata=INTERNAL)
+    now: str | None = None
+    now_seconds: float | None = None
 
 
 def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
@@ -70,6 +77,8 @@ def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
                         gone=each.gone,
                         kept=each.kept,
                         statement=session.statement if session else None,
+                        now=each.now,
+                        now_seconds=each.now_seconds,
                     )
                 )
     return tuple(sorted(held, key=lambda each: -each.held_seconds))
@@ -96,7 +105,8 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
         len(held), f"{len(held)} connections"
     )
     for_long = f" for {min_seconds:g} s or longer" if min_seconds else ""
-    lines = page.wrap(
+    lines = findings_view.verdict_lines(report, page)
+    lines += page.wrap(
         f"{report.app}: {count} held{for_long}, {workers} on host {report.host}, taken"
         f" at {taken:%Y-%m-%d %H:%M:%S}"
     )
@@ -125,6 +135,10 @@ def describe(held: Held, report: Report, page: Page) -> list[str]:
     first = f"  {duration(held.held_seconds):>6}  "
     rest = " " * len(first)
     text = f"{process(held.host, held.pid, report.host)} {held.bind}: {_purpose(held)}"
+    if held.now:
+        text += f", now at {held.now}"
+        if (held.now_seconds or 0.0) > _FRESH_SECONDS:
+            text += f" (as seen {duration(held.now_seconds)} ago)"
     if held.kept:
         text += ", kept on purpose"
     if held.thread:

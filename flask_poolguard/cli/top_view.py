@@ -163,7 +163,8 @@ def _lines(
         else f"rates of the last {duration(refresh.seconds)}"
     )
     host = refresh.report.host
-    lines = page.wrap(
+    lines = findings_view.verdict_lines(refresh.report, page)
+    lines += page.wrap(
         f"{refresh.app} on host {host}, {taken:%Y-%m-%d %H:%M:%S}, {since}"
     )
     if not refresh.pools:

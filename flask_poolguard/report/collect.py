@@ -22,11 +22,9 @@ from .deployment import belongs, names_of, parents_among
 from .ended_sessions import find_ended, mark_ended
 from .evidence import Evidence, Plan
 from .model import (
-    LEVELS,
     SCHEMA_VERSION,
     BindSetting,
     BindSettings,
-    Finding,
     Report,
     Server,
 )
@@ -34,6 +32,7 @@ from .rules import findings_of
 from .servers import Detail
 from .session_counts import count_at_server
 from .session_matching import Joined, join
+from .verdict import rank
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -121,7 +120,7 @@ def make_report(
             _with_sessions(_server(each, engines, answers, ours, search), sessions)
             for each in engines
         ),
-        findings=tuple(sorted(findings, key=_rank)),
+        findings=tuple(sorted(findings, key=rank)),
         host=socket.gethostname(),
         binds=tuple(_settings(each) for each in engines),
     )
@@ -155,10 +154,6 @@ def _can_rise(workers: Sequence[Worker], answers: Mapping[str, servers.Answer]) 
     return any(each.pools for each in workers) or any(
         each.view and each.view.counters for each in answers.values()
     )
-
-
-def _rank(finding: Finding) -> int:
-    return LEVELS.index(finding.level)
 
 
 def _server(

@@ -10,6 +10,8 @@ from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
 from ..urls import ServerKey, public_url, server_key
+from .monitoring_plugin import Thresholds
+from .phrases import Bind
 from .servers import Answer, group_by_server
 from .session_counts import open_server_ids
 from .session_matching import Joined
@@ -69,6 +71,7 @@ class Evidence:
     :ivar earlier_workers: the live workers at that look.
     :ivar seconds: between the two looks; 0 for only one.
     :ivar has_all_workers: whether every worker's file could be read.
+    :ivar thresholds: from when on waiting and holding are found.
     """
 
     config: Mapping[str, t.Any]
@@ -82,6 +85,14 @@ class Evidence:
     seconds: float = 0.0
     has_all_workers: bool = True
     parents: Sequence[Worker] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def binds(self) -> list[Bind]:
+        """Return the app's binds; without its engines those that its workers have."""
+        if self.engines:
+            return [Bind(each.bind, each) for each in self.engines]
+        names = {pool.bind for worker in self.workers for pool in worker.pools}
+        return [Bind(each, None) for each in sorted(names)]
 
     def all_pools(self) -> Iterator[PoolStatus]:
         """Yield the pools of workers and parents."""

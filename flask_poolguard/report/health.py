@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import typing as t
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..state.directory import user_id
 from ..state.reader import Problem, Search
 from ..state.status import PoolStatus, Worker
+from .evidence import Evidence
 from .gaps import find_problems, folders_of_others, user_name
+from .model import Level
 from .monitoring_plugin import (
     BY_WEIGHT,
     Health,
@@ -22,8 +24,10 @@ from .monitoring_plugin import (
     datum,
     perfdata_of,
 )
+from .rules import OF_WORKERS, findings_of
 from .sizing import most_usable, peak_of
 from .text import duration
+from .verdict import rank
 
 # As many other users' folders are named at most; the line is to stay short.
 _MAX_HINTS: t.Final = 3
@@ -155,6 +159,11 @@ def _judge(
     if health.workers < thresholds.min_workers:
         number = _live(health.workers)
         yield _Issue(State.CRITICAL, f"{number}, fewer than {thresholds.min_workers}")
+    evidence = Evidence(
+        config={}, engines=(), workers=workers, answers={}, thresholds=thresholds
+    )
+    for finding in sorted(findings_of(evidence, OF_WORKERS), key=rank):
+        yield _Issue(_STATES[finding.level], finding.in_short)
     where = [(worker.pid, pool) for worker in workers for pool in worker.pools]
     fullest = _fullest(pool for _, pool in where)
     if fullest is not None and health.can_wait:
@@ -164,59 +173,18 @@ def _judge(
             f"pool {fullest.bind} of worker {pid} is {health.usage_percent:g}% used"
             f" ({fullest.checked_out} of {fullest.limit})",
         )
-    wait = health.oldest_wait_seconds
     yield _Issue(
-        max(
-            thresholds.waiting.judge(health.waiting),
-            thresholds.wait_seconds.judge(wait if health.waiting else None),
-        ),
-        f"{health.waiting} waiting for a connection, the first for {duration(wait)}",
-    )
-    connect = health.oldest_connect_seconds
-    threads = "1 thread" if health.connecting == 1 else f"{health.connecting} threads"
-    yield _Issue(
-        thresholds.wait_seconds.judge(connect if health.connecting else None),
-        f"{threads} in the middle of connecting, the first for {duration(connect)}",
-    )
-    for worker in workers:
-        if worker.stopped:
-            yield _Issue(State.WARNING, f"worker {worker.pid} is stopped by a signal")
-    for pid, pool in where:
-        if pool.obstacle is not None:
-            yield _obstructed(pid, pool)
-    yield _Issue(
-        thresholds.held_seconds.judge(health.longest_held_seconds),
-        f"a connection is held for {duration(health.longest_held_seconds)}"
-        f"{_by_whom(where)}",
+        thresholds.waiting.judge(health.waiting),
+        f"{health.waiting} waiting for a connection, the first for"
+        f" {duration(health.oldest_wait_seconds)}",
     )
 
 
-def _obstructed(pid: int, pool: PoolStatus) -> _Issue:
-    """Say that a server gives no connections, as a worker met it within the last
-    minute. While it is full, those that the pool has go on serving.
-    """
-    is_full = pool.obstacle == "full"
-    return _Issue(
-        State.WARNING if is_full else State.CRITICAL,
-        f"worker {pid} gets no new connection of {pool.bind} since"
-        f" {duration(pool.obstacle_seconds)}: its server"
-        f" {'has no room' if is_full else 'does not answer, or not as it should'}",
-    )
-
-
-def _by_whom(where: Sequence[tuple[int, PoolStatus]]) -> str:
-    held = [
-        (pid, holder)
-        for pid, pool in where
-        for holder in pool.holders
-        if not holder.kept
-    ]
-    if not held:
-        return ""
-    pid, longest = max(held, key=lambda each: each[1].held_seconds)
-    if longest.endpoint is None and longest.site is None:
-        return f" while it is being opened (worker {pid})"
-    return f" by {longest.endpoint or '?'} at {longest.site or '?'} (worker {pid})"
+_STATES: t.Final[Mapping[Level, State]] = {
+    "critical": State.CRITICAL,
+    "warning": State.WARNING,
+    "info": State.OK,
+}
 
 
 def _judge_problem(problem: Problem) -> _Issue:

@@ -92,6 +92,7 @@ class Finding:
     :ivar message: what was seen.
     :ivar fix: the line to change, or what to do.
     :ivar consequence: what it leads to.
+    :ivar summary: cause, place and number in a few words; None for the message.
     """
 
     level: Level
@@ -99,6 +100,12 @@ class Finding:
     message: str
     fix: str
     consequence: str | None = None
+    summary: str | None = None
+
+    @property
+    def in_short(self) -> str:
+        """What to say of it where there is room for one line."""
+        return self.summary or self.message
 
 
 @dataclass(frozen=True, slots=True)

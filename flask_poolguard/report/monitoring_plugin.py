@@ -49,22 +49,26 @@ class Range:
         return State.OK
 
 
+NO_LIMIT: t.Final = Range(None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """What is still well.
 
     :ivar usage: percent of a pool's limit.
     :ivar waiting: threads that wait for a connection.
-    :ivar wait_seconds: for how long the first of them has.
-    :ivar held_seconds: for how long a connection is out.
+    :ivar wait_seconds: for how long the first of them has, or one that connects.
+    :ivar held_seconds: for how long a connection is out; without a limit for a warning
+        that is each worker's ``POOLGUARD_HELD_WARNING``.
     :ivar min_workers: so many must live.
     """
 
-    usage: Range
-    waiting: Range
-    wait_seconds: Range
-    held_seconds: Range
-    min_workers: int
+    usage: Range = NO_LIMIT
+    waiting: Range = NO_LIMIT
+    wait_seconds: Range = Range(1.0, 5.0)
+    held_seconds: Range = NO_LIMIT
+    min_workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

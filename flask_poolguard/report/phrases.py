@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..engines import Guarded
     from ..state.status import Holder
 
 
-def key_of(guarded: Guarded, name: str) -> str:
+class Bind(t.NamedTuple):
+    """A bind by its name; ``guarded`` is None where there is no app to ask."""
+
+    bind: str
+    guarded: Guarded | None
+
+
+def key_of(guarded: Guarded | Bind, name: str) -> str:
     """Return the key to change for a setting: where it was set, or could be."""
-    setting = getattr(guarded.settings, name)
-    if not setting.is_default:
-        return t.cast(str, setting.origin)
+    known = guarded.guarded if isinstance(guarded, Bind) else guarded
+    if known is not None:
+        setting = getattr(known.settings, name)
+        if not setting.is_default:
+            return t.cast(str, setting.origin)
     if guarded.bind == "default":
         return f"POOLGUARD_{name.upper()}"
     return f"POOLGUARD_BINDS[{guarded.bind!r}][{name!r}]"
+
+
+def requests(count: int) -> str:
+    """Return how many requests wait, in words."""
+    return "1 request waits" if count == 1 else f"{count} requests wait"
+
+
+def busiest(holders: Iterable[Holder]) -> str:
+    """Say where most of these connections are, and which line runs there now; "" if
+    that is not known of any.
+    """
+    where = Counter(
+        (each.endpoint, each.now or each.site, each.now is not None)
+        for each in holders
+        if not each.kept and (each.now or each.site)
+    )
+    if not where:
+        return ""
+    (endpoint, line, is_now), count = max(
+        where.items(), key=lambda each: (each[1], each[0][2])
+    )
+    total = where.total()
+    many = (
+        "it is" if total == 1 else "most are" if count * 2 > total else f"{count} are"
+    )
+    at = f"now at {line}" if is_now else f"taken at {line}"
+    return f"{many} in {endpoint or '(unknown)'}, {at}"
 
 
 def connections(count: int) -> str:
@@ -30,10 +69,11 @@ def workers(count: int) -> str:
 
 
 def line_of(holder: Holder) -> str:
-    """Return who holds a connection, taken where."""
+    """Return who holds a connection, taken where, and what runs there now."""
     if holder.endpoint is None and holder.site is None:
         return "a connect that has not ended"
-    return f"{holder.endpoint or '(unknown)'} at {holder.site or 'an unknown line'}"
+    line = f"{holder.endpoint or '(unknown)'} at {holder.site or 'an unknown line'}"
+    return f"{line}, now at {holder.now}" if holder.now else line
 
 
 def size_key(guarded: Guarded, name: str) -> str:

@@ -183,7 +183,7 @@ class TestUnderGunicorn:
         assert critical["level"] == "critical"
         assert f"worker {pid}: " in critical["message"]
         assert seen.data["connecting"] == 2
-        assert "2 threads in the middle of connecting, the first for" in seen.text
+        assert "2 requests in the middle of connecting for" in seen.text
 
     def test_a_server_that_is_gone_is_critical_for_a_check(
         self, tmp_path: Path, served_database: Database
@@ -202,5 +202,8 @@ class TestUnderGunicorn:
                     what="the check to see it",
                 )
                 seen = check(env)
-        assert f"worker {pid} gets no new connection of default since" in seen.text
+        assert pid
+        assert "bind default gets no connection for " in seen.text
+        assert "its server does not answer" in seen.text
+        assert "1 of 1 checkouts failed at " in seen.text
         assert seen.data["unavailable"] == 1

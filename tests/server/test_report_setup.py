@@ -227,6 +227,7 @@ class TestParent:
                 " dispose() on the engine at the end of that.",
                 "consequence": "No worker uses what it keeps open, and the server"
                 " has it less for others.",
+                "summary": None,
             }
         owners = [each["owner"] for each in report["servers"][0]["sessions"]]
         assert "orphan" not in owners

@@ -132,7 +132,8 @@ class TestTheReport:
             finally:
                 done.set()
                 wanting.result(30)
-        assert (once.level, twice.level) == ("info", "critical")
+        assert once.level in ("warning", "critical")
+        assert twice.level == "critical"
 
     def test_puts_the_worst_finding_first(
         self, make_shop: MakeShop, mariadb_url: URL

@@ -131,7 +131,7 @@ class TestWeights:
             assert judge(limits).state is State.WARNING
             verdict = judge(limits, problems=(self.PROBLEM,))
         assert verdict.state is State.UNKNOWN
-        assert verdict.text.index("made up") < verdict.text.index("is held for")
+        assert verdict.text.index("made up") < verdict.text.index(" held for ")
 
     def test_critical_comes_before_unknown(
         self, make_app: MakeApp, sqlite_url: URL

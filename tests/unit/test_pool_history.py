@@ -13,8 +13,14 @@ from flask_poolguard.tracking import pool_history
 from flask_poolguard.tracking.pool_history import PoolHistory
 
 NOON = 1_800_000_000 // 60 * 60
-# Each as large as can be.
-FIGURES: Any = (2**40,) * 7
+# Each figure as long as can be.
+LARGE: dict[str, Any] = {
+    **dict.fromkeys(("checkouts", "waits", "timeouts", "unavailable"), 2**40),
+    **dict.fromkeys(("leaks", "most_out", "most_waiting"), 2**40),
+    "longest_wait_seconds": 1e6 + 0.123,
+    "first_failed_at": NOON + 0.1,
+    "last_failed_at": NOON + 59.9,
+}
 
 
 class Clock:
@@ -100,12 +106,7 @@ class TestMinutes:
 
 
 class TestInAFile:
-    FULL = History(
-        tuple(
-            Minute(NOON + 60 * each, *FIGURES, 1e6 + 0.123, NOON + 0.1, NOON + 59.9)
-            for each in range(60)
-        )
-    )
+    FULL = History(tuple(Minute(NOON + 60 * each, **LARGE) for each in range(60)))
 
     def test_comes_back_as_it_was(self) -> None:
         history = History((Minute(NOON, 12), Minute(NOON + 120, 1, timeouts=1)))

@@ -177,8 +177,8 @@ class TestHolders:
 
     def test_stand_with_what_their_session_does(self) -> None:
         lines = self.text(report_with(HELD))
-        assert lines[0].startswith("shop: 1 connection held, 1 worker on host web1")
-        assert " ".join(lines[3].split()).endswith("812 idle in transaction for 1.0s")
+        assert lines[1].startswith("shop: 1 connection held, 1 worker on host web1")
+        assert " ".join(lines[4].split()).endswith("812 idle in transaction for 1.0s")
 
     def test_have_a_question_mark_where_that_is_unknown(self) -> None:
         lines = self.text(report_with(hidden=("labels: it is off",)))
@@ -186,7 +186,7 @@ class TestHolders:
         assert lines[-1] == "Not to be seen: labels: it is off."
 
     def test_are_none_in_a_line(self) -> None:
-        (line, *rest) = self.text(report_with(HELD), min_seconds=60)
+        (_, line, *rest) = self.text(report_with(HELD), min_seconds=60)
         assert line.startswith("shop: no connection held for 60 s or longer, 1 worker")
         assert len(rest) <= 1
 
@@ -270,14 +270,14 @@ class TestTop:
         first = top_text.render(top.refresh(worker_with(), 1.0), PAGE)
         later = worker_with(checkouts=1240)
         second = top_text.render(top.refresh(later, 3.0), PAGE)
-        assert first.splitlines()[3].split()[5:] == ["–"] * 4  # noqa: RUF001 (the sign for nothing)
-        assert second.splitlines()[3].split()[5:] == ["3.0", "0.0", "0.0", "0.0"]
+        assert first.splitlines()[4].split()[5:] == ["–"] * 4  # noqa: RUF001 (the sign for nothing)
+        assert second.splitlines()[4].split()[5:] == ["3.0", "0.0", "0.0", "0.0"]
         assert "4123  default  1/15        3" in second
 
     def test_never_shows_the_unknown_as_nothing(self) -> None:
         workers = (replace(WORKER, pools=(UNKNOWN,)),)
         refresh = Top().refresh(replace(REPORT, workers=workers), 1.0)
-        row = top_text.render(refresh, PAGE).splitlines()[3].split()
+        row = top_text.render(refresh, PAGE).splitlines()[4].split()
         assert row[2].startswith("?/")
         assert row[3:5] == ["?", "?"]
 

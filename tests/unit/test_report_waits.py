@@ -28,13 +28,13 @@ class TestWaiting:
         ("timeout", "waited", "found"),
         [
             (30.0, 0.9, []),
-            (30.0, 1.0, ["warning"]),
+            (30.0, 1.1, ["warning"]),
             (30.0, 4.9, ["warning"]),
-            (30.0, 5.0, ["critical"]),
+            (30.0, 5.1, ["critical"]),
             (4.0, 1.9, ["warning"]),
             (4.0, 2.0, ["critical"]),
             (None, 4.9, ["warning"]),
-            (None, 5.0, ["critical"]),
+            (None, 5.1, ["critical"]),
         ],
     )
     def test_is_found_after_a_while_and_critical_before_it_is_in_vain(
@@ -60,21 +60,36 @@ class TestWaiting:
 
 
 class TestConnecting:
-    @pytest.mark.parametrize(("lasted", "found"), [(0.9, []), (1.0, ["critical"])])
+    @pytest.mark.parametrize(("lasted", "found"), [(1.0, []), (1.1, ["critical"])])
     def test_is_found_after_a_while(
         self, evidence: Evidence, lasted: float, found: list[str]
     ) -> None:
         connects = changed(evidence, connecting=2, oldest_connect_seconds=lasted)
         assert levels(connects, "unavailable") == found
 
-    @pytest.mark.parametrize(("obstacle", "what"), [("away", "away"), ("full", "full")])
+    @pytest.mark.parametrize(
+        ("obstacle", "what"),
+        [("away", "been away"), ("full", "been full"), ("login", "refused the login")],
+    )
     def test_in_vain_is_found_at_once(
         self, evidence: Evidence, obstacle: str, what: str
     ) -> None:
-        met = changed(evidence, obstacle=obstacle, obstacle_seconds=12.0)
+        met = changed(
+            evidence,
+            obstacle=obstacle,
+            obstacle_seconds=12.0,
+            connecting=1,
+            oldest_connect_seconds=2.0,
+        )
         (finding,) = found_by_rules(met, "unavailable")
         assert finding.level == "critical"
-        assert f"it has been {what} for 12s" in finding.message
+        assert f"it has {what} for 12s" in finding.message
+
+    def test_to_a_full_server_is_no_alarm_while_all_are_served(
+        self, evidence: Evidence
+    ) -> None:
+        met = changed(evidence, obstacle="full", obstacle_seconds=12.0)
+        assert levels(met, "unavailable") == ["info"]
 
     def test_that_is_over_is_a_hint(self, evidence: Evidence) -> None:
         over = changed(evidence, unavailable=3)

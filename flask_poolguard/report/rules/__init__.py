@@ -40,15 +40,19 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
     app_setup.find_shared_connections,
     app_setup.find_inherited,
 )
-RULES: t.Final[tuple[Rule, ...]] = (
-    silent_servers.find_silent_servers,
-    room_left.find_full,
+# What the workers' files alone tell; ``flask pool check`` judges by these.
+OF_WORKERS: t.Final[tuple[Rule, ...]] = (
     waiting_requests.find_saturated,
     waiting_requests.find_unavailable,
     held_connections.find_stopped,
     waiting_requests.find_timeouts,
     held_connections.find_held,
     held_connections.find_leaks,
+)
+RULES: t.Final[tuple[Rule, ...]] = (
+    silent_servers.find_silent_servers,
+    room_left.find_full,
+    *OF_WORKERS,
     orphaned_sessions.find_orphans,
     orphaned_sessions.find_idle_transactions,
     orphaned_sessions.find_idle_transactions_by_label,

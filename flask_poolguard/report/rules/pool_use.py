@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ...engines import Guarded
 from ...state.status import PoolStatus, Usage, Worker
 from ..evidence import Evidence
+from ..phrases import busiest, requests
+from ..recent import NOW_SECONDS, recent
 from ..sizing import (
     SHARE,
     Need,
@@ -113,6 +115,27 @@ def pools_of(
         for pool in worker.pools:
             if pool.bind == bind:
                 yield worker, pool
+
+
+def who_waits(evidence: Evidence, binds: Iterable[str]) -> str:
+    """Return how many requests wait for a connection of these binds, and where most of
+    the connections are; "" if none waits.
+    """
+    pools = [pool for bind in binds for _, pool in pools_of(evidence.workers, bind)]
+    unserved = sum(pool.unserved or 0 for pool in pools)
+    if not unserved:
+        return ""
+    where = busiest(each for pool in pools for each in pool.holders)
+    return f", {requests(unserved)}{f'; {where}' if where else ''}"
+
+
+def fails_now(evidence: Evidence, binds: Iterable[str]) -> bool:
+    """Tell whether requests wait for a connection of these binds, or failed within the
+    last minute because the server gave none.
+    """
+    pools = [pool for bind in binds for _, pool in pools_of(evidence.workers, bind)]
+    lately = recent(pools, "unavailable", NOW_SECONDS)
+    return bool(lately.failed) or any(pool.unserved for pool in pools)
 
 
 def in_worker(use: Use, all_such: Sequence[Use]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..evidence import Evidence
 from ..model import Finding
 from ..phrases import key_of
+from .pool_use import fails_now, who_waits
 from .quota_use import QuotaUse, describe_pools, number_of_workers, quota_uses
 
 # As many users are named at most.
@@ -34,14 +35,15 @@ def find_full(evidence: Evidence) -> Iterator[Finding]:
         if not use.quota.is_nearly_full:
             continue
         if not use.is_enough:
-            yield _running_out(use)
+            yield _running_out(evidence, use)
         elif use.quota.others(use.ours):
             yield _shared(use)
 
 
-def _running_out(use: QuotaUse) -> Finding:
+def _running_out(evidence: Evidence, use: QuotaUse) -> Finding:
+    binds = use.quota.binds
     return Finding(
-        "critical",
+        "critical" if fails_now(evidence, binds) else "warning",
         "full",
         f"{_in_use(use)}{_users(use)}",
         "End the sessions that are not needed, lower"
@@ -49,7 +51,13 @@ def _running_out(use: QuotaUse) -> Finding:
         f" {key_of(use.guarded, 'max_overflow')}, or raise {use.quota.remedy}.",
         "Once the last one is taken, every new connection is refused, and the requests"
         " that need one fail.",
+        f"server full: {use.name} has {use.quota.used} of {use.quota.limit} in use"
+        f"{_ours_in_short(use)}{who_waits(evidence, binds)}",
     )
+
+
+def _ours_in_short(use: QuotaUse) -> str:
+    return "" if use.ours is None else f", {use.ours} by these workers"
 
 
 def _shared(use: QuotaUse) -> Finding:

@@ -11,7 +11,7 @@ from ..evidence import Evidence
 from ..model import Failure, Finding
 from ..phrases import connections, key_of, line_of, workers
 from ..text import duration
-from .pool_use import pools_of
+from .pool_use import pools_of, who_waits
 from .quota_use import describe_plan
 
 _WHERE_TO_GRANT: t.Final = {
@@ -50,10 +50,12 @@ def _full(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
         " start fewer workers, or raise the limit that the message names.",
         "Requests that need a connection which their worker does not have"
         " yet wait for one of its pool's, or fail.",
+        f"server full: {_server_of(guarded)} refuses connections"
+        f"{who_waits(evidence, [guarded.bind])}",
     )
 
 
-def _away(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
+def _away(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
     return Finding(
         "critical",
         "server-unreachable",
@@ -61,10 +63,12 @@ def _away(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
         "Check that it runs, that this host may reach it, and the address in the"
         " app's configuration.",
         "Requests that need it fail, with HTTP 503 once the guard has stopped trying.",
+        f"{_server_of(guarded)} cannot be reached{who_waits(evidence, [guarded.bind])}:"
+        f" {error}",
     )
 
 
-def _login_refused(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
+def _login_refused(evidence: Evidence, guarded: Guarded, error: str | None) -> Finding:
     url = guarded.engine.url
     user = f"user {url.username}" if url.username else "this user"
     return Finding(
@@ -76,6 +80,8 @@ def _login_refused(_: Evidence, guarded: Guarded, error: str | None) -> Finding:
         f" host ({_WHERE_TO_GRANT.get(url.get_backend_name(), 'its grants')}).",
         "Requests that need a new connection fail at once, with HTTP 500: a refused"
         " login is not tried again.",
+        f"{_server_of(guarded)} refuses the login of {user}"
+        f"{who_waits(evidence, [guarded.bind])}",
     )
 
 

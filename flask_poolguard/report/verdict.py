@@ -1,0 +1,60 @@
+"""The verdict: the worst finding in one line, or that there is none."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterable, Sequence
+
+from ..state.status import Worker
+from .model import LEVELS, Finding, Level
+from .phrases import requests
+from .phrases import workers as number_of_workers
+
+# What is a cause comes before what follows from it.
+_CAUSES_FIRST: t.Final = (
+    "full",
+    "unavailable",
+    "server-unreachable",
+    "saturated",
+    "stopped",
+    "timeouts",
+    "held",
+)
+
+
+def rank(finding: Finding) -> tuple[int, int]:
+    """Return the order of findings: the worst first, and of these the causes."""
+    code = finding.code
+    place = _CAUSES_FIRST.index(code) if code in _CAUSES_FIRST else len(_CAUSES_FIRST)
+    return LEVELS.index(finding.level), place
+
+
+def verdict(
+    findings: Iterable[Finding], workers: Sequence[Worker]
+) -> tuple[Level | None, str]:
+    """Return the level of the worst finding that is more than a hint, and the finding
+    in short; without any None, and how busy the workers are.
+    """
+    worst = min(findings, key=rank, default=None)
+    if worst is not None and worst.level != "info":
+        return worst.level, f"{worst.in_short} ({worst.code})"
+    return None, how_busy(workers)
+
+
+def how_busy(workers: Sequence[Worker]) -> str:
+    """Return how many connections the workers have out, and how many requests wait."""
+    if not workers:
+        return "no live worker"
+    pools = [pool for worker in workers for pool in worker.pools]
+    parts = [number_of_workers(len(workers))]
+    known = [pool for pool in pools if pool.checked_out is not None]
+    if known:
+        out = sum(pool.checked_out or 0 for pool in known)
+        limits = [pool.limit for pool in known]
+        of = f" of {sum(filter(None, limits))}" if all(limits) else ""
+        parts.append(f"{out}{of} connections out")
+    waits = [pool.waiting for pool in pools if pool.waiting is not None]
+    if waits:
+        number = sum(waits)
+        parts.append(requests(number) if number else "no request waits")
+    return ", ".join(parts)
