@@ -97,8 +97,9 @@ class LeakWarning(UserWarning):
 
     Each leak is also a Python warning of this category, at the line that took the
     connection, once it is back. pytest shows it in its summary of warnings. A filter
-    that makes it an error (``-W error::flask_poolguard.LeakWarning``) lets the request
-    fail with it.
+    that makes it an error (pytest's ``-W error::flask_poolguard.LeakWarning``) lets the
+    request fail with it. Python's own ``-W`` knows only categories that are built in,
+    such as ``UserWarning``, of which this is one.
 
     Python shows a warning once per text and line, so the text tells neither times nor
     what was lost.
