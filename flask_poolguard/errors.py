@@ -1,4 +1,4 @@
-"""The exceptions that Flask-PoolGuard raises, and what a leak is."""
+"""The exceptions and warnings of Flask-PoolGuard, and what a leak is."""
 
 from __future__ import annotations
 
@@ -83,6 +83,34 @@ class Leak:
             f" that it took at {self.site} {self.held_seconds:.3f} s ago; {done}.{lost}"
             f" {self.remedy}"
         )
+
+    def summary(self) -> str:
+        """Return what is the same for each leak of an endpoint at a line."""
+        return (
+            f"{self.endpoint} did not give back a connection of bind {self.bind!r}"
+            f" that it took at {self.site}. {self.remedy}"
+        )
+
+
+class LeakWarning(UserWarning):
+    """A connection was still out when its scope ended.
+
+    Each leak is also a Python warning of this category, at the line that took the
+    connection, once it is back. pytest shows it in its summary of warnings. A filter
+    that makes it an error (pytest's ``-W error::flask_poolguard.LeakWarning``) lets the
+    request fail with it. Python's own ``-W`` knows only categories that are built in,
+    such as ``UserWarning``, of which this is one.
+
+    Python shows a warning once per text and line, so the text tells neither times nor
+    what was lost.
+
+    :ivar leak: the :class:`~flask_poolguard.Leak`; None in a copy, such as one that
+        pytest-xdist has sent from another process.
+    """
+
+    def __init__(self, message: str, leak: Leak | None = None) -> None:
+        super().__init__(message)
+        self.leak = leak
 
 
 class LeakError(PoolGuardError, RuntimeError):

@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 from ..report import LEVELS, Detail, Level, Plan
 from . import current
 from .doctor_view import diagnosis_dict, is_critical, render_diagnosis
-from .output import Number, echo, echo_json, json_option, page
+from .output import Number, echo, echo_json, group_name, json_option, page
 
 _EPILOG: t.Final = """
 \b
@@ -67,6 +67,6 @@ def command(
     if as_json:
         echo_json(diagnosis_dict(report, level))
     else:
-        echo(render_diagnosis(report, level, page()))
+        echo(render_diagnosis(report, level, page(), group_name()))
     if is_critical(report):
         raise SystemExit(1)

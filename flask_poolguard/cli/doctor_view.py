@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import typing as t
 from collections import Counter
 from collections.abc import Iterator
-from importlib import metadata
 
 import click
 
@@ -15,7 +13,6 @@ from ..report.text import Page
 from .findings_view import COLOURS, verdict_lines
 from .status_view import headline
 
-_DISTRIBUTION: t.Final = "flask-poolguard"
 _COUNTED: t.Final = {
     "critical": ("critical", "critical"),
     "warning": ("warning", "warnings"),
@@ -23,11 +20,14 @@ _COUNTED: t.Final = {
 }
 
 
-def render_diagnosis(report: Report, level: Level, page: Page) -> str:
-    """Return the findings from a level on, and how many there are of each."""
+def render_diagnosis(report: Report, level: Level, page: Page, group: str) -> str:
+    """Return the findings from a level on, and how many there are of each.
+
+    :param group: what the app calls these commands.
+    """
     sections = [[*verdict_lines(report, page), *page.wrap(headline(report))]]
     shown = _from(report, level)
-    sections += [list(_describe(finding, page)) for finding in shown]
+    sections += [list(_describe(finding, page, group)) for finding in shown]
     sections += [_unseen(report, page)] if _hidden(report) else []
     sections.append(list(_summary(report, len(shown), page)))
     return "\n\n".join("\n".join(lines) for lines in sections)
@@ -66,7 +66,7 @@ def _from(report: Report, level: Level) -> list[Finding]:
     return [finding for finding in report.findings if finding.level in wanted]
 
 
-def _describe(finding: Finding, page: Page) -> Iterator[str]:
+def _describe(finding: Finding, page: Page, group: str) -> Iterator[str]:
     level = finding.level.upper()
     styled = click.style(level, fg=COLOURS[finding.level], bold=True)
     yield f"{styled} {finding.code}"
@@ -74,7 +74,8 @@ def _describe(finding: Finding, page: Page) -> Iterator[str]:
     if finding.consequence:
         yield from page.wrap(f"so: {finding.consequence}", "  ", "    ")
     yield from page.wrap(f"fix: {finding.fix}", "  ", "    ")
-    yield from page.wrap(f"see: {_page_of(finding.code)}", "  ", "    ")
+    see = f"see: flask {group} explain {finding.code}"
+    yield from page.wrap(see, "  ", "    ")
 
 
 def _unseen(report: Report, page: Page) -> list[str]:
@@ -133,22 +134,3 @@ def _number(count: int, noun: str) -> str:
 def _counts(report: Report) -> dict[str, int]:
     counts = Counter(finding.level for finding in report.findings)
     return {level: counts[level] for level in LEVELS}
-
-
-def _page_of(code: str) -> str:
-    """Return where a code is explained."""
-    return f"{_documentation()}#{code}"
-
-
-@functools.cache
-def _documentation() -> str:
-    """Return the page of all findings, by the project's own URL if it has one."""
-    try:
-        urls = metadata.metadata(_DISTRIBUTION).get_all("Project-URL") or []
-    except metadata.PackageNotFoundError:  # run from a source tree
-        urls = []
-    for each in urls:
-        label, _, url = str(each).partition(",")
-        if label.strip().lower() == "documentation":
-            return f"{url.strip().rstrip('/')}/findings.html"
-    return "docs/findings.md"

@@ -35,18 +35,20 @@ class _AnyApps(click.Command):
         **extra: t.Any,
     ) -> click.Context:
         as_json = "--json" in args  # before the parser takes them away
-        is_check = next((each for each in args if each[:1] != "-"), "") == "check"
+        name = next((each for each in args if each[:1] != "-"), "")
+        group = None
         try:
             group = self._find(parent)
             return group.make_context(info_name, args, parent, **extra)
         except (click.exceptions.Exit, click.Abort):
             raise
         except (Exception, SystemExit) as error:  # an app may exit when imported
-            if is_check:
+            if name == "check":
                 from .check import fail
 
                 fail(error, as_json=as_json)
-            if args == ["--help"]:  # can be had without an app
+            # These can be had without an app.
+            if group is None and (args == ["--help"] or name == "explain"):
                 return make_group(NAME).make_context(info_name, args, parent, **extra)
             raise
 

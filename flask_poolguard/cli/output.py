@@ -72,6 +72,12 @@ def page() -> Page:
     return Page(width if is_terminal else _WIDTH, is_terminal)
 
 
+def group_name() -> str:
+    """Return what the group of the running command is called (POOLGUARD_CLI_GROUP)."""
+    group = click.get_current_context().parent
+    return (group and group.command.name) or "pool"
+
+
 def terminal_height() -> int | None:
     """Return how many lines the terminal has; None if the output is none."""
     return shutil.get_terminal_size().lines if prints_to_terminal() else None

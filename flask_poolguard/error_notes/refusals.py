@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .wording import note, seconds
 
 _FULL = "1040-too-many-connections"
-_LOGIN = "1045-access-denied-for-user"
+_LOGIN = "1045-access-denied-for-user-password-authentication-failed"
 
 
 @dataclass(frozen=True, slots=True)

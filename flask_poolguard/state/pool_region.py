@@ -62,14 +62,16 @@ class _Slot:
     """Where a connection is shown, and how often its slot was handed out.
 
     :ivar record: a weak reference to the connection's record, None for a free slot.
+    :ivar state: as it is shown.
     """
 
-    __slots__ = ("checkouts", "place", "record", "server_id")
+    __slots__ = ("checkouts", "place", "record", "server_id", "state")
 
     def __init__(self, offset: int) -> None:
         self.place = slice(offset, offset + SLOT.size)
         self.checkouts = 0
         self.server_id = -1
+        self.state = FREE
         self.record: weakref.ref[ConnectionPoolEntry] | None = None
 
 
@@ -92,7 +94,8 @@ class PoolRegion:
         self._offset, self._view = file.add_region(slots)
         self._document = self._offset + REGION.size
         first = self._offset + SLOTS_OFFSET
-        self._free = deque(_Slot(first + each * SLOT.size) for each in range(slots))
+        self._all = tuple(_Slot(first + each * SLOT.size) for each in range(slots))
+        self._free = deque(self._all)
         self._view[first : first + SLOT.size * slots] = FREE_SLOT * slots
         # By the record's id: a record that was abandoned is not to live on in here.
         self._slots: dict[int, _Slot] = {}
@@ -115,12 +118,23 @@ class PoolRegion:
         # the next garbage collection.
         self._slots.clear()
         self._free.clear()
+        self._all = ()
         self._lost = _ignore
 
     @property
     def connections(self) -> int:
         """The number of open connections that have a slot."""
         return len(self._slots)
+
+    @property
+    def idle(self) -> int:
+        """The number of those that are in the pool."""
+        return sum(each.state == IDLE for each in list(self._slots.values()))
+
+    @property
+    def checkouts(self) -> int:
+        """The number of checkouts of connections that had a slot."""
+        return sum(each.checkouts for each in self._all)
 
     def show_status(self, status: PoolStatus) -> bool:
         """Write the document; the caller sees to it that calls do not overlap.
@@ -210,6 +224,7 @@ class PoolRegion:
         return True
 
     def _show(self, slot: _Slot, state: int) -> None:
+        slot.state = state
         checkouts = slot.checkouts
         sequence = checkouts * 8 + state
         now = _monotonic()
@@ -228,6 +243,7 @@ class PoolRegion:
         if shown_endpoint is None:
             encoded = encode_endpoint(endpoint)
             shown_endpoint = _remember(self._endpoints, endpoint, encoded)
+        slot.state = state
         checkouts = slot.checkouts
         sequence = checkouts * 8 + state
         self._view[slot.place] = _pack_slot(

@@ -17,7 +17,7 @@ import typing as t
 from flask.ctx import AppContext
 from flask.globals import _cv_app
 
-from ..errors import LeakError
+from ..errors import LeakError, LeakWarning
 from .scope import MERGED, WSGIScope, pushed_by, request_var
 from .streams import unclosed_var
 from .thread_marks import this_thread
@@ -126,7 +126,7 @@ def close_abandoned() -> None:
     )
     try:
         response.close()
-    except LeakError:
+    except (LeakError, LeakWarning):
         raise
     except Exception:
         logger.warning("Closing it failed", exc_info=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import typing as t
+import warnings
 from contextlib import ExitStack
 
 from sqlalchemy.pool import PoolProxiedConnection
 
 from ..databases import transaction_settings
-from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError
+from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError, LeakWarning
 from ..signals import connection_leaked
 from .callsite import TakenAs
 from .checkout import SETTINGS
@@ -27,6 +28,11 @@ logger = logging.getLogger("flask_poolguard")
 
 # A fairy counts nested checkouts (SingletonThreadPool); more is a broken counter.
 _MAX_NESTED: t.Final = 100
+
+# Which leaks Python has shown a warning of, as it notes that for each module. Emptied
+# when there are more: an app may compile code at run time.
+_shown: dict[t.Any, t.Any] = {}
+MOST_SHOWN: t.Final = 1024
 
 
 class Reclaimer:
@@ -95,10 +101,11 @@ class Reclaimer:
             self.leaks.append((checkout, taking.leak(self._remedy)))
 
     def report(self, may_raise: bool = True) -> None:
-        """Count, log and signal the leaks.
+        """Count, log and signal the leaks, and warn of them.
 
         :param may_raise: the caller is what leaked.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``.
+        :raises LeakWarning: a filter of warnings makes it an error.
         """
         self.count()
         to_raise = []
@@ -110,14 +117,42 @@ class Reclaimer:
                 logger.warning("A connection_leaked receiver failed", exc_info=True)
             if may_raise and pool.info.on_leak == "raise":
                 to_raise.append(leak)
+        warning = self.warn()
         if to_raise:
             raise LeakError(tuple(to_raise))
+        if warning is not None and may_raise:
+            raise warning
 
     def count(self) -> None:
         """Count and log the leaks, without a signal: its receivers may be the cause."""
         for checkout, leak in self.leaks:
             checkout.pool.count_leak(checkout)
             logger.warning("%s", leak.describe())
+
+    def warn(self) -> LeakWarning | None:
+        """Give a Python warning of each leak; return the first that is an error."""
+        errors = [_warn(checkout, leak) for checkout, leak in self.leaks]
+        return next((each for each in errors if each is not None), None)
+
+
+def _warn(checkout: Checkout, leak: Leak) -> LeakWarning | None:
+    """Warn of a leak at its line; return the warning if a filter makes it an error."""
+    if len(_shown) > MOST_SHOWN:
+        _shown.clear()
+    callsite = checkout.callsite
+    try:
+        warnings.warn_explicit(
+            LeakWarning(leak.summary(), leak),
+            LeakWarning,
+            callsite.filename or "<unknown>",
+            callsite.line,
+            registry=_shown,
+        )
+    except LeakWarning as warning:
+        return warning
+    except Exception:  # an app's own warnings.showwarning
+        logger.warning("A leak could not be shown as a warning", exc_info=True)
+    return None
 
 
 def _is_left(checkout: Checkout, fairy: PoolProxiedConnection) -> bool:

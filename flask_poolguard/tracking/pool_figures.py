@@ -332,12 +332,13 @@ class PoolFigures:
         self._shows_unserved = bool(self._waiting or self._connecting)
         self.usage.is_shown = True
         self.usage.threads_shown = self.usage.threads
+        self._obstacle = self._find_obstacle()
         self._is_too_long = not region.show_status(self.status())
 
     def status(self) -> PoolStatus:
         """Return all figures but those that the slots tell. Called under ``lock``."""
         facts, counts = self.facts, self.counts
-        self._obstacle = obstacle = self._find_obstacle()
+        obstacle = self._find_obstacle()
         is_guarded = facts.is_guarded
         return PoolStatus(
             bind=facts.bind,

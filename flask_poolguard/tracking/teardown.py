@@ -138,6 +138,7 @@ class Teardown:
         :param first_late: number of the first session made after its teardown began.
         :param raised: one of the app's teardown functions did.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
+        :raises LeakWarning: likewise, if a filter makes it an error.
         """
         if self._is_clean(context):
             _forget(context)
@@ -155,6 +156,7 @@ class Teardown:
                     again = Reclaimer()
                     self._sweep(context, again, first_late)
                     again.count()
+                    again.warn()
 
     def _is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""
@@ -265,6 +267,7 @@ class Teardown:
         """End what was taken for a response, and contexts that were not popped.
 
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
+        :raises LeakWarning: likewise, if a filter makes it an error.
         """
         contexts, scope.contexts = scope.contexts, []
         current = _cv_app.get(None)

@@ -136,7 +136,7 @@ class TestBesideWorkers:
         assert re.search(r"[23] of them by this app's workers", full["message"])
         # Worst first, with all that an operator needs.
         assert text.index("CRITICAL full") < text.index("so: ") < text.index("fix: ")
-        assert "findings.md#full" in text
+        assert "see: flask pool explain full" in text
         # Nor is there room for what the workers may still open.
         assert text.splitlines()[-1].startswith("2 critical")
 
@@ -373,29 +373,31 @@ class TestText:
         report = report_of(
             made("critical"), made("critical"), made("warning"), *[made("info")] * 3
         )
-        text = render_diagnosis(report, "info", self.PAGE)
+        text = render_diagnosis(report, "info", self.PAGE, "db-pool")
         assert text.splitlines()[-1] == "2 critical, 1 warning, 3 could be better"
         assert is_critical(report)
 
     def test_summary_says_what_is_left_out(self) -> None:
         report = report_of(made("warning"), made("info"))
-        text = render_diagnosis(report, "warning", self.PAGE)
+        text = render_diagnosis(report, "warning", self.PAGE, "db-pool")
         assert "INFO" not in text
         assert text.splitlines()[-1] == "1 warning, 1 could be better (1 not shown)"
         assert not is_critical(report)
 
     def test_each_finding_has_all_its_parts(self) -> None:
-        text = render_diagnosis(report_of(made("warning")), "info", self.PAGE)
-        assert (
-            "budget\n  It is so.\n  so: It fails.\n  fix: Change it.\n  see: " in text
+        text = render_diagnosis(
+            report_of(made("warning")), "info", self.PAGE, "db-pool"
         )
-        assert "findings.md#budget" in text or "findings.html#budget" in text
+        assert (
+            "budget\n  It is so.\n  so: It fails.\n  fix: Change it.\n"
+            "  see: flask db-pool explain budget\n" in text
+        )
 
     def test_control_characters_of_strangers_do_nothing(self) -> None:
         report = report_of(made("info", message="at \x1b[2J/path"))
-        assert "\x1b[2J" not in render_diagnosis(report, "info", self.PAGE)
+        assert "\x1b[2J" not in render_diagnosis(report, "info", self.PAGE, "db-pool")
 
     def test_lines_fit_the_page(self) -> None:
         report = report_of(made("critical", message="word " * 60))
-        lines = render_diagnosis(report, "info", self.PAGE).splitlines()
+        lines = render_diagnosis(report, "info", self.PAGE, "db-pool").splitlines()
         assert max(map(len, lines)) <= 80

@@ -86,6 +86,28 @@ class TestTheGroup:
         assert done.returncode == 0, done.stderr
         assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 
+    @pytest.mark.process
+    @pytest.mark.quick
+    @pytest.mark.parametrize("source", ["1 / 0", "raise SystemExit('no SECRET_KEY')"])
+    def test_explains_though_the_app_is_broken(
+        self, tmp_path: Path, source: str
+    ) -> None:
+        """Words of an error's text need no quotes."""
+        done = run(tmp_path, source, "pool", "explain", "too", "many", "CONNECTIONS")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("(1040, 'Too many connections')\n\nMySQL and")
+        assert max(map(len, done.stdout.splitlines())) <= 80
+
+    @pytest.mark.process
+    def test_explains_nothing_in_the_name_of_an_apps_own_command(
+        self, tmp_path: Path
+    ) -> None:
+        """Nor when that one refuses its arguments."""
+        own = "app.config['POOLGUARD_CLI_GROUP'] = None"
+        own += "; app.cli.command('pool')(lambda: print('swimming'))"
+        done = run(tmp_path, GUARDED.format(own), "pool", "explain", "budget")
+        assert (done.returncode, done.stdout) == (2, "")
+
     @pytest.mark.parametrize("name", ["", *COMMANDS])
     def test_has_help_of_eighty_columns(self, name: str) -> None:
         arguments = [name, "--help"] if name else ["--help"]

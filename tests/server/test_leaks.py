@@ -21,8 +21,16 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 import flask_poolguard
-from flask_poolguard import ConnectionReturned, Leak, LeakError, connection_leaked
+from flask_poolguard import (
+    ConnectionReturned,
+    Leak,
+    LeakError,
+    LeakWarning,
+    connection_leaked,
+)
+from flask_poolguard.tracking import leaks
 from flask_poolguard.tracking.callsite import CallSite, TakenAs
+from flask_poolguard.tracking.dead_threads import give_back_deserted
 from tests.conftest import Database
 from tests.support.shop import (
     WAYS,
@@ -36,6 +44,7 @@ from tests.support.shop import (
     take_other_bind,
     take_session,
 )
+from tests.support.waiting import wait_until
 
 LOGGER = "flask_poolguard"
 COUNT = text("SELECT COUNT(*) FROM item")
@@ -350,6 +359,134 @@ class TestOnLeak:
             with raises(LeakError) as raised:
                 shop.client.get("/misuse")
             assert [leak.bind for leak in raised.value.leaks] == ["other"]
+
+
+class TestTheWarning:
+    """Each leak is a Python warning too; as an error it fails the request."""
+
+    ERROR = pytest.mark.filterwarnings("error::flask_poolguard.LeakWarning")
+    SHOWN = pytest.mark.filterwarnings("always::flask_poolguard.LeakWarning")
+
+    @SHOWN
+    def test_names_endpoint_line_and_way_out(self, shop: Shop) -> None:
+        """It stands at the app's line, and carries the leak."""
+        misuse_view(shop, take_connection, take_other_bind)
+        with pytest.warns(LeakWarning) as caught:
+            shop.client.get("/misuse")
+        assert shop.out() == 0
+        assert len(caught) == 2
+        for each in caught:
+            warning = each.message
+            assert isinstance(warning, LeakWarning)
+            assert warning.leak is not None
+            assert str(warning) == warning.leak.summary()
+            assert f"{each.filename}:{each.lineno}".endswith(
+                warning.leak.site.rpartition("tests/")[2]
+            )
+            assert "misuse did not give back" in str(warning)
+            assert str(warning).endswith("guard.keep(connection).")
+
+    @SHOWN
+    def test_comes_after_all_are_back(self, shop: Shop) -> None:
+        out = []
+
+        def show(*_: Any, **__: Any) -> None:
+            out.append(shop.out())
+
+        misuse_view(shop, take_connection, take_other_bind)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("warnings.showwarning", show)
+            shop.client.get("/misuse")
+        assert out == [0, 0]
+
+    @ERROR
+    def test_as_an_error_it_fails_the_request(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """With the first of them; all are back, logged and counted."""
+        misuse_view(shop, take_connection, take_other_bind)
+        with raises(LeakWarning) as raised:
+            shop.client.get("/misuse")
+        assert shop.out() == 0
+        assert raised.value.leak is not None
+        assert len(warnings_in(caplog)) == 2
+        Witness(shop).assert_nothing_left()
+
+    @ERROR
+    def test_as_an_error_it_does_not_hide_that_the_view_failed(
+        self, sqlite_url: Any
+    ) -> None:
+        with Shop(sqlite_url, TESTING=True) as shop:
+
+            @shop.route
+            def misuse() -> str:
+                take_connection(shop)
+                raise ZeroDivisionError
+
+            with raises(LeakWarning) as raised:
+                shop.client.get("/misuse")
+            assert isinstance(raised.value.__context__, ZeroDivisionError)
+            assert shop.out() == 0
+
+    @ERROR
+    def test_the_setting_comes_first(self, sqlite_url: Any) -> None:
+        """LeakError has all leaks."""
+        with Shop(sqlite_url, POOLGUARD_ON_LEAK="raise") as shop:
+            misuse_view(shop, take_connection, take_other_bind)
+            with raises(LeakError) as raised:
+                shop.client.get("/misuse")
+            assert len(raised.value.leaks) == 2
+
+    @ERROR
+    def test_never_fails_a_thread_that_only_finds_a_leak(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What a thread left that has ended is not the finder's fault."""
+
+        def desert() -> None:
+            shop.app.app_context().push()
+            take_connection(shop)
+
+        thread = threading.Thread(target=desert)
+        thread.start()
+        thread.join()
+        del thread
+        gc.collect()
+        give_back_deserted()
+        wait_until(lambda: shop.out() == 0)  # or the housekeeper was faster
+        wait_until(lambda: len(warnings_in(caplog)) == 1)
+
+    @SHOWN
+    def test_a_broken_showwarning_fails_nothing(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def show(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError
+
+        misuse_view(shop, take_connection)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("warnings.showwarning", show)
+            assert shop.client.get("/misuse").text == "taken"
+        assert "A leak could not be shown as a warning" in caplog.text
+
+    @pytest.mark.filterwarnings("default::flask_poolguard.LeakWarning")
+    def test_what_was_shown_is_noted_within_bounds(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Though each leak is of a line of its own, as code made at run time has."""
+        monkeypatch.setattr(leaks, "MOST_SHOWN", 10)
+        monkeypatch.setattr("warnings.showwarning", lambda *_, **__: None)
+        noted, numbers = [], iter(range(30))
+
+        def take(shop: Shop) -> None:
+            code = compile("engine.connect()", f"made{next(numbers)}.py", "eval")
+            shop.keep(eval(code, {"engine": shop.engine}))  # noqa: S307 (made here)
+
+        misuse_view(shop, take)
+        for _ in range(30):
+            shop.client.get("/misuse")
+            noted.append(len(leaks._shown))
+        assert 10 < max(noted) <= 12
 
 
 class TestTheOldOwner:

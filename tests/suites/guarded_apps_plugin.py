@@ -21,6 +21,8 @@ from sqlalchemy.engine import make_url
 
 # How much of a failure is kept: the end, where the error stands.
 MESSAGE_CHARACTERS = 3000
+# How the guard's LeakWarning reads.
+LEAK = ".* did not give back a connection of bind"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +40,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.pluginmanager.register(
         Recorder(options.suite_result, guarded=options.suite_guarded)
     )
+    if options.suite_guarded:
+        # Else each leak of a suite that makes all warnings errors would fail its test.
+        early_config.addinivalue_line("filterwarnings", f"ignore:{LEAK}:UserWarning")
     if options.suite_files is not None:
         put_on_files(options.suite_files)
 
