@@ -14,6 +14,7 @@ COMMANDS: t.Final = (
     "top",
     "holders",
     "doctor",
+    "history",
     "explain",
     "config",
     "check",

@@ -27,6 +27,7 @@ _PLAIN_CHARACTERS: t.Final = str.maketrans(
         "λ": "lambda",
         "σ": "sigma",
         "κ": "kappa",
+        **dict(zip("▁▂▃▄▅▆▇█", ".:-=+*%#", strict=True)),
     }
 )
 

@@ -1,0 +1,161 @@
+"""The last hour of all workers, as a table with sparklines and as JSON."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..report.model import Report
+from ..report.text import NONE, Page, columns, duration, visible
+from ..state.plain import to_plain
+from ..state.status import Minute
+from .findings_view import verdict_lines
+from .status_view import headline
+
+_MINUTES: t.Final = 60
+# What stands beside the bars, in columns.
+_MARGIN: t.Final = 18
+_BARS: t.Final = "▁▂▃▄▅▆▇█"
+_HEADINGS: t.Final = (
+    "MINUTE",
+    "BIND",
+    "CHECKOUTS",
+    "OUT",
+    "WAITS",
+    "WAITING",
+    "LONGEST",
+    "TIMEOUTS",
+    "FAILED",
+    "LEAKS",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BindMinute:
+    """One minute of one bind, of all workers together.
+
+    :ivar minute: its figures, added up; ``most_out`` and ``most_waiting`` are at most
+        that, as the workers' peaks need not have come together.
+    """
+
+    bind: str
+    minute: Minute
+
+
+History = Sequence[BindMinute]
+
+
+def history_of(report: Report) -> History:
+    """Return the minutes in which anything happened, the oldest first."""
+    found: dict[tuple[int, str], list[Minute]] = {}
+    for worker in report.workers:
+        for pool in worker.pools:
+            for each in pool.history.minutes:
+                found.setdefault((each.at, pool.bind), []).append(each)
+    return [
+        BindMinute(bind, _sum(at, minutes))
+        for (at, bind), minutes in sorted(found.items())
+    ]
+
+
+def _sum(at: int, minutes: Sequence[Minute]) -> Minute:
+    firsts = [each.first_failed_at for each in minutes if each.first_failed_at]
+    lasts = [each.last_failed_at for each in minutes if each.last_failed_at]
+    return Minute(
+        at=at,
+        checkouts=sum(each.checkouts for each in minutes),
+        waits=sum(each.waits for each in minutes),
+        timeouts=sum(each.timeouts for each in minutes),
+        unavailable=sum(each.unavailable for each in minutes),
+        leaks=sum(each.leaks for each in minutes),
+        most_out=sum(each.most_out for each in minutes),
+        most_waiting=sum(each.most_waiting for each in minutes),
+        longest_wait_seconds=max(each.longest_wait_seconds for each in minutes),
+        first_failed_at=min(firsts, default=None),
+        last_failed_at=max(lasts, default=None),
+    )
+
+
+def to_dict(report: Report, history: History) -> dict[str, t.Any]:
+    """Return what ``flask pool history --json`` prints, before it is JSON."""
+    return {
+        "schema_version": report.schema_version,
+        "taken_at": report.taken_at,
+        "app": report.app,
+        "workers": len(report.workers),
+        "minutes": [{"bind": each.bind, **to_plain(each.minute)} for each in history],
+    }
+
+
+def render(report: Report, history: History, minutes: int, page: Page) -> str:
+    """Return the last minutes, and the hour of each bind in a line per figure.
+
+    :param minutes: how many are shown one by one.
+    """
+    now = int(time.time()) // 60 * 60
+    lines = [*verdict_lines(report, page), *page.wrap(headline(report))]
+    if not history:
+        lines += page.wrap("Nothing happened in their pools within the last hour.")
+        return "\n".join(lines)
+    shown = [each for each in history if each.minute.at > now - minutes * 60]
+    if shown:
+        lines += ["", *columns(_HEADINGS, list(map(_row, shown)), page)]
+    else:
+        span = "minute" if minutes == 1 else f"{minutes} minutes"
+        lines += page.wrap(f"Nothing happened in their pools within the last {span}.")
+    for bind in dict.fromkeys(each.bind for each in history):
+        own = {each.minute.at: each.minute for each in history if each.bind == bind}
+        lines += ["", *_hour(bind, own, now, min(_MINUTES, page.width - _MARGIN))]
+    return "\n".join(lines)
+
+
+def _row(each: BindMinute) -> list[str]:
+    minute = each.minute
+    waited = duration(minute.longest_wait_seconds) if minute.waits else NONE
+    return [
+        time.strftime("%H:%M", time.localtime(minute.at)),
+        visible(each.bind),
+        str(minute.checkouts),
+        str(minute.most_out),
+        str(minute.waits),
+        str(minute.most_waiting),
+        waited,
+        str(minute.timeouts),
+        str(minute.unavailable),
+        str(minute.leaks),
+    ]
+
+
+def _hour(bind: str, minutes: Mapping[int, Minute], now: int, count: int) -> list[str]:
+    """Return a line per figure: a bar for each minute, the last one on the right, and
+    the greatest number.
+
+    :param count: of minutes.
+    """
+    first = now - (count - 1) * 60
+    begin = time.strftime("%H:%M", time.localtime(first))
+    lines = [f"Bind {visible(bind)}, each minute since {begin}"]
+    for name, figure in (
+        ("checkouts", "checkouts"),
+        ("waits", "waits"),
+        ("timeouts", "timeouts"),
+        ("failed", "unavailable"),
+    ):
+        values = [
+            getattr(minutes[at], figure) if at in minutes else 0
+            for at in range(first, now + 60, 60)
+        ]
+        if any(values):
+            lines.append(f"{name:>9} {sparkline(values)} {max(values)}")
+    return lines
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """Return a bar for each value, relative to the greatest; a space for 0."""
+    most = max(values)
+    return "".join(
+        _BARS[max(-(-value * len(_BARS) // most) - 1, 0)] if value else " "
+        for value in values
+    )
