@@ -1,0 +1,429 @@
+"""What the first ten lines of each command say, in the states that apps get into.
+
+In each the true cause is named by every command, with the line that runs now where
+there is one; and where all is well nothing above a hint is said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tests.conftest import started
+from tests.support import desk
+from tests.support.desk import DeskServer, environment, suspend
+from tests.support.monitoring import check
+from tests.support.processes import command_of
+from tests.support.proxy import TCPProxy
+from tests.support.reporting import sessions
+from tests.support.servers import (
+    DatabaseServer,
+    MariaDBServer,
+    PostgreSQLServer,
+)
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.process, pytest.mark.every_product]
+
+# Each of them begins with the verdict.
+COMMANDS = (
+    ("status",),
+    ("holders",),
+    ("top", "--count=1"),
+    ("doctor", "--seconds=0"),
+    ("history",),
+)
+WIDTH = 80
+MAXIMUM = 24
+ONE = {"FLASK_POOLGUARD_POOL_SIZE": "1", "FLASK_POOLGUARD_MAX_OVERFLOW": "0"}
+RETRY = "FLASK_POOLGUARD_CONNECT_RETRY"
+PATIENT = {**ONE, "FLASK_POOLGUARD_POOL_TIMEOUT": "60"}
+
+Env = dict[str, str]
+
+
+@pytest.fixture(scope="module", params=[MariaDBServer, PostgreSQLServer])
+def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    """Run a server of each product that takes few connections."""
+    yield from started(lambda: request.param(max_connections=MAXIMUM))
+
+
+@pytest.fixture
+def url(server: DatabaseServer) -> Iterator[URL]:
+    """Return the URL of a fresh database on it."""
+    name = server.create_database()
+    yield server.url(database=name)
+    if not server.running:
+        server.start()
+    server.drop_database(name)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a state is made of."""
+
+    folder: Path
+    url: URL
+    server: DatabaseServer
+
+    def desk(
+        self,
+        env: Env | None = None,
+        *,
+        workers: int = 1,
+        threads: int = 4,
+        url: URL | None = None,
+    ) -> DeskServer:
+        """Return the app under gunicorn, not started yet."""
+        return DeskServer(
+            self.folder,
+            environment(url or self.url, **(env or {})),
+            workers=workers,
+            threads=threads,
+        )
+
+    @property
+    def is_postgresql(self) -> bool:
+        return isinstance(self.server, PostgreSQLServer)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, url: URL, server: DatabaseServer) -> Scene:
+    """Return what a state is made of."""
+    return Scene(tmp_path, url, server)
+
+
+State = Callable[[Scene], AbstractContextManager[Env]]
+
+
+@contextmanager
+def idle(scene: Scene) -> Iterator[Env]:
+    with scene.desk(workers=2) as server:
+        server.wake()
+        yield server.env
+
+
+@contextmanager
+def load(scene: Scene) -> Iterator[Env]:
+    with scene.desk(ONE, workers=2) as server:
+        server.wake()
+        is_over = threading.Event()
+
+        def use() -> None:
+            while not is_over.is_set():
+                server.get("/query")
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for each in threads:
+            each.start()
+        try:
+            yield server.env
+        finally:
+            is_over.set()
+            for each in threads:
+                each.join(60)
+
+
+@contextmanager
+def killed(scene: Scene) -> Iterator[Env]:
+    """One of two workers is gone; gunicorn starts another."""
+    with scene.desk(workers=2) as server:
+        first = min(server.wake().worker_pids())
+        assert "gunicorn" in command_of(first), first
+        os.kill(first, signal.SIGKILL)
+        wait_until(
+            lambda: len(server.worker_pids() - {first}) == 2, seconds=30, what="another"
+        )
+        server.wake()
+        yield server.env
+
+
+@contextmanager
+def full_but_served(scene: Scene) -> Iterator[Env]:
+    """The pool is at its limit, with a connection for each thread."""
+    with scene.desk(ONE, threads=1) as server:
+        server.wake().hold(1)
+        yield server.env
+
+
+@contextmanager
+def leaking(scene: Scene) -> Iterator[Env]:
+    with scene.desk() as server:
+        server.get("/leak")
+        yield server.env
+
+
+@contextmanager
+def saturated(scene: Scene) -> Iterator[Env]:
+    with scene.desk(PATIENT) as server:
+        server.hold(1)
+        with server.in_background("/wait"):
+            wait_until(
+                lambda: check(server.env).state == "CRITICAL",
+                seconds=60,
+                what="a wait of five seconds",
+            )
+            yield server.env
+
+
+@contextmanager
+def just_after_timeouts(scene: Scene) -> Iterator[Env]:
+    with scene.desk({**ONE, "FLASK_POOLGUARD_POOL_TIMEOUT": "0.1"}) as server:
+        server.hold(1)
+        for _ in range(3):
+            server.get("/wait")
+        server.let_go()
+        yield server.env
+
+
+@contextmanager
+def stopped_server(scene: Scene) -> Iterator[Env]:
+    with scene.desk({RETRY: "0.2"}) as server:
+        server.wake()
+        scene.server.stop()
+        for _ in range(3):
+            server.get("/query")
+        yield server.env
+
+
+@contextmanager
+def black_hole(scene: Scene) -> Iterator[Env]:
+    with TCPProxy.before(scene.url) as proxy:
+        url = scene.url.set(host=proxy.host, port=proxy.port)
+        with scene.desk(url=url) as server:
+            server.wake("/pid")
+            proxy.drop()
+            with server.in_background("/query"):
+                wait_until(
+                    lambda: check(server.env).state == "CRITICAL",
+                    seconds=60,
+                    what="a connect that hangs",
+                )
+                yield server.env
+                proxy.resume()
+
+
+@contextmanager
+def full_server(scene: Scene) -> Iterator[Env]:
+    with scene.desk({**PATIENT, RETRY: "30"}) as server:
+        server.wake("/pid")
+        # Some of the connections are for superusers only.
+        free = MAXIMUM - (3 if scene.is_postgresql else 0)
+        with sessions(scene.url, free), server.in_background("/query"):
+            wait_until(
+                lambda: check(server.env).state == "CRITICAL",
+                seconds=60,
+                what="a connect that is refused",
+            )
+            yield server.env
+
+
+@contextmanager
+def full_account(scene: Scene) -> Iterator[Env]:
+    """The user, or the role, has as many connections as it may."""
+    limit = (
+        "ALTER ROLE app CONNECTION LIMIT {}"
+        if scene.is_postgresql
+        else "ALTER USER app WITH MAX_USER_CONNECTIONS {}"
+    )
+    with scene.desk({RETRY: "30"}) as server:
+        server.wake("/pid")
+        scene.server.execute(limit.format(2))
+        try:
+            with sessions(scene.url, 2), server.in_background("/query"):
+                wait_until(
+                    lambda: check(server.env).state == "CRITICAL",
+                    seconds=60,
+                    what="a connect that is refused",
+                )
+                yield server.env
+        finally:
+            scene.server.execute(limit.format(-1 if scene.is_postgresql else 0))
+
+
+@contextmanager
+def password_changed(scene: Scene) -> Iterator[Env]:
+    """The app is told another password than the server knows."""
+    url = scene.url.set(password="not-any-more")
+    with scene.desk(url=url) as server:
+        server.wake("/pid")
+        for _ in range(3):
+            server.get("/query")
+        yield server.env
+
+
+@contextmanager
+def stopped_worker(scene: Scene) -> Iterator[Env]:
+    with scene.desk(workers=2) as server:
+        (pid,) = server.wake().hold(1)
+        wait_until(
+            lambda: bool(
+                desk.pool_of(desk.status(server.env), pid)["holders"][0]["now"]
+            ),
+            seconds=30,
+            what="the line that runs",
+        )
+        suspend(pid)
+        try:
+            yield server.env
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is to be read.
+
+    :ivar cause: in the first ten lines of every command.
+    :ivar of_check: the state of `check`, and what it says.
+    :ivar setting: named by `doctor`, anywhere.
+    """
+
+    level: str
+    cause: str
+    of_check: tuple[str, str]
+    setting: str = ""
+
+
+NOW = r"now at apps/desk\.py:\d+ in hold"
+ILL: dict[str, tuple[State, Expected]] = {
+    "leak": (
+        leaking,
+        Expected(
+            "WARNING",
+            r"leak did not give back 1 connection taken at apps/desk\.py:\d+",
+            ("WARNING", r"leak did not give back 1 connection"),
+            "with block",
+        ),
+    ),
+    "saturated": (
+        saturated,
+        Expected(
+            "CRITICAL",
+            rf"pool default of worker \d+ has 1 of 1 out, 1 request waits.*{NOW}",
+            ("CRITICAL", NOW),
+            "FLASK_POOLGUARD_POOL_SIZE|POOLGUARD_POOL_SIZE",
+        ),
+    ),
+    "just after timeouts": (
+        just_after_timeouts,
+        Expected(
+            "CRITICAL|WARNING",
+            r"3 of \d checkouts of bind default got no connection in time"
+            r" (at|between) \d\d:\d\d:\d\d",
+            ("CRITICAL|WARNING", r"3 of \d checkouts"),
+            "POOLGUARD_POOL_SIZE",
+        ),
+    ),
+    "server stopped": (
+        stopped_server,
+        Expected(
+            "CRITICAL",
+            r"does not answer|cannot be reached",
+            ("CRITICAL", r"its server does not answer .*3 of \d checkouts failed"),
+            "Check that it runs",
+        ),
+    ),
+    "black hole": (
+        black_hole,
+        Expected(
+            "CRITICAL",
+            # Until the connect is given up, and after that.
+            r"bind default gets no connection",
+            ("CRITICAL", r"1 request in the middle of connecting|does not answer"),
+        ),
+    ),
+    "too many for the server": (
+        full_server,
+        Expected(
+            "CRITICAL",
+            r"server full",
+            ("CRITICAL", r"its server is full"),
+            "POOLGUARD_MAX_OVERFLOW",
+        ),
+    ),
+    "too many for the account": (
+        full_account,
+        Expected(
+            "CRITICAL",
+            r"server full",
+            ("CRITICAL", r"its server is full"),
+            "POOLGUARD_MAX_OVERFLOW",
+        ),
+    ),
+    "password changed": (
+        password_changed,
+        Expected(
+            "CRITICAL",
+            r"refuses the login",
+            ("CRITICAL", r"its server refuses the login .*3 of 3 checkouts failed"),
+            "password",
+        ),
+    ),
+    "worker stopped": (
+        stopped_worker,
+        Expected(
+            "CRITICAL",
+            rf"worker \d+ is stopped by a signal or a debugger, with 1 connection out;"
+            rf" before that, it is in hold, {NOW}",
+            ("CRITICAL", r"worker \d+ is stopped"),
+            "kill -CONT",
+        ),
+    ),
+}
+WELL: dict[str, State] = {
+    "idle": idle,
+    "load": load,
+    "killed": killed,
+    "full but served": full_but_served,
+}
+
+
+def first_screen(env: Env, *command: str) -> str:
+    """Return the first ten lines of a command, as one."""
+    done = desk.ask({**env, "COLUMNS": str(WIDTH)}, *command)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= WIDTH, done.stdout
+    return re.sub(r"\s+", " ", " ".join(lines[:10]))
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_names_the_true_cause(scene: Scene, name: str) -> None:
+    state, expected = ILL[name]
+    with state(scene) as env:
+        seen = {command[0]: first_screen(env, *command) for command in COMMANDS}
+        plugin = check(env)
+        doctor = desk.ask(env, "doctor", "--seconds=0")
+    for text in seen.values():
+        assert re.match(rf"({expected.level}) ", text), seen
+        assert re.search(expected.cause, text), seen
+    assert re.fullmatch(expected.of_check[0], plugin.state), plugin.line
+    assert re.search(expected.of_check[1], plugin.text), plugin.line
+    assert re.search(expected.setting, " ".join(doctor.stdout.split()))
+    # One function judges: the exit codes agree.
+    assert (doctor.returncode == 1) == (plugin.state == "CRITICAL")
+
+
+@pytest.mark.parametrize("name", WELL)
+def test_says_that_all_is_well(scene: Scene, name: str) -> None:
+    with WELL[name](scene) as env:
+        seen = {command[0]: first_screen(env, *command) for command in COMMANDS}
+        plugin = check(env)
+        report = desk.status(env)
+    for text in seen.values():
+        assert text.startswith("OK "), seen
+    assert plugin.state == "OK", plugin.line
+    assert {each["level"] for each in report["findings"]} <= {"info"}, report[
+        "findings"
+    ]
