@@ -45,12 +45,13 @@ def parents_among(workers: Sequence[Worker]) -> list[Worker]:
     """Return those that are no workers: they only started the others.
 
     gunicorn's master with ``--preload`` is one, if the app asks the database while it
-    is made. What has answered a request is none, nor what uses a connection now.
+    is made. What has answered a request is none, nor what a server has started for
+    that, nor what uses a connection now.
     """
     return [
         each
         for each in workers
-        if not each.has_served
+        if not (each.has_served or each.is_started)
         and not any(pool.is_used for pool in each.pools)
         and any(other.process.is_child_of(each.process) for other in workers)
     ]

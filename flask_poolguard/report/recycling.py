@@ -7,12 +7,12 @@ import socket
 import time
 import typing as t
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..config import AppConfig
 from ..engines import Guarded
 from ..state import recycle_requests
-from ..state.plain import to_plain
+from ..state.plain import INTERNAL, to_plain
 from ..state.reader import Problem, Search, read_workers
 from ..state.status import Holder, PoolStatus, Worker
 from .deployment import belongs, names_of
@@ -29,12 +29,17 @@ _PAUSE: t.Final = 0.2
 
 _GUARDED: t.Final = "GuardedPool"
 
+# A connect that began before the request is shown by then: the figures of a pool are
+# written ten times a second.
+_SHOWN_AFTER_SECONDS: t.Final = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class PoolRenewal:
     """How far a pool is; None is unknown.
 
-    :ivar answered: its worker has begun to replace its connections.
+    :ivar answered: its worker has begun to replace its connections, or has none to
+        replace: it has opened none so far.
     :ivar closed: connections that were closed as unusable since the request, those that
         the app itself declared unusable meanwhile included.
     :ivar outdated: older connections that are still there, most often because
@@ -71,6 +76,8 @@ class WorkerRenewal:
 
     :ivar ended: it has ended since the request, and its connections with it.
     :ivar problem: what keeps the request or its answer from getting through.
+    :ivar is_unused: it had not used any of its pools when the request was made, so
+        there is nothing to replace.
     """
 
     pid: int | None
@@ -78,13 +85,14 @@ class WorkerRenewal:
     ended: bool
     problem: str | None
     pools: tuple[PoolRenewal, ...]
+    is_unused: bool = field(metadata=INTERNAL, default=False)
 
     @property
     def is_done(self) -> bool:
         """Tell whether it uses no older connection any more."""
         return self.ended or (
             self.problem is None
-            and bool(self.pools)  # else it is just beginning its file
+            and (self.is_unused or bool(self.pools))
             and all(pool.is_done for pool in self.pools)
         )
 
@@ -261,13 +269,16 @@ class Recycling:
             return WorkerRenewal(before.pid, before.host, True, None, ())
         trouble = None if problem is None else _reason(problem)
         pools = []
+        is_unused = False
         if now is not None:
+            # It opens its part of the file before its first connection.
+            is_unused = not now.pools and self._is_old_enough(now.read_at)
             closed = {pool.bind: pool.closed.invalidated for pool in before.pools}
             pools = [
                 self._pool(pool, closed.get(pool.bind) or 0, now.read_at)
                 for pool in self._wanted(now)
             ]
-        if not all(pool.answered for pool in pools):
+        if not (pools and all(pool.answered for pool in pools)):
             try:
                 # Again with each look: another command may have written its own.
                 recycle_requests.ask(
@@ -275,9 +286,18 @@ class Recycling:
                 )
             except OSError as error:
                 trouble = f"the request to it cannot be written: {error.strerror}"
-        return WorkerRenewal(before.pid, before.host, False, trouble, tuple(pools))
+        return WorkerRenewal(
+            before.pid, before.host, False, trouble, tuple(pools), is_unused
+        )
+
+    def _is_old_enough(self, now: float) -> bool:
+        """Tell whether a file that is read now shows what began before the request."""
+        return now - self._number / 1e6 >= _SHOWN_AFTER_SECONDS
 
     def _pool(self, pool: PoolStatus, closed_before: int, now: float) -> PoolRenewal:
+        has_none = not (pool.connects or pool.connections or pool.is_used)
+        if has_none and self._is_old_enough(now):
+            return PoolRenewal(pool.bind, pool.pool_class, True, 0, 0, ())
         answered = pool.usage.renewed >= self._number
         outdated = pool.usage.outdated if answered and pool.is_counted else None
         if answered and (pool.bind, pool.url) in self._in_memory:

@@ -222,6 +222,7 @@ class Worker:
     :ivar stopped: by a signal (SIGSTOP) or a debugger, so that it does nothing.
     :ivar process: which process it is.
     :ivar has_served: it has answered requests.
+    :ivar is_started: a server has started it to answer some, which it has not yet.
     :ivar path: of its state file.
     :ivar read_at: when that was read, in monotonic seconds.
     """
@@ -235,5 +236,6 @@ class Worker:
     pools: tuple[PoolStatus, ...]
     process: Process = field(metadata=INTERNAL)
     has_served: bool = field(metadata=INTERNAL)
+    is_started: bool = field(metadata=INTERNAL, default=False)
     path: str = field(metadata=INTERNAL)
     read_at: float = field(metadata=INTERNAL)

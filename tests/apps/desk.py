@@ -8,6 +8,7 @@ its own figures) and ``FLASK_POOLGUARD_…``.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.state.reader import read_workers
 
 # Keeps what was leaked from being collected, which would return it.
 leaked: list[Connection] = []
@@ -52,6 +54,13 @@ def create_app() -> Flask:
     return app
 
 
+def _look_as_child(answers: Any) -> None:
+    made = create_app()
+    with made.app_context():
+        found = [each.pid for each in read_workers(None).workers]
+    answers.put([os.getpid(), found])
+
+
 def _add_routes(app: Flask, db: SQLAlchemy) -> None:
     @app.get("/pid")
     def pid() -> str:
@@ -77,6 +86,19 @@ def _add_routes(app: Flask, db: SQLAlchemy) -> None:
         """Run a statement of the test's."""
         db.session.execute(text(request.args["sql"]))
         return str(os.getpid())
+
+    @app.get("/child")
+    def child() -> list[Any]:
+        """Fork a child that makes an app of its own; return its pid and the workers
+        that it finds.
+        """
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+        process = context.Process(target=_look_as_child, args=(answers,))
+        process.start()
+        found: list[Any] = answers.get()
+        process.join()
+        return found
 
     @app.get("/wait")
     def wait() -> dict[str, Any]:
