@@ -13,9 +13,9 @@ from ..config import AppConfig
 from ..engines import Guarded
 from ..state import recycle_requests
 from ..state.plain import INTERNAL, to_plain
-from ..state.reader import Problem, Search, read_workers
+from ..state.reader import Problem
 from ..state.status import Holder, PoolStatus, Worker
-from .deployment import belongs, names_of
+from .deployment import Found, find_workers, names_of
 from .gaps import find_nobody, find_other_deployments, find_problems, find_taken
 from .model import Finding
 
@@ -164,12 +164,10 @@ class Recycling:
         self._number = recycle_requests.new_number()
         self._begun = time.monotonic()
         # By path: the workers to ask as they were then, and who could not be read.
-        search = self._search()
-        others = [each for each in search.workers if not self._is_ours(each)]
+        found = self._find()
+        search, others = found.search, found.others
         folders = [each for each in search.problems if each.kind == "folder"]
-        self._workers = {
-            each.path: each for each in search.workers if self._is_asked(each)
-        }
+        self._workers = {each.path: each for each in found.ours if self._is_asked(each)}
         self._unreadable = {
             each.path: each for each in search.problems if each.kind != "folder"
         }
@@ -177,7 +175,7 @@ class Recycling:
         nobody: list[Finding] = []
         if not self._workers and not self._unreadable:
             self._refused = "; ".join(each.reason for each in folders) or None
-            nobody = find_nobody(app.name, search, self._state_dir)
+            nobody = find_nobody(app, search, self._state_dir)
         self._left_out = self._why_left_out(folders, others)
         self._findings = (
             *([] if self._refused else find_problems(folders)),
@@ -214,31 +212,29 @@ class Recycling:
             return "its live workers use other databases than this command"
         return None if self._may_be_nobody else "no live worker was found"
 
-    def _search(self) -> Search:
-        return read_workers(self._state_dir, self._app.name, self._app.root_path)
-
-    def _is_ours(self, worker: Worker) -> bool:
-        """Tell whether a worker is of this deployment."""
-        return belongs(worker, self._own)
+    def _find(self) -> Found:
+        return find_workers(
+            self._state_dir,
+            self._app.name,
+            self._app.root_path,
+            self._own,
+            without_pid=self._not_me,
+        )
 
     def _is_asked(self, worker: Worker) -> bool:
-        return (
-            worker.pid != self._not_me
-            and self._is_ours(worker)
-            and (self._bind is None or bool(self._wanted(worker)))
-        )
+        return self._bind is None or bool(self._wanted(worker))
 
     def _wanted(self, worker: Worker) -> list[PoolStatus]:
         return [each for each in worker.pools if self._bind in (None, each.bind)]
 
     def _look(self) -> Renewal:
-        search = self._search()
-        found = {each.path: each for each in search.workers}
-        problems = {each.path: each for each in search.problems}
+        now = self._find()
+        found = {each.path: each for each in now.search.workers}
+        problems = {each.path: each for each in now.search.problems}
         for path in list(self._unreadable):
             if path in found:  # it was only caught half way
                 del self._unreadable[path]
-                if self._is_asked(found[path]):
+                if found[path] in now.ours and self._is_asked(found[path]):
                     self._workers[path] = found[path]
         workers = [
             self._describe(before, found.get(path), problems.get(path))

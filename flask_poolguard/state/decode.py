@@ -77,6 +77,7 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
         updated_seconds_ago=_age(max(updates), read_at) if updates else None,
         stopped=False,
         pools=tuple(pools),
+        root_path=which.root_path,
         process=which,
         has_served=served == SERVED,
         is_started=served == STARTED,
