@@ -1,9 +1,9 @@
 """An app whose pools tests look at from outside.
 
 It is told what to be by the environment: ``DATABASE_URL``, ``REPORTS_DATABASE_URL``
-(a second bind), ``APP_NAME``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an engine option),
-``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of a worker at
-its own figures) and ``FLASK_POOLGUARD_…``.
+(a second bind), ``APP_NAME``, ``ROOT_PATH``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an
+engine option), ``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of
+a worker at its own figures) and ``FLASK_POOLGUARD_…``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ leaked: list[Connection] = []
 
 def create_app() -> Flask:
     """Build the app."""
-    app = Flask(os.environ.get("APP_NAME", "desk"), root_path=os.path.dirname(__file__))
+    root_path = os.environ.get("ROOT_PATH", os.path.dirname(__file__))
+    app = Flask(os.environ.get("APP_NAME", "desk"), root_path=root_path)
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
     if "REPORTS_DATABASE_URL" in os.environ:
         reports = os.environ["REPORTS_DATABASE_URL"]

@@ -23,7 +23,17 @@ from flask_poolguard.state.reader import LeftOut
 from flask_poolguard.tracking import serving
 from flask_poolguard.urls import is_of_one_place
 from tests.conftest import Database
+from tests.support.desk import (
+    DeskServer,
+    environment,
+    pids,
+    recycle,
+    run_pool,
+    run_status,
+    status,
+)
 from tests.support.statuses import POOL, WORKER
+from tests.support.waiting import wait_until
 
 SECRET = "s3cret"
 
@@ -124,6 +134,43 @@ class TestOtherPath:
         assert "'uwsgi_file_shop_py'" in text
         assert "another app's name" in text
         assert "Flask('shop')" in text
+
+
+@pytest.mark.process
+def test_all_commands_see_the_workers_of_two_releases(
+    tmp_path: Path, served_database: Database
+) -> None:
+    """During a deployment, when the link already leads to the new one."""
+    envs = []
+    for release in ("41", "42"):
+        (tmp_path / release).mkdir()
+        root = str(tmp_path / release)
+        envs.append(environment(served_database.url, ROOT_PATH=root))
+    (tmp_path / "current").symlink_to(tmp_path / "42")
+    env = environment(served_database.url, ROOT_PATH=str(tmp_path / "current"))
+    with (
+        DeskServer(tmp_path / "41", envs[0]) as old,
+        DeskServer(tmp_path / "42", envs[1]) as new,
+    ):
+        workers = old.worker_pids() | new.worker_pids()
+        old.wake()
+        wait_until(
+            lambda: pids(status(env)) == workers, seconds=20, what="both workers"
+        )
+        (old_pid,) = old.worker_pids()
+        old.hold(1)
+        report = status(env)
+        paths = {each["pid"]: each["root_path"] for each in report["workers"]}
+        assert paths[old_pid] == str(tmp_path / "41")
+        text = " ".join(run_status(env).split())
+        assert f"Started from another path: {old_pid} {tmp_path}/41" in text
+        assert "2 live workers" in run_pool(env, "check")
+        assert "2 workers" in run_pool(env, "doctor")
+        assert str(old_pid) in run_pool(env, "holders")
+        top = run_pool(env, "top", "--json", "--count", "1")
+        assert str(old_pid) in top
+        old.let_go()
+        assert len(recycle(env)["workers"]) == 2
 
 
 class TestDeployment:
