@@ -21,7 +21,7 @@ from .engines import (
     reconfigure,
 )
 from .errors import SetupError
-from .pool import Chore, after_fork_in_child
+from .pool import Chore, Tended, after_fork_in_child
 from .tracking.app_tracker import AppTracker
 from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
@@ -51,6 +51,8 @@ class AppState:
     :ivar is_settled: a request was served; the keys are not looked at any more.
     :ivar guarded: the engines under guard.
     :ivar registered: engines that wait for that look, by their bind's name.
+    :ivar first_look: shows the pools of a worker before its first request; kept, or it
+        would not be done.
     :ivar own_findings: what the worker says of itself; kept, or it would not be done.
     :ivar logged: what it has said, by pid, code and bind.
     :ivar seen: the database extension whose engines are guarded.
@@ -63,6 +65,7 @@ class AppState:
     guarded: Registry = field(default_factory=Registry)
     registered: Waiting = field(default_factory=dict)
     teardown: Teardown | None = None
+    first_look: Tended | None = None
     own_findings: Chore | None = None
     logged: set[tuple[int, str, str]] = field(default_factory=set)
     seen: object = NOT_LOOKED
@@ -100,14 +103,33 @@ def have_looked(app: Flask, state: AppState) -> None:
 def look_on_push(app: Flask, state: AppState) -> None:
     """Look for settings and engines that are new, when a context is pushed."""
     try:
-        if not state.is_settled:
-            read_again(app, state)
-        _look(app, state)
+        _read_and_look(app, state)
     except BaseException:
         # Flask leaves a context current whose push failed; the next request on this
         # thread would take it for its own and push none.
         _cv_app.get().pop()
         raise
+
+
+def look_without_push(app: Flask, state: AppState) -> None:
+    """Look for them without a request, in a thread of the guard's.
+
+    The context is current, so that the database extension can be asked, but is not
+    pushed: no signal and no teardown function of the app runs.
+
+    :raises ConfigError: as at start.
+    """
+    token = _cv_app.set(app.app_context())
+    try:
+        _read_and_look(app, state)
+    finally:
+        _cv_app.reset(token)
+
+
+def _read_and_look(app: Flask, state: AppState) -> None:
+    if not state.is_settled:
+        read_again(app, state)
+    _look(app, state)
 
 
 def read_again(app: Flask, state: AppState) -> None:

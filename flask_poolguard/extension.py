@@ -30,6 +30,7 @@ from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
 from .tracking.teardown import Teardown
 from .tracking.unavailable import answer_with_503
+from .worker_start import show_when_started
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -70,7 +71,8 @@ class PoolGuard:
         """Guard an app, before or after its database extension was set up.
 
         No connection is made; the engines are looked for when the first app context
-        is pushed.
+        is pushed. In a process that a known server has started to serve the app, its
+        state file and the housekeeper's threads are begun, else with the first request.
 
         :raises ConfigError: a ``POOLGUARD_*`` key is unknown or has a wrong value.
         :raises SetupError: the app has a guard already.
@@ -107,6 +109,7 @@ class PoolGuard:
             from .cli import make_group
 
             app.cli.add_command(make_group(config.cli_group))
+        show_when_started(app, state)
 
     def register(
         self,

@@ -214,6 +214,21 @@ def is_in_memory(url: URL) -> bool:
     )
 
 
+def is_of_one_place(url: str) -> bool:
+    """Tell whether a URL means the same database in every process of this host.
+
+    :param url: as :func:`public_url` returns it.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return False
+    if parsed.get_backend_name() != "sqlite":
+        return True
+    name = (parsed.database or "").removeprefix("file:")
+    return name.startswith("/") and not is_in_memory(parsed)
+
+
 def _is_true(text: str) -> bool:
     try:
         return asbool(text)

@@ -7,7 +7,6 @@ wrong on the way to it makes it exit with 3.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import sys
@@ -19,7 +18,12 @@ from click.core import ParameterSource
 from flask import current_app, has_app_context
 from flask.cli import ScriptInfo
 
-from ..report.deployment import belongs, names_of, parents_among
+from ..report.deployment import (
+    find_workers,
+    names_of,
+    parents_among,
+    without_doubles,
+)
 from ..report.health import examine
 from ..report.monitoring_plugin import Range, State, Thresholds, Verdict, render
 from ..state.reader import read_workers
@@ -185,23 +189,25 @@ def command(
     app and looks at all of them, of which the worst counts. Asks no database.
     """
     thresholds = _thresholds(ctx, options)
-    own = None
+    me = None if current.is_worker() else os.getpid()
+    is_one = False
     if ctx.find_object(ScriptInfo) is not None:
         state = _state_of_app(ctx)
         state_dir = state_dir or state.config.state_dir
-        if app_name is None and root_path is None:
-            app_name, root_path = current_app.name, current_app.root_path
-            own = names_of(state.engines)
-    search = read_workers(state_dir, app_name, root_path)
-    if not current.is_worker():
-        others = (each for each in search.workers if each.pid != os.getpid())
-        search = dataclasses.replace(search, workers=tuple(others))
-    workers = list(search.workers)
-    if own is not None:
-        workers = [each for each in workers if belongs(each, own)]
+        is_one = app_name is None and root_path is None
+    if is_one:
+        app, own = current_app, names_of(state.engines)
+        app_name = app.name
+        found = find_workers(state_dir, app.name, app.root_path, own, without_pid=me)
+        search, workers = found.search, list(found.ours)
+    else:
+        search = read_workers(state_dir, app_name, root_path)
+        workers = [each for each in without_doubles(search.workers) if each.pid != me]
     parents = parents_among(workers)
     workers = [each for each in workers if each not in parents]
-    verdict = examine(search, workers, thresholds, label_apps=app_name is None)
+    verdict = examine(
+        search, workers, thresholds, label_apps=app_name is None, is_one=is_one
+    )
     _tell(verdict, as_json=as_json)
     ctx.exit(verdict.state)
 

@@ -16,6 +16,7 @@ COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
 # Of workers, of their connections, or of what these do, something is missing, or old.
 _OF_GAPS: t.Final[tuple[str, ...]] = (
     "layout",
+    "left-out",
     "other-user",
     "server-unreachable",
     "server-view",

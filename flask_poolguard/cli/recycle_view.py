@@ -79,6 +79,8 @@ def _table(renewal: Renewal, page: Page) -> list[str]:
         name = _name(worker, renewal)
         if worker.ended:
             rows.append([name, "(ended meanwhile)", NONE, NONE])
+        elif worker.is_unused:
+            rows.append([name, "(no connection yet)", NONE, NONE])
         elif not worker.pools:
             rows.append([name, NONE, UNKNOWN, UNKNOWN])
         for pool in worker.pools:

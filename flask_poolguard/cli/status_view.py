@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ..report.model import BindSettings, Failure, Report, Server
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..state.process import is_same_path
 from ..state.status import PoolStatus, Worker
 from ..urls import server_key
 from . import findings_view, holders_view, sessions_view
@@ -98,6 +99,7 @@ def _workers(report: Report, page: Page) -> list[str]:
         ("Slowest connect so far", _slow_connects(report.workers)),
         ("Stopped by a signal, or a debugger", _stopped(report.workers)),
         ("Quiet (nothing to do)", _quiet(report.workers)),
+        ("Started from another path", _elsewhere(report)),
     ):
         if found:
             lines += page.wrap(f"{text}: {', '.join(found)}", rest="  ")
@@ -125,6 +127,18 @@ def _slow_connects(workers: Sequence[Worker]) -> list[str]:
 
 def _stopped(workers: Sequence[Worker]) -> list[str]:
     return [str(worker.pid) for worker in workers if worker.stopped]
+
+
+def _elsewhere(report: Report) -> list[str]:
+    """Return the workers whose root path is not that of this command's app."""
+    pids: dict[str, list[int]] = {}
+    for worker in report.workers:
+        if not is_same_path(worker.root_path, report.root_path):
+            pids.setdefault(worker.root_path, []).append(worker.pid)
+    return [
+        f"{' '.join(map(str, numbers))} {visible(path)}"
+        for path, numbers in pids.items()
+    ]
 
 
 def _quiet(workers: Sequence[Worker]) -> list[str]:

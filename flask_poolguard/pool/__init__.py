@@ -5,7 +5,7 @@ from __future__ import annotations
 from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .greenlets import Blocker, are_threads_greenlets, blocker_of, find_blockers
 from .guarded_pool import GuardedPool
-from .housekeeper import Chore, housekeeper
+from .housekeeper import Chore, Tended, housekeeper
 from .idle_limits import SHARE_OF_LIMIT, derive
 from .outage import gave_up, give_up
 from .session_probe import UnpooledEntry
@@ -41,6 +41,7 @@ __all__ = [
     "PoolCallbacks",
     "Recycle",
     "Renewable",
+    "Tended",
     "UnpooledEntry",
     "after_fork_in_child",
     "are_threads_greenlets",

@@ -62,8 +62,9 @@ class Tended(t.Protocol):
 class Housekeeper:
     """Tends what is added to it, for as long as that lives.
 
-    Started by the process's first request or connection, so neither importing nor
-    setting up an app starts a thread. One thread does what never waits for others,
+    Started by the process's first request or connection, or when a server loads an app
+    to serve it here, so neither importing an app nor setting one up for anything else
+    starts a thread. One thread does what never waits for others,
     such as warnings, and one what closes connections: a line, or a listener of the
     app's, may hold that up for ever.
 

@@ -8,17 +8,16 @@ import socket
 import time
 import typing as t
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..config import AUTO, AppConfig, Setting
 from ..engines import Guarded
 from ..pool import GuardedPool
-from ..state.reader import Search, read_workers
+from ..state.reader import Search
 from ..state.status import Worker
 from ..urls import public_url
 from . import gaps, servers
-from .deployment import belongs, names_of, parents_among
+from .deployment import Found, find_workers, names_of, parents_among
 from .ended_sessions import find_ended, mark_ended
 from .evidence import Evidence, Plan
 from .model import (
@@ -63,11 +62,16 @@ def make_report(
     # Flask-SQLAlchemy's order varies from process to process.
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
 
-    def read() -> _Found:
+    def read() -> Found:
         for each in engines:  # which may be shown in a moment only
             each.tracker.figures.tend()
-        search = read_workers(config.state_dir, app.name, app.root_path)
-        return _sort(search, engines, with_this_process=with_this_process)
+        return find_workers(
+            config.state_dir,
+            app.name,
+            app.root_path,
+            names_of(engines),
+            without_pid=None if with_this_process else os.getpid(),
+        )
 
     questions = servers.begin(engines, detail)
     earlier: Mapping[str, servers.Answer] = {}
@@ -109,7 +113,7 @@ def make_report(
         *gaps.find_taken(search.taken),
         *gaps.find_other_deployments(app.name, found.others),
         *gaps.find_parents(parents),
-        *([] if ours else gaps.find_nobody(app.name, search, config.state_dir)),
+        *([] if ours else gaps.find_nobody(app, search, config.state_dir)),
     ]
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -123,29 +127,7 @@ def make_report(
         findings=tuple(sorted(findings, key=rank)),
         host=socket.gethostname(),
         binds=tuple(_settings(each) for each in engines),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The live workers: those of this process's deployment, and of others."""
-
-    search: Search
-    ours: Sequence[Worker]
-    others: Sequence[Worker]
-
-
-def _sort(
-    search: Search, engines: Sequence[Guarded], *, with_this_process: bool
-) -> _Found:
-    own = names_of(engines)
-    workers = [
-        each for each in search.workers if with_this_process or each.pid != os.getpid()
-    ]
-    return _Found(
-        search,
-        [each for each in workers if belongs(each, own)],
-        [each for each in workers if not belongs(each, own)],
+        root_path=app.root_path,
     )
 
 

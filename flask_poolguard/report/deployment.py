@@ -2,13 +2,75 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..engines import Guarded
+from ..state.process import is_same_path
+from ..state.reader import LeftOut, Search, read_workers
 from ..state.status import Holder, IdleConnection, PoolStatus, Worker
+from ..urls import is_of_one_place
 
 # A pool's bind and URL, which tell staging from production.
 PoolName = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The live workers of an app's name.
+
+    :ivar search: all that was found; its ``left_out`` names the workers that are not
+        ours, and why.
+    :ivar ours: those of this deployment, wherever they were started from.
+    :ivar others: those of the same place that use other databases.
+    """
+
+    search: Search
+    ours: Sequence[Worker]
+    others: Sequence[Worker]
+
+
+def find_workers(
+    configured: str | None,
+    app: str,
+    root_path: str,
+    own: Collection[PoolName],
+    *,
+    without_pid: int | None = None,
+) -> Found:
+    """Find the workers of an app.
+
+    :param configured: ``POOLGUARD_STATE_DIR``.
+    :param own: the names of this process's pools.
+    :param without_pid: a process that is no worker.
+    """
+    search = read_workers(configured, app)
+    workers = [
+        each for each in without_doubles(search.workers) if each.pid != without_pid
+    ]
+    ours = [each for each in workers if belongs(each, own, root_path)]
+    rest = [each for each in workers if each not in ours]
+    others = [each for each in rest if is_same_path(each.root_path, root_path)]
+    # Another version's file does not tell its databases: from another path, it may be
+    # of another deployment, of which nothing is missing here.
+    foreign = [
+        each
+        for each in search.problems
+        if each.root_path is not None and not is_same_path(each.root_path, root_path)
+    ]
+    left_out = [
+        *search.left_out,
+        *(LeftOut.of(each, "databases" if each.pools else "unknown") for each in rest),
+        *(
+            LeftOut(each.pid, app, each.root_path or "", "version", ())
+            for each in foreign
+        ),
+    ]
+    left_out = [each for each in left_out if each.pid != without_pid]
+    problems = [each for each in search.problems if each not in foreign]
+    search = replace(search, problems=tuple(problems), left_out=tuple(left_out))
+    return Found(search, ours, others)
 
 
 def names_of(engines: Iterable[Guarded]) -> frozenset[PoolName]:
@@ -17,16 +79,68 @@ def names_of(engines: Iterable[Guarded]) -> frozenset[PoolName]:
     return frozenset((each.bind, each.url) for each in facts)
 
 
-def belongs(worker: Worker, own: Collection[PoolName]) -> bool:
-    """Tell whether a worker is of the same deployment as this process.
+def belongs(worker: Worker, own: Collection[PoolName], root_path: str) -> bool:
+    """Tell whether a worker of the app's name is of this process's deployment.
 
     Staging and production may be the same code under the same user; what differs
-    is the databases.
+    is the databases. The same deployment may be started from several paths: releases
+    behind a symbolic link, a server with another working directory. From another path,
+    the databases must be known and the same; one in memory, or in a file without a
+    full path, may be another.
 
     :param own: the names of this process's pools.
     """
     names = [(pool.bind, pool.url) for pool in worker.pools]
-    return not names or any(name in own for name in names)
+    if is_same_path(worker.root_path, root_path):
+        return not names or any(name in own for name in names)
+    return any(name in own and is_of_one_place(name[1]) for name in names)
+
+
+def are_of_one_deployment(one: Worker, other: Worker) -> bool:
+    """Tell whether two workers are of one app: from one path, or on one database."""
+    if one.process.app != other.process.app:
+        return False
+    names = [(pool.bind, pool.url) for pool in other.pools]
+    return is_same_path(one.root_path, other.root_path) or any(
+        (pool.bind, pool.url) in names and is_of_one_place(pool.url)
+        for pool in one.pools
+    )
+
+
+def without_doubles(workers: Sequence[Worker]) -> list[Worker]:
+    """Leave out what a process has made twice and did not use.
+
+    A module that calls an app factory for its own use, such as Celery's, makes a second
+    app of the same name in each worker. The one that is used counts; if none is, the
+    one that was made last.
+    """
+    groups: dict[tuple[object, ...], list[Worker]] = {}
+    for each in sorted(workers, key=lambda each: each.process.started_at):
+        groups.setdefault(_identity(each), []).append(each)
+    chosen = [
+        path
+        for group in groups.values()
+        for path in [each.path for each in group if _is_used(each)] or [group[-1].path]
+    ]
+    return [each for each in workers if each.path in chosen]
+
+
+def _identity(worker: Worker) -> tuple[object, ...]:
+    which = worker.process
+    return (
+        which.host,
+        which.pid_namespace,
+        which.pid,
+        which.start_ticks,
+        which.app,
+        os.path.realpath(which.root_path),
+    )
+
+
+def _is_used(worker: Worker) -> bool:
+    return worker.has_served or any(
+        pool.connects or pool.is_used for pool in worker.pools
+    )
 
 
 def connections_of(
@@ -45,12 +159,13 @@ def parents_among(workers: Sequence[Worker]) -> list[Worker]:
     """Return those that are no workers: they only started the others.
 
     gunicorn's master with ``--preload`` is one, if the app asks the database while it
-    is made. What has answered a request is none, nor what uses a connection now.
+    is made. What has answered a request is none, nor what a server has started for
+    that, nor what uses a connection now.
     """
     return [
         each
         for each in workers
-        if not each.has_served
+        if not (each.has_served or each.is_started)
         and not any(pool.is_used for pool in each.pools)
         and any(other.process.is_child_of(each.process) for other in workers)
     ]

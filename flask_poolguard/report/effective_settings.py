@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from ..config import DEFAULT, AppConfig, Setting
 from ..engines import Guarded
 from ..options import OPTIONS
-from ..state.reader import Search, read_workers
+from ..state.reader import Search
 from ..state.status import PoolStatus, Worker
 from ..urls import public_url
-from .deployment import belongs, names_of
+from .deployment import find_workers, names_of
 from .model import SCHEMA_VERSION
 
 if t.TYPE_CHECKING:
@@ -90,18 +90,19 @@ def find_effective(
 ) -> EffectiveConfig:
     """Look up all settings. Asks no server, and needs no worker."""
     engines = sorted(engines, key=lambda each: (each.bind != "default", each.bind))
-    search = read_workers(config.state_dir, app.name, app.root_path)
-    own = names_of(engines)
-    workers = [
-        each
-        for each in search.workers
-        if each.pid != os.getpid() and belongs(each, own)
-    ]
+    found = find_workers(
+        config.state_dir,
+        app.name,
+        app.root_path,
+        names_of(engines),
+        without_pid=os.getpid(),
+    )
+    workers = found.ours
     return EffectiveConfig(
         schema_version=SCHEMA_VERSION,
         app=app.name,
         workers=tuple(each.pid for each in workers),
-        settings=tuple(_app_wide(app.config, config, search)),
+        settings=tuple(_app_wide(app.config, config, found.search)),
         binds=tuple(_bind(each, workers) for each in engines),
         differences=find_differences(workers, engines),
     )

@@ -8,15 +8,46 @@ import os
 import shlex
 import typing as t
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..state.directory import FOLDER, user_id
-from ..state.reader import Problem, Search, TakenFolder
+from ..state.process import is_same_path
+from ..state.reader import LeftOut, Problem, Search, TakenFolder
 from ..state.status import Worker
 from .model import Finding
 from .phrases import connections
 
+if t.TYPE_CHECKING:
+    from flask import Flask
+
 # As many other users' folders are named at most.
 _MAX_HINTS: t.Final = 5
+# And as many kinds of workers that were left out.
+_MAX_LEFT_OUT: t.Final = 5
+
+# By reason: why a worker is left out, and what to do if it was meant.
+_WHY: t.Final = {
+    "app": "another app's name",
+    "path": "another root path",
+    "databases": "other databases",
+    "unknown": "from another path, with databases that are not known yet",
+    "version": "from another path, with another version of Flask-PoolGuard",
+}
+_SAME_ENVIRONMENT: t.Final = (
+    "If you meant this one, this shell lacks the service's environment: set the same"
+    " variables (such as DATABASE_URL) and try again."
+)
+_HOW_TO_MEAN: t.Final = {
+    "app": "If it is this app, let it have one name wherever it is made: Flask({app!r})"
+    " instead of Flask(__name__), where a server imports the module under another"
+    " name.",
+    "path": _SAME_ENVIRONMENT,
+    "databases": _SAME_ENVIRONMENT,
+    "unknown": "If you meant this one, try again in a few seconds; without threads"
+    " (uWSGI without --enable-threads) its databases are known from its first request.",
+    "version": "If you meant this one, restart the app's workers, so that all run the"
+    " installed version.",
+}
 
 
 def find_problems(problems: Sequence[Problem]) -> list[Finding]:
@@ -78,32 +109,77 @@ def find_parents(parents: Sequence[Worker]) -> list[Finding]:
     ]
 
 
-def find_nobody(app: str, search: Search, configured: str | None) -> list[Finding]:
-    """Return where no worker was found, and who may have some."""
+def find_nobody(app: Flask, search: Search, configured: str | None) -> list[Finding]:
+    """Return where no worker was found, what was found instead, and who may have some.
+
+    Workers on other databases of the same root path have a finding of their own.
+    """
     user = user_name(user_id())
     nobody = Finding(
         "info",
         "no-workers",
-        f"No live worker of {app} found as user {user} in {', '.join(search.folders)}",
-        "Start the app, or send it a request: a worker shows up with its first. If it"
-        " runs as another user, run this as that user; if it has a POOLGUARD_STATE_DIR,"
-        " set the same here.",
+        f"No live worker of {app.name} found as user {user} in"
+        f" {', '.join(search.folders)}",
+        "Start the app. Under gunicorn, uWSGI, waitress-serve and flask run a worker"
+        " shows up when it starts, under other servers with its first request. If it"
+        " runs as another user, run this as that user; if it has a"
+        " POOLGUARD_STATE_DIR, set the same here.",
         "Nothing is known of its pools; only settings and servers were looked at.",
     )
+    left_out = [
+        each
+        for each in search.left_out
+        if each.reason != "databases" or not is_same_path(each.root_path, app.root_path)
+    ]
+    found = [
+        Finding(
+            "info",
+            "left-out",
+            f"Found and left out: {text}",
+            _HOW_TO_MEAN[reason].format(app=app.name),
+            "This report says nothing of what is left out.",
+        )
+        for reason, text in describe_left_out(left_out)
+    ]
     if configured is not None:
-        return [nobody]
+        return [nobody, *found]
     hints = [
         Finding(
             "info",
             "other-user",
             f"User {user_name(uid)} has a folder for state files: {folder}",
-            f"If {app} runs as that user, run this command as that user, for example"
-            f" with sudo -u {shlex.quote(user_name(uid).partition(' ')[0])}.",
+            f"If {app.name} runs as that user, run this command as that user, for"
+            " example with sudo -u"
+            f" {shlex.quote(user_name(uid).partition(' ')[0])}.",
             "Workers of other users are not shown to this one.",
         )
         for folder, uid in folders_of_others(search.folders)
     ]
-    return [nobody, *hints[:_MAX_HINTS]]
+    return [nobody, *found, *hints[:_MAX_HINTS]]
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> Sequence[tuple[str, str]]:
+    """Return reason and description of workers that were found and left out; several
+    of one kind are one, and there are five at most.
+    """
+    pids: dict[LeftOut, list[int]] = {}
+    for each in left_out:
+        numbers = pids.setdefault(replace(each, pid=None), [])
+        numbers += [] if each.pid is None else [each.pid]
+    told = [
+        (
+            kind.reason,
+            f"{_workers(numbers) if numbers else 'a worker'} of {kind.app!r} in"
+            f" {kind.root_path}: {_WHY[kind.reason]}"
+            + (f" ({', '.join(kind.databases)})" if kind.databases else ""),
+        )
+        for kind, numbers in pids.items()
+    ]
+    more = len(told) - _MAX_LEFT_OUT
+    if more > 0:
+        reason, text = told[_MAX_LEFT_OUT - 1]
+        told[_MAX_LEFT_OUT - 1 :] = [(reason, f"{text}; and {more} more kinds")]
+    return told
 
 
 def user_name(uid: int) -> str:

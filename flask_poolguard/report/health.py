@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ..state.directory import user_id
 from ..state.reader import Problem, Search
 from ..state.status import PoolStatus, Worker
+from .deployment import are_of_one_deployment
 from .evidence import Evidence
-from .gaps import find_problems, folders_of_others, user_name
+from .gaps import describe_left_out, find_problems, folders_of_others, user_name
 from .model import Level
 from .monitoring_plugin import (
     BY_WEIGHT,
@@ -45,16 +46,18 @@ def examine(
     thresholds: Thresholds,
     *,
     label_apps: bool,
+    is_one: bool = False,
 ) -> Verdict:
     """Judge the live workers that were found.
 
     :param workers: those of ``search`` that are meant.
     :param label_apps: whether figures are labelled by app. Not decided by how many
         apps live right now: a graph must keep its name while its app is down.
+    :param is_one: whether all workers are of one deployment.
     """
     issues = [_judge_problem(each) for each in search.problems]
     apps, lines = [], []
-    for label, group in _by_app(workers, label_apps):
+    for label, group in _by_app(workers, label_apps, is_one):
         health = _measure(label, group)
         apps.append(health)
         found = list(_judge(health, group, thresholds))
@@ -75,20 +78,33 @@ def examine(
 
 
 def _by_app(
-    workers: Sequence[Worker], label_apps: bool
+    workers: Sequence[Worker], label_apps: bool, is_one: bool
 ) -> Iterator[tuple[str, list[Worker]]]:
     """Yield the workers of each app, with its label.
 
-    Two apps of one name are told apart by where they are.
+    Two apps of one name are told apart by where they are; one app that was started
+    from several paths, such as releases behind a symbolic link, is one.
     """
-    groups: dict[tuple[str, str], list[Worker]] = {}
+    groups: list[list[Worker]] = []
     for each in workers:
-        key = each.process.app, os.path.realpath(each.process.root_path)
-        groups.setdefault(key, []).append(each)
-    names = [name for name, _ in groups]
-    for (name, path), group in sorted(groups.items()):
+        apart, group = [], [each]
+        for other in groups:
+            if is_one or any(are_of_one_deployment(each, one) for one in other):
+                group = other + group
+            else:
+                apart.append(other)
+        groups = [*apart, group]
+    where = [
+        (group[0].process.app, min(os.path.realpath(each.root_path) for each in group))
+        for group in groups
+    ]
+    names = [name for name, _ in where]
+    for (name, path), group in sorted(
+        zip(where, groups, strict=True), key=lambda each: each[0]
+    ):
         label = name if names.count(name) == 1 else f"{name}@{path}"
-        yield (clean_label(label) + "." if label_apps else ""), group
+        has_label = label_apps or len(groups) > 1
+        yield (clean_label(label) + "." if has_label else ""), group
 
 
 def _measure(label: str, workers: Sequence[Worker]) -> Health:
@@ -200,9 +216,9 @@ def _judge_absence(search: Search, thresholds: Thresholds) -> _Issue:
     """
     user = user_name(user_id())
     text = f"no live worker found as user {user} in {', '.join(search.folders)}"
-    if search.workers:
-        pids = ", ".join(str(each.pid) for each in search.workers)
-        text += f" but those on other databases ({pids})"
+    left_out = [each for _, each in describe_left_out(search.left_out)]
+    if left_out:
+        text += f"; found and left out: {'; '.join(left_out)}"
     others = list(folders_of_others(search.folders))[:_MAX_HINTS]
     names = dict.fromkeys(user_name(uid).partition(" ")[0] for _, uid in others)
     if names:

@@ -134,6 +134,7 @@ class Report:
     :ivar taken_at: ISO 8601.
     :ivar host: the host that was looked at.
     :ivar binds: the settings of the process that made the report.
+    :ivar root_path: of its app.
     """
 
     schema_version: int
@@ -144,6 +145,7 @@ class Report:
     findings: tuple[Finding, ...]
     host: str = field(metadata=INTERNAL)
     binds: tuple[BindSettings, ...] = field(metadata=INTERNAL)
+    root_path: str = field(metadata=INTERNAL, default="")
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool status --json`` prints, before it is JSON."""

@@ -7,15 +7,15 @@ import socket
 import time
 import typing as t
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..config import AppConfig
 from ..engines import Guarded
 from ..state import recycle_requests
-from ..state.plain import to_plain
-from ..state.reader import Problem, Search, read_workers
+from ..state.plain import INTERNAL, to_plain
+from ..state.reader import Problem
 from ..state.status import Holder, PoolStatus, Worker
-from .deployment import belongs, names_of
+from .deployment import Found, find_workers, names_of
 from .gaps import find_nobody, find_other_deployments, find_problems, find_taken
 from .model import Finding
 
@@ -29,12 +29,17 @@ _PAUSE: t.Final = 0.2
 
 _GUARDED: t.Final = "GuardedPool"
 
+# A connect that began before the request is shown by then: the figures of a pool are
+# written ten times a second.
+_SHOWN_AFTER_SECONDS: t.Final = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class PoolRenewal:
     """How far a pool is; None is unknown.
 
-    :ivar answered: its worker has begun to replace its connections.
+    :ivar answered: its worker has begun to replace its connections, or has none to
+        replace: it has opened none so far.
     :ivar closed: connections that were closed as unusable since the request, those that
         the app itself declared unusable meanwhile included.
     :ivar outdated: older connections that are still there, most often because
@@ -71,6 +76,8 @@ class WorkerRenewal:
 
     :ivar ended: it has ended since the request, and its connections with it.
     :ivar problem: what keeps the request or its answer from getting through.
+    :ivar is_unused: it had not used any of its pools when the request was made, so
+        there is nothing to replace.
     """
 
     pid: int | None
@@ -78,13 +85,14 @@ class WorkerRenewal:
     ended: bool
     problem: str | None
     pools: tuple[PoolRenewal, ...]
+    is_unused: bool = field(metadata=INTERNAL, default=False)
 
     @property
     def is_done(self) -> bool:
         """Tell whether it uses no older connection any more."""
         return self.ended or (
             self.problem is None
-            and bool(self.pools)  # else it is just beginning its file
+            and (self.is_unused or bool(self.pools))
             and all(pool.is_done for pool in self.pools)
         )
 
@@ -156,12 +164,10 @@ class Recycling:
         self._number = recycle_requests.new_number()
         self._begun = time.monotonic()
         # By path: the workers to ask as they were then, and who could not be read.
-        search = self._search()
-        others = [each for each in search.workers if not self._is_ours(each)]
+        found = self._find()
+        search, others = found.search, found.others
         folders = [each for each in search.problems if each.kind == "folder"]
-        self._workers = {
-            each.path: each for each in search.workers if self._is_asked(each)
-        }
+        self._workers = {each.path: each for each in found.ours if self._is_asked(each)}
         self._unreadable = {
             each.path: each for each in search.problems if each.kind != "folder"
         }
@@ -169,7 +175,7 @@ class Recycling:
         nobody: list[Finding] = []
         if not self._workers and not self._unreadable:
             self._refused = "; ".join(each.reason for each in folders) or None
-            nobody = find_nobody(app.name, search, self._state_dir)
+            nobody = find_nobody(app, search, self._state_dir)
         self._left_out = self._why_left_out(folders, others)
         self._findings = (
             *([] if self._refused else find_problems(folders)),
@@ -206,31 +212,29 @@ class Recycling:
             return "its live workers use other databases than this command"
         return None if self._may_be_nobody else "no live worker was found"
 
-    def _search(self) -> Search:
-        return read_workers(self._state_dir, self._app.name, self._app.root_path)
-
-    def _is_ours(self, worker: Worker) -> bool:
-        """Tell whether a worker is of this deployment."""
-        return belongs(worker, self._own)
+    def _find(self) -> Found:
+        return find_workers(
+            self._state_dir,
+            self._app.name,
+            self._app.root_path,
+            self._own,
+            without_pid=self._not_me,
+        )
 
     def _is_asked(self, worker: Worker) -> bool:
-        return (
-            worker.pid != self._not_me
-            and self._is_ours(worker)
-            and (self._bind is None or bool(self._wanted(worker)))
-        )
+        return self._bind is None or bool(self._wanted(worker))
 
     def _wanted(self, worker: Worker) -> list[PoolStatus]:
         return [each for each in worker.pools if self._bind in (None, each.bind)]
 
     def _look(self) -> Renewal:
-        search = self._search()
-        found = {each.path: each for each in search.workers}
-        problems = {each.path: each for each in search.problems}
+        now = self._find()
+        found = {each.path: each for each in now.search.workers}
+        problems = {each.path: each for each in now.search.problems}
         for path in list(self._unreadable):
             if path in found:  # it was only caught half way
                 del self._unreadable[path]
-                if self._is_asked(found[path]):
+                if found[path] in now.ours and self._is_asked(found[path]):
                     self._workers[path] = found[path]
         workers = [
             self._describe(before, found.get(path), problems.get(path))
@@ -261,13 +265,16 @@ class Recycling:
             return WorkerRenewal(before.pid, before.host, True, None, ())
         trouble = None if problem is None else _reason(problem)
         pools = []
+        is_unused = False
         if now is not None:
+            # It opens its part of the file before its first connection.
+            is_unused = not now.pools and self._is_old_enough(now.read_at)
             closed = {pool.bind: pool.closed.invalidated for pool in before.pools}
             pools = [
                 self._pool(pool, closed.get(pool.bind) or 0, now.read_at)
                 for pool in self._wanted(now)
             ]
-        if not all(pool.answered for pool in pools):
+        if not (pools and all(pool.answered for pool in pools)):
             try:
                 # Again with each look: another command may have written its own.
                 recycle_requests.ask(
@@ -275,9 +282,18 @@ class Recycling:
                 )
             except OSError as error:
                 trouble = f"the request to it cannot be written: {error.strerror}"
-        return WorkerRenewal(before.pid, before.host, False, trouble, tuple(pools))
+        return WorkerRenewal(
+            before.pid, before.host, False, trouble, tuple(pools), is_unused
+        )
+
+    def _is_old_enough(self, now: float) -> bool:
+        """Tell whether a file that is read now shows what began before the request."""
+        return now - self._number / 1e6 >= _SHOWN_AFTER_SECONDS
 
     def _pool(self, pool: PoolStatus, closed_before: int, now: float) -> PoolRenewal:
+        has_none = not (pool.connects or pool.connections or pool.is_used)
+        if has_none and self._is_old_enough(now):
+            return PoolRenewal(pool.bind, pool.pool_class, True, 0, 0, ())
         answered = pool.usage.renewed >= self._number
         outdated = pool.usage.outdated if answered and pool.is_counted else None
         if answered and (pool.bind, pool.url) in self._in_memory:

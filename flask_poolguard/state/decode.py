@@ -16,7 +16,9 @@ from .file_format import (
     MAX_SLOTS,
     REGION,
     REGIONS_OFFSET,
+    SERVED,
     SLOTS_OFFSET,
+    STARTED,
     Slot,
     region_size,
     unpack_document,
@@ -37,7 +39,7 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
     :raises OtherVersion: another version wrote it.
     """
     read_at = time.monotonic()
-    which, has_served = unpack_head(data)
+    which, served = unpack_head(data)
     try:
         started_at = datetime.fromtimestamp(which.started_at, UTC)
     except (ValueError, OverflowError, OSError) as error:
@@ -77,8 +79,10 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
         updated_seconds_ago=_age(max(updates), read_at) if updates else None,
         stopped=False,
         pools=tuple(pools),
+        root_path=which.root_path,
         process=which,
-        has_served=has_served,
+        has_served=served == SERVED,
+        is_started=served == STARTED,
         path=path,
         read_at=read_at,
     )

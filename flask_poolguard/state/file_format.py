@@ -2,7 +2,8 @@
 
     0       MAGIC, which ends with the version; the length of a JSON object that says
             whose file this is (`process.Process`), and that object
-    4080    1 once the process has served a request; the length of the file
+    4080    1 once the process has served a request, 2 if a server has started it for
+            that, else 0; the length of the file
     4096    one region per pool, one after another
 
 A region begins with its number of slots and whether it is hidden: it has no pool, or
@@ -37,6 +38,7 @@ _PROCESS_OFFSET: t.Final = len(MAGIC) + _LENGTH.size
 
 _TAIL: t.Final = struct.Struct("<B7xQ")
 SERVED_OFFSET: t.Final = 4096 - _TAIL.size
+SERVED, STARTED = 1, 2
 SIZE_OFFSET: t.Final = 4096 - _LENGTH.size
 REGIONS_OFFSET: t.Final = 4096
 MAX_FILE_SIZE: t.Final = 16 * 1024 * 1024
@@ -107,8 +109,8 @@ def pack_size(size: int) -> bytes:
     return _LENGTH.pack(size)
 
 
-def unpack_head(data: bytes) -> tuple[Process, bool]:
-    """Return whose file it is, and whether that has answered requests.
+def unpack_head(data: bytes) -> tuple[Process, int]:
+    """Return whose file it is, and ``SERVED``, ``STARTED`` or something else.
 
     :raises Damaged: there is no head, or it is garbage.
     :raises OtherVersion: another version wrote it.
@@ -120,14 +122,14 @@ def unpack_head(data: bytes) -> tuple[Process, bool]:
         if length > SERVED_OFFSET - _PROCESS_OFFSET:
             raise Damaged("its head is garbage")
         found = load(Process, data[_PROCESS_OFFSET : _PROCESS_OFFSET + length])
-        has_served, _ = _TAIL.unpack_from(data, SERVED_OFFSET)
+        served, _ = _TAIL.unpack_from(data, SERVED_OFFSET)
     except (Damaged, struct.error) as error:
         if not data.startswith(MAGIC):
             raise OtherVersion(_version(data), None) from error
         raise Damaged("its head is garbage") from error
     if not data.startswith(MAGIC):
         raise OtherVersion(_version(data), (found.app, found.root_path))
-    return found, has_served == 1
+    return found, served
 
 
 def unpack_size(data: bytes) -> int:

@@ -79,6 +79,15 @@ def age_seconds(pid: int) -> float | None:
     return None if fields[0] in "ZX" else max(age, 0.0)
 
 
+def is_same_path(one: str, other: str) -> bool:
+    """Compare root paths.
+
+    Where releases are switched by a symbolic link, gunicorn imports the app through the
+    link and the ``flask`` command through what it points to.
+    """
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """Which process of which app; the head of its state file.

@@ -31,12 +31,14 @@ class Problem:
 
     :ivar kind: ``"folder"``, ``"file"`` or ``"layout"`` (another version's file).
     :ivar pid: of the worker, as far as the file's name tells.
+    :ivar root_path: of its app, as far as another version's file tells.
     """
 
     kind: t.Literal["folder", "file", "layout"]
     path: str
     reason: str
     pid: int | None = None
+    root_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,33 @@ class TakenFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A live worker that was found and is not one of those that are looked for.
+
+    :ivar pid: None if the file's name does not tell.
+    :ivar reason: ``"app"``, another name; ``"path"``, not the root path that was asked
+        for; ``"databases"``, others; ``"unknown"``, from another path, and it is not
+        known which databases it uses; ``"version"``, the same of another version.
+    :ivar databases: bind and URL of each pool, without secrets.
+    """
+
+    pid: int | None
+    app: str
+    root_path: str
+    reason: t.Literal["app", "path", "databases", "unknown", "version"]
+    databases: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, worker: Worker, reason: t.Literal["app", "path", "databases", "unknown"]
+    ) -> LeftOut:
+        """Describe a worker whose file could be read."""
+        which = worker.process
+        urls = tuple(f"{pool.bind} {pool.url}" for pool in worker.pools)
+        return cls(which.pid, which.app, which.root_path, reason, urls)
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """What was found, and where it was looked for."""
 
@@ -57,10 +86,17 @@ class Search:
     workers: tuple[Worker, ...]
     problems: tuple[Problem, ...]
     taken: tuple[TakenFolder, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class _Skip(Exception):
-    """A file to be passed over: of a dead process, or of another app."""
+    """A file to be passed over: of a dead process, or of another app.
+
+    :ivar left_out: the live worker whose it is.
+    """
+
+    def __init__(self, left_out: LeftOut | None = None) -> None:
+        self.left_out = left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +106,13 @@ class _Wanted:
     app: str | None
     root_path: str | None
 
-    def matches(self, app: str, root_path: str) -> bool:
-        """Compare names and root paths.
-
-        Where releases are switched by a symbolic link, gunicorn imports the app
-        through the link and the ``flask`` command through what it points to.
-        """
+    def why_not(self, app: str, root_path: str) -> t.Literal["app", "path"] | None:
+        """Return what keeps an app from being meant, None if it is."""
         if self.app not in (None, app):
-            return False
-        return self.root_path in (None, root_path) or (
-            os.path.realpath(self.root_path or "") == os.path.realpath(root_path)
-        )
+            return "app"
+        if self.root_path is None or process.is_same_path(self.root_path, root_path):
+            return None
+        return "path"
 
 
 def read_workers(
@@ -96,6 +128,7 @@ def read_workers(
     folders = candidates(configured)
     workers: list[Worker] = []
     problems: list[Problem] = []
+    left_out: list[LeftOut] = []
     refused: dict[str, StateDirError] = {}
     if not locked_file.has_locks():
         reason = "this platform has no file locks, so workers keep no state files"
@@ -110,12 +143,18 @@ def read_workers(
             path = os.path.join(folder, name)
             try:
                 worker, reasons = _read(path, wanted)
-            except _Skip:
+            except _Skip as skipped:
+                if skipped.left_out is not None:
+                    left_out.append(skipped.left_out)
                 continue
-            except (OtherVersion, Damaged) as error:
-                kind: t.Literal["layout", "file"]
-                kind = "layout" if isinstance(error, OtherVersion) else "file"
-                problems.append(Problem(kind, path, str(error), _pid_in(name)))
+            except OtherVersion as error:
+                about = error.about and error.about[1]
+                problems.append(
+                    Problem("layout", path, str(error), _pid_in(name), about)
+                )
+                continue
+            except Damaged as error:
+                problems.append(Problem("file", path, str(error), _pid_in(name)))
                 continue
             workers.append(worker)
             problems += [
@@ -125,7 +164,9 @@ def read_workers(
     taken = () if configured is not None else _find_taken(refused, folders)
     hiding = set(refused).difference(each.path for each in taken)
     problems += [Problem("folder", each, str(refused[each])) for each in sorted(hiding)]
-    return Search(tuple(folders), tuple(workers), tuple(problems), taken)
+    return Search(
+        tuple(folders), tuple(workers), tuple(problems), taken, tuple(left_out)
+    )
 
 
 def _find_taken(
@@ -203,12 +244,17 @@ def _read(path: str, wanted: _Wanted) -> tuple[Worker, list[str]]:
                     raise
                 continue
             except OtherVersion as error:
-                if error.about and not wanted.matches(*error.about):
-                    raise _Skip from error
+                reason = wanted.why_not(*error.about) if error.about else None
+                if error.about and reason is not None:
+                    pid = _pid_in(os.path.basename(path))
+                    raise _Skip(LeftOut(pid, *error.about, reason, ())) from error
                 raise
             which = worker.process
-            if not wanted.matches(which.app, which.root_path) or not which.is_alive():
+            if not which.is_alive():
                 raise _Skip
+            reason = wanted.why_not(which.app, which.root_path)
+            if reason is not None:
+                raise _Skip(LeftOut.of(worker, reason))
             if not reasons:
                 break
         stopped = process.is_stopped(which.pid, which.pid_namespace)

@@ -288,8 +288,10 @@ class Worker:
     :ivar started_at: when it began to keep its state file, ISO 8601.
     :ivar updated_seconds_ago: since anything happened in its pools.
     :ivar stopped: by a signal (SIGSTOP) or a debugger, so that it does nothing.
+    :ivar root_path: of its app: where it was started from.
     :ivar process: which process it is.
     :ivar has_served: it has answered requests.
+    :ivar is_started: a server has started it to answer some, which it has not yet.
     :ivar path: of its state file.
     :ivar read_at: when that was read, in monotonic seconds.
     """
@@ -302,6 +304,8 @@ class Worker:
     stopped: bool
     pools: tuple[PoolStatus, ...]
     process: Process = field(metadata=INTERNAL)
+    root_path: str = ""
     has_served: bool = field(metadata=INTERNAL)
+    is_started: bool = field(metadata=INTERNAL, default=False)
     path: str = field(metadata=INTERNAL)
     read_at: float = field(metadata=INTERNAL)

@@ -20,9 +20,11 @@ from .file_format import (
     MAX_FILE_SIZE,
     REGION,
     REGIONS_OFFSET,
+    SERVED,
     SERVED_OFFSET,
     SIZE_OFFSET,
     SLOTS_OFFSET,
+    STARTED,
     pack_head,
     pack_size,
     region_size,
@@ -61,6 +63,9 @@ class NoStateFile:
         """Do nothing."""
 
     def show_served(self) -> None:
+        """Do nothing."""
+
+    def show_started(self) -> None:
         """Do nothing."""
 
     def abandon(self) -> None:
@@ -198,7 +203,11 @@ class StateFile(NoStateFile):
 
     def show_served(self) -> None:
         """Tell that this process answers requests."""
-        self._write(SERVED_OFFSET, b"\1")
+        self._write(SERVED_OFFSET, bytes([SERVED]))
+
+    def show_started(self) -> None:
+        """Tell that a server has started this process to answer requests."""
+        self._write(SERVED_OFFSET, bytes([STARTED]))
 
     def abandon(self) -> None:
         """Close the parent's file in a child, which keeps the parent's lock."""

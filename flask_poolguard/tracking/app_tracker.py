@@ -27,7 +27,8 @@ _all: weakref.WeakSet[AppTracker] = weakref.WeakSet()
 
 
 class AppTracker:
-    """Opens the state file with the process's first request or connection.
+    """Opens the state file with the process's first request or connection, or when a
+    server is known to have started the process.
 
     ``_lock`` protects the change-over from no file, or from a parent's, to the
     process's own.
@@ -38,7 +39,7 @@ class AppTracker:
         self._state_dir = state_dir
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
-        self._has_served = False
+        self._has_served = self._is_started = False
         self._pid = os.getpid()
         self._inbox = Inbox()
         # Replaced as a whole, under the lock, because each scope's end goes through it.
@@ -55,18 +56,11 @@ class AppTracker:
         """Return this process's state file, or the null object if there is none."""
         trouble: StateDirError | None = None
         with self._lock:
-            if self._pid != os.getpid():
-                self.forked()
-            if self._file is None and visibility.is_hidden():
-                self._file = NoStateFile()
-            elif self._file is None:
-                try:
-                    self._file = StateFile(self._state_dir, this_process(*self._about))
-                except StateDirError as error:
-                    trouble, self._file = error, NoStateFile()
-                if self._has_served:
-                    self._file.show_served()
-            file = self._file
+            try:
+                file = self._find_file()
+            except StateDirError as error:
+                trouble, file = error, NoStateFile()
+                self._file = file
         housekeeper.start()  # who can be seen can be asked for something
         if trouble is not None:  # a log handler may use the database
             logger.warning(
@@ -76,6 +70,23 @@ class AppTracker:
                 trouble,
             )
         return file
+
+    def _find_file(self) -> NoStateFile:
+        """Return the file, made if there is none yet. Called under the lock.
+
+        :raises StateDirError: there is no folder for it.
+        """
+        if self._pid != os.getpid():
+            self.forked()
+        if self._file is None and visibility.is_hidden():
+            self._file = NoStateFile()
+        elif self._file is None:
+            self._file = StateFile(self._state_dir, this_process(*self._about))
+            if self._has_served:
+                self._file.show_served()
+            elif self._is_started:
+                self._file.show_started()
+        return self._file
 
     def add(self, tracker: PoolTracker) -> None:
         """Keep a pool's tracker here for as long as its engine lives."""
@@ -93,6 +104,37 @@ class AppTracker:
         for each in gone:
             each.hide()
 
+    def show_started(self) -> None:
+        """Make this process visible, which a server has started to serve the app.
+
+        Called while the app is made, so its pools are not known yet.
+        """
+        self._is_started = True
+        self.open_file()
+
+    def show_forked(self) -> None:
+        """Make this process visible, which a server has forked to serve the app, with
+        the pools that are known.
+
+        Starts no thread: the server has not finished with the child (gevent has not
+        patched it yet). Says nothing of trouble: the first request meets it again.
+        """
+        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+            self.forked()
+        self._is_started = True
+        try:
+            with self._lock:
+                file = self._find_file()
+        except StateDirError:
+            return
+        for tracker in self.trackers:
+            tracker.show_in(file)
+
+    def show_pools(self) -> None:
+        """Make all pools visible."""
+        for tracker in self.trackers:
+            _ = tracker.region
+
     def show_worker(self) -> None:
         """Make this process visible as one that serves, with all its pools.
 
@@ -100,13 +142,14 @@ class AppTracker:
         """
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forked()
-        if not self._has_served:
+        is_first = not self._has_served
+        if is_first:
             self._has_served = True
             if self._file is not None:
                 self._file.show_served()
-        if self._file is None:
-            for tracker in self.trackers:
-                _ = tracker.region
+                housekeeper.start()
+        if is_first or self._file is None:
+            self.show_pools()
 
     def tend(self) -> None:
         """Forget pools that are gone, and do what other processes ask of this one; the
@@ -127,7 +170,7 @@ class AppTracker:
     def forked(self) -> None:
         """Leave the parent's file and connections to the parent."""
         file, self._file = self._file, None
-        self._has_served = False
+        self._has_served = self._is_started = False
         self._pid = os.getpid()
         if file is not None:
             file.abandon()

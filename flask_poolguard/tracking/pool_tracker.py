@@ -135,10 +135,12 @@ class PoolTracker(PoolHolders, PoolCallbacks):
     @property
     def region(self) -> PoolRegion:
         """This pool's part of the process's state file, made with the first event."""
+        region = self.figures.region
+        return self.show_in(self._open_file()) if region is None else region
+
+    def show_in(self, file: NoStateFile) -> PoolRegion:
+        """Return this pool's part of the state file, made if there is none yet."""
         figures = self.figures
-        if figures.region is not None:
-            return figures.region
-        file = self._open_file()  # which may log
         with figures.lock:
             region = figures.region
             if region is None:
@@ -327,6 +329,7 @@ class PoolTracker(PoolHolders, PoolCallbacks):
 
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """Note one more for which a connection is tested or opened."""
+        housekeeper.start()
         _ = self.figures.region or self.region
         self.figures.began_connecting(attempt, out, len(self.out))
 

@@ -12,6 +12,7 @@ from flask import globals as flask_globals
 from flask.ctx import AppContext
 from flask.globals import _cv_app
 
+from ..pool import after_fork_in_child
 from .callsite import CallSite, find_app_callsite, find_reconnecting
 from .thread_marks import MarkRef, this_thread
 
@@ -196,6 +197,21 @@ def current_wsgi_scope() -> WSGIScope | None:
     if response is None or response.runner is not this_thread.mark.ref:
         return None
     return response
+
+
+# In a child that was forked within a call: that call, which the parent answers.
+_parents_call: WSGIScope | None = None
+
+
+def serves(response: WSGIScope) -> bool:
+    """Tell whether this process answers a call, and did not just inherit it."""
+    return response is not _parents_call
+
+
+@after_fork_in_child
+def _note_parents_call() -> None:
+    global _parents_call
+    _parents_call = response_var.get()
 
 
 def open_scope(context: AppContext) -> ContextScope:

@@ -42,6 +42,7 @@ from .scope import (
     next_session,
     open_scope,
     scope_of,
+    serves,
 )
 from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
@@ -94,7 +95,8 @@ class Teardown:
         if response is not None:
             if context not in response.contexts:
                 response.contexts.append(context)
-            self._app_tracker.show_worker()
+            if serves(response):
+                self._app_tracker.show_worker()
 
     def _wrap_teardown(self, app: Flask) -> None:
         # On the instance, and indifferent to the signature: Flask 3.2 passes the

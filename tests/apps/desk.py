@@ -1,13 +1,14 @@
 """An app whose pools tests look at from outside.
 
 It is told what to be by the environment: ``DATABASE_URL``, ``REPORTS_DATABASE_URL``
-(a second bind), ``APP_NAME``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an engine option),
-``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of a worker at
-its own figures) and ``FLASK_POOLGUARD_…``.
+(a second bind), ``APP_NAME``, ``ROOT_PATH``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an
+engine option), ``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of
+a worker at its own figures) and ``FLASK_POOLGUARD_…``.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.state.reader import read_workers
 
 # Keeps what was leaked from being collected, which would return it.
 leaked: list[Connection] = []
@@ -26,7 +28,8 @@ leaked: list[Connection] = []
 
 def create_app() -> Flask:
     """Build the app."""
-    app = Flask(os.environ.get("APP_NAME", "desk"), root_path=os.path.dirname(__file__))
+    root_path = os.environ.get("ROOT_PATH", os.path.dirname(__file__))
+    app = Flask(os.environ.get("APP_NAME", "desk"), root_path=root_path)
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
     if "REPORTS_DATABASE_URL" in os.environ:
         reports = os.environ["REPORTS_DATABASE_URL"]
@@ -50,6 +53,13 @@ def create_app() -> Flask:
         with app.app_context():
             db.session.execute(text("SELECT 1"))
     return app
+
+
+def _look_as_child(answers: Any) -> None:
+    made = create_app()
+    with made.app_context():
+        found = [each.pid for each in read_workers(None).workers]
+    answers.put([os.getpid(), found])
 
 
 def _add_routes(app: Flask, db: SQLAlchemy) -> None:
@@ -77,6 +87,19 @@ def _add_routes(app: Flask, db: SQLAlchemy) -> None:
         """Run a statement of the test's."""
         db.session.execute(text(request.args["sql"]))
         return str(os.getpid())
+
+    @app.get("/child")
+    def child() -> list[Any]:
+        """Fork a child that makes an app of its own; return its pid and the workers
+        that it finds.
+        """
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+        process = context.Process(target=_look_as_child, args=(answers,))
+        process.start()
+        found: list[Any] = answers.get()
+        process.join()
+        return found
 
     @app.get("/wait")
     def wait() -> dict[str, Any]:

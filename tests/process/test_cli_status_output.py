@@ -95,7 +95,7 @@ class TestOutput:
         assert names(report) == "schema_version taken_at app workers servers findings"
         assert (
             names(worker)
-            == "pid host started_at alive updated_seconds_ago stopped pools"
+            == "pid host started_at alive updated_seconds_ago stopped pools root_path"
         )
         assert names(pool) == (
             "bind url pool_class size max_overflow checked_out idle overflow waiting"

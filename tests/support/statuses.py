@@ -51,6 +51,7 @@ WORKER = Worker(
     updated_seconds_ago=0.2,
     stopped=False,
     pools=(POOL,),
+    root_path="/srv/shop",
     process=Process(
         pid=4123,
         host="web1",

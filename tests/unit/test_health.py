@@ -12,6 +12,7 @@ from flask import Flask
 from sqlalchemy import URL, Engine, NullPool, StaticPool, create_engine
 
 from flask_poolguard import PoolGuard
+from flask_poolguard.report.deployment import find_workers
 from flask_poolguard.report.health import examine
 from flask_poolguard.report.monitoring_plugin import (
     Range,
@@ -101,10 +102,32 @@ class TestFigures:
         self, make_app: MakeApp, sqlite_url: URL, tmp_path: Path
     ) -> None:
         for folder in ("one", "two"):
-            make_app("shop", create_engine(sqlite_url), folder)
+            url = sqlite_url.set(database=str(tmp_path / f"{folder}.sqlite"))
+            make_app("shop", create_engine(url), folder)
         data = said(judge()).data
         assert data[f"shop@{tmp_path}/one.workers".replace(" ", "_")] == 1
         assert len(data) == 20
+
+    def test_of_one_app_from_two_paths_are_one(
+        self, make_app: MakeApp, sqlite_url: URL
+    ) -> None:
+        """As during a deployment: a graph keeps its name."""
+        for folder in ("41", "42"):
+            make_app("shop", create_engine(sqlite_url), folder)
+        assert said(judge()).data["shop.workers"] == 2
+
+    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///shop.sqlite"])
+    def test_of_databases_that_only_look_the_same_are_told_apart(
+        self,
+        make_app: MakeApp,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        url: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for folder in ("one", "two"):
+            make_app("shop", create_engine(url), folder)
+        assert f"shop@{tmp_path}/one.workers" in said(judge()).data
 
     @pytest.mark.parametrize(
         "name", ["a|b", "it's", "x=1;2", "two\nlines", "ü", "\x1b"]
@@ -149,12 +172,17 @@ class TestWeights:
 
 class TestNobody:
     def test_names_workers_that_are_not_meant(
-        self, make_app: MakeApp, sqlite_url: URL
+        self, make_app: MakeApp, sqlite_url: URL, tmp_path: Path
     ) -> None:
         make_app("shop", create_engine(sqlite_url))
-        verdict = examine(search(), (), EASY, label_apps=False)
+        name = "default", "sqlite:////elsewhere"
+        found = find_workers(None, "shop", str(tmp_path), {name})
+        verdict = examine(found.search, found.ours, EASY, label_apps=False)
         assert verdict.state is State.CRITICAL
-        assert f"but those on other databases ({os.getpid()})" in verdict.text
+        assert (
+            f"; found and left out: Worker {os.getpid()} of 'shop' in {tmp_path}: other"
+            f" databases (default {sqlite_url})"
+        ) in verdict.text
 
     def test_is_unknown_where_there_are_no_state_files(
         self, monkeypatch: pytest.MonkeyPatch

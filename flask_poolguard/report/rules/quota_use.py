@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.engine import URL, make_url
 
 from ...engines import Guarded
+from ...state.status import Worker
 from ...urls import server_key
 from ..evidence import AnsweringServer, Evidence
 from ..phrases import workers
@@ -137,12 +138,12 @@ def _ours(evidence: Evidence, server: AnsweringServer, counts: _Counts) -> int |
 
 def _to_open(evidence: Evidence, counts: _Counts, ours: int | None) -> int | None:
     limits = [
-        pool.limit
+        limit
         for worker in evidence.workers
-        for pool in worker.pools
-        if counts(pool.bind, pool.url)
+        for bind, url, limit in _limits_of(worker, evidence)
+        if counts(bind, url)
     ]
-    if not limits or None in limits or ours is None:
+    if not limits or not all(limits) or ours is None:
         return None
     return max(sum(limit or 0 for limit in limits) - ours, 0)
 
@@ -153,19 +154,39 @@ def _pools(evidence: Evidence, counts: _Counts) -> Pools:
     pools: Pools = Counter()
     if plan.workers is None:
         for worker in evidence.workers:
-            for pool in worker.pools:
-                if counts(pool.bind, pool.url) and (pool.limit or pool.is_unlimited):
-                    pools[pool.bind, pool.limit] += plan.hosts
+            for bind, url, limit in _limits_of(worker, evidence):
+                if counts(bind, url) and limit != 0:
+                    pools[bind, limit] += plan.hosts
         return pools
+    for bind, url, limit in _configured(evidence):
+        if counts(bind, url):
+            pools[bind, limit] += number_of_workers(evidence)
+    return pools
+
+
+def _limits_of(
+    worker: Worker, evidence: Evidence
+) -> Iterator[tuple[str, str, int | None]]:
+    """Yield bind, URL and limit of a worker's pools: None for no limit, 0 for one that
+    is not known.
+
+    A worker of which no pool is known yet will have those of this process.
+    """
+    if not worker.pools:
+        yield from _configured(evidence)
+    for pool in worker.pools:
+        limit = None if pool.is_unlimited else pool.limit or 0
+        yield pool.bind, pool.url, limit
+
+
+def _configured(evidence: Evidence) -> Iterator[tuple[str, str, int | None]]:
+    """Yield bind, URL and limit of the pools as this process would set them up."""
     for each in evidence.engines:
         facts = each.tracker.facts
-        if facts.size is None or facts.max_overflow is None:
-            continue
-        if counts(each.bind, facts.url):
+        if facts.size is not None and facts.max_overflow is not None:
             is_unlimited = facts.size == 0 or facts.max_overflow < 0
             limit = None if is_unlimited else facts.size + facts.max_overflow
-            pools[each.bind, limit] += number_of_workers(evidence)
-    return pools
+            yield each.bind, facts.url, limit
 
 
 def _user_in(url: str) -> str | None:
