@@ -53,7 +53,7 @@ def verdict_lines(report: Report, page: Page) -> list[str]:
     level, text = verdict(report.findings, report.workers)
     name = level.upper() if level else "OK"
     first, *rest = page.wrap(f"{name}  {text}", rest="  ")
-    colour = COLOURS[level] if level else "green"
+    colour = "green" if level is None else COLOURS.get(level, "magenta")
     return [first.replace(name, click.style(name, fg=colour, bold=True), 1), *rest]
 
 

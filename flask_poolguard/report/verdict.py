@@ -31,20 +31,21 @@ def rank(finding: Finding) -> tuple[int, int]:
 
 def verdict(
     findings: Iterable[Finding], workers: Sequence[Worker]
-) -> tuple[Level | None, str]:
+) -> tuple[Level | t.Literal["unknown"] | None, str]:
     """Return the level of the worst finding that is more than a hint, and the finding
-    in short; without any None, and how busy the workers are.
+    in short; without any None, and how busy the workers are. Without any worker it is
+    ``"unknown"``.
     """
     worst = min(findings, key=rank, default=None)
     if worst is not None and worst.level != "info":
         return worst.level, f"{worst.in_short} ({worst.code})"
+    if not workers:
+        return "unknown", "no live worker of this app was found on this host"
     return None, how_busy(workers)
 
 
 def how_busy(workers: Sequence[Worker]) -> str:
     """Return how many connections the workers have out, and how many requests wait."""
-    if not workers:
-        return "no live worker"
     pools = [pool for worker in workers for pool in worker.pools]
     parts = [number_of_workers(len(workers))]
     known = [pool for pool in pools if pool.checked_out is not None]

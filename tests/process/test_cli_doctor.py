@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import pytest
 from sqlalchemy import URL
 
@@ -128,14 +129,14 @@ class TestBesideWorkers:
                 held = desk.hold(1)
                 assert held
                 # One more for each worker that idles.
-                diagnosis = doctor(env, "--seconds", "0", status=1)
-                text = run_pool(env, "doctor", "--seconds", "0", status=1)
+                diagnosis = doctor(env, "--seconds", "0", status=0)
+                text = run_pool(env, "doctor", "--seconds", "0", status=0)
             desk.let_go()
         full = finding(diagnosis, "full")
-        assert full["level"] == "critical"
+        assert full["level"] == "warning"  # nobody waits for one
         assert re.search(r"[23] of them by this app's workers", full["message"])
         # Worst first, with all that an operator needs.
-        assert text.index("CRITICAL full") < text.index("so: ") < text.index("fix: ")
+        assert text.index("WARNING full") < text.index("so: ") < text.index("fix: ")
         assert "see: flask pool explain full" in text
         # Nor is there room for what the workers may still open.
         assert text.splitlines()[-1].startswith("2 critical")
@@ -178,14 +179,15 @@ class TestOutage:
         assert re.match(
             r"1 waits for a connection of bind 'default', the first for \d+(\.\d)?s"
             rf" \(worker {pid}: 1 waiting, 3 of 3 out\)\. Those out are held by hold"
-            r" at apps/desk\.py:\d+ \(3, the longest for ",
+            r" at apps/desk\.py:\d+, now at apps/desk\.py:\d+ in hold"
+            r" \(3, the longest for ",
             found["message"],
         )
         assert "POOLGUARD_POOL_SIZE (now 2)" in found["fix"]
         assert "waited for 60 s fails" in found["consequence"]
         assert text.index("CRITICAL saturated") < text.index("1 critical")
 
-    def test_that_is_over_is_no_more_than_worth_a_word(
+    def test_that_is_over_is_told_with_its_time(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
         env = environment(mariadb_url, FLASK_POOLGUARD_POOL_TIMEOUT="0.1")
@@ -196,14 +198,15 @@ class TestOutage:
             desk.let_go()
             over = finding(doctor(env, "--seconds", "0.1"), "timeouts")
             unwatched = finding(status(env), "timeouts")
-        assert over["level"] == "info"
+        assert over["level"] == "warning"
         assert re.fullmatch(
             r"1 of 4 checkouts of bind 'default' got no connection in time since its"
-            rf" worker started \S+ ago; none within 0\.1 s \(by worker: {pid}: 1\)",
+            r" worker started \S+ ago; 1 of them at \d\d:\d\d:\d\d, none within"
+            rf" 0\.1 s \(by worker: {pid}: 1\)",
             over["message"],
         )
-        assert unwatched["level"] == "info"
-        assert "`flask pool doctor` says whether" in unwatched["message"]
+        assert unwatched["level"] == "warning"
+        assert unwatched["summary"].startswith("1 of 4 checkouts of bind default got")
 
     def test_that_goes_on_is_critical_by_the_rising_count(
         self, tmp_path: Path, mariadb_url: URL
@@ -227,7 +230,7 @@ class TestOutage:
                     wanting.result(30)
         found = finding(diagnosis, "timeouts")
         assert found["level"] == "critical"
-        assert re.search(r"; [1-9]\d* of them within 5 s ", found["message"])
+        assert re.search(r", [1-9]\d* of them within 5 s ", found["message"])
 
 
 @pytest.mark.process
@@ -248,7 +251,7 @@ class TestHeld:
         found = finding(diagnosis, "held")
         assert found["level"] == "warning"
         assert re.match(
-            r"2 connections of bind 'default' held by hold at apps/desk\.py:\d+: for",
+            r"2 connections of bind 'default' held by hold at apps/desk\.py:\d+",
             found["message"],
         )
         assert f"in worker {pid}" in found["message"]
@@ -400,4 +403,4 @@ class TestText:
     def test_lines_fit_the_page(self) -> None:
         report = report_of(made("critical", message="word " * 60))
         lines = render_diagnosis(report, "info", self.PAGE, "db-pool").splitlines()
-        assert max(map(len, lines)) <= 80
+        assert max(map(len, map(click.unstyle, lines))) <= 80

@@ -93,7 +93,7 @@ class TestFigures:
         assert quiet["checkouts"] == quiet["connects"] == 2
         assert quiet["holders"] == []
         assert quiet["longest_held_seconds"] is None
-        assert desk.finding(report, "timeouts")["level"] == "info"
+        assert desk.finding(report, "timeouts")["level"] == "warning"
 
     def test_waiters_are_counted_with_their_longest_wait(
         self, tmp_path: Path, mariadb_url: URL
@@ -186,9 +186,10 @@ class TestWorkersThatComeAndGo:
             " with 1 connection out and 0 connections idle"
         )
         assert f"kill -CONT {pid}" in critical["fix"]
-        assert (checked.state, checked.text) == (
-            "WARNING",
-            f"desk: worker {pid} is stopped by a signal",
+        assert checked.state == "CRITICAL"
+        assert checked.text.startswith(
+            f"desk: worker {pid} is stopped by a signal or a debugger, with"
+            " 1 connection out; before that, it is in hold, "
         )
         assert pool["checked_out"] == 1
         assert pool["holders"][0]["endpoint"] == "hold"
@@ -259,7 +260,8 @@ class TestNobodyThere:
     ) -> None:
         env = environment(mariadb_url, FLASK_POOLGUARD_POOL_SIZE="3")
         text = desk.run_status(env)
-        assert text.startswith("desk: no live worker on host ")
+        assert text.startswith("UNKNOWN  no live worker of this app was found on this")
+        assert "\ndesk: no live worker on host " in text
         assert str(state_dir / "flask-poolguard") in text
         assert f"({os.geteuid()})" in text
         assert "size 3 (POOLGUARD_POOL_SIZE), overflow 10 (default)" in text

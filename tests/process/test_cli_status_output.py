@@ -104,6 +104,7 @@ class TestOutput:
             " obstacle_seconds longest_held_seconds recycle_seconds recycle_source"
             " peak_checked_out checkouts connects timeouts unavailable"
             " timeout_seconds held_warning_seconds leaks closed usage holders"
+            " waiting_lines"
         )
         assert names(pool["closed"]) == (
             "recycled idle dead overflow invalidated closed detached"
@@ -155,7 +156,7 @@ class TestOutput:
             "head -n 1",
         ]
         done = in_shell(environment(sqlite_url), " | ".join(commands))
-        assert done.stdout.startswith("desk: no live worker")
+        assert done.stdout.startswith("UNKNOWN  no live worker")
         assert done.stderr == ""
 
 

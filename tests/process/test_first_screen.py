@@ -32,7 +32,11 @@ from tests.support.servers import (
 )
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.every_product]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.every_product,
+    pytest.mark.timeout(300),
+]
 
 # Each of them begins with the verdict.
 COMMANDS = (
@@ -44,9 +48,11 @@ COMMANDS = (
 )
 WIDTH = 80
 MAXIMUM = 24
-ONE = {"FLASK_POOLGUARD_POOL_SIZE": "1", "FLASK_POOLGUARD_MAX_OVERFLOW": "0"}
 RETRY = "FLASK_POOLGUARD_CONNECT_RETRY"
-PATIENT = {**ONE, "FLASK_POOLGUARD_POOL_TIMEOUT": "60"}
+# So that what the workers may open fits in.
+SMALL = {"FLASK_POOLGUARD_POOL_SIZE": "2", "FLASK_POOLGUARD_MAX_OVERFLOW": "2"}
+ONE = {"FLASK_POOLGUARD_POOL_SIZE": "1", "FLASK_POOLGUARD_MAX_OVERFLOW": "0"}
+PATIENT = {**ONE, "FLASK_POOLGUARD_POOL_TIMEOUT": "100"}
 
 Env = dict[str, str]
 
@@ -86,7 +92,7 @@ class Scene:
         """Return the app under gunicorn, not started yet."""
         return DeskServer(
             self.folder,
-            environment(url or self.url, **(env or {})),
+            environment(url or self.url, **{**SMALL, **(env or {})}),
             workers=workers,
             threads=threads,
         )
@@ -214,7 +220,7 @@ def black_hole(scene: Scene) -> Iterator[Env]:
 
 @contextmanager
 def full_server(scene: Scene) -> Iterator[Env]:
-    with scene.desk({**PATIENT, RETRY: "30"}) as server:
+    with scene.desk({**PATIENT, RETRY: "100"}) as server:
         server.wake("/pid")
         # Some of the connections are for superusers only.
         free = MAXIMUM - (3 if scene.is_postgresql else 0)
@@ -235,7 +241,7 @@ def full_account(scene: Scene) -> Iterator[Env]:
         if scene.is_postgresql
         else "ALTER USER app WITH MAX_USER_CONNECTIONS {}"
     )
-    with scene.desk({RETRY: "30"}) as server:
+    with scene.desk({RETRY: "100"}) as server:
         server.wake("/pid")
         scene.server.execute(limit.format(2))
         try:

@@ -107,7 +107,8 @@ class TestBesideGunicorn:
         """Two connections are out all the time, and each query takes one more."""
         env = environment(served_database.url)
         with DeskServer(tmp_path, env, threads=4) as server:
-            server.hold(2)
+            server.hold(1)
+            server.hold(1)
             for _ in range(60):
                 server.get("/query")
             wait_until(

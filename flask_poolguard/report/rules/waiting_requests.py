@@ -322,12 +322,13 @@ def _unavailable(pool: PoolStatus) -> int:
 
 def _lately(evidence: Evidence, risen: int, lately: Recent) -> str:
     """Say how many of them are new."""
+    texts = []
     if lately.failed:
-        return f"{lately.failed} of them {lately.when()}"
-    if not evidence.seconds:
-        return "none within the last hour"
-    number = f"{risen} of them" if risen else "none"
-    return f"{number} within {evidence.seconds:g} s"
+        texts.append(f"{lately.failed} of them {lately.when()}")
+    if evidence.seconds:
+        number = f"{risen} of them" if risen else "none"
+        texts.append(f"{number} within {evidence.seconds:g} s")
+    return ", ".join(texts) or "none within the last hour"
 
 
 def _risen(evidence: Evidence, bind: str, pools: _Pools, figure: _Figure) -> int:
