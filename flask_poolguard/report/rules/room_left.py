@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..evidence import Evidence
 from ..model import Finding
 from ..phrases import key_of
+from ..phrases import workers as workers_of
 from .pool_use import fails_now, who_waits
 from .quota_use import QuotaUse, describe_pools, number_of_workers, quota_uses
 
@@ -84,9 +85,9 @@ def _in_use(use: QuotaUse) -> str:
 
 def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
     others = f", of which others use {use.others} now" if use.others else ""
-    fails_soon = use.quota.is_nearly_full and not use.is_enough
+    is_short = use.quota.is_nearly_full and not use.is_enough
     return Finding(
-        "critical" if fails_soon else "warning",
+        "critical" if is_short and fails_now(evidence, use.quota.binds) else "warning",
         "budget",
         f"{describe_pools(evidence, use.pools)}; {use.name} allows"
         f" {use.quota.terms}{others}",
@@ -101,7 +102,7 @@ def _how_to_fit(use: QuotaUse, workers: int) -> str:
     share = quota.per_worker(others, workers)
     if share < 1:
         return (
-            f"Start {quota.per_worker(others, 1)} workers at most, free connections"
+            f"Start {workers_of(quota.per_worker(others, 1))} at most, free connections"
             f" that others use, or raise {quota.remedy}: with a tenth left free there"
             " is not one for each worker."
         )
