@@ -113,13 +113,15 @@ class TestOutput:
             "nesting threads inherited waits waited_seconds longest_wait_seconds demand"
         )
         assert names(pool["holders"][0]) == (
-            "held_seconds endpoint site thread server_id gone kept"
+            "held_seconds endpoint site thread server_id gone kept now now_seconds"
         )
         assert names(report["servers"][0]) == (
             "bind product reachable idle_timeout_seconds max_connections connections"
             " ours reserved sessions sessions_hidden failure"
         )
-        assert names(report["findings"][0]) == "level code message fix consequence"
+        assert names(report["findings"][0]) == (
+            "level code message fix consequence summary"
+        )
 
     @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
     @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ class Scene:
         workers: int = 1,
         threads: int = 4,
         url: URL | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> DeskServer:
         """Return the app under gunicorn, not started yet."""
         return DeskServer(
@@ -95,6 +96,7 @@ class Scene:
             environment(url or self.url, **{**SMALL, **(env or {})}),
             workers=workers,
             threads=threads,
+            arguments=arguments,
         )
 
     @property
@@ -269,7 +271,8 @@ def password_changed(scene: Scene) -> Iterator[Env]:
 
 @contextmanager
 def stopped_worker(scene: Scene) -> Iterator[Env]:
-    with scene.desk(workers=2) as server:
+    # Otherwise gunicorn replaces it after 30 s.
+    with scene.desk(workers=2, arguments=("--timeout=300",)) as server:
         (pid,) = server.wake().hold(1)
         wait_until(
             lambda: bool(
