@@ -41,7 +41,7 @@ SERVED_OFFSET: t.Final = 4096 - _TAIL.size
 SERVED, STARTED = 1, 2
 SIZE_OFFSET: t.Final = 4096 - _LENGTH.size
 REGIONS_OFFSET: t.Final = 4096
-MAX_FILE_SIZE: t.Final = 16 * 1024 * 1024
+MAX_FILE_SIZE: t.Final = 32 * 1024 * 1024
 
 # A region's head: number of slots; 1 if it is hidden, which is one byte, so that no
 # reader sees half a change.
