@@ -28,7 +28,7 @@ PYTEST := -m pytest -n $(WORKERS) --dist worksteal -ra --tb=native
 QUICK := -m "not soak and (not process or quick)"
 ALL := -m "not soak"
 
-.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs demo bench clean
+.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme demo bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -95,6 +95,9 @@ imports: $(STAMP) ## Check that imports go one way
 
 docs: $(STAMP) ## Build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+readme: $(STAMP) ## Write the commands' output of now into README.md
+	$(BIN)/python tools/readme_output.py
 
 demo: $(STAMP) ## Show the guard at work (DATABASE_URL=… for a server of yours)
 	@$(BIN)/python tools/demo.py
