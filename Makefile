@@ -99,8 +99,8 @@ docs: $(STAMP) ## Build the documentation, warnings are errors
 readme: $(STAMP) ## Write the commands' output of now into README.md
 	$(BIN)/python tools/readme_output.py
 
-demo: $(STAMP) ## Show the guard at work (DATABASE_URL=… for a server of yours)
-	@$(BIN)/python tools/demo.py
+demo: $(STAMP) ## Show the guard at work (KEEP=1: stay up; DATABASE_URL=…: on your server)
+	@$(BIN)/python tools/demo.py $(if $(KEEP),--keep)
 
 bench: $(STAMP) ## Measure what the guard costs (BENCH="checkout delay", say)
 	tools/ensure-servers
