@@ -11,6 +11,7 @@ folder.
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import socket
@@ -304,7 +305,14 @@ The app stays up at {desk.url} until Ctrl-C. In another terminal:
 In a browser: {desk.url}/faults/""",
         flush=True,
     )
-    server.wait()
+    # Where make leads the terminal's session (ssh -t host make demo), it gets the only
+    # SIGHUP, and waits for us without passing it on.
+    terminal = select.poll()
+    if sys.stdout.isatty():
+        terminal.register(sys.stdout, 0)  # which tells of POLLHUP all the same
+    while server.poll() is None:
+        if terminal.poll(500):
+            raise KeyboardInterrupt
     raise DemoError("the server ended")
 
 
