@@ -13,6 +13,9 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-pyproject
+# The demo needs little, so that a newcomer need not wait for all that development needs.
+DEMO := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+DEMO_STAMP := $(DEMO)/.made-from-pyproject
 LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
 # On the oldest releases what these look at is the same: the tests' own tools, the load
@@ -28,7 +31,7 @@ PYTEST := -m pytest -n $(WORKERS) --dist worksteal -ra --tb=native
 QUICK := -m "not soak and (not process or quick)"
 ALL := -m "not soak"
 
-.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs demo bench clean
+.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme demo bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -42,6 +45,12 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+.venv-demo/.made-from-pyproject: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --editable \
+	  ".[mysql,postgresql,flask-sqlalchemy]" gunicorn
 	touch $@
 
 $(LOWEST_STAMP): pyproject.toml
@@ -96,15 +105,18 @@ imports: $(STAMP) ## Check that imports go one way
 docs: $(STAMP) ## Build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-demo: $(STAMP) ## Show the guard at work (DATABASE_URL=… for a server of yours)
-	@$(BIN)/python tools/demo.py
+readme: $(STAMP) ## Write the commands' output of now into README.md
+	$(BIN)/python tools/readme_output.py
+
+demo: $(DEMO_STAMP) ## Show the guard at work (KEEP=1: stay up; DATABASE_URL=…: on your server)
+	@$(DEMO)/bin/python tools/demo.py $(if $(KEEP),--keep)
 
 bench: $(STAMP) ## Measure what the guard costs (BENCH="checkout delay", say)
 	tools/ensure-servers
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove everything that make made
-	rm -rf $(VENV) $(LOWEST) .nox dist build docs/_build htmlcov
+	rm -rf $(VENV) $(LOWEST) .venv-demo .nox dist build docs/_build htmlcov
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ accident. They exist only where the config says ``EXAMPLE_FAULTS`` (in the envir
 
 - ``/faults/leak`` takes a connection and never gives it back;
 - ``/faults/slow`` holds a connection while it does something else;
+  ``/faults/slow-fixed`` does the same work right;
 - ``/faults/crash`` fails in the middle of a transaction.
 """
 
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, text
 from example_app.extensions import db
 from example_app.models import Member
 
-LONGEST_SLEEP_SECONDS = 5.0
+LONGEST_SLEEP_SECONDS = 30.0
 
 blueprint = Blueprint("faults", __name__, url_prefix="/faults")
 
@@ -46,11 +47,25 @@ def leak() -> ResponseReturnValue:
 @blueprint.get("/slow")
 def slow() -> ResponseReturnValue:
     """Hold a connection for a while (``?seconds=``, else 1.5) without using it."""
-    wanted = request.args.get("seconds", 1.5, type=float)
-    seconds = min(max(wanted, 0.0), LONGEST_SLEEP_SECONDS)
+    seconds = _seconds()
     db.session.execute(text("SELECT 1"))
     time.sleep(seconds)  # Deliberate fault: the transaction stays open meanwhile.
     return {"slept_seconds": seconds}
+
+
+@blueprint.get("/slow-fixed")
+def slow_fixed() -> ResponseReturnValue:
+    """Do the work of ``/faults/slow`` without a connection in hand."""
+    seconds = _seconds()
+    db.session.execute(text("SELECT 1"))
+    db.session.commit()  # The fix: it gives the connection back before the slow work.
+    time.sleep(seconds)
+    return {"slept_seconds": seconds}
+
+
+def _seconds() -> float:
+    wanted = request.args.get("seconds", 1.5, type=float)
+    return min(max(wanted, 0.0), LONGEST_SLEEP_SECONDS)
 
 
 @blueprint.get("/crash")

@@ -1,14 +1,18 @@
-"""Show Flask-PoolGuard at work: run the example app under load and look at its pools.
+"""Show Flask-PoolGuard at work: one incident, from the symptom to the line to the fix.
 
 ``make demo`` runs this. It starts ``example_app`` under gunicorn with two worker
-processes, sends it good and bad requests, and prints what ``flask pool status`` and
-the log say. ``DATABASE_URL=… make demo`` does it on that database, where it leaves the
-tables ``poolguard_example_…``; without it everything is in a temporary folder.
+processes, sends it good and bad requests, and prints what the commands and the log say.
+``make demo KEEP=1`` (``--keep``) leaves the app running afterwards, until Ctrl-C, and
+prints what to try. ``DATABASE_URL=… make demo`` does it on that database, where it
+leaves the tables ``poolguard_example_…``; without it everything is in a temporary
+folder.
 """
 
 import json
 import os
 import re
+import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,20 +21,39 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
-from demo_visitors import Desk, Traffic
+from demo_visitors import PAGES, Desk, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
-GUNICORN = ["-m", "gunicorn", "-c", "python:example_app.gunicorn_settings"]
-
 WORKERS = 2  # as in example_app/gunicorn_settings.py
+# More threads than visitors, so that only a pool makes a request wait.
+GUNICORN = [
+    *("-m", "gunicorn", "-c", "python:example_app.gunicorn_settings"),
+    "--threads=16",
+]
+# Small pools, so that a few visitors fill them; for each worker and bind. What waits
+# gets a connection in the end, because the slow requests are over sooner than that.
+SETTINGS = {
+    "FLASK_POOLGUARD_POOL_SIZE": "2",
+    "FLASK_POOLGUARD_MAX_OVERFLOW": "0",
+    "FLASK_POOLGUARD_POOL_TIMEOUT": "30",
+}
 LEAKS = 2
+SLOW = "/faults/slow?seconds=3"
+FIXED = "/faults/slow-fixed?seconds=3"
+FIXED_FOR_SECONDS = 1.5
+SLOW_PAGE_SECONDS = 1.0
+FIX = """\
+      db.session.execute(text("SELECT 1"))
+    + db.session.commit()  # gives the connection back before the slow work
+      time.sleep(seconds)"""
 
 # A busy machine needs more than the second or two that each of these takes.
-TRAFFIC_TIMEOUT_SECONDS = 20.0
+LOOK_TIMEOUT_SECONDS = 40.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 5.0
 LOG_TAIL_LINES = 25
@@ -51,15 +74,15 @@ def environment(folder: Path) -> dict[str, str]:
         "EXAMPLE_INSTANCE_PATH": str(folder / "instance"),
         "EXAMPLE_FAULTS": "1",
         "FLASK_POOLGUARD_STATE_DIR": str(folder / "state"),
+        **SETTINGS,
     }
 
 
-def flask(env: Mapping[str, str], *arguments: str, show: bool = False) -> str:
+def flask(env: Mapping[str, str], *arguments: str, may_find: bool = False) -> str:
     """Run a command of the app in a process of its own and return what it printed.
 
-    :param show: let it print to the terminal itself instead.
+    :param may_find: whether the command may end with 1 or 2 for what it found.
     """
-    sys.stdout.flush()
     name = f"flask --app example_app {' '.join(arguments)}"
     try:
         done = subprocess.run(
@@ -67,8 +90,7 @@ def flask(env: Mapping[str, str], *arguments: str, show: bool = False) -> str:
             cwd=ROOT,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=None if show else subprocess.PIPE,
-            stderr=None if show else subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_SECONDS,
         )
@@ -76,14 +98,16 @@ def flask(env: Mapping[str, str], *arguments: str, show: bool = False) -> str:
         raise DemoError(
             f"`{name}` took more than {COMMAND_TIMEOUT_SECONDS:.0f} s"
         ) from None
-    if done.returncode:
+    if done.returncode not in ((0, 1, 2) if may_find else (0,)):
         said = last_lines(done.stderr or "", 8)
         raise DemoError(f"`{name}` ended with exit code {done.returncode}\n{said}")
-    return done.stdout or ""
+    return done.stdout
 
 
 @contextmanager
-def running_desk(env: Mapping[str, str], log: Path) -> Iterator[Desk]:
+def running_desk(
+    env: Mapping[str, str], log: Path
+) -> Iterator[tuple[Desk, subprocess.Popen[bytes]]]:
     """Run the app under gunicorn, and stop it again whatever happens.
 
     The socket is open before gunicorn starts, so that no other program can take the
@@ -105,7 +129,7 @@ def running_desk(env: Mapping[str, str], log: Path) -> Iterator[Desk]:
             start_new_session=True,  # Ctrl-C is for the demo, which then stops it
         )
     try:
-        yield Desk(port)
+        yield Desk(port), server
     finally:
         stop(server)
 
@@ -126,18 +150,6 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 def last_lines(text: str, count: int) -> str:
     """Return the end of the text."""
     return "\n".join(text.strip().splitlines()[-count:])
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until the condition holds.
-
-    :raises DemoError: naming ``what``, if that takes too long.
-    """
-    deadline = time.monotonic() + TRAFFIC_TIMEOUT_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise DemoError(f"{what}: not within {TRAFFIC_TIMEOUT_SECONDS:.0f} s")
-        time.sleep(0.02)
 
 
 def leak_warnings(log: Path) -> list[str]:
@@ -167,77 +179,208 @@ def totals(env: Mapping[str, str]) -> Counter[str]:
     return added
 
 
-def watch(desk: Desk, env: Mapping[str, str]) -> None:
-    """Send traffic, and look at the pools while it runs."""
-    traffic = Traffic(desk)
+def incident(desk: Desk, env: Mapping[str, str]) -> None:
+    """Let slow requests fill the pools, and find out which line does it."""
+    for page in PAGES:
+        desk.visit(page)
+    _, usual = desk.slowest(PAGES)
+    traffic = Traffic(desk, SLOW)
     traffic.start()
     try:
-        for _ in range(LEAKS):
-            desk.visit("/faults/leak")
-        wait_until(
-            lambda: len(desk.workers) == WORKERS and desk.in_flight["/faults/slow"] > 1,
-            "both workers serve, and slow requests are under way",
+        page, seconds = symptom(desk)
+        print(
+            "\n1. The symptom: under traffic, pages that need no time are slow\n"
+            f"GET {page} took {seconds:.1f} s; before the traffic, {usual:.2f} s was"
+            " the slowest.",
+            flush=True,
         )
-        print("\n1. The pools of both workers, seen from another process under load")
-        print("$ flask --app example_app pool status", flush=True)
-        flask(env, "pool", "status", show=True)
+        print("\n2. The line: what another process sees meanwhile")
+        print("$ flask --app example_app pool doctor", flush=True)
+        print(diagnosis(env), end="", flush=True)
     finally:
         traffic.stop()
 
 
-def demo(folder: Path, log: Path) -> None:
-    """Run the parts of the demo one after the other."""
+def symptom(desk: Desk) -> tuple[str, float]:
+    """Return the slowest page, once it is slow, and the seconds that it took."""
+    deadline = time.monotonic() + LOOK_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        page, seconds = desk.slowest(PAGES)
+        if seconds >= SLOW_PAGE_SECONDS:
+            return page, seconds
+        time.sleep(0.05)
+    raise DemoError(f"no page was slow within {LOOK_TIMEOUT_SECONDS:.0f} s")
+
+
+def diagnosis(env: Mapping[str, str]) -> str:
+    """Return what ``doctor`` prints at a moment when requests have waited for long."""
+    deadline = time.monotonic() + LOOK_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        command = ("pool", "doctor", "--level", "warning", "--seconds", "0")
+        found = flask(env, *command, may_find=True)
+        if "saturated" in found and "now at" in found:
+            return found
+    raise DemoError(f"no request waited within {LOOK_TIMEOUT_SECONDS:.0f} s:\n{found}")
+
+
+def fix(desk: Desk, env: Mapping[str, str]) -> None:
+    """Send the same traffic to the route that does it right."""
+    print(f"\n3. The fix, at that line\n{FIX}", flush=True)
+    desk.forget_times()  # those of the incident
+    traffic = Traffic(desk, FIXED)
+    traffic.start()
+    try:
+        time.sleep(FIXED_FOR_SECONDS)
+        verdict = flask(env, "pool", "check", may_find=True)
+    finally:
+        traffic.stop()
+    page, seconds = desk.slowest(PAGES)
+    print(f"With the same traffic the slowest page, {page}, took {seconds:.2f} s.")
+    print(f"$ flask --app example_app pool check\n{verdict}", end="", flush=True)
+
+
+def leak(desk: Desk, log: Path) -> None:
+    """Ask for the route that never closes its connection, and show the log."""
+    for _ in range(LEAKS):
+        desk.visit("/faults/leak")
+    warnings = leak_warnings(log)
+    if not warnings:
+        raise DemoError("the log has no warning about the leak")
+    print("\n4. In the log: a route that never closes its connection")
+    print(warnings[0], flush=True)
+
+
+def count(desk: Desk, env: Mapping[str, str]) -> None:
+    """Show that all connections are back.
+
+    :raises DemoError: they are not, or a request failed.
+    """
+    if desk.unexpected:
+        raise DemoError("\n".join(desk.unexpected[:5]))
+    after = totals(env)
+    print(
+        f"\nIn the end: {desk.answered.total()} requests answered with"
+        f" {after['checkouts']} checkouts; {after['leaks']} leaked connections"
+        f" returned; {after['checked_out']} still out."
+    )
+    if after["checked_out"] or after["leaks"] != LEAKS:
+        raise DemoError(f"expected {LEAKS} leaks returned and none still out")
+
+
+def keep(
+    desk: Desk, server: subprocess.Popen[bytes], env: Mapping[str, str], folder: Path
+) -> NoReturn:
+    """Say what to try, and leave the app running until Ctrl-C.
+
+    :raises KeyboardInterrupt: by Ctrl-C, or because the terminal closed.
+    :raises DemoError: the server ended by itself.
+    """
+    file = folder / "environment"
+    names = [each for each in env if each.startswith(("FLASK_", "EXAMPLE_"))]
+    names += [each for each in ("DATABASE_URL", "REPORTS_DATABASE_URL") if each in env]
+    lines = [f"export {name}={shlex.quote(env[name])}" for name in sorted(names)]
+    bin_folder = shlex.quote(str(Path(sys.executable).parent))
+    lines.append(f'export PATH={bin_folder}:"$PATH" FLASK_APP=example_app')
+    lines.append(f"cd {shlex.quote(str(ROOT))}")
+    file.touch(mode=0o600)  # the database's URL may hold a password
+    file.write_text("\n".join(lines) + "\n")
+    print(
+        f"""
+The app stays up at {desk.url} until Ctrl-C. In another terminal:
+
+  . {file}
+
+  for i in 1 2 3 4 5; do curl -s '{desk.url}/faults/slow?seconds=20' & done
+  flask pool status       who holds connections, who waits
+  flask pool doctor       what is wrong, at which line, what to change
+  flask pool top          the same, refreshed
+
+  curl {desk.url}/faults/leak
+  flask pool doctor       the line that did not give its connection back
+  tail {folder / "gunicorn.log"}
+
+  curl {desk.url}/faults/crash
+  flask pool holders      nothing: the connection is back, the row is not written
+
+In a browser: {desk.url}/faults/""",
+        flush=True,
+    )
+    # Where make leads the terminal's session (ssh -t host make demo), it gets the only
+    # SIGHUP, and waits for us without passing it on.
+    terminal = select.poll()
+    if sys.stdout.isatty():
+        terminal.register(sys.stdout, 0)  # which tells of POLLHUP all the same
+    while server.poll() is None:
+        if terminal.poll(500):
+            raise KeyboardInterrupt
+    raise DemoError("the server ended")
+
+
+def demo(folder: Path, log: Path, *, stay: bool) -> None:
+    """Run the parts of the demo one after the other.
+
+    :param stay: whether to leave the app running at the end.
+    """
     env = environment(folder)
     (folder / "state").mkdir(mode=0o700)
     database = (env.get("DATABASE_URL") or "sqlite").partition(":")[0]
-    print(f"A small Flask app under gunicorn, {WORKERS} workers, on {database}.")
+    print(
+        f"A small Flask app under gunicorn, on {database}: {WORKERS} workers, whose"
+        " pools have 2 connections each.",
+        flush=True,
+    )
     flask(env, "seed")
-    with running_desk(env, log) as desk:
+    with running_desk(env, log) as (desk, server):
         if desk.visit("/").status != 200:
             raise DemoError("the app did not start")
-        watch(desk, env)
-        answers = desk.answered.total()
-        if desk.unexpected:
-            raise DemoError("\n".join(desk.unexpected[:5]))
+        desk.forget_times()  # of a start
+        incident(desk, env)
+        fix(desk, env)
+        leak(desk, log)
+        count(desk, env)
+        if stay:
+            keep(desk, server, env, folder)
 
-        print("\n2. The log about the route that never closes its connection")
-        warnings = leak_warnings(log)
-        if not warnings:
-            raise DemoError("the log has no warning about the leak")
-        print("\n".join(warnings))
 
-        print("\n3. After the traffic")
-        after = totals(env)
-        print(
-            f"{answers} requests answered with {after['checkouts']} checkouts; "
-            f"{after['leaks']} leaked connections returned; "
-            f"{after['checked_out']} still out."
-        )
-        if after["checked_out"] or after["leaks"] != LEAKS:
-            raise DemoError(f"expected {LEAKS} leaks returned and none still out")
+def interrupt(*_: object) -> NoReturn:
+    """Stop once; what comes after that must not interrupt the cleaning up."""
+    for name in ENDING:
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def tell(text: str) -> None:
+    """Print to the terminal, which may be closed already."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
     """Run the demo and return its exit code."""
     began = time.monotonic()
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.default_int_handler)  # clean up as on Ctrl-C
+    stay = "--keep" in sys.argv[1:]
+    for name in ENDING:
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(name, interrupt)
     with tempfile.TemporaryDirectory(prefix="poolguard-demo-") as folder:
         log = Path(folder) / "gunicorn.log"
         try:
-            demo(Path(folder), log)
+            demo(Path(folder), log, stay=stay)
         except KeyboardInterrupt:
-            print("\nStopped.", file=sys.stderr)
-            return 130
+            tell("\nStopped.")
+            return 0 if stay else 130
         except Exception as error:
             if not isinstance(error, DemoError):
                 traceback.print_exc()
-            print(f"\nThe demo failed: {error}", file=sys.stderr)
+            tell(f"\nThe demo failed: {error}")
             if log.exists():
                 tail = last_lines(log.read_text(errors="replace"), LOG_TAIL_LINES)
-                print(f"The server's log ends:\n{tail}", file=sys.stderr)
+                tell(f"The server's log ends:\n{tail}")
             return 1
-    print(f"\nDone in {time.monotonic() - began:.1f} s.")
+    print(f"\nDone in {time.monotonic() - began:.1f} s. KEEP=1 leaves the app running.")
     return 0
 
 

@@ -4,12 +4,14 @@ import http.client
 import json
 import re
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 PAGES = ["/", "/members", "/journal", "/api/books", "/?q=moby"]
 READERS, REQUESTS_PER_READER, PAUSE_SECONDS = 3, 500, 0.05
-SLEEPERS, REQUESTS_PER_SLEEPER, STAGGER_SECONDS = 3, 20, 0.4
+SLEEPERS, REQUESTS_PER_SLEEPER = 5, 20
 
 # A busy machine needs more than the second that a request takes.
 REQUEST_TIMEOUT_SECONDS = 20.0
@@ -26,16 +28,33 @@ class Answer(NamedTuple):
 class Desk:
     """The running app as its visitors see it: an HTTP server on a loopback port.
 
-    It counts the answers and notes those that nobody expected.
+    It counts the answers, times them, and notes those that are no success.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._lock = threading.Lock()  # protects the four below
-        self.in_flight: Counter[str] = Counter()
+        self.slowest_seconds: dict[str, float] = {}
         self.answered: Counter[str] = Counter()
         self.workers: set[str] = set()
         self.unexpected: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Return where a browser finds it."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def slowest(self, paths: Iterable[str]) -> tuple[str, float]:
+        """Return which of the paths took longest, and the seconds of that answer."""
+        with self._lock:
+            times = [(self.slowest_seconds.get(each, 0.0), each) for each in paths]
+        seconds, path = max(times)
+        return path, seconds
+
+    def forget_times(self) -> None:
+        """Begin to look for the slowest answers anew."""
+        with self._lock:
+            self.slowest_seconds.clear()
 
     def visit(self, path: str, form: str | None = None, expected: int = 200) -> Answer:
         """Send one request and return the answer.
@@ -44,14 +63,14 @@ class Desk:
         :param expected: the HTTP status that is no surprise; a 409 never is one,
             because another visitor may have been quicker.
         """
-        with self._lock:
-            self.in_flight[path] += 1
+        began = time.monotonic()
         try:
             answer, worker = self._send(path, form)
         except (OSError, http.client.HTTPException) as error:
             answer, worker = Answer(0, repr(error)), None
+        took = time.monotonic() - began
         with self._lock:
-            self.in_flight[path] -= 1
+            self.slowest_seconds[path] = max(took, self.slowest_seconds.get(path, 0.0))
             if answer.status:
                 self.answered[path] += 1
             if worker:
@@ -81,10 +100,14 @@ class Desk:
 
 
 class Traffic:
-    """The visitors: threads that read, borrow and dawdle until told to stop."""
+    """The visitors: threads that read, borrow and dawdle until told to stop.
 
-    def __init__(self, desk: Desk) -> None:
+    :param slow_path: what those ask for who dawdle.
+    """
+
+    def __init__(self, desk: Desk, slow_path: str) -> None:
         self._desk = desk
+        self._slow_path = slow_path
         self._stopping = threading.Event()
         roles = [(self._read, READERS), (self._dawdle, SLEEPERS)]
         self._threads = [
@@ -127,10 +150,9 @@ class Traffic:
             if loan := re.search(r"#loan-(\d+)$", lent.location):
                 self._desk.visit(f"/loans/{loan[1]}/return", "", 303)
 
-    def _dawdle(self, number: int) -> None:
+    def _dawdle(self, _: int) -> None:
         """Keep a slow request under way, one after the other."""
-        self._stopping.wait(number * STAGGER_SECONDS)
         for _ in range(REQUESTS_PER_SLEEPER):
             if self._stopping.is_set():
                 return
-            self._desk.visit("/faults/slow")
+            self._desk.visit(self._slow_path)

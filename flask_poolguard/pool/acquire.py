@@ -100,11 +100,13 @@ class SlowPath:
                     else:  # what it was handed could not be connected
                         is_waiting = True
                         callbacks.waits_again(claim)
+                    asked_at = _clock()
                     try:
                         record = self._wait(claim, until)
                     finally:
                         callbacks.stopped_waiting(claim)
                         is_waiting = False
+                    attempt.began_at += _clock() - asked_at  # that was no connecting
                 number = record.returns
                 try:
                     callbacks.began_connecting(attempt, self._pool.checkedout())

@@ -101,7 +101,7 @@ class Asked:
 class Attempt:
     """One checkout for which a connection is tested or opened.
 
-    :ivar began_at: in monotonic seconds.
+    :ivar began_at: in monotonic seconds; waiting in the queue moves it on.
     :ivar is_counted: its demand for a connection was counted already.
     """
 

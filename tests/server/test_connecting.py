@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,22 @@ class TestConnecting:
             critical.message
         )
         assert "3 of 4 checkouts of bind 'default' failed" in critical.message
+
+    def test_begins_when_the_wait_for_another_connection_ends(self, shop: Shop) -> None:
+        """What waits for a connection that comes back connects for no time."""
+        shop.use()
+        engine = shop.engines["default"]
+        with ExitStack() as stack:
+            while figures(shop).checked_out != figures(shop).limit:
+                stack.enter_context(engine.connect())
+            with users(shop, 1) as errors:
+                wait_until(
+                    lambda: (figures(shop).oldest_wait_seconds or 0) > 1.5,
+                    what="one that waits for long",
+                )
+                stack.close()
+        assert errors == []
+        assert (figures(shop).longest_connect_seconds or 0) < 1
 
     def test_that_hangs_in_a_question_is_shown(
         self, shop: Shop, proxy: TCPProxy, monkeypatch: pytest.MonkeyPatch

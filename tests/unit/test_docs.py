@@ -6,9 +6,11 @@ import ast
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flask_poolguard.cli import COMMANDS
 from flask_poolguard.databases import Loss
 from flask_poolguard.error_notes import (
     First,
@@ -21,6 +23,7 @@ from flask_poolguard.error_notes import (
     explain_timeout,
 )
 from flask_poolguard.options import OPTIONS, Option
+from flask_poolguard.pool import GuardedPool
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
@@ -30,6 +33,12 @@ ERRORS = (ROOT / "docs" / "errors.md").read_text()
 def anchor_of(heading: str) -> str:
     """Return a heading's anchor, as MyST and code hosts make it."""
     return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def app_of_readme() -> str:
+    """Return the app that README.md shows."""
+    (app,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return str(app)
 
 
 def entry_of(option: Option) -> str:
@@ -124,19 +133,76 @@ class TestErrorsPage:
         assert pointers <= anchors
 
 
+def prose_of(page: str) -> list[str]:
+    """Return a page's words, without code blocks, comments and tables' rules."""
+    for left_out in (r"```.*?```", r"<!--.*?-->", r"^\|[-|: ]+\|$"):
+        page = re.sub(left_out, "", page, flags=re.M | re.S)
+    return page.replace("|", " ").split()
+
+
 class TestReadme:
-    """README.md against its own rules."""
+    """README.md against its own rules, and against the code."""
+
+    PAGE = (ROOT / "README.md").read_text()
 
     def test_is_short(self) -> None:
         """A newcomer reads it to the end."""
-        assert len((ROOT / "README.md").read_text().split()) <= 450
+        assert 300 < len(prose_of(self.PAGE)) <= 450
+
+    def test_says_first_what_changes_then_how_to_get_it(self) -> None:
+        """Its sections are in the order in which a newcomer asks."""
+        assert re.findall(r"^## (.*)$", self.PAGE, re.M) == [
+            "Errors you know, and what changes",
+            "Install",
+            "Try it",
+            "Commands",
+            "In tests",
+            "Scope and limits",
+            "More",
+        ]
 
     def test_has_no_dead_links(self) -> None:
         """Every relative link leads to a file."""
-        text = (ROOT / "README.md").read_text()
-        targets = re.findall(r"\]\(((?!http)[^)#]+)", text)
+        targets = re.findall(r"\]\(((?!http)[^)#]+)", self.PAGE)
         assert targets
         assert [each for each in targets if not (ROOT / each).exists()] == []
+
+    def test_lists_every_command_and_no_other(self) -> None:
+        """A command that is added is added to the table."""
+        section = self.PAGE.partition("## Commands\n")[2].partition("\n## ")[0]
+        cells = re.findall(r"^\| (`.*?) \|", section, re.M)[1:]
+        assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(COMMANDS)
+
+    @pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+    def test_tells_to_install_only_what_exists(self, name: str) -> None:
+        """The package is on no index, so its bare name cannot be installed."""
+        page = (ROOT / name).read_text()
+        assert re.findall(r"pip install '?flask[-_]poolguard(?!.* @ file:)", page) == []
+
+    def test_the_app_has_25_lines(self) -> None:
+        """All of a factory app, and no more; its first line is the file's name."""
+        app = app_of_readme().splitlines()
+        assert app[0] == "# shop.py"
+        assert len(app) - 1 == 25
+        assert max(map(len, app)) <= 88
+
+    def test_the_app_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is guarded, has the sizes that it says, and keeps no connection."""
+        monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/shop")
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        module: dict[str, Any] = {"__name__": "shop"}
+        exec(compile(app_of_readme(), "shop.py", "exec"), module)  # noqa: S102 (ours)
+        app = module["create_app"]()
+        answer = app.test_client().get("/slow")
+        assert (answer.status_code, answer.text) == (200, "done\n")
+        with app.app_context():
+            engine = module["db"].engine
+            assert module["guard"].stat()["default"]["checkouts"] == 1
+            assert isinstance(engine.pool, GuardedPool)
+            assert (engine.pool.size(), engine.pool.checkedout()) == (2, 0)
+            engine.dispose()
 
 
 def findings_in_source() -> list[tuple[str, ast.Call]]:

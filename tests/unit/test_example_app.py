@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, inspect, select
+from sqlalchemy.pool import QueuePool
 
 from example_app import create_app
 from example_app.extensions import db
@@ -17,7 +18,13 @@ from example_app.models import Book, JournalEntry, Member
 from example_app.seeding import BOOKS, MEMBERS
 from example_app.settings import from_environment
 
-FAULTS = ["/faults/", "/faults/leak", "/faults/slow?seconds=0", "/faults/crash"]
+FAULTS = [
+    "/faults/",
+    "/faults/leak",
+    "/faults/slow?seconds=0",
+    "/faults/slow-fixed?seconds=0",
+    "/faults/crash",
+]
 
 AppFactory = Callable[..., Flask]
 
@@ -362,7 +369,8 @@ class TestFaults:
         assert 'href="/faults/"' in client.get("/").text
         page = client.get("/faults/").text
         assert all(
-            f'href="/faults/{name}"' in page for name in ("leak", "slow", "crash")
+            f'href="/faults/{name}"' in page
+            for name in ("leak", "slow", "slow-fixed", "crash")
         )
 
     def test_leak(self, faulty_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
@@ -383,6 +391,22 @@ class TestFaults:
         answer = faulty_app.test_client().get("/faults/slow?seconds=0.01")
 
         assert answer.get_json() == {"slept_seconds": 0.01}
+
+    def test_slow_fixed(
+        self, faulty_app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The fixed route has no connection while it sleeps."""
+        out: list[int] = []
+        with faulty_app.app_context():
+            pool = db.engine.pool
+        assert isinstance(pool, QueuePool)
+        monkeypatch.setattr("time.sleep", lambda _: out.append(pool.checkedout()))
+        client = faulty_app.test_client()
+
+        client.get("/faults/slow?seconds=1")
+        client.get("/faults/slow-fixed?seconds=1")
+
+        assert out == [1, 0]
 
     def test_crash(self, faulty_app: Flask) -> None:
         """A failure in a transaction is a page with status 500, and leaves no row."""
