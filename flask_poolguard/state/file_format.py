@@ -59,9 +59,10 @@ HISTORY_SIZE: t.Final = 12 * 1024
 
 # A slot: sequence, state, checkouts, since (monotonic s), server's number or -1,
 # endpoint, line, thread's name (UTF-8, filled up with zeros), sequence.
-SLOT: t.Final = struct.Struct("<QQQdq 128s 192s 24s Q")
+SLOT: t.Final = struct.Struct("<QQQdq 128s 192s 40s Q")
 MAX_ENDPOINT: t.Final = 128
 MAX_SITE: t.Final = 192
+MAX_THREAD: t.Final = 40
 # No state is 0: a file that was cut off grows again as zeros, which must not count.
 FREE, IDLE, OUT, KEPT = 1, 2, 3, 4
 FREE_SLOT: t.Final = SLOT.pack(FREE, FREE, 0, 0.0, -1, b"", b"", b"", FREE)

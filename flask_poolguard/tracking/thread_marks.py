@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ..pool import after_fork_in_child
+from ..state.file_format import MAX_THREAD
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -78,7 +79,7 @@ def _note_end(
 class ThreadMark:
     """A thread (or greenlet, if threading is patched), alive as long as this is.
 
-    :ivar name: UTF-8, at most 24 bytes, for the state file.
+    :ivar name: UTF-8, cut off for the state file.
     :ivar ident: the thread's number.
     :ivar greenlet: a weak reference, if the mark is a greenlet's.
     :ivar ref: a weak reference; dead once the thread has ended.
@@ -87,7 +88,7 @@ class ThreadMark:
     __slots__ = ("__weakref__", "greenlet", "ident", "name", "ref")
 
     def __init__(self) -> None:
-        name = threading.current_thread().name.encode("utf-8", "replace")[:24]
+        name = threading.current_thread().name.encode("utf-8", "replace")[:MAX_THREAD]
         self.name = name
         self.ident = threading.get_ident()
         self.greenlet: weakref.ref[t.Any] | None = None

@@ -25,6 +25,7 @@ from sqlalchemy import URL, Engine, event, pool, text
 
 from flask_poolguard.pool import CloseReason
 from flask_poolguard.pool.outage import FIRST_PAUSE
+from flask_poolguard.state.file_format import MAX_THREAD
 from flask_poolguard.state.memory_map import Map, View
 from flask_poolguard.state.status import Holder, PoolStatus
 from flask_poolguard.state.writer import StateFile
@@ -250,8 +251,9 @@ class TestHolders:
                 assert isinstance(slot, Holder)
                 return slot.thread
 
-        with ThreadPoolExecutor(1, "ein Faden mit sehr langem Namen") as executor:
-            assert executor.submit(look).result(10) == "ein Faden mit sehr lange"
+        name = "a thread with a name that is longer than the slot"
+        with ThreadPoolExecutor(1, name) as executor:
+            assert executor.submit(look).result(10) == name[:MAX_THREAD]
         tracked.engine.dispose()
 
 
