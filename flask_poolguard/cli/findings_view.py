@@ -58,7 +58,11 @@ def verdict_lines(report: Report, page: Page) -> list[str]:
 
 
 def render(
-    findings: Iterable[Finding], page: Page, *, with_fix: bool = True
+    findings: Iterable[Finding],
+    page: Page,
+    heading: str = "Findings",
+    *,
+    with_fix: bool = True,
 ) -> list[str]:
     """Return findings one below the other, under a heading if there are any."""
     lines = []
@@ -70,4 +74,4 @@ def render(
         lines += [first.replace(level, styled, 1), *rest]
         if with_fix:
             lines += page.wrap(f"fix: {finding.fix}", "    ", "      ")
-    return ["Findings", *lines] if lines else []
+    return [heading, *lines] if lines else []

@@ -60,14 +60,17 @@ def render(report: Report, page: Page, height: int | None = None) -> str:
 
 
 def _lines(report: Report, page: Page, most_holders: int) -> list[str]:
+    findings = [each for each in report.findings if each.level != "info"]
+    hints = [each for each in report.findings if each.level == "info"]
     sections = [
         [*findings_view.verdict_lines(report, page), *page.wrap(headline(report))],
-        findings_view.render(report.findings, page),
+        findings_view.render(findings, page),
         _workers(report, page),
         _held(report, page, most_holders),
         _settings(report.binds, page) if not report.workers else [],
         _servers(report, page),
         *sessions_view.render(report, page),
+        findings_view.render(hints, page, "Hints"),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines).split("\n")
 

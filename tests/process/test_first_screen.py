@@ -158,7 +158,8 @@ def killed(scene: Scene) -> Iterator[Env]:
 @contextmanager
 def full_but_served(scene: Scene) -> Iterator[Env]:
     """The pool is at its limit, with a connection for each thread."""
-    with scene.desk(ONE, threads=1) as server:
+    # A sync worker; gunicorn replaces it if a request takes longer than that.
+    with scene.desk(ONE, threads=1, arguments=("--timeout=300",)) as server:
         server.wake().hold(1)
         yield server.env
 

@@ -228,6 +228,12 @@ class TestText:
         )
         assert 0 < text.index(findings) < text.index(servers)
 
+    def test_hints_are_last_and_no_verdict(self) -> None:
+        hint = Finding("info", "tls", "No TLS.", "Use TLS.")
+        lines = lines_of(replace(REPORT, findings=(hint,)))
+        assert lines[0].startswith("OK  1 worker, ")
+        assert lines[-3:] == ["Hints", "  INFO tls: No TLS.", "    fix: Use TLS."]
+
     @pytest.mark.parametrize(
         ("server", "expected"),
         [
