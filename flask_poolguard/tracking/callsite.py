@@ -42,6 +42,10 @@ _GENERATED: t.Final = (
     "<attrs",
     "<template>",
 )
+# Where packages are installed.
+_INSTALLED: t.Final = tuple(
+    {sysconfig.get_path(each) + os.sep for each in ("purelib", "platlib")}
+)
 _MAX_DEPTH: t.Final = 100
 
 # Per source file, whether it is a layer; grows with the files of the process.
@@ -207,6 +211,31 @@ def find_app_frame(frame: FrameType | None) -> FrameType | None:
             return frame
         frame = frame.f_back
     return None
+
+
+def find_own_frame(frame: FrameType | None, root_path: str) -> FrameType | None:
+    """Return the innermost frame of the app's own code, from this one on.
+
+    A driver, or another package, that the app has called is not its own, unless there
+    is nothing else outside the layers. The app itself may be installed as a package.
+
+    :param root_path: the app's.
+    """
+    first, root = None, root_path + os.sep
+    is_installed = root.startswith(_INSTALLED)
+    for _ in range(_MAX_DEPTH):
+        frame = find_app_frame(frame)
+        if frame is None:
+            break
+        filename = frame.f_code.co_filename
+        if not filename.startswith(_INSTALLED):
+            return frame
+        # An environment may lie in the app's folder, so that alone says nothing.
+        if is_installed and filename.startswith(root):
+            return frame
+        first = first or frame
+        frame = frame.f_back
+    return first
 
 
 def find_app_line(traceback: TracebackType | None) -> tuple[str, int] | None:

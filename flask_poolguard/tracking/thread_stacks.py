@@ -14,7 +14,7 @@ from types import FrameType
 
 from sqlalchemy.engine import Connection
 
-from .callsite import describe_callsite, find_app_frame
+from .callsite import describe_callsite, find_app_frame, find_own_frame
 from .thread_marks import ThreadMark, live_marks, this_thread
 
 # The innermost frames tell what is going on.
@@ -115,7 +115,7 @@ def describe_activities(
 
 
 def _activity_in(innermost: FrameType | None, root_path: str) -> str | None:
-    frame = find_app_frame(innermost)
+    frame = find_own_frame(innermost, root_path)
     if frame is None:
         return None
     place = describe_callsite(frame.f_code.co_filename, frame.f_lineno, root_path)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import URL
@@ -158,10 +159,17 @@ def killed(scene: Scene) -> Iterator[Env]:
 @contextmanager
 def full_but_served(scene: Scene) -> Iterator[Env]:
     """The pool is at its limit, with a connection for each thread."""
+    query = "SELECT pg_sleep(45)" if scene.is_postgresql else "SELECT SLEEP(45)"
     # A sync worker; gunicorn replaces it if a request takes longer than that.
     with scene.desk(ONE, threads=1, arguments=("--timeout=300",)) as server:
-        server.wake().hold(1)
-        yield server.env
+        (pid,) = server.wake().worker_pids()
+        with server.in_background(f"/run?sql={quote(query)}"):
+            wait_until(
+                lambda: desk.pool_of(desk.status(server.env), pid)["checked_out"] == 1,
+                seconds=30,
+                what="the query",
+            )
+            yield server.env
 
 
 @contextmanager

@@ -102,6 +102,31 @@ def test_of_a_holder_is_not_where_it_took_the_connection(shop: Shop) -> None:
     assert figures(shop).holders == ()
 
 
+@pytest.mark.every_product
+def test_is_the_apps_own_while_a_driver_waits_for_an_answer(
+    shop: Shop, served_database: Database
+) -> None:
+    """PyMySQL waits in Python code of its own."""
+    is_mysql = served_database.url.get_backend_name() == "mysql"
+    query = "SELECT SLEEP(2)" if is_mysql else "SELECT pg_sleep(2)"
+    shop.use()  # so that there is a pool to look at
+
+    def ask() -> None:
+        with shop.app.app_context(), shop.engines["default"].connect() as connection:
+            connection.exec_driver_sql(query)  # THE LINE THAT ASKS
+
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(ask)
+        lines = []
+        while not done.done():
+            lines += [each.now for each in figures(shop).holders if each.now]
+        done.result(30)
+    assert lines
+    assert {each.rpartition(":")[2] for each in lines} == {
+        f"{line('THE LINE THAT ASKS')} in ask"
+    }
+
+
 def test_is_known_of_those_who_wait(shop: Shop) -> None:
     with holding(shop) as views, ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(shop.use) for _ in range(2)]
