@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -130,6 +131,7 @@ def load(scene: Scene) -> Iterator[Env]:
         def use() -> None:
             while not is_over.is_set():
                 server.get("/query")
+                time.sleep(0.05)  # so that the commands get their turn, too
 
         threads = [threading.Thread(target=use) for _ in range(4)]
         for each in threads:
