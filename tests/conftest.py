@@ -46,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # As a job in the background; the programs that tests start would inherit it
         # and not hear their Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup
     # PyMySQL reads the system's certificates with each connect, for which OpenSSL takes
     # 50 ms. None of them is of a server here; tests of TLS name their own.
     os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)

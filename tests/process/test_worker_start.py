@@ -150,7 +150,11 @@ class TestWithoutRequest:
             if how == "reloader":
                 expected = children_of(daemon.pid)
             wait_for(expected)
-            assert pids(status(env)) == expected
+            wait_until(
+                lambda: pids(status(env)) == expected,
+                seconds=SECONDS,
+                what="the worker, once its pools are known",
+            )
 
     @pytest.mark.parametrize(
         "arguments",
