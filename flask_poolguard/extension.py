@@ -196,11 +196,7 @@ class PoolGuard:
         """
         from .report import Detail, make_report
 
-        app = app or _current_app()
-        if app is None:
-            raise SetupError("report() needs an app context, or report(app).")
-        state = state_of(app)
-        have_looked(app, state)
+        app, state = _looked(app, "report")
         return make_report(
             app,
             state.config,
@@ -227,11 +223,7 @@ class PoolGuard:
         """
         from .tracking.pool_stat import stat_of
 
-        app = app or _current_app()
-        if app is None:
-            raise SetupError("stat() needs an app context, or stat(app).")
-        state = state_of(app)
-        have_looked(app, state)
+        _, state = _looked(app, "stat")
         engines = sorted(state.engines, key=lambda e: (e.bind != "default", e.bind))
         return {each.bind: stat_of(each.tracker) for each in engines}
 
@@ -267,13 +259,22 @@ class PoolGuard:
         """
         from .state.recycle_requests import new_number
 
-        app = app or _current_app()
-        if app is None:
-            raise SetupError("recycle() needs an app context, or recycle(app).")
-        state = state_of(app)
-        have_looked(app, state)
+        _, state = _looked(app, "recycle")
         for each in state.engines:
             each.tracker.renew(new_number())
+
+
+def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
+    """Return the app that is meant and its state, once its engines are known.
+
+    :raises SetupError: there is no app, or it has no PoolGuard.
+    """
+    app = app or _current_app()
+    if app is None:
+        raise SetupError(f"{method}() needs an app context, or {method}(app).")
+    state = state_of(app)
+    have_looked(app, state)
+    return app, state
 
 
 def _current_app() -> Flask | None:

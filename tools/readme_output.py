@@ -124,7 +124,7 @@ def serving(folder: Path) -> Iterator[str]:
             time.sleep(0.05)
         yield found[1]
     finally:
-        server.kill()  # in the middle of its requests, which nobody needs
+        server.kill()  # in the middle of its requests, whose answers are not read
         server.wait()
 
 

@@ -1,8 +1,8 @@
 """One line for monitoring: ``check``, of ``flask pool`` and of the module.
 
 It is one command. For an app (``flask pool check``) it looks at that app's workers,
-without one (``python -m flask_poolguard check``) at those of all apps. Whatever goes
-wrong on the way to it makes it exit with 3.
+without one (``python -m flask_poolguard check``) at those of all apps. Each error
+on the way to it makes it exit with 3.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ..report.model import Report
 from ..report.text import NONE, Page, columns, duration, visible
+from ..state.history import Minute
 from ..state.plain import to_plain
-from ..state.status import Minute
 from .findings_view import verdict_lines
 from .status_view import headline
 
@@ -44,10 +44,10 @@ class BindMinute:
     minute: Minute
 
 
-History = Sequence[BindMinute]
+BindHistory = Sequence[BindMinute]
 
 
-def history_of(report: Report) -> History:
+def history_of(report: Report) -> BindHistory:
     """Return the minutes in which anything happened, the oldest first."""
     found: dict[tuple[int, str], list[Minute]] = {}
     for worker in report.workers:
@@ -78,7 +78,7 @@ def _sum(at: int, minutes: Sequence[Minute]) -> Minute:
     )
 
 
-def to_dict(report: Report, history: History) -> dict[str, t.Any]:
+def to_dict(report: Report, history: BindHistory) -> dict[str, t.Any]:
     """Return what ``flask pool history --json`` prints, before it is JSON."""
     return {
         "schema_version": report.schema_version,
@@ -89,7 +89,7 @@ def to_dict(report: Report, history: History) -> dict[str, t.Any]:
     }
 
 
-def render(report: Report, history: History, minutes: int, page: Page) -> str:
+def render(report: Report, history: BindHistory, minutes: int, page: Page) -> str:
     """Return the last minutes, and the hour of each bind in a line per figure.
 
     :param minutes: how many are shown one by one.

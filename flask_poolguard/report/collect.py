@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ..config import AUTO, AppConfig, Setting
 from ..engines import Guarded
 from ..pool import GuardedPool
-from ..state.reader import Search
+from ..state.search import Search
 from ..state.status import Worker
 from ..urls import public_url
 from . import gaps, servers
@@ -113,7 +113,7 @@ def make_report(
         *gaps.find_taken(search.taken),
         *gaps.find_other_deployments(app.name, found.others),
         *gaps.find_parents(parents),
-        *([] if ours else gaps.find_nobody(app, search, config.state_dir)),
+        *([] if ours else gaps.find_no_worker(app, search, config.state_dir)),
     ]
     return Report(
         schema_version=SCHEMA_VERSION,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from ..engines import Guarded
 from ..state.process import is_same_path
-from ..state.reader import LeftOut, Search, read_workers
+from ..state.reader import read_workers
+from ..state.search import LeftOut, Search
 from ..state.status import Holder, IdleConnection, PoolStatus, Worker
 from ..urls import is_of_one_place
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from ..config import DEFAULT, AppConfig, Setting
 from ..engines import Guarded
 from ..options import OPTIONS
-from ..state.reader import Search
+from ..state.search import Search
 from ..state.status import PoolStatus, Worker
 from ..urls import public_url
 from .deployment import find_workers, names_of

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..state.directory import FOLDER, user_id
 from ..state.process import is_same_path
-from ..state.reader import LeftOut, Problem, Search, TakenFolder
+from ..state.search import LeftOut, Problem, Search, TakenFolder
 from ..state.status import Worker
 from .model import Finding
 from .phrases import connections
@@ -109,13 +109,13 @@ def find_parents(parents: Sequence[Worker]) -> list[Finding]:
     ]
 
 
-def find_nobody(app: Flask, search: Search, configured: str | None) -> list[Finding]:
+def find_no_worker(app: Flask, search: Search, configured: str | None) -> list[Finding]:
     """Return where no worker was found, what was found instead, and who may have some.
 
     Workers on other databases of the same root path have a finding of their own.
     """
     user = user_name(user_id())
-    nobody = Finding(
+    absence = Finding(
         "info",
         "no-workers",
         f"No live worker of {app.name} found as user {user} in"
@@ -142,7 +142,7 @@ def find_nobody(app: Flask, search: Search, configured: str | None) -> list[Find
         for reason, text in describe_left_out(left_out)
     ]
     if configured is not None:
-        return [nobody, *found]
+        return [absence, *found]
     hints = [
         Finding(
             "info",
@@ -155,7 +155,7 @@ def find_nobody(app: Flask, search: Search, configured: str | None) -> list[Find
         )
         for folder, uid in folders_of_others(search.folders)
     ]
-    return [nobody, *found, *hints[:_MAX_HINTS]]
+    return [absence, *found, *hints[:_MAX_HINTS]]
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> Sequence[tuple[str, str]]:

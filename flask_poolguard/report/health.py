@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..state.directory import user_id
-from ..state.reader import Problem, Search
+from ..state.search import Problem, Search
 from ..state.status import PoolStatus, Worker
 from .deployment import are_of_one_deployment
 from .evidence import Evidence

@@ -7,7 +7,8 @@ import typing as t
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..state.status import Minute, PoolStatus
+from ..state.history import Minute
+from ..state.status import PoolStatus
 
 # What is judged as going on; what is told of with its time, so that it is not missed.
 NOW_SECONDS: t.Final = 60.0

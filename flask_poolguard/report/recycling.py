@@ -13,10 +13,10 @@ from ..config import AppConfig
 from ..engines import Guarded
 from ..state import recycle_requests
 from ..state.plain import INTERNAL, to_plain
-from ..state.reader import Problem
+from ..state.search import Problem
 from ..state.status import Holder, PoolStatus, Worker
 from .deployment import Found, find_workers, names_of
-from .gaps import find_nobody, find_other_deployments, find_problems, find_taken
+from .gaps import find_no_worker, find_other_deployments, find_problems, find_taken
 from .model import Finding
 
 if t.TYPE_CHECKING:
@@ -172,15 +172,15 @@ class Recycling:
             each.path: each for each in search.problems if each.kind != "folder"
         }
         self._refused: str | None = None
-        nobody: list[Finding] = []
+        absence: list[Finding] = []
         if not self._workers and not self._unreadable:
             self._refused = "; ".join(each.reason for each in folders) or None
-            nobody = find_nobody(app, search, self._state_dir)
+            absence = find_no_worker(app, search, self._state_dir)
         self._left_out = self._why_left_out(folders, others)
         self._findings = (
             *([] if self._refused else find_problems(folders)),
             *find_taken(search.taken),
-            *([] if self._refused else nobody),
+            *([] if self._refused else absence),
             *find_other_deployments(app.name, others),
         )
 

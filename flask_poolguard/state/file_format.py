@@ -26,9 +26,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .history import History
 from .plain import Damaged, dump, load
 from .process import Process
-from .status import History, PoolStatus
+from .status import PoolStatus
 
 MAGIC: t.Final = b"PGUARD\x00\x06"
 # The part of the magic that all versions share; two bytes of version follow.

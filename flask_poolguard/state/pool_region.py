@@ -25,8 +25,9 @@ from .file_format import (
     pack_document,
     pack_history,
 )
+from .history import History
 from .memory_map import NOWHERE, View
-from .status import History, PoolStatus
+from .status import PoolStatus
 from .writer import NoStateFile
 
 _monotonic = time.monotonic

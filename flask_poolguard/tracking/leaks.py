@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import typing as t
-import warnings
 from contextlib import ExitStack
 
 from sqlalchemy.pool import PoolProxiedConnection
@@ -16,6 +15,7 @@ from ..signals import connection_leaked
 from .callsite import TakenAs
 from .checkout import SETTINGS
 from .deliberate import is_left_alone
+from .leak_warnings import warn_of
 from .orm_transactions import end_or_cut_off
 from .returned import Returned, mark_session, stand_in
 from .scope import Scope, WSGIScope
@@ -28,11 +28,6 @@ logger = logging.getLogger("flask_poolguard")
 
 # A fairy counts nested checkouts (SingletonThreadPool); more is a broken counter.
 _MAX_NESTED: t.Final = 100
-
-# Which leaks Python has shown a warning of, as it notes that for each module. Emptied
-# when there are more: an app may compile code at run time.
-_shown: dict[t.Any, t.Any] = {}
-MOST_SHOWN: t.Final = 1024
 
 
 class Reclaimer:
@@ -131,28 +126,8 @@ class Reclaimer:
 
     def warn(self) -> LeakWarning | None:
         """Give a Python warning of each leak; return the first that is an error."""
-        errors = [_warn(checkout, leak) for checkout, leak in self.leaks]
+        errors = [warn_of(checkout, leak) for checkout, leak in self.leaks]
         return next((each for each in errors if each is not None), None)
-
-
-def _warn(checkout: Checkout, leak: Leak) -> LeakWarning | None:
-    """Warn of a leak at its line; return the warning if a filter makes it an error."""
-    if len(_shown) > MOST_SHOWN:
-        _shown.clear()
-    callsite = checkout.callsite
-    try:
-        warnings.warn_explicit(
-            LeakWarning(leak.summary(), leak),
-            LeakWarning,
-            callsite.filename or "<unknown>",
-            callsite.line,
-            registry=_shown,
-        )
-    except LeakWarning as warning:
-        return warning
-    except Exception:  # an app's own warnings.showwarning
-        logger.warning("A leak could not be shown as a warning", exc_info=True)
-    return None
 
 
 def _is_left(checkout: Checkout, fairy: PoolProxiedConnection) -> bool:

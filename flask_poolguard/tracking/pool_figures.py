@@ -11,15 +11,9 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 
 from ..pool import Attempt, Obstacle, Recycle, housekeeper
+from ..state.history import History, Totals
 from ..state.pool_region import PoolRegion
-from ..state.status import (
-    Closed,
-    History,
-    LeakingLine,
-    PoolStatus,
-    Totals,
-    WaitingLine,
-)
+from ..state.status import Closed, LeakingLine, PoolStatus, WaitingLine
 from .pool_facts import PoolFacts
 from .pool_history import PoolHistory
 from .thread_marks import MarkRef, count_threads, live_marks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from ..state.status import Minute, Totals
+from ..state.history import Minute, Totals
 
 # One hour.
 _MINUTES = 60

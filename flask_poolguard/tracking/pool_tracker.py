@@ -7,7 +7,6 @@ import sys
 import time
 import typing as t
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -26,8 +25,8 @@ from ..pool import (
     housekeeper,
 )
 from ..state.pool_region import PoolRegion
-from ..state.status import WaitingLine
 from ..state.writer import NoStateFile
+from .activities import look
 from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
 from .deadlocks import ScopeClaim
@@ -35,11 +34,10 @@ from .endpoint import current_endpoint
 from .engine_pools import EnginePools
 from .held_warnings import HeldWarnings
 from .pool_facts import PoolFacts
-from .pool_figures import LOOKED_AT, PoolFigures
+from .pool_figures import PoolFigures
 from .pool_holders import PoolHolders
 from .scope import current_scope, scope_of_reconnecting
 from .thread_marks import ThreadMark, deserted, this_thread
-from .thread_stacks import describe_activities
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -49,9 +47,6 @@ if t.TYPE_CHECKING:
 _monotonic = time.monotonic
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
 _AGAIN: t.Final = TakenAs.AGAIN
-
-# As many lines where threads wait are shown.
-_MOST: t.Final = 5
 
 # An engine's dialect stays the same through dispose() and execution_options(). The
 # tracker hangs on it, so that both go when the engine goes: a table of all trackers
@@ -376,36 +371,11 @@ class PoolTracker(PoolHolders, PoolCallbacks):
             if outdated != self.usage.outdated:
                 self.usage.outdated = outdated
                 self.usage.is_shown = False
-        self._look()
+        look(self, self.figures)
         self.figures.tend()
         if not self.facts.counted:
             self.forget_closed()
         self._held_warnings.tend(self)
-
-    def _look(self) -> None:
-        """See which lines run now where connections are held, or waited for, long."""
-        region, until = self.figures.region, _monotonic() - LOOKED_AT
-        held = [
-            (number, each.mark())
-            for each in list(self.out.values())
-            if each.taken_at <= until and each.is_in_use() and region is not None
-            if (number := region.number_of(each.record)) is not None
-        ]
-        waiting = [each.mark() for each in self.figures.waiting_claims()]
-        lines: list[str | None] = []
-        if held or waiting:
-            marks = [*(mark for _, mark in held), *waiting]
-            lines = describe_activities(marks, self.info.root_path)
-        sites = Counter(filter(None, lines[len(held) :]))
-        self.figures.saw(
-            len(self.out),
-            {
-                number: line
-                for (number, _), line in zip(held, lines, strict=False)
-                if line is not None
-            },
-            tuple(WaitingLine(site, count) for site, count in sites.most_common(_MOST)),
-        )
 
     def count_leak(self, checkout: Checkout) -> None:
         """Count a leak under its endpoint and line."""

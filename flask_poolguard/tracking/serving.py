@@ -1,6 +1,6 @@
 """Whether a server has started this process to serve the app, before it does.
 
-A process is a worker from its first request or connection on, whoever started it. The
+A process is a worker from its first request or connection on, under any server. The
 servers that are known here say so earlier:
 
 ===============  ==========================  ===================================
@@ -16,7 +16,7 @@ waitress-serve   its process                 ``waitress.runner.run`` on the stac
 
 What is on the stack tells a worker from a script, a shell, a command, a test run and
 the master, which import the same modules and inherit the same environment. A child that
-the app itself forks is none, whatever was on its parent's stack. Checked on gunicorn
+the app itself forks is none, though its parent was started by a server. Checked on gunicorn
 27.0, uWSGI 2.0.31, waitress 3.0 and Flask 3.1; where a server has other names, its
 workers are known from their first request.
 """

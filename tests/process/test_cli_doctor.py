@@ -133,7 +133,7 @@ class TestBesideWorkers:
                 text = run_pool(env, "doctor", "--seconds", "0", status=0)
             desk.let_go()
         full = finding(diagnosis, "full")
-        assert full["level"] == "warning"  # nobody waits for one
+        assert full["level"] == "warning"  # no request waits for one
         assert re.search(r"[23] of them by this app's workers", full["message"])
         # Worst first, with all that an operator needs.
         assert text.index("WARNING full") < text.index("so: ") < text.index("fix: ")

@@ -410,11 +410,11 @@ class TestHolders:
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
         env = environment(mariadb_url)
-        nobody = desk.run_pool(env, "holders")
+        alone = desk.run_pool(env, "holders")
         with DeskServer(tmp_path, env, workers=2) as server:
             server.wake()
             idle = desk.run_pool(env, "holders")
-        assert "\ndesk: no connection held, no live worker on host " in nobody
+        assert "\ndesk: no connection held, no live worker on host " in alone
         assert "\ndesk: no connection held, 2 workers on host " in idle
         assert len(idle.splitlines()) <= 3
 

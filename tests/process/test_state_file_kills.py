@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_poolguard.state.reader import Search, read_workers
+from flask_poolguard.state.reader import read_workers
+from flask_poolguard.state.search import Search
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process

@@ -28,7 +28,7 @@ from flask_poolguard import (
     LeakWarning,
     connection_leaked,
 )
-from flask_poolguard.tracking import leaks
+from flask_poolguard.tracking import leak_warnings
 from flask_poolguard.tracking.callsite import CallSite, TakenAs
 from flask_poolguard.tracking.dead_threads import give_back_deserted
 from tests.conftest import Database
@@ -474,7 +474,7 @@ class TestTheWarning:
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Though each leak is of a line of its own, as code made at run time has."""
-        monkeypatch.setattr(leaks, "MOST_SHOWN", 10)
+        monkeypatch.setattr(leak_warnings, "MOST_SHOWN", 10)
         monkeypatch.setattr("warnings.showwarning", lambda *_, **__: None)
         noted, numbers = [], iter(range(30))
 
@@ -485,7 +485,7 @@ class TestTheWarning:
         misuse_view(shop, take)
         for _ in range(30):
             shop.client.get("/misuse")
-            noted.append(len(leaks._shown))
+            noted.append(len(leak_warnings._shown))
         assert 10 < max(noted) <= 12
 
 

@@ -19,7 +19,7 @@ from flask_poolguard.report.deployment import (
     without_doubles,
 )
 from flask_poolguard.report.gaps import describe_left_out
-from flask_poolguard.state.reader import LeftOut
+from flask_poolguard.state.search import LeftOut
 from flask_poolguard.tracking import serving
 from flask_poolguard.urls import is_of_one_place
 from tests.conftest import Database

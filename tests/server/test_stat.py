@@ -65,7 +65,7 @@ class TestFigures:
     def test_are_those_of_the_report(
         self, make_shop: MakeShop, database: Database
     ) -> None:
-        """Whatever happens to connections, and in whatever order."""
+        """After each thing that happens to connections, in any order."""
         engine = create_engine(database.url, pool_size=2, max_overflow=2)
         shop = make_shop(default=engine)
         with shop.app.app_context():
@@ -152,7 +152,7 @@ class TestFigures:
         assert 41.5 <= longest < 60.0
 
     def test_count_what_the_server_refused(self, make_shop: MakeShop) -> None:
-        """A server that is away keeps nobody from asking."""
+        """A server that is away does not hold the call up."""
         url = URL.create("postgresql+psycopg2", host="127.0.0.1", port=free_port())
         shop = make_shop({"POOLGUARD_CONNECT_RETRY": 0}, default=create_engine(url))
         assert stat(shop)["unavailable"] == 0

@@ -13,7 +13,8 @@ from flask_poolguard.cli import history_view
 from flask_poolguard.cli.history_view import history_of, render, sparkline, to_dict
 from flask_poolguard.report.model import Report
 from flask_poolguard.report.text import Page
-from flask_poolguard.state.status import History, Minute, Worker
+from flask_poolguard.state.history import History, Minute
+from flask_poolguard.state.status import Worker
 from tests.support.statuses import POOL, WORKER
 
 NOW = 1_800_000_000 // 60 * 60

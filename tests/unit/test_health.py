@@ -22,7 +22,8 @@ from flask_poolguard.report.monitoring_plugin import (
     render,
 )
 from flask_poolguard.state import locked_file
-from flask_poolguard.state.reader import Problem, Search, read_workers
+from flask_poolguard.state.reader import read_workers
+from flask_poolguard.state.search import Problem, Search
 from tests.support.monitoring import Check, read
 
 MakeApp = Callable[..., Engine]

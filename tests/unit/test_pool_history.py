@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flask_poolguard.state.file_format import HISTORY_SIZE, pack_history, unpack_history
+from flask_poolguard.state.history import History, Minute, Totals
 from flask_poolguard.state.plain import Damaged
-from flask_poolguard.state.status import History, Minute, Totals
 from flask_poolguard.tracking import pool_history
 from flask_poolguard.tracking.pool_history import PoolHistory
 

@@ -38,7 +38,8 @@ from flask_poolguard.state.file_format import (
     encode_site,
 )
 from flask_poolguard.state.plain import Damaged
-from flask_poolguard.state.reader import Search, TakenFolder, read_workers
+from flask_poolguard.state.reader import read_workers
+from flask_poolguard.state.search import Search, TakenFolder
 from flask_poolguard.state.status import PoolStatus
 
 DOCUMENT = REGIONS_OFFSET + REGION.size

@@ -15,6 +15,7 @@ from . import (
     aborted_sessions,
     app_setup,
     blocked_greenlets,
+    failed_connects,
     faulty_versions,
     held_connections,
     idle_sessions,
@@ -43,7 +44,7 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
 # What the workers' files alone tell; ``flask pool check`` judges by these.
 OF_WORKERS: t.Final[tuple[Rule, ...]] = (
     waiting_requests.find_saturated,
-    waiting_requests.find_unavailable,
+    failed_connects.find_unavailable,
     held_connections.find_stopped,
     waiting_requests.find_timeouts,
     held_connections.find_held,

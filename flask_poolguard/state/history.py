@@ -1,0 +1,51 @@
+"""What one pool met, minute by minute: a part of its status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What one pool counted since its worker began.
+
+    :ivar checkouts: for which a connection was asked, whether there was one or not.
+    """
+
+    checkouts: int = 0
+    waits: int = 0
+    timeouts: int = 0
+    unavailable: int = 0
+    leaks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one pool met within a minute of the clock.
+
+    :ivar at: when it began, in seconds of Unix time.
+    :ivar checkouts: for which a connection was asked, whether there was one or not.
+    :ivar most_out: connections that were out at once, as looked at once a second; so is
+        ``most_waiting``, of threads.
+    :ivar first_failed_at: when the first of ``timeouts`` and ``unavailable`` failed, in
+        seconds of Unix time; None if there are none. Likewise ``last_failed_at``.
+    """
+
+    at: int
+    checkouts: int = 0
+    waits: int = 0
+    timeouts: int = 0
+    unavailable: int = 0
+    leaks: int = 0
+    most_out: int = 0
+    most_waiting: int = 0
+    longest_wait_seconds: float = 0.0
+    first_failed_at: float | None = None
+    last_failed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The minutes of the last hour in which anything happened, the oldest first."""
+
+    minutes: tuple[Minute, ...] = ()
