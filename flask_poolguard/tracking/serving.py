@@ -16,7 +16,7 @@ waitress-serve   its process                 ``waitress.runner.run`` on the stac
 
 What is on the stack tells a worker from a script, a shell, a command, a test run and
 the master, which import the same modules and inherit the same environment. A child that
-the app itself forks is none, though its parent was started by a server. Checked on gunicorn
+the app itself forks is none, though a server started its parent. Checked on gunicorn
 27.0, uWSGI 2.0.31, waitress 3.0 and Flask 3.1; where a server has other names, its
 workers are known from their first request.
 """

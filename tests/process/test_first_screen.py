@@ -112,6 +112,11 @@ def scene(tmp_path: Path, url: URL, server: DatabaseServer) -> Scene:
     return Scene(tmp_path, url, server)
 
 
+def wait_for_alarm(server: DeskServer, what: str) -> None:
+    """Wait until `check` says that requests fail, or soon will."""
+    wait_until(lambda: check(server.env).state == "CRITICAL", seconds=60, what=what)
+
+
 State = Callable[[Scene], AbstractContextManager[Env]]
 
 
@@ -186,11 +191,7 @@ def saturated(scene: Scene) -> Iterator[Env]:
     with scene.desk(PATIENT) as server:
         server.hold(1)
         with server.in_background("/wait"):
-            wait_until(
-                lambda: check(server.env).state == "CRITICAL",
-                seconds=60,
-                what="a wait of five seconds",
-            )
+            wait_for_alarm(server, "a wait of five seconds")
             yield server.env
 
 
@@ -222,11 +223,7 @@ def black_hole(scene: Scene) -> Iterator[Env]:
             server.wake("/pid")
             proxy.drop()
             with server.in_background("/query"):
-                wait_until(
-                    lambda: check(server.env).state == "CRITICAL",
-                    seconds=60,
-                    what="a connect that hangs",
-                )
+                wait_for_alarm(server, "a connect that hangs")
                 yield server.env
                 proxy.resume()
 
@@ -238,11 +235,7 @@ def full_server(scene: Scene) -> Iterator[Env]:
         # Some of the connections are for superusers only.
         free = MAXIMUM - (3 if scene.is_postgresql else 0)
         with sessions(scene.url, free), server.in_background("/query"):
-            wait_until(
-                lambda: check(server.env).state == "CRITICAL",
-                seconds=60,
-                what="a connect that is refused",
-            )
+            wait_for_alarm(server, "a connect that is refused")
             yield server.env
 
 
@@ -259,11 +252,7 @@ def full_account(scene: Scene) -> Iterator[Env]:
         scene.server.execute(limit.format(2))
         try:
             with sessions(scene.url, 2), server.in_background("/query"):
-                wait_until(
-                    lambda: check(server.env).state == "CRITICAL",
-                    seconds=60,
-                    what="a connect that is refused",
-                )
+                wait_for_alarm(server, "a connect that is refused")
                 yield server.env
         finally:
             scene.server.execute(limit.format(-1 if scene.is_postgresql else 0))
