@@ -21,6 +21,7 @@ from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import memory_map
 from tests.support import leftovers, not_tested, products, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
+from tests.support.forked_python import close_nursery
 from tests.support.reporting import MakeShop, shops
 from tests.support.run_servers import RunServers, borrow
 from tests.support.servers import (
@@ -56,7 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the servers, in the process that runs them."""
+    """End what tests share: here the nursery, in the first process the servers."""
+    close_nursery()
     run_servers = config.stash.get(RUN_SERVERS, None)
     if run_servers is not None:
         run_servers.close()

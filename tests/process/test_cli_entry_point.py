@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import flask_poolguard
 from flask_poolguard.cli import COMMANDS, make_group
+from tests.support import forked_python
 
 GUARDED = "import flask, flask_poolguard; app = flask.Flask('shop'); {}"
 GUARDED += "; flask_poolguard.PoolGuard(app)"
@@ -21,16 +22,9 @@ GUARDED += "; flask_poolguard.PoolGuard(app)"
 def run(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `flask` for an app of this source."""
     (folder / "own_app.py").write_text(source)
-    return subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "own_app", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-m", "flask", "--app", "own_app", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(forked_python.REPOSITORY)}
+    return forked_python.run(command, env=env, cwd=folder)
 
 
 def longest_line(command: click.Command, *arguments: str) -> int:

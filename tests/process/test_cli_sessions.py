@@ -22,9 +22,9 @@ from tests.conftest import Database
 from tests.process.test_cli_status_output import on_terminal
 from tests.support import desk, not_tested
 from tests.support.desk import DeskServer, Json, environment
+from tests.support.gunicorn import is_gunicorn
 from tests.support.pgbouncer import PgBouncer
 from tests.support.private_server import MissingServerError
-from tests.support.processes import command_of
 from tests.support.servers import APP_USER, MariaDBServer, PostgreSQLServer
 from tests.support.waiting import wait_until
 
@@ -116,7 +116,7 @@ def codes(env: dict[str, str]) -> list[str]:
 
 def kill(pid: int) -> None:
     """Kill a worker as the kernel does when memory runs out."""
-    assert "gunicorn" in command_of(pid), pid
+    assert is_gunicorn(pid), pid
     os.kill(pid, signal.SIGKILL)
 
 

@@ -23,8 +23,8 @@ from sqlalchemy import URL
 from tests.conftest import started
 from tests.support import desk
 from tests.support.desk import DeskServer, environment, suspend
+from tests.support.gunicorn import is_gunicorn
 from tests.support.monitoring import check
-from tests.support.processes import command_of
 from tests.support.proxy import TCPProxy
 from tests.support.reporting import sessions
 from tests.support.servers import (
@@ -154,7 +154,7 @@ def killed(scene: Scene) -> Iterator[Env]:
     """One of two workers is gone; gunicorn starts another."""
     with scene.desk(workers=2) as server:
         first = min(server.wake().worker_pids())
-        assert "gunicorn" in command_of(first), first
+        assert is_gunicorn(first), first
         os.kill(first, signal.SIGKILL)
         wait_until(
             lambda: len(server.worker_pids() - {first}) == 2, seconds=30, what="another"

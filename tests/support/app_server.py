@@ -30,6 +30,8 @@ class AppServer(ABC):
 
     # How the server's log says where it listens.
     listening = re.compile(r"http://127\.0\.0\.1:(\d+)")
+    # Whether it may be a fork of a process that has the app's libraries loaded.
+    forked = True
 
     def __init__(
         self,
@@ -98,6 +100,7 @@ class AppServer(ABC):
                 **self._env,
             },
             cwd=self.folder,
+            forked=self.forked,
         )
         try:
             self._wait_until(self._is_ready, seconds, "takes requests")

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from sqlalchemy import URL
 
+from tests.support import forked_python
 from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD
-from tests.support.gunicorn import GunicornApp
-from tests.support.processes import command_of
+from tests.support.gunicorn import GunicornApp, is_gunicorn
 from tests.support.waiting import wait_until
 
 APP = "tests.apps.desk:create_app"
@@ -42,16 +42,8 @@ def ask(
     env: Mapping[str, str], *arguments: str, seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run a `flask pool` command; it must tell no secret and end in time."""
-    done = subprocess.run(
-        [*POOL, *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=seconds,
-        check=False,
-    )
+    command = [*POOL, *arguments]
+    done = forked_python.run(command, env={**os.environ, **env}, seconds=seconds)
     assert "Traceback" not in done.stderr, done.stderr
     assert APP_PASSWORD not in done.stdout + done.stderr
     return done
@@ -210,7 +202,7 @@ class DeskServer(GunicornApp):
 
 def suspend(pid: int) -> None:
     """Stop a process and wait until it stands still."""
-    assert "gunicorn" in command_of(pid), pid
+    assert is_gunicorn(pid), pid
     os.kill(pid, signal.SIGSTOP)
     stat = Path(f"/proc/{pid}/stat")
     wait_until(

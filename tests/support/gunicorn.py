@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.app_server import AppServer
-from tests.support.processes import children_of
+from tests.support.processes import children_of, command_of
 
 # A worker listens before it has loaded the app; this says when it really is up,
 # without a request that the app would notice.
@@ -22,6 +22,16 @@ def post_worker_init(worker):
     worker.log.info("Worker is up: %s", worker.pid)
 """
 WORKER_IS_UP = re.compile(r"Worker is up: (\d+)")
+
+
+def is_gunicorn(pid: int) -> bool:
+    """Tell whether a process is one of gunicorn's; forked ones say so by their name."""
+    if "gunicorn" in command_of(pid):
+        return True
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "gunicorn"
+    except OSError:
+        return False
 
 
 class GunicornApp(AppServer):
@@ -47,6 +57,8 @@ class GunicornApp(AppServer):
         """
         super().__init__(app, folder, env=env, arguments=arguments)
         self.workers = workers
+        # gevent's patches must come before the libraries that they change.
+        self.forked = worker_class != "gevent"
         self._options = [f"--workers={workers}", f"--threads={threads}"]
         if worker_class:
             self._options.append(f"--worker-class={worker_class}")

@@ -8,6 +8,7 @@ import os
 import threading
 from dataclasses import dataclass
 
+from tests.support import forked_python
 from tests.support.private_server import PrivateServer
 from tests.support.processes import children_of, command_of
 from tests.support.waiting import wait_until
@@ -54,7 +55,9 @@ def _children() -> set[int]:
     children = children_of(os.getpid())
     for server in _expected:
         children -= server.process_ids()
-    return children
+    # It stays; each of its children goes with the one command that it oversees.
+    nurseries = forked_python.nursery_pids()
+    return (children - nurseries).union(*map(children_of, nurseries))
 
 
 def _since(before: Snapshot) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.support.app_server import REPOSITORY
+from tests.support import forked_python
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import APP
 
@@ -21,7 +21,11 @@ DATUM = re.compile(
 STATES = ["OK", "WARNING", "CRITICAL", "UNKNOWN"]
 
 # Cron and NRPE set hardly anything.
-BARE = {"PATH": os.defpath, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+BARE = {
+    "PATH": os.defpath,
+    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    **forked_python.read_at_start(os.environ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,7 @@ def run_module(
 
 def run(command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; it must tell no secret."""
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    done = forked_python.run(command, env=env)
     assert APP_PASSWORD not in done.stdout + done.stderr
     return done
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.forked_python import ForkedPython, can_be_forked
+
 # Waits until its standard input is closed, which the kernel does however the
 # process that holds the other end has ended, and then clears up after it.
 WATCHDOG = """
@@ -85,6 +87,38 @@ def kill_all(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _start(
+    command: list[str],
+    output: IO[bytes],
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    account: pwd.struct_passwd | None,
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=env,
+        cwd=cwd,
+        **account_arguments(account),
+    )
+
+
+def _fork(
+    command: list[str], output: IO[bytes], env: Mapping[str, str], cwd: Path | None
+) -> ForkedPython:
+    return ForkedPython(
+        command,
+        stdout=output.fileno(),
+        stderr=output.fileno(),
+        new_session=True,
+        env=env,
+        cwd=cwd or Path.cwd(),
+    )
+
+
 class Daemon:
     """Run one program in a session of its own, for as long as we live."""
 
@@ -97,24 +131,23 @@ class Daemon:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         clear_up: Path | None = None,
+        forked: bool = False,
     ) -> None:
         """Start the program.
 
         :param log: file to which its output is appended.
         :param account: who it runs as, None for ourselves.
         :param clear_up: folder to remove should we die before it.
+        :param forked: whether a fork of a process that has Python's libraries loaded
+            does as well.
         """
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=env,
-                cwd=cwd,
-                **account_arguments(account),
+            words = [str(word) for word in command]
+            self.process = (
+                _fork(words, output, env, cwd)
+                if forked and env is not None and can_be_forked(words, env)
+                else _start(words, output, env, cwd, account)
             )
         self._watchdog = subprocess.Popen(
             ["/bin/sh", "-c", WATCHDOG, "watchdog", str(self.pid), str(clear_up or "")],

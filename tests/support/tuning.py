@@ -15,7 +15,7 @@ from flask_poolguard.tune.outcome import Outcome, summarise
 from flask_poolguard.tune.planning import RunPlan
 from flask_poolguard.tune.scalability import Law
 from flask_poolguard.tune.work import Work
-from tests.support.app_server import REPOSITORY
+from tests.support import forked_python
 from tests.support.database_server import APP_PASSWORD
 
 LAW = Law(100.0, 0.05, 0.004)
@@ -86,16 +86,8 @@ def run(
     env: Mapping[str, str], *arguments: str, debug: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; nothing that it prints may tell a secret."""
-    done = subprocess.run(
-        command(*arguments, debug=debug),
-        cwd=REPOSITORY,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=110,
-        check=False,
-    )
+    line = command(*arguments, debug=debug)
+    done = forked_python.run(line, env={**os.environ, **env}, seconds=110)
     assert APP_PASSWORD not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
