@@ -203,11 +203,10 @@ def command(
         )
         if not current_app.debug and not is_meant:
             raise TuneError(warning(plan))
-        signum = tune_run.run(plan, import_path, engines, files, as_json=as_json)
+        status = tune_run.run(plan, import_path, engines, files, as_json=as_json)
     except TuneError as error:
         raise click.ClickException(_wrapped(str(error))) from error
-    if signum:
-        click.get_current_context().exit(128 + signum)
+    click.get_current_context().exit(status)
 
 
 def _wrapped(message: str) -> str:

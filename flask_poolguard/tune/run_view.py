@@ -1,4 +1,4 @@
-"""A run's outcome as text."""
+"""A run's outcome as text, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,44 @@ import typing as t
 import click
 
 from ..report.text import NONE, Page, columns, duration
+from ..report.verdict import Verdict
 from .caveats import caveats_of
 from .choice import TOLERANCE, Choice
 from .outcome import Outcome, Size
-from .planning import RunPlan
+from .planning import FEWEST_SIZES, RunPlan
 from .text import count, latency, number, share
 
 _HEADINGS: t.Final = ("SIZE", "PER SECOND", "P50", "P95", "BUSY", "CPU")
 
 
+def verdict_on(outcome: Outcome) -> Verdict:
+    """Return in one line which size is enough, or why that is not known."""
+    choice = outcome.choice
+    if choice is None:
+        measured = sum(each.per_second > 0 for each in outcome.sizes)
+        return Verdict(
+            "unknown",
+            f"no size can be chosen: {count(measured, 'size')} of"
+            f" {len(outcome.plan.sizes)} did any work, and it takes {FEWEST_SIZES}",
+        )
+    text = headline(outcome, choice).removesuffix(".")
+    doubts = [note.code for note in caveats_of(outcome) if note.is_serious]
+    if doubts:
+        return Verdict("warning", f"{text} ({', '.join(doubts)})")
+    return Verdict("ok", text)
+
+
 def render(outcome: Outcome, page: Page) -> str:
-    """Return the whole outcome: what was run, a table, the choice."""
+    """Return what follows the verdict: the line to write, what limits the result, what
+    was run, and a table.
+    """
+    choice = outcome.choice
     sections = [
+        [] if choice is None else page.wrap(setting(outcome.plan, choice), "  ", "  "),
+        _caveats(outcome, page),
         _headline(outcome.plan, page),
         _table(outcome, page),
-        _choice(outcome, page),
-        _caveats(outcome, page),
+        [] if choice is None else page.wrap(in_words(outcome, choice)),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -90,18 +112,6 @@ def _table(outcome: Outcome, page: Page) -> list[str]:
 def _spread(size: Size) -> str:
     low, high = number(min(size.rounds)), number(max(size.rounds))
     return low if low == high else f"{low}{NONE}{high}"
-
-
-def _choice(outcome: Outcome, page: Page) -> list[str]:
-    choice = outcome.choice
-    if choice is None:
-        return page.wrap(
-            "Too few sizes were measured to choose one: it takes three at least."
-        )
-    lines = [*page.wrap(headline(outcome, choice)), ""]
-    lines += page.wrap(setting(outcome.plan, choice), "  ", "  ")
-    lines += ["", *page.wrap(in_words(outcome, choice))]
-    return lines
 
 
 def headline(outcome: Outcome, choice: Choice) -> str:
