@@ -92,7 +92,9 @@ class TestOutput:
         worker = report["workers"][0]
         pool = worker["pools"][0]
         assert report["schema_version"] == 1
-        assert names(report) == "schema_version taken_at app workers servers findings"
+        assert names(report) == (
+            "verdict schema_version taken_at app workers servers findings"
+        )
         assert (
             names(worker)
             == "pid host started_at alive updated_seconds_ago stopped pools root_path"

@@ -50,6 +50,9 @@ class TestRun:
             *("--seconds=1", "--rounds=2"),
         )
         assert found["complete"]
+        assert next(iter(found)) == "verdict"
+        size = found["recommended"]["pool_size"]
+        assert f"pool_size {size} " in found["verdict"]["text"]
         # One alone does 12.5 a second, four 50, and so do all that are more. Two rounds
         # on a machine that does other work may be off; the range says by how much.
         advised = found["recommended"]
@@ -106,6 +109,7 @@ class TestRun:
         assert re.search(r"^  POOLGUARD_POOL_SIZE = [123]$", done.stdout, re.MULTILINE)
         assert "3 pool sizes from 1 to 3, 2 rounds of 0.3 s each; about" in done.stderr
         assert "imported by" not in done.stdout
+        assert re.match(r"(OK|WARNING)  (pool_size|It takes)", done.stdout)
         assert page.read_text().startswith("<!DOCTYPE html>")
         assert APP_PASSWORD not in page.read_text()
         assert picture.read_bytes().startswith(b"\x89PNG")
