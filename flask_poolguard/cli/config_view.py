@@ -16,7 +16,7 @@ from ..report.phrases import binds
 from ..report.phrases import workers as number_of_workers
 from ..report.text import NONE, Page, visible
 from ..report.verdict import Verdict
-from .findings_view import levelled, verdict_lines
+from .findings_view import levelled, other_sizes, verdict_lines
 
 # So many of the places that set something are named.
 _MOST_NAMED: t.Final = 3
@@ -115,7 +115,6 @@ def _value(setting: Effective) -> str:
 
 
 def _findings(config: EffectiveConfig, page: Page) -> Iterator[str]:
-    for each in config.differences:
-        yield from levelled("warning", f"other-sizes: {each}", page)
+    yield from other_sizes(config.differences, page)
     for each in config.without_effect:
         yield from levelled("warning", f"without-effect: {each}", page)

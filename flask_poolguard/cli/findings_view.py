@@ -72,6 +72,15 @@ def levelled(
     return [line.replace(name, styled, 1), *more]
 
 
+def other_sizes(differences: Iterable[str], page: Page) -> list[str]:
+    """Return which workers run with other sizes than are configured."""
+    return [
+        line
+        for each in differences
+        for line in levelled("warning", f"other-sizes: {each}", page)
+    ]
+
+
 def render(
     findings: Iterable[Finding],
     page: Page,
