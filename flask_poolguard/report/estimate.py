@@ -12,7 +12,7 @@ known: what the server was set to, or what an hour of traffic has shown.
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..state.status import Usage
@@ -74,6 +74,17 @@ class Estimate:
         return max(self.low, present if self.high is None else min(present, self.high))
 
 
+def threads_of(workers: Sequence[Asked]) -> int | None:
+    """Return with how many threads a worker serves: as its server was told, or as an
+    hour of traffic has shown. None if neither is known.
+    """
+    told = [each.usage.server_threads for each in workers]
+    known = [each for each in told if each is not None]
+    if not known and any(each.is_mature for each in workers):
+        known = [each.usage.most_threads for each in workers]
+    return max(known, default=None)
+
+
 def estimate(
     workers: Iterable[Asked], share: float = SHARE, needed: int | None = None
 ) -> Estimate:
@@ -98,7 +109,5 @@ def estimate(
     if checkouts >= (checkouts_needed(share) if needed is None else needed):
         return Estimate(need, checkouts, need.size, need.size)
     low = max(low, min(not_ruled_out(demand, share), need.most))
-    knows_threads = any(
-        each.is_mature or each.usage.server_threads is not None for each in found
-    )
-    return Estimate(need, checkouts, low, need.most if knows_threads else None)
+    high = None if threads_of(found) is None else need.most
+    return Estimate(need, checkouts, low, high)

@@ -53,8 +53,9 @@ def announce(plan: RunPlan, page: Page) -> str:
     """Return what is going to happen, and how long it takes."""
     text = (
         f"{plan.app}: {len(plan.sizes)} pool sizes from {plan.sizes[0]} to"
-        f" {plan.sizes[-1]}, {count(plan.rounds, 'round')} of {plan.seconds:g} s each;"
-        f" about {duration(plan.total_seconds)}. Ctrl-C ends it."
+        f" {plan.sizes[-1]}, {count(plan.rounds, 'round')} of {plan.seconds:g} s each,"
+        f" with {_threads(plan)} per process; about"
+        f" {duration(plan.total_seconds)}. Ctrl-C ends it."
     )
     return "\n".join(page.wrap(text))
 
@@ -76,9 +77,8 @@ def warning(plan: RunPlan) -> str:
 
 def _headline(plan: RunPlan, page: Page) -> list[str]:
     lines = page.wrap(
-        f"{plan.app}: {count(plan.processes, 'process')} of"
-        f" {count(plan.threads, 'thread')}, {count(plan.rounds, 'round')} of"
-        f" {plan.seconds:g} s per size"
+        f"{plan.app}: {count(plan.processes, 'process')} of {_threads(plan)},"
+        f" {count(plan.rounds, 'round')} of {plan.seconds:g} s per size"
     )
     lines += page.wrap(
         f"{plan.bind}: {plan.url}, {plan.server or 'an unknown server'}",
@@ -90,6 +90,12 @@ def _headline(plan: RunPlan, page: Page) -> list[str]:
         part = "" if len(plan.works) == 1 else f"{work.weight / total:4.0%} "
         lines += page.wrap(f"{part}{work}", "  ", "    ")
     return lines
+
+
+def _threads(plan: RunPlan) -> str:
+    """Return how many threads send requests, and who says so."""
+    text = count(plan.threads, "thread")
+    return f"{text}, as a live worker has," if plan.threads_from == "workers" else text
 
 
 def _table(outcome: Outcome, page: Page) -> list[str]:
@@ -122,6 +128,11 @@ def headline(outcome: Outcome, choice: Choice) -> str:
         f"{number(choice.throughput)} {plan.unit}/s with {count(most, 'connection')}"
         f" in {count(plan.processes, 'process')}"
     )
+    if outcome.is_threads_limit:
+        return (
+            f"pool_size {choice.size} is enough{_range(choice)}: {rate}, and"
+            f" {_threads(plan)} use no more than {plan.threads}."
+        )
     if choice.still_rising:
         # The range, too, ends at the largest size that was measured.
         return (

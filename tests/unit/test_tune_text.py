@@ -73,6 +73,23 @@ class TestText:
         assert text.endswith("Where it ends is not known (rising)")
         assert "95% range" not in text
 
+    @pytest.mark.parametrize(
+        ("source", "whose"),
+        [("option", "24 threads"), ("workers", "24 threads, as a live worker has,")],
+    )
+    def test_a_size_that_all_threads_use_is_enough(
+        self, source: str, whose: str
+    ) -> None:
+        plan = a_plan(threads=24, threads_from=source)
+        outcome = an_outcome(lambda n: 1000 * n, plan=plan)
+        assert outcome.choice is not None
+        assert outcome.choice.still_rising
+        verdict = run_view.verdict_on(outcome)
+        assert verdict.level == "ok"
+        assert verdict.text.startswith(f"pool_size {outcome.choice.size} is enough")
+        assert verdict.text.endswith(f"and {whose} use no more than 24")
+        assert codes(outcome) == ["threads"]
+
     def test_what_limits_the_result_comes_before_the_table(self) -> None:
         outcome = an_outcome(lambda n: 1000 * n)
         assert run_view.render(outcome, PAGE).startswith("  POOLGUARD_POOL_SIZE = ")
