@@ -71,7 +71,7 @@ def _in_short(each: BindAdvice) -> str:
 
 def _needed(each: BindAdvice) -> str:
     low, high = each.low or 1, each.high
-    if each.is_sure:
+    if low == high:
         return f"{low}"
     return f"{low} or more" if high is None else f"{low} to {high}"
 
@@ -148,8 +148,11 @@ def _sizes(each: BindAdvice, advice: Advice) -> Iterator[str]:
             f"max_overflow {_number(each.present_overflow)}: no advice, it is not known"
             f" how many connections are left: {each.room_unknown}"
         )
-    elif each.max_overflow < 0:
-        yield f"max_overflow {each.max_overflow} stays: no limit"
+    elif not each.may_lower and each.max_overflow == each.present_overflow:
+        yield (
+            f"max_overflow {each.max_overflow} stays: so few checkouts make nothing"
+            f" smaller{_server(each, advice)}"
+        )
     else:
         total = (each.pool_size or 0) + each.max_overflow
         yield (
@@ -222,8 +225,6 @@ def _nesting(each: BindAdvice, fewest: int) -> str:
 def _use(each: BindAdvice) -> str:
     """Return how many connections the threads can use."""
     seen = each.seen
-    if each.high is None:
-        return "how many threads there are is not known yet"
     threads = f"{seen.threads} thread{'' if seen.threads == 1 else 's'}"
     a_thread = "" if seen.threads == 1 else " each"
     return f"{threads} with {seen.nesting}{a_thread} can use {each.most}"

@@ -220,6 +220,8 @@ def _advise_on_server(
             max_overflow=_keep_unlimited(guarded, sure, sizes.max_overflow),
             low=sure.low,
             high=sure.high,
+            is_sure=sure.is_sure,
+            may_lower=sure.may_lower,
             beyond=beyond,
             beyond_per_hour=round(beyond / saw.hours * saw.workers, 2),
             fewest=need.fewest,
@@ -237,12 +239,12 @@ def _advise_on_server(
 
 
 def _need(guarded: Guarded, found: Estimate) -> sizing.Need:
-    """Return what to ask of the server. While it is not known how many threads there
-    are, a pool keeps the limit that it has.
+    """Return what to ask of the server; after few checkouts, at least what the pool may
+    have now.
     """
     facts = guarded.tracker.facts
     size, most = found.pool_size(facts.size), found.need.most
-    if found.high is None:
+    if not found.may_lower:
         most = max(most, size, (facts.size or 0) + max(facts.max_overflow or 0, 0))
     return sizing.Need(size, most, found.need.fewest)
 
@@ -252,7 +254,7 @@ def _keep_unlimited(
 ) -> int | None:
     """Return the overflow to set: no limit is taken away by a few checkouts."""
     present = guarded.tracker.facts.max_overflow
-    return present if found.high is None and present == -1 else advised
+    return present if not found.may_lower and present == -1 else advised
 
 
 def _present(guarded: Guarded) -> dict[str, t.Any]:

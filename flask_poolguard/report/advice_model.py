@@ -61,8 +61,10 @@ class BindAdvice:
 
     :ivar present_size, present_overflow: as this process is configured.
     :ivar pool_size, max_overflow: what to set; None for nothing to say.
-    :ivar low, high: between which ``pool_size`` lies, both the same if it is sure; no
-        ``high`` if it is not known how many threads there are.
+    :ivar low, high: between which ``pool_size`` lies; no ``high`` if it is not known
+        how many threads there are.
+    :ivar is_sure: whether ``pool_size`` is one number, and not a range.
+    :ivar may_lower: whether enough was seen to make anything smaller.
     :ivar refusal: why there is no advice.
     :ivar beyond: checkouts that wanted more connections than ``pool_size`` at a time.
     :ivar fewest: the fewest connections without a deadlock.
@@ -92,6 +94,8 @@ class BindAdvice:
     max_overflow: int | None = None
     low: int | None = None
     high: int | None = None
+    is_sure: bool = False
+    may_lower: bool = False
     beyond: int | None = None
     beyond_per_hour: float | None = None
     fewest: int | None = None
@@ -105,11 +109,6 @@ class BindAdvice:
     kept: int = 0
     busiest_worker: int | None = None
     busiest_size: int | None = None
-
-    @property
-    def is_sure(self) -> bool:
-        """Tell whether there is one number, and not a range."""
-        return self.low is not None and self.low == self.high
 
     @property
     def is_too_small(self) -> bool:

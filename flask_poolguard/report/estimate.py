@@ -6,7 +6,8 @@ are added up, and no worker's own counts may rule the size out.
 With few checkouts the answer is a range. A size is ruled out from below if so many
 checkouts went beyond it that chance would show as many in one series of twenty at most
 (a one-sided binomial test). From above only the threads limit it, where their number is
-known: what the server was set to, or what an hour of traffic has shown.
+known: what the server was set to, or what an hour of traffic has shown. Until there was
+such an hour nothing is made smaller.
 """
 
 from __future__ import annotations
@@ -47,31 +48,32 @@ class Estimate:
 
     :ivar need: by what was seen.
     :ivar checkouts: that were seen.
-    :ivar low, high: between which ``pool_size`` lies; both the same if it is sure, and
-        no ``high`` if it is not known how many threads there are.
+    :ivar low, high: between which ``pool_size`` lies; no ``high`` if it is not known
+        how many threads there are.
+    :ivar is_sure: whether enough checkouts were seen to name one size.
+    :ivar may_lower: whether enough was seen to take connections away: a view that was
+        not asked for yet may take several at once.
     """
 
     need: Need
     checkouts: int
     low: int
     high: int | None
-
-    @property
-    def is_sure(self) -> bool:
-        """Tell whether enough checkouts were seen to name one size."""
-        return self.low == self.high
+    is_sure: bool
+    may_lower: bool
 
     def pool_size(self, present: int | None) -> int:
         """Return the size to set: of those that may be right, the nearest to what there
         is.
 
-        :param present: 0 is no limit, which only a sure answer replaces.
+        :param present: 0 is no limit.
         """
         if present is None:
             return self.need.size
-        if present == 0:
-            return 0 if self.high is None else self.high
-        return max(self.low, present if self.high is None else min(present, self.high))
+        if not self.may_lower:
+            return max(self.low, present) if present else 0
+        most = self.need.most if self.high is None else self.high
+        return max(self.low, min(present or most, most))
 
 
 def threads_of(workers: Sequence[Asked]) -> int | None:
@@ -107,7 +109,14 @@ def estimate(
     need = replace(need, size=max(need.size, low))
     checkouts = sum(demand.values())
     if checkouts >= (checkouts_needed(share) if needed is None else needed):
-        return Estimate(need, checkouts, need.size, need.size)
+        size = need.size
+        return Estimate(need, checkouts, size, size, is_sure=True, may_lower=True)
     low = max(low, min(not_ruled_out(demand, share), need.most))
-    high = None if threads_of(found) is None else need.most
-    return Estimate(need, checkouts, low, high)
+    return Estimate(
+        need,
+        checkouts,
+        low,
+        high=None if threads_of(found) is None else need.most,
+        is_sure=False,
+        may_lower=any(each.is_mature for each in found),
+    )

@@ -95,7 +95,7 @@ def _headline(plan: RunPlan, page: Page) -> list[str]:
 def _threads(plan: RunPlan) -> str:
     """Return how many threads send requests, and who says so."""
     text = count(plan.threads, "thread")
-    return f"{text}, as a live worker has," if plan.threads_from == "workers" else text
+    return f"{text} (as a live worker has)" if plan.threads_from == "workers" else text
 
 
 def _table(outcome: Outcome, page: Page) -> list[str]:

@@ -75,7 +75,7 @@ class TestText:
 
     @pytest.mark.parametrize(
         ("source", "whose"),
-        [("option", "24 threads"), ("workers", "24 threads, as a live worker has,")],
+        [("option", "24 threads"), ("workers", "24 threads (as a live worker has)")],
     )
     def test_a_size_that_all_threads_use_is_enough(
         self, source: str, whose: str
@@ -89,6 +89,8 @@ class TestText:
         assert verdict.text.startswith(f"pool_size {outcome.choice.size} is enough")
         assert verdict.text.endswith(f"and {whose} use no more than 24")
         assert codes(outcome) == ["threads"]
+        rendered = " ".join(run_view.render(outcome, PAGE).split())
+        assert f"2 processes of {whose}, 3 rounds" in rendered
 
     def test_what_limits_the_result_comes_before_the_table(self) -> None:
         outcome = an_outcome(lambda n: 1000 * n)
