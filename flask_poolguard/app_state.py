@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import typing as t
 import weakref
@@ -9,7 +10,13 @@ from dataclasses import dataclass, field
 
 from flask.globals import _cv_app
 
-from .config import AppConfig, has_changed, read_config_again, snapshot, warn_of_fixed
+from .config import (
+    AppConfig,
+    came_too_late,
+    has_changed,
+    read_config_again,
+    snapshot,
+)
 from .engines import (
     Found,
     Guarded,
@@ -29,6 +36,8 @@ from .tracking.teardown import Teardown
 if t.TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy.engine import Engine
+
+logger = logging.getLogger("flask_poolguard")
 
 EXTENSION: t.Final = "poolguard"
 
@@ -148,9 +157,10 @@ def read_again(app: Flask, state: AppState) -> None:
             config.check_binds([*(e.bind for e in engines), *state.registered])
         for each in reconfigure(app, engines, config):
             state.guarded.update(each)
-        before, state.keys = state.keys, snapshot(app.config)
+        state.keys = snapshot(app.config)
         state.config = config
-    warn_of_fixed(app.config, before)
+    for text in came_too_late(app.config, config):
+        logger.warning("%s", text)
 
 
 def _look(app: Flask, state: AppState) -> None:

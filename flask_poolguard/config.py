@@ -25,11 +25,12 @@ __all__ = [
     "AppConfig",
     "Setting",
     "Settings",
+    "came_too_late",
     "has_changed",
+    "leftovers_in",
     "read_config",
     "read_config_again",
     "snapshot",
-    "warn_of_fixed",
 ]
 
 # All that logs imports this module. Not done by the package itself, which flask loads
@@ -166,19 +167,27 @@ def read_config_again(config: Mapping[str, t.Any], earlier: AppConfig) -> AppCon
     return dataclasses.replace(_read(config), **fixed)
 
 
-def warn_of_fixed(config: Mapping[str, t.Any], keys: Mapping[str, t.Any]) -> None:
-    """Log which keys have changed since a :func:`snapshot` and cannot any more."""
+def came_too_late(config: Mapping[str, t.Any], in_force: AppConfig) -> t.Iterator[str]:
+    """Yield in words which keys say something else than what an app was set up with,
+    and cannot change it any more.
+    """
+    wanted = _read(config)
     for name in FIXED:
-        option = BY_NAME[name]
-        now = config.get(option.key, option.default)
-        before = keys.get(option.key, option.default)
+        now, before = getattr(wanted, name), getattr(in_force, name)
         if now != before:
-            logger.warning(
-                "%s = %r has no effect: PoolGuard was set up with %r. Set it before"
-                " PoolGuard(app) or init_app(app).",
-                option.key,
-                now,
-                before,
+            yield (
+                f"{BY_NAME[name].key} = {now!r} has no effect: PoolGuard was set up"
+                f" with {before!r}. Set it before PoolGuard(app) or init_app(app)."
+            )
+
+
+def leftovers_in(config: Mapping[str, t.Any]) -> t.Iterator[str]:
+    """Yield in words which keys of Flask-SQLAlchemy 2 are set, and set nothing."""
+    for old, new in LEFTOVERS.items():
+        if config.get(old) is not None:
+            yield (
+                f"{old} is ignored by Flask-SQLAlchemy since version 3, so it sets"
+                f" nothing. Rename it to {new}."
             )
 
 
@@ -188,7 +197,8 @@ def read_config(config: Mapping[str, t.Any]) -> AppConfig:
     :raises ConfigError: for an unknown key, a wrong type or an impossible value.
     """
     read = _read(config)
-    _warn_of_leftovers(config)
+    for text in leftovers_in(config):
+        logger.warning("%s", text)
     return read
 
 
@@ -265,14 +275,3 @@ def _nearest(name: str, known: t.Collection[str]) -> str:
     word = name.removeprefix(PREFIX)
     found = difflib.get_close_matches(word, by_word, n=1, cutoff=0.5)
     return f" Did you mean {by_word[found[0]]!r}?" if found else ""
-
-
-def _warn_of_leftovers(config: Mapping[str, t.Any]) -> None:
-    for old, new in LEFTOVERS.items():
-        if config.get(old) is not None:
-            logger.warning(
-                "%s is ignored by Flask-SQLAlchemy since version 3, so it sets"
-                " nothing. Rename it to %s.",
-                old,
-                new,
-            )

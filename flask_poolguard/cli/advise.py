@@ -12,7 +12,7 @@ from ..report.advice import make_advice
 from ..report.advice_model import Wish
 from ..report.sizing import SHARE
 from . import current
-from .advise_view import render
+from .advise_view import render, verdict_on
 from .output import Number, echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """
@@ -22,7 +22,8 @@ Examples:
   flask pool advise --share 1        rather open a connection now and then
   flask pool advise --workers 8 --hosts 3
 
-Exit status: 1 if there is no advice for any bind, or a server has too little room.
+Exit status: 1 if there is no advice for any bind (UNKNOWN), or a server has too little
+room (CRITICAL).
 """
 
 
@@ -42,8 +43,8 @@ Exit status: 1 if there is no advice for any bind, or a server has too little ro
     "--at-least",
     type=click.IntRange(1),
     metavar="CHECKOUTS",
-    help="Advise if there were so many.  [default: three for each one that the share"
-    " lets pass, and 1,000]",
+    help="Name one size if there were so many, else a range.  [default: three for each"
+    " one that the share lets pass, and 1,000]",
 )
 @click.option(
     "--workers",
@@ -78,11 +79,9 @@ def command(
     advice = make_advice(
         current.report(), current.state().engines, current_app.config, wish
     )
+    verdict = verdict_on(advice)
     if as_json:
-        echo_json(advice.to_dict())
+        echo_json(advice.to_dict(), verdict)
     else:
         echo(render(advice, page()))
-    if any(each.is_short for each in advice.binds) or all(
-        each.refusal is not None for each in advice.binds
-    ):
-        ctx.exit(1)
+    ctx.exit(int(verdict.level in ("critical", "unknown")))

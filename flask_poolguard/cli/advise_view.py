@@ -1,16 +1,96 @@
-"""Recommended sizes as text."""
+"""Recommended sizes as text, and the verdict on the present ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import typing as t
+from collections.abc import Iterator, Sequence
 
-from ..report.advice_model import Advice, BindAdvice, Seen
+from ..report.advice_model import Advice, BindAdvice
 from ..report.text import UNKNOWN, Page, duration
+from ..report.verdict import Verdict, VerdictLevel
+from .findings_view import other_sizes, verdict_lines
+
+# So many binds are named in the verdict.
+_MOST_BINDS: t.Final = 3
+
+
+def verdict_on(advice: Advice) -> Verdict:
+    """Return in one line what to set, per bind, worst first. The command ends with 1 if
+    it is critical or unknown.
+    """
+    binds = sorted(advice.binds, key=_rank)
+    texts = [_in_short(each) for each in binds[:_MOST_BINDS]]
+    if len(binds) > _MOST_BINDS:
+        texts.append(f"{len(binds) - _MOST_BINDS} more below")
+    if not advice.live_workers:
+        texts = [f"no live worker on host {advice.host}, so no advice"]
+    elif not binds:
+        texts = ["no bind is known to Flask-PoolGuard in this app"]
+    advised = [each for each in binds if each.refusal is None]
+    if any(not each.is_sure for each in advised):
+        texts.append("ask again after a busy hour")
+    return Verdict(_level(advice, advised), "; ".join(texts))
+
+
+def _level(advice: Advice, advised: Sequence[BindAdvice]) -> VerdictLevel:
+    if not advised:
+        return "unknown"
+    if any(each.is_short for each in advised):
+        return "critical"
+    if advice.differences or any(each.is_too_small for each in advised):
+        return "warning"
+    return "ok"
+
+
+def _rank(each: BindAdvice) -> int:
+    """Return the order of binds: those that need most come first."""
+    order = (each.is_short, each.is_too_small, each.changes, each.refusal is not None)
+    return next((place for place, is_so in enumerate(order) if is_so), len(order))
+
+
+def _in_short(each: BindAdvice) -> str:
+    """Return what to do about one bind."""
+    if each.refusal is not None:
+        return f"no advice on {each.bind}: {each.refusal}"
+    text = " and ".join(
+        f"{name} {new} (now {_number(now)})" for name, now, new in each.changes
+    )
+    if each.is_short:
+        return (
+            f"{each.room_of or 'the server'} has too little room for {each.bind}, which"
+            f" needs {_needed(each)} per worker and gets {each.pool_size}"
+        )
+    text = (
+        f"set {text} of {each.bind}"
+        if text
+        else f"{each.bind} fits: pool_size {_number(each.pool_size)},"
+        f" max_overflow {_number(each.present_overflow)}"
+    )
+    return text if each.is_sure else f"{text}; {_basis(each)}"
+
+
+def _needed(each: BindAdvice) -> str:
+    low, high = each.low or 1, each.high
+    if low == high:
+        return f"{low}"
+    return f"{low} or more" if high is None else f"{low} to {high}"
+
+
+def _basis(each: BindAdvice) -> str:
+    """Return what a range is based on."""
+    number, seen = each.seen.checkouts, each.seen
+    checkouts = "1 checkout" if number == 1 else f"{number:,} checkouts"
+    took = duration(seen.hours * 3600 / max(seen.workers, 1))
+    return f"it needs {_needed(each)}, from {checkouts} in {took}"
 
 
 def render(advice: Advice, page: Page) -> str:
-    """Return the whole advice."""
-    sections = [page.wrap(_headline(advice))]
+    """Return the whole advice: what to write, then the reasons."""
+    sections = [
+        [*verdict_lines(verdict_on(advice), page), *page.wrap(_headline(advice))],
+        other_sizes(advice.differences, page),
+        _what_to_write(advice, page),
+    ]
     sections += [
         [
             *page.wrap(f"{each.bind}: {each.url}", rest="  "),
@@ -18,17 +98,13 @@ def render(advice: Advice, page: Page) -> str:
         ]
         for each in advice.binds
     ]
-    sections.append(
-        [line for each in advice.differences for line in page.wrap(each, rest="  ")]
-    )
-    sections.append(_what_to_write(advice, page))
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
 def _headline(advice: Advice) -> str:
     number = advice.live_workers
     if not number:
-        return f"{advice.app}: no live worker on host {advice.host}, so no advice"
+        return f"{advice.app}: no size is changed"
     return (
         f"{advice.app}: sizes by what {_workers(number)} on host {advice.host} needed"
         " so far"
@@ -42,8 +118,8 @@ def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
         # Of a pool of another class no traffic tells what it needs, nor does a test.
         if each.pool_class == "GuardedPool":
             yield from page.wrap(
-                "Come back when there was more traffic (--at-least), or have it made"
-                " by flask pool tune.",
+                "Come back when there was some traffic, or have it made by flask pool"
+                " tune.",
                 "  ",
                 "    ",
             )
@@ -58,22 +134,41 @@ def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
 
 def _sizes(each: BindAdvice, advice: Advice) -> Iterator[str]:
     seen = each.seen
-    yield (
-        f"pool_size {_change(each.present_size, each.pool_size)}: {each.beyond:,} of"
-        f" {seen.checkouts:,} checkouts ({_percent(each.beyond or 0, seen.checkouts)},"
+    why = (
+        f"{each.beyond:,} of {seen.checkouts:,} checkouts"
+        f" ({_percent(each.beyond or 0, seen.checkouts)},"
         f" {_rate(each.beyond_per_hour)} an hour) wanted more at a time"
+        if each.is_sure
+        else f"{_basis(each)} of {_workers(seen.workers)}."
+        f" {_more_traffic(each, advice)}"
     )
+    yield f"pool_size {_change(each.present_size, each.pool_size)}: {why}"
     if each.max_overflow is None:
         yield (
             f"max_overflow {_number(each.present_overflow)}: no advice, it is not known"
             f" how many connections are left: {each.room_unknown}"
         )
+    elif not each.may_lower and each.max_overflow == each.present_overflow:
+        yield (
+            f"max_overflow {each.max_overflow} stays: so few checkouts make nothing"
+            f" smaller{_server(each, advice)}"
+        )
     else:
         total = (each.pool_size or 0) + each.max_overflow
         yield (
             f"max_overflow {_change(each.present_overflow, each.max_overflow)}: with"
-            f" it {total}; {_use(seen)} can use {each.most}{_server(each, advice)}"
+            f" it {total}; {_use(each)}{_server(each, advice)}"
         )
+
+
+def _more_traffic(each: BindAdvice, advice: Advice) -> str:
+    """Return how much more traffic makes the range one number."""
+    seen, needed = each.seen, advice.checkouts_needed
+    hours = (needed - seen.checkouts) * seen.hours / seen.workers / seen.checkouts
+    return (
+        f"One number takes {needed:,} checkouts, at this rate"
+        f" {duration(hours * 3600)} more; ask again after a busy hour"
+    )
 
 
 def _reasons(each: BindAdvice) -> Iterator[str]:
@@ -127,10 +222,12 @@ def _nesting(each: BindAdvice, fewest: int) -> str:
     )
 
 
-def _use(seen: Seen) -> str:
+def _use(each: BindAdvice) -> str:
+    """Return how many connections the threads can use."""
+    seen = each.seen
     threads = f"{seen.threads} thread{'' if seen.threads == 1 else 's'}"
-    each = "" if seen.threads == 1 else " each"
-    return f"{threads} with {seen.nesting}{each}"
+    a_thread = "" if seen.threads == 1 else " each"
+    return f"{threads} with {seen.nesting}{a_thread} can use {each.most}"
 
 
 def _server(each: BindAdvice, advice: Advice) -> str:

@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 
 from ..report.effective_settings import find_effective
 from . import current
-from .config_view import render
+from .config_view import render, verdict_on
 from .output import echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """
@@ -33,6 +33,6 @@ def command(as_json: bool) -> None:
     state = current.state()
     found = find_effective(current_app, state.config, state.engines)
     if as_json:
-        echo_json(found.to_dict())
+        echo_json(found.to_dict(), verdict_on(found))
     else:
         echo(render(found, page()))

@@ -1,30 +1,75 @@
-"""Settings as text."""
+"""Settings as text, and the verdict on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-
-import click
+import typing as t
+from collections.abc import Iterator, Sequence
 
 from ..report.effective_settings import (
+    RESTART,
     Effective,
     EffectiveBind,
     EffectiveConfig,
     unit_of,
 )
+from ..report.phrases import binds
+from ..report.phrases import workers as number_of_workers
 from ..report.text import NONE, Page, visible
+from ..report.verdict import Verdict
+from .findings_view import levelled, other_sizes, verdict_lines
+
+# So many of the places that set something are named.
+_MOST_NAMED: t.Final = 3
+
+
+def verdict_on(config: EffectiveConfig) -> Verdict:
+    """Return in one line whether all is as it was configured, and by what."""
+    if config.differences:
+        text = config.differences[0].removesuffix(f". {RESTART}")
+        return Verdict("warning", f"{text[0].lower()}{text[1:]} (other-sizes)")
+    if config.without_effect:
+        number = len(config.without_effect)
+        more = f", {number - 1} more without effect" if number > 1 else ""
+        text = config.without_effect[0].partition(". ")[0]
+        return Verdict("warning", f"{text} (without-effect{more})")
+    if not config.binds:
+        return Verdict("unknown", "no bind is known to Flask-PoolGuard in this app")
+    return Verdict(
+        "ok",
+        f"{binds(len(config.binds))} as configured: {_sources(config.set_by)};"
+        f" {_who_agrees(len(config.workers))}",
+    )
+
+
+def _sources(set_by: Sequence[str]) -> str:
+    if not set_by:
+        return "all settings are defaults"
+    named = ", ".join(set_by[:_MOST_NAMED])
+    more = len(set_by) - _MOST_NAMED
+    others = f" and {more} more" if more > 0 else ""
+    return f"settings from {named}{others}, the others are defaults"
+
+
+def _who_agrees(workers: int) -> str:
+    if not workers:
+        return "no live worker to compare with"
+    return (
+        f"{number_of_workers(workers)} {'runs' if workers == 1 else 'run'} with these"
+        " sizes"
+    )
 
 
 def render(config: EffectiveConfig, page: Page) -> str:
-    """Return all settings, and who runs with others."""
+    """Return what is not as configured, and all settings."""
     sections = [
-        page.wrap(f"{config.app}: settings in force"),
+        [
+            *verdict_lines(verdict_on(config), page),
+            *page.wrap(f"{config.app}: settings in force"),
+        ],
+        list(_findings(config, page)),
         ["All binds", *_table(config.settings, page)],
         *(list(_bind(each, page)) for each in config.binds),
-        list(_differences(config.differences, page)),
     ]
-    if not config.binds:
-        sections.append(page.wrap("No bind is known to Flask-PoolGuard in this app."))
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
@@ -69,9 +114,7 @@ def _value(setting: Effective) -> str:
     return text + unit_of(setting.name, value)
 
 
-def _differences(differences: Iterable[str], page: Page) -> Iterator[str]:
-    level = "WARNING"
-    for each in differences:
-        first, *rest = page.wrap(f"{level} other-sizes: {each}", rest="  ")
-        yield first.replace(level, click.style(level, fg="yellow", bold=True), 1)
-        yield from rest
+def _findings(config: EffectiveConfig, page: Page) -> Iterator[str]:
+    yield from other_sizes(config.differences, page)
+    for each in config.without_effect:
+        yield from levelled("warning", f"without-effect: {each}", page)

@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..report import LEVELS, Detail, Level, Plan
+from ..report.verdict import verdict_of
 from . import current
 from .doctor_view import diagnosis_dict, is_critical, render_diagnosis
 from .output import Number, echo, echo_json, group_name, json_option, page
@@ -65,7 +66,7 @@ def command(
     """
     report = current.report(Detail.SESSIONS, Plan(workers, hosts), seconds)
     if as_json:
-        echo_json(diagnosis_dict(report, level))
+        echo_json(diagnosis_dict(report, level), verdict_of(report))
     else:
         echo(render_diagnosis(report, level, page(), group_name()))
     if is_critical(report):

@@ -10,6 +10,7 @@ import click
 
 from ..report.model import LEVELS, Finding, Level, Report
 from ..report.text import Page
+from ..report.verdict import verdict_of
 from .findings_view import COLOURS, verdict_lines
 from .status_view import headline
 
@@ -25,7 +26,9 @@ def render_diagnosis(report: Report, level: Level, page: Page, group: str) -> st
 
     :param group: what the app calls these commands.
     """
-    sections = [[*verdict_lines(report, page), *page.wrap(headline(report))]]
+    sections = [
+        [*verdict_lines(verdict_of(report), page), *page.wrap(headline(report))]
+    ]
     shown = _from(report, level)
     sections += [list(_describe(finding, page, group)) for finding in shown]
     sections += [_unseen(report, page)] if _hidden(report) else []

@@ -9,9 +9,15 @@ import click
 
 from ..report.model import Finding, Report
 from ..report.text import Page
-from ..report.verdict import verdict
+from ..report.verdict import Verdict
 
-COLOURS: t.Final = {"critical": "red", "warning": "yellow", "info": "cyan"}
+COLOURS: t.Final = {
+    "critical": "red",
+    "warning": "yellow",
+    "info": "cyan",
+    "ok": "green",
+    "unknown": "magenta",
+}
 
 # Of workers, of their connections, or of what these do, something is missing, or old.
 _OF_GAPS: t.Final[tuple[str, ...]] = (
@@ -48,13 +54,31 @@ def gaps(report: Report) -> tuple[Finding, ...]:
     )
 
 
-def verdict_lines(report: Report, page: Page) -> list[str]:
-    """Return the verdict on what was found, with which every report begins."""
-    level, text = verdict(report.findings, report.workers)
-    name = level.upper() if level else "OK"
-    first, *rest = page.wrap(f"{name}  {text}", rest="  ")
-    colour = "green" if level is None else COLOURS.get(level, "magenta")
-    return [first.replace(name, click.style(name, fg=colour, bold=True), 1), *rest]
+def verdict_lines(verdict: Verdict, page: Page) -> list[str]:
+    """Return the verdict, with which every command begins."""
+    return levelled(verdict.level, f" {verdict.text}", page)
+
+
+def levelled(
+    level: str, text: str, page: Page, first: str = "", rest: str = "  "
+) -> list[str]:
+    """Return a text that begins with its level, in that level's colour.
+
+    :param first: indents the first line, and ``rest`` the others.
+    """
+    name = level.upper()
+    line, *more = page.wrap(f"{name} {text}", first, rest)
+    styled = click.style(name, fg=COLOURS[level], bold=True)
+    return [line.replace(name, styled, 1), *more]
+
+
+def other_sizes(differences: Iterable[str], page: Page) -> list[str]:
+    """Return which workers run with other sizes than are configured."""
+    return [
+        line
+        for each in differences
+        for line in levelled("warning", f"other-sizes: {each}", page)
+    ]
 
 
 def render(
@@ -67,11 +91,8 @@ def render(
     """Return findings one below the other, under a heading if there are any."""
     lines = []
     for finding in findings:
-        level = finding.level.upper()
-        text = f"{level} {finding.code}: {finding.message}"
-        first, *rest = page.wrap(text, "  ", "    ")
-        styled = click.style(level, fg=COLOURS[finding.level], bold=True)
-        lines += [first.replace(level, styled, 1), *rest]
+        text = f"{finding.code}: {finding.message}"
+        lines += levelled(finding.level, text, page, "  ", "    ")
         if with_fix:
             lines += page.wrap(f"fix: {finding.fix}", "    ", "      ")
     return [heading, *lines] if lines else []

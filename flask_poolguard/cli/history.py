@@ -7,6 +7,7 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
+from ..report.verdict import verdict_of
 from . import current
 from .history_view import history_of, render, to_dict
 from .output import echo, echo_json, json_option, page
@@ -39,6 +40,6 @@ def command(as_json: bool, minutes: int) -> None:
     report = current.report()
     history = history_of(report)
     if as_json:
-        echo_json(to_dict(report, history))
+        echo_json(to_dict(report, history), verdict_of(report))
     else:
         echo(render(report, history, minutes, page()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..report.model import Report
 from ..report.text import NONE, Page, columns, duration, visible
+from ..report.verdict import verdict_of
 from ..state.history import Minute
 from ..state.plain import to_plain
 from .findings_view import verdict_lines
@@ -95,7 +96,7 @@ def render(report: Report, history: BindHistory, minutes: int, page: Page) -> st
     :param minutes: how many are shown one by one.
     """
     now = int(time.time()) // 60 * 60
-    lines = [*verdict_lines(report, page), *page.wrap(headline(report))]
+    lines = [*verdict_lines(verdict_of(report), page), *page.wrap(headline(report))]
     if not history:
         lines += page.wrap("Nothing happened in their pools within the last hour.")
         return "\n".join(lines)

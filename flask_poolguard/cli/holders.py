@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..report import Detail
+from ..report.verdict import verdict_of
 from . import current
 from .holders_view import held_now, render, to_dict
 from .output import Number, echo, echo_json, json_option, page
@@ -43,6 +44,6 @@ def command(as_json: bool, min_seconds: float) -> None:
     report = current.report(Detail.SESSIONS)
     held = held_now(report, min_seconds)
     if as_json:
-        echo_json(to_dict(report, held))
+        echo_json(to_dict(report, held), verdict_of(report))
     else:
         echo(render(report, held, min_seconds, page()))

@@ -10,6 +10,7 @@ from datetime import datetime
 from ..databases import SessionState
 from ..report.model import Report, Session
 from ..report.text import UNKNOWN, Page, duration
+from ..report.verdict import verdict_of
 from ..state.plain import INTERNAL, to_plain
 from . import findings_view
 
@@ -105,7 +106,7 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
         len(held), f"{len(held)} connections"
     )
     for_long = f" for {min_seconds:g} s or longer" if min_seconds else ""
-    lines = findings_view.verdict_lines(report, page)
+    lines = findings_view.verdict_lines(verdict_of(report), page)
     lines += page.wrap(
         f"{report.app}: {count} held{for_long}, {workers} on host {report.host}, taken"
         f" at {taken:%Y-%m-%d %H:%M:%S}"

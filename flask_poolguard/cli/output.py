@@ -13,6 +13,7 @@ import typing as t
 import click
 
 from ..report.text import Page
+from ..report.verdict import Verdict
 
 # Where there is no terminal that could say.
 _WIDTH: t.Final = 80
@@ -89,9 +90,15 @@ def echo(text: str) -> None:
     _print(_encodable(text), color=False if _is_plain() else None)
 
 
-def echo_json(data: t.Any, *, on_one_line: bool = False) -> None:
-    """Print data as JSON."""
-    _print(json.dumps(data, indent=None if on_one_line else 2))
+def echo_json(
+    data: dict[str, t.Any],
+    verdict: Verdict | None = None,
+    *,
+    on_one_line: bool = False,
+) -> None:
+    """Print data as JSON, the verdict first."""
+    whole = data if verdict is None else verdict.before(data)
+    _print(json.dumps(whole, indent=None if on_one_line else 2))
 
 
 def _print(text: str, color: bool | None = None) -> None:

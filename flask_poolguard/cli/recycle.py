@@ -11,7 +11,7 @@ from flask.cli import with_appcontext
 from ..report.recycling import Renewal
 from . import current
 from .output import Number, echo, echo_json, json_option, page, prints_to_terminal
-from .recycle_view import render, render_progress
+from .recycle_view import render, render_progress, verdict_on
 
 _EPILOG: t.Final = """
 \b
@@ -77,7 +77,7 @@ def command(
             click.echo("\r\033[K", nl=False)
     if last is not None:
         if as_json:
-            echo_json(last.to_dict())
+            echo_json(last.to_dict(), verdict_on(last))
         else:
             echo(render(last, page()))
     context.exit(0 if last is not None and last.done else 1)

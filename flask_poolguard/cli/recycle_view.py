@@ -1,13 +1,18 @@
-"""The progress of replacing connections, as text."""
+"""The progress of replacing connections, as text, and the verdict on it."""
 
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from ..report.phrases import busiest, connections
+from ..report.phrases import workers as number_of_workers
 from ..report.recycling import PoolRenewal, Renewal, WorkerRenewal
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..report.verdict import Verdict
 from ..state.status import Holder
+from .findings_view import render as findings_lines
+from .findings_view import verdict_lines
 
 _MAX_HOLDERS: t.Final = 10
 _HEADINGS: t.Final = ("PID", "BIND", "CLOSED", "STILL OUT")
@@ -16,10 +21,13 @@ _HEADINGS: t.Final = ("PID", "BIND", "CLOSED", "STILL OUT")
 def render(renewal: Renewal, page: Page) -> str:
     """Return what came of it."""
     sections = [
-        page.wrap(_headline(renewal)),
-        _table(renewal, page),
+        [
+            *verdict_lines(verdict_on(renewal), page),
+            *page.wrap(_headline(renewal)),
+        ],
+        findings_lines(renewal.findings, page),
         _wrapped(_open_ends(renewal), page),
-        _wrapped((f"{each.message}. {each.fix}" for each in renewal.findings), page),
+        _table(renewal, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -33,44 +41,91 @@ def render_progress(renewal: Renewal, page: Page) -> str:
     done = sum(worker.is_done for worker in renewal.workers)
     out = sum(pool.outdated or 0 for each in renewal.workers for pool in each.pools)
     text = (
-        f"{done} of {_count(len(renewal.workers), 'worker')} done, {out} still out,"
+        f"{done} of {number_of_workers(len(renewal.workers))} done, {out} still out,"
         f" {duration(renewal.elapsed_seconds)}"
     )
     return visible(text)[: page.width - 1]
 
 
-def _headline(renewal: Renewal) -> str:
-    app, host = renewal.app, renewal.host
-    took = duration(renewal.elapsed_seconds)
+def verdict_on(renewal: Renewal) -> Verdict:
+    """Return in one line what was renewed, what was not, and why. It is ok if the
+    command ends with 0.
+    """
+    workers, host = renewal.workers, renewal.host
     if renewal.refused is not None:
-        return (
-            f"{app}: no worker was told to replace connections, because they cannot"
-            f" be looked for: {renewal.refused}. Run this as the user that the app runs"
-            " as."
+        return Verdict(
+            "unknown",
+            "no worker was told to replace connections, because they cannot be looked"
+            f" for: {renewal.refused}",
         )
-    if renewal.left_out is not None and not renewal.workers:
-        return (
-            f"{app}: NOT DONE, no worker on host {host} was told to replace"
-            f" connections: {renewal.left_out}."
+    if not workers and renewal.left_out is not None:
+        return Verdict(
+            "unknown",
+            f"no worker on host {host} was told to replace connections:"
+            f" {renewal.left_out}",
         )
-    if not renewal.workers:
-        return (
-            f"{app}: no worker on host {host} to tell. Whichever starts now makes new"
-            " connections anyway."
+    if not workers:
+        return Verdict(
+            "ok",
+            f"no live worker on host {host}, so there is no connection to replace",
         )
-    workers = _count(len(renewal.workers), "worker")
+    who = number_of_workers(len(workers))
+    took = duration(renewal.elapsed_seconds)
+    left = [each for each in workers if not each.is_done]
+    if left:
+        return Verdict(
+            "warning",
+            f"{len(left)} of {who} on host {host} may still use older connections"
+            f" after {took}: {_why(left)}",
+        )
+    closed = sum(pool.closed or 0 for each in workers for pool in each.pools)
+    text = f"{who} on host {host} replaced all connections in {took}, {closed} closed"
     if renewal.done:
-        return f"{app}: {workers} on host {host} replaced all connections in {took}"
-    left = sum(not worker.is_done for worker in renewal.workers)
-    if not left:
-        return (
-            f"{app}: NOT DONE, {workers} on host {host} replaced all connections in"
-            f" {took}, but others may not have been told: {renewal.left_out}."
-        )
-    return (
-        f"{app}: NOT DONE after {took}, {left} of {workers} on host {host} still may"
-        " use older connections. They go on with it by themselves."
+        return Verdict("ok", text)
+    return Verdict(
+        "warning", f"{text}; others may not have been told: {renewal.left_out}"
     )
+
+
+def _why(left: Sequence[WorkerRenewal]) -> str:
+    """Return in short what keeps workers from being done."""
+    pools = [pool for each in left for pool in each.pools]
+    out = sum(pool.outdated or 0 for pool in pools)
+    where = busiest(each for pool in pools for each in pool.holders)
+    silent = [each for each in left if _is_silent(each)]
+    parts = []
+    if out:
+        parts.append(f"{connections(out)} out" + (f", {where}" if where else ""))
+    if silent:
+        parts.append(f"no answer from {number_of_workers(len(silent))}")
+    parts += dict.fromkeys(each.problem for each in left if each.problem)
+    parts += dict.fromkeys(
+        f"a {pool.pool_class} does not tell who has its connection"
+        for pool in pools
+        if pool.is_unknown
+    )
+    return "; ".join(parts)
+
+
+def _is_silent(worker: WorkerRenewal) -> bool:
+    return worker.problem is None and (
+        not worker.pools or not all(pool.answered for pool in worker.pools)
+    )
+
+
+def _headline(renewal: Renewal) -> str:
+    """Return of which app this is, and what comes next."""
+    if renewal.refused is not None:
+        after = "run this as the user that the app runs as"
+    elif renewal.left_out is not None and not renewal.workers:
+        after = "nothing was replaced"
+    elif not renewal.workers:
+        after = "a worker that starts now makes new connections anyway"
+    elif all(each.is_done for each in renewal.workers):
+        after = "each checkout gets a new connection now"
+    else:
+        after = "the workers go on with it by themselves"
+    return f"{renewal.app}: {after}"
 
 
 def _table(renewal: Renewal, page: Page) -> list[str]:
@@ -148,7 +203,3 @@ def _name(worker: WorkerRenewal, renewal: Renewal) -> str:
 
 def _figure(value: int | None) -> str:
     return UNKNOWN if value is None else str(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..report import Detail, Report
+from ..report.verdict import verdict_of
 from . import current
 from .output import Number, echo, echo_json, json_option, page, terminal_height
 from .repeating import begin_page, repeat
@@ -70,7 +71,7 @@ def command(
 
 def _show(report: Report, *, as_json: bool, watching: bool) -> None:
     if as_json:
-        echo_json(report.to_dict(), on_one_line=watching)
+        echo_json(report.to_dict(), verdict_of(report), on_one_line=watching)
         return
     if watching:
         echo(begin_page(render(report, page(), terminal_height())))

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ..report.model import BindSettings, Failure, Report, Server
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..report.verdict import verdict_of
 from ..state.process import is_same_path
 from ..state.status import PoolStatus, Worker
 from ..urls import server_key
@@ -63,7 +64,10 @@ def _lines(report: Report, page: Page, most_holders: int) -> list[str]:
     findings = [each for each in report.findings if each.level != "info"]
     hints = [each for each in report.findings if each.level == "info"]
     sections = [
-        [*findings_view.verdict_lines(report, page), *page.wrap(headline(report))],
+        [
+            *findings_view.verdict_lines(verdict_of(report), page),
+            *page.wrap(headline(report)),
+        ],
         findings_view.render(findings, page),
         _workers(report, page),
         _held(report, page, most_holders),

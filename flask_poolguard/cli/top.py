@@ -9,6 +9,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..report import Detail
+from ..report.verdict import verdict_of
 from . import current
 from .output import Number, echo, echo_json, json_option, page, terminal_height
 from .repeating import begin_page, repeat
@@ -54,7 +55,7 @@ def command(as_json: bool, interval: float, count: int | None) -> None:
         now = time.monotonic()
         refresh = top.refresh(current.report(Detail.SESSIONS), now)
         if as_json:
-            echo_json(refresh.to_dict(), on_one_line=True)
+            echo_json(refresh.to_dict(), verdict_of(refresh.report), on_one_line=True)
             return
         echo(begin_page(render(refresh, page(), terminal_height())))
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from ..report.model import Finding, Report
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
+from ..report.verdict import verdict_of
 from ..state.plain import INTERNAL, to_plain
 from ..state.status import PoolStatus, Worker
 from . import findings_view
@@ -163,7 +164,7 @@ def _lines(
         else f"rates of the last {duration(refresh.seconds)}"
     )
     host = refresh.report.host
-    lines = findings_view.verdict_lines(refresh.report, page)
+    lines = findings_view.verdict_lines(verdict_of(refresh.report), page)
     lines += page.wrap(
         f"{refresh.app} on host {host}, {taken:%Y-%m-%d %H:%M:%S}, {since}"
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 import typing as t
 
 import click
 from flask import current_app
 from flask.cli import ScriptInfo, with_appcontext
 
+from ..report.deployment import find_workers, names_of
+from ..report.estimate import Asked, threads_of
 from ..tune.connection_budget import DEFAULT_LARGEST
 from ..tune.failures import TuneError
 from ..tune.planning import FEWEST_SIZES, make_plan
@@ -93,8 +96,9 @@ class _WorkType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # gene
 @click.option(
     "--threads",
     type=click.IntRange(1, _MOST_THREADS),
-    show_default="twice the largest size",
-    help="How many threads of each process send requests, as a worker has threads.",
+    show_default="those of a live worker, else twice the largest size",
+    help="How many threads of each process send requests, as a worker has threads. No"
+    " pool larger than that is measured.",
 )
 @click.option(
     "--max-size",
@@ -200,14 +204,38 @@ def command(
             max_size=max_size,
             seconds=seconds,
             rounds=rounds,
+            worker_threads=_worker_threads(bind),
         )
         if not current_app.debug and not is_meant:
             raise TuneError(warning(plan))
-        signum = tune_run.run(plan, import_path, engines, files, as_json=as_json)
+        status = tune_run.run(plan, import_path, engines, files, as_json=as_json)
     except TuneError as error:
         raise click.ClickException(_wrapped(str(error))) from error
-    if signum:
-        click.get_current_context().exit(128 + signum)
+    click.get_current_context().exit(status)
+
+
+def _worker_threads(bind: str) -> int | None:
+    """Return with how many threads the live workers use a bind's pool; None if there is
+    none, or that is not known.
+    """
+    state = current.state()
+    found = find_workers(
+        state.config.state_dir,
+        current_app.name,
+        current_app.root_path,
+        names_of(state.engines),
+        without_pid=os.getpid(),
+    )
+    now = time.time()
+    threads = threads_of(
+        [
+            Asked(pool.usage, now - worker.process.started_at)
+            for worker in found.ours
+            for pool in worker.pools
+            if pool.bind == bind
+        ]
+    )
+    return None if threads is None else min(threads, _MOST_THREADS)
 
 
 def _wrapped(message: str) -> str:

@@ -21,6 +21,7 @@ from ..tune.outcome import Outcome, summarise
 from ..tune.planning import RunPlan
 from ..tune.run_json import to_dict
 from ..urls import without_secrets
+from .findings_view import verdict_lines
 from .output import echo, echo_json, page
 
 # A file, and what draws its content.
@@ -57,20 +58,23 @@ def run(
     :param import_path: what Flask's ``--app`` was.
     :param engines: whose secrets are not shown.
     :param files: written if a size could be chosen.
-    :returns: the number of the signal that ended the run early, 0 if none did.
+    :returns: the exit status: 128 and the number of the signal that ended the run
+        early, else 1 without an answer and 0 with one.
     :raises TuneError: something failed; what was measured before is printed.
     """
     outcome, signum, failure = _measure(plan, import_path, engines)
+    verdict = run_view.verdict_on(outcome)
     if as_json:
-        echo_json(to_dict(outcome))
+        echo_json(to_dict(outcome), verdict)
     else:
-        echo(run_view.render(outcome, page()))
+        lines = verdict_lines(verdict, page())
+        echo("\n\n".join(["\n".join(lines), run_view.render(outcome, page())]))
     if outcome.choice is not None:
         for file, draw in files:
             file.write(draw(outcome, outcome.choice))
     if failure is not None:
         raise failure
-    return signum
+    return 128 + signum if signum else int(outcome.choice is None)
 
 
 def _measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .connect_args import carries_label
 from .discover import Found, find, plain, sync_engine_of
 from .first_errors import watch
-from .fixed_settings import check_followed
+from .fixed_settings import check_followed, not_followed
 from .install import Guarded, guard, resize
 from .reconfigure import reconfigure
 from .registry import Registry
@@ -18,6 +18,7 @@ __all__ = [
     "check_followed",
     "find",
     "guard",
+    "not_followed",
     "plain",
     "reconfigure",
     "resize",

@@ -91,6 +91,14 @@ def refuse_or_warn(
             logger.warning("%s", lost.describe())
 
 
+def not_followed(found: Found, settings: Settings) -> list[str]:
+    """Return in words which settings the engine's pool, as it is, does not follow."""
+    if is_in_memory(found.engine.url):
+        return []
+    pool_class = type(found.engine.pool)
+    return [each.describe() for each in _find_lost(found, settings, pool_class)]
+
+
 def check_followed(found: Sequence[Found], config: AppConfig) -> None:
     """Refuse settings for all binds that none of them can follow.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing as t
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from . import servers, sizing
 from .advice_model import Advice, BindAdvice, Seen, Wish
 from .config_lines import lines_to_write
 from .effective_settings import find_differences
+from .estimate import Asked, Estimate, estimate
 from .model import SCHEMA_VERSION, Report
 from .servers import group_by_server
 from .worker_shares import Share, shares_of, sizes_for_worker
@@ -37,9 +37,7 @@ def make_advice(
     pools = {each.bind: _pools_of(report, each) for each in engines}
     workers = max(wish.workers or len(report.workers), 1) * wish.hosts
     seen = {bind: _look(report, each) for bind, each in pools.items()}
-    refusals = {
-        each.bind: _refusal(each, seen[each.bind], wish.checkouts) for each in engines
-    }
+    refusals = {each.bind: _refusal(each, seen[each.bind]) for each in engines}
     views = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
     for group in group_by_server(engines):
@@ -54,8 +52,11 @@ def make_advice(
         if group[0].tracker.database.has_server:
             of_group = {each.bind: views[each.bind] for each in group}
             shares, unknown = shares_of(report, of_group, kept, workers, wish)
+        estimates = {
+            each.bind: _estimate(report, pools[each.bind], wish) for each in advised
+        }
         for each in _advise_on_server(
-            advised, pools, seen, shares, unknown, wish.share
+            advised, pools, seen, estimates, shares, unknown, wish.share
         ):
             advice[each.bind] = each
     binds = tuple(
@@ -113,7 +114,7 @@ def _look(report: Report, pools: _Pools) -> Seen:
         hours=round(sum(_hours(report, worker) for worker, _ in pools), 6),
         peak=max((each for each in peaks if each is not None), default=None),
         nesting=max((usage.nesting for usage in usages), default=0),
-        threads=max((usage.threads for usage in usages), default=0),
+        threads=max((usage.most_threads for usage in usages), default=0),
         connects=sum(pool.connects for _, pool in pools),
         waits=sum(usage.waits for usage in usages),
         timeouts=sum(timeouts) if timeouts else None,
@@ -129,7 +130,7 @@ def _hours(report: Report, worker: Worker) -> float:
     return max((now - then).total_seconds(), 1.0) / 3600
 
 
-def _refusal(guarded: Guarded, seen: Seen, needed: int) -> str | None:
+def _refusal(guarded: Guarded, seen: Seen) -> str | None:
     """Return why nothing is said about a bind's sizes."""
     pool_class = guarded.tracker.facts.pool_class
     if pool_class != "GuardedPool":
@@ -141,20 +142,15 @@ def _refusal(guarded: Guarded, seen: Seen, needed: int) -> str | None:
         )
     if not seen.workers:
         return "no live worker has used it"
-    if seen.checkouts >= needed:
-        return None
-    count = f"only {seen.checkouts:,}" if seen.checkouts else "no"
-    text = f"{count} checkouts so far, {needed:,} are needed"
-    if seen.checkouts and seen.hours:
-        per_hour = seen.checkouts / seen.hours * seen.workers
-        text += f" (at this rate in {_time((needed - seen.checkouts) / per_hour)})"
-    return text
+    return None if seen.checkouts else "no checkouts so far"
 
 
-def _time(hours: float) -> str:
-    if hours < 2:
-        return f"{math.ceil(hours * 60)} min"
-    return f"{math.ceil(hours)} h" if hours < 48 else f"{math.ceil(hours / 24)} days"
+def _estimate(report: Report, pools: _Pools, wish: Wish) -> Estimate:
+    return estimate(
+        (Asked(pool.usage, _hours(report, worker) * 3600) for worker, pool in pools),
+        wish.share,
+        wish.checkouts,
+    )
 
 
 def _ask_again(
@@ -184,7 +180,7 @@ def _may_open(pools: _Pools) -> int:
     return max(
         (
             sizing.most_usable(
-                pool.usage.threads,
+                pool.usage.most_threads,
                 pool.usage.nesting,
                 sizing.peak_of(pool.usage.demand),
             )
@@ -200,18 +196,16 @@ def _advise_on_server(
     advised: Sequence[Guarded],
     pools: Mapping[str, _Pools],
     seen: Mapping[str, Seen],
+    estimates: Mapping[str, Estimate],
     shares: Sequence[Share],
     unknown: str | None,
     share: float,
 ) -> t.Iterator[BindAdvice]:
-    needs = {
-        each.bind: sizing.need_of(saw.demand, share, saw.threads, saw.nesting)
-        for each, saw in ((each, seen[each.bind]) for each in advised)
-    }
+    needs = {each.bind: _need(each, estimates[each.bind]) for each in advised}
     found = sizes_for_worker(needs, shares if unknown is None else None)
     for guarded in advised:
         bind = guarded.bind
-        saw, need, sizes = seen[bind], needs[bind], found[bind]
+        saw, need, sizes, sure = seen[bind], needs[bind], found[bind], estimates[bind]
         of_bind = (each for each in shares if bind in each.quota.binds)
         room = min(of_bind, key=lambda each: each.left, default=None)
         beyond = sizing.exceeding(saw.demand, sizes.pool_size)
@@ -223,7 +217,11 @@ def _advise_on_server(
             **_present(guarded),
             seen=saw,
             pool_size=sizes.pool_size,
-            max_overflow=sizes.max_overflow,
+            max_overflow=_keep_unlimited(guarded, sure, sizes.max_overflow),
+            low=sure.low,
+            high=sure.high,
+            is_sure=sure.is_sure,
+            may_lower=sure.may_lower,
             beyond=beyond,
             beyond_per_hour=round(beyond / saw.hours * saw.workers, 2),
             fewest=need.fewest,
@@ -238,6 +236,25 @@ def _advise_on_server(
             busiest_worker=pid,
             busiest_size=busiest_size,
         )
+
+
+def _need(guarded: Guarded, found: Estimate) -> sizing.Need:
+    """Return what to ask of the server; after few checkouts, at least what the pool may
+    have now.
+    """
+    facts = guarded.tracker.facts
+    size, most = found.pool_size(facts.size), found.need.most
+    if not found.may_lower:
+        most = max(most, size, (facts.size or 0) + max(facts.max_overflow or 0, 0))
+    return sizing.Need(size, most, found.need.fewest)
+
+
+def _keep_unlimited(
+    guarded: Guarded, found: Estimate, advised: int | None
+) -> int | None:
+    """Return the overflow to set: no limit is taken away by a few checkouts."""
+    present = guarded.tracker.facts.max_overflow
+    return present if not found.may_lower and present == -1 else advised
 
 
 def _present(guarded: Guarded) -> dict[str, t.Any]:

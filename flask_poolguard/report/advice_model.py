@@ -14,7 +14,8 @@ class Wish:
     """What the operator wants to reckon with.
 
     :ivar share: of checkouts that may find ``pool_size`` connections out; above 0.
-    :ivar at_least: checkouts that must have been seen; None for what the share takes.
+    :ivar at_least: checkouts that make the answer one number; None for what the share
+        takes.
     :ivar workers: per host; None for as many as live.
     """
 
@@ -25,7 +26,7 @@ class Wish:
 
     @property
     def checkouts(self) -> int:
-        """Return how many checkouts must have been seen."""
+        """Return how many checkouts make the answer one number."""
         if self.at_least is not None:
             return self.at_least
         return sizing.checkouts_needed(self.share)
@@ -60,6 +61,10 @@ class BindAdvice:
 
     :ivar present_size, present_overflow: as this process is configured.
     :ivar pool_size, max_overflow: what to set; None for nothing to say.
+    :ivar low, high: between which ``pool_size`` lies; no ``high`` if it is not known
+        how many threads there are.
+    :ivar is_sure: whether ``pool_size`` is one number, and not a range.
+    :ivar may_lower: whether enough was seen to make anything smaller.
     :ivar refusal: why there is no advice.
     :ivar beyond: checkouts that wanted more connections than ``pool_size`` at a time.
     :ivar fewest: the fewest connections without a deadlock.
@@ -87,6 +92,10 @@ class BindAdvice:
     refusal: str | None = None
     pool_size: int | None = None
     max_overflow: int | None = None
+    low: int | None = None
+    high: int | None = None
+    is_sure: bool = False
+    may_lower: bool = False
     beyond: int | None = None
     beyond_per_hour: float | None = None
     fewest: int | None = None
@@ -100,6 +109,23 @@ class BindAdvice:
     kept: int = 0
     busiest_worker: int | None = None
     busiest_size: int | None = None
+
+    @property
+    def is_too_small(self) -> bool:
+        """Tell whether more is needed than the pool may have now."""
+        size, overflow = self.present_size, self.present_overflow
+        if not size or overflow is None or overflow < 0 or self.pool_size is None:
+            return False
+        return self.pool_size > size + overflow
+
+    @property
+    def changes(self) -> list[tuple[str, int | None, int]]:
+        """Return which settings are to be changed, from what and to what."""
+        pairs = (
+            ("pool_size", self.present_size, self.pool_size),
+            ("max_overflow", self.present_overflow, self.max_overflow),
+        )
+        return [(name, now, new) for name, now, new in pairs if new not in (None, now)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from ..config import DEFAULT, AppConfig, Setting
-from ..engines import Guarded
+from ..config import DEFAULT, AppConfig, Setting, came_too_late, leftovers_in
+from ..engines import Found, Guarded, not_followed
 from ..options import OPTIONS
 from ..state.search import Search
 from ..state.status import PoolStatus, Worker
@@ -24,6 +24,9 @@ if t.TYPE_CHECKING:
 _FOR_ANY_POOL: t.Final = frozenset({"connect_timeout", "held_warning", "on_leak"})
 # A pool class that can be asked for, and what it is then.
 _NULL: t.Final = ("null", "NullPool")
+
+# What to do about workers that run with other sizes.
+RESTART: t.Final = "Restart them, or run this with the environment of the service."
 
 _SECONDS: t.Final = frozenset(
     option.name for option in OPTIONS if "seconds" in option.allowed
@@ -70,7 +73,9 @@ class EffectiveConfig:
     """All settings of an app.
 
     :ivar settings: of the app as a whole.
+    :ivar set_by: the keys and engine options that set any of them.
     :ivar differences: where live workers run with others, in words.
+    :ivar without_effect: which keys set nothing, in words.
     """
 
     schema_version: int
@@ -78,7 +83,9 @@ class EffectiveConfig:
     workers: tuple[int, ...]
     settings: tuple[Effective, ...]
     binds: tuple[EffectiveBind, ...]
+    set_by: tuple[str, ...]
     differences: tuple[str, ...]
+    without_effect: tuple[str, ...]
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool config --json`` prints, before it is JSON."""
@@ -104,8 +111,31 @@ def find_effective(
         workers=tuple(each.pid for each in workers),
         settings=tuple(_app_wide(app.config, config, found.search)),
         binds=tuple(_bind(each, workers) for each in engines),
+        set_by=tuple(dict.fromkeys(_set_by(app.config, engines))),
         differences=find_differences(workers, engines),
+        without_effect=tuple(_without_effect(app.config, config, engines)),
     )
+
+
+def _set_by(
+    written: Mapping[str, t.Any], engines: Sequence[Guarded]
+) -> t.Iterator[str]:
+    for option in OPTIONS:
+        if option.per_bind:
+            settings = (getattr(each.settings, option.name) for each in engines)
+            yield from (each.origin for each in settings if not each.is_default)
+        elif option.name != "binds" and option.key in written:
+            yield option.key
+
+
+def _without_effect(
+    written: Mapping[str, t.Any], config: AppConfig, engines: Sequence[Guarded]
+) -> t.Iterator[str]:
+    yield from came_too_late(written, config)
+    for each in engines:
+        found = Found(each.bind, each.engine, each.tracker.options)
+        yield from not_followed(found, each.settings)
+    yield from leftovers_in(written)
 
 
 def find_differences(
@@ -121,11 +151,15 @@ def find_differences(
             if there != here:
                 found.setdefault((guarded.bind, there, here), []).append(worker.pid)
     return tuple(
-        f"Workers ({', '.join(map(str, pids))}) run bind {bind!r} with {there}, not"
-        f" with {here} as configured here. Restart them, or run this with the"
-        " environment of the service."
+        f"{_workers(pids)} bind {bind!r} with {there}, not with {here} as configured"
+        f" here. {RESTART}"
         for (bind, there, here), pids in found.items()
     )
+
+
+def _workers(pids: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, pids))
+    return f"Worker {numbers} runs" if len(pids) == 1 else f"Workers {numbers} run"
 
 
 def _pools_of(

@@ -63,6 +63,11 @@ def connections(count: int) -> str:
     return f"{count} connection" if count == 1 else f"{count} connections"
 
 
+def binds(count: int) -> str:
+    """Return a number of binds in words."""
+    return f"{count} bind" if count == 1 else f"{count} binds"
+
+
 def workers(count: int) -> str:
     """Return a number of workers in words."""
     return f"{count} worker" if count == 1 else f"{count} workers"

@@ -34,6 +34,11 @@ Demand = Mapping[int, int]
 # even the 99th percentile of a request with ten of them.
 SHARE: t.Final = 0.001
 _FEWEST: t.Final = 1000
+# What is less probable is not taken for chance.
+_CHANCE: t.Final = 0.05
+# So many standard deviations the normal distribution exceeds as seldom.
+_DEVIATIONS: t.Final = 1.645
+_MANY: t.Final = 100
 
 
 def checkouts_needed(share: float) -> int:
@@ -66,6 +71,45 @@ def smallest(demand: Demand, share: float) -> int:
     allowed = share * sum(demand.values())
     bounds = (bound for bound in sorted(demand) if demand[bound])
     return next((each for each in bounds if exceeding(demand, each) <= allowed), 1)
+
+
+def not_ruled_out(demand: Demand, share: float) -> int:
+    """Return the smallest number beyond which no more checkouts went than may be chance
+    if it is the share, at most, that goes beyond it.
+
+    :returns: never more than :func:`smallest`.
+    """
+    trials = sum(demand.values())
+    bounds = (bound for bound in sorted(demand) if demand[bound])
+    return next(
+        (
+            each
+            for each in bounds
+            if not _is_beyond_chance(exceeding(demand, each), trials, share)
+        ),
+        1,
+    )
+
+
+def _is_beyond_chance(events: int, trials: int, share: float) -> bool:
+    """Tell whether an event of that probability hardly ever comes so often."""
+    expected = share * trials
+    if events <= expected:
+        return False
+    if expected > _MANY:  # then the distribution is as good as normal
+        return events - expected > _DEVIATIONS * math.sqrt(expected * (1 - share))
+    fewer = 0.0  # the probability of fewer events
+    for number in range(events):
+        fewer += math.exp(
+            math.lgamma(trials + 1)
+            - math.lgamma(number + 1)
+            - math.lgamma(trials - number + 1)
+            + number * math.log(share)
+            + (trials - number) * math.log1p(-share)
+        )
+        if fewer > 1 - _CHANCE:
+            return True
+    return False
 
 
 def without_deadlock(threads: int, nesting: int) -> int:

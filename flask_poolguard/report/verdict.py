@@ -1,14 +1,35 @@
-"""The verdict: the worst finding in one line, or that there is none."""
+"""The verdict with which each command begins: a level and one line."""
 
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..state.status import Worker
-from .model import LEVELS, Finding, Level
+from .model import LEVELS, Finding, Report
 from .phrases import requests
 from .phrases import workers as number_of_workers
+
+# Worst first: requests fail now; something is to be changed; all is well; it cannot be
+# told.
+VerdictLevel = t.Literal["critical", "warning", "ok", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a command found, in one line.
+
+    :ivar text: cause, place and number.
+    """
+
+    level: VerdictLevel
+    text: str
+
+    def before(self, data: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Return what a command prints as JSON, with the verdict as its first key."""
+        return {"verdict": {"level": self.level, "text": self.text}, **data}
+
 
 # What is a cause comes before what follows from it.
 _CAUSES_FIRST: t.Final = (
@@ -29,19 +50,16 @@ def rank(finding: Finding) -> tuple[int, int]:
     return LEVELS.index(finding.level), place
 
 
-def verdict(
-    findings: Iterable[Finding], workers: Sequence[Worker]
-) -> tuple[Level | t.Literal["unknown"] | None, str]:
-    """Return the level of the worst finding that is more than a hint, and the finding
-    in short; without any None, and how busy the workers are. Without any worker it is
-    ``"unknown"``.
+def verdict_of(report: Report) -> Verdict:
+    """Return the worst finding that is more than a hint, in short; without any, how
+    busy the workers are, and without any worker that there is none.
     """
-    worst = min(findings, key=rank, default=None)
+    worst = min(report.findings, key=rank, default=None)
     if worst is not None and worst.level != "info":
-        return worst.level, f"{worst.in_short} ({worst.code})"
-    if not workers:
-        return "unknown", "no live worker of this app was found on this host"
-    return None, how_busy(workers)
+        return Verdict(worst.level, f"{worst.in_short} ({worst.code})")
+    if not report.workers:
+        return Verdict("unknown", "no live worker of this app was found on this host")
+    return Verdict("ok", how_busy(report.workers))
 
 
 def how_busy(workers: Sequence[Worker]) -> str:

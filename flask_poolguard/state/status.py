@@ -85,6 +85,8 @@ class Usage:
     :ivar nesting: the most connections that one thread had or wanted at once for the
         same request or command.
     :ivar threads: the most threads that lived at once and could have used the pool.
+    :ivar server_threads: with how many threads the worker's server serves requests;
+        None if that is not known.
     :ivar inherited: connections that were open when the worker was forked.
     :ivar waits: checkouts that had to wait.
     :ivar demand: how often so many connections were out or wanted at a checkout; each
@@ -104,6 +106,12 @@ class Usage:
     blockers: int = field(metadata=INTERNAL, default=0)
     renewed: int = field(metadata=INTERNAL, default=0)
     outdated: int = field(metadata=INTERNAL, default=0)
+    server_threads: int | None = None
+
+    @property
+    def most_threads(self) -> int:
+        """The most threads that could use the pool at once, as far as it is known."""
+        return max(self.threads, self.server_threads or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ from ..pool import after_fork_in_child
 _GUNICORN: t.Final = ("gunicorn.workers.base", "load_wsgi")
 _WAITRESS: t.Final = ("waitress.runner", "run")
 _FLASK: t.Final = ("flask.cli", "load_app")
+# Of workers that serve as many requests at a time as they have threads.
+_GUNICORN_THREADS: t.Final = "gunicorn.workers.gthread"
+_GUNICORN_SYNC: t.Final = "gunicorn.workers.sync"
 # And of what forks a process that is to serve.
 _GUNICORN_FORK: t.Final = ("gunicorn.arbiter", "spawn_worker")
 
@@ -58,6 +61,22 @@ class _Fork:
     by_server = by_app = False
 
 
+class _Server:
+    """What is known of the server that serves here.
+
+    :ivar threads: with how many it serves; None if that is not known.
+    """
+
+    threads: int | None = None
+
+
+def server_threads() -> int | None:
+    """Return with how many threads the server serves requests here: what was set, not
+    those that it has started so far. None if that is not known.
+    """
+    return _Server.threads
+
+
 def loading_frame() -> FrameType | None:
     """Return the frame in which a server loads the app that is to be served here, or
     None if no known server does.
@@ -69,8 +88,50 @@ def loading_frame() -> FrameType | None:
         inner, frame = frame, frame.f_back
         name = _name_of(frame)
         if name in (_GUNICORN, _WAITRESS) or (name == _FLASK and _is_flask_run()):
+            _Server.threads = _threads_told_by(name, frame)
             return inner
-    return frame if _uwsgi_worker() else None
+    if not _uwsgi_worker():
+        return None
+    _Server.threads = _uwsgi_threads()
+    return frame
+
+
+def _threads_told_by(name: tuple[str, str], frame: FrameType) -> int | None:
+    """Return the threads of the server in whose frame the app is loaded; the
+    development server starts one for each request.
+    """
+    if name == _GUNICORN:
+        return _gunicorn_threads(frame.f_locals.get("self"))
+    return _waitress_threads(frame.f_locals.get("kw")) if name == _WAITRESS else None
+
+
+def _gunicorn_threads(worker: t.Any) -> int | None:
+    """Return the threads of a worker of gunicorn's; one of greenlets has no number."""
+    modules = {each.__module__ for each in type(worker).__mro__}
+    if _GUNICORN_THREADS in modules:
+        return _number(getattr(getattr(worker, "cfg", None), "threads", None))
+    return 1 if _GUNICORN_SYNC in modules else None
+
+
+def _waitress_threads(arguments: t.Any) -> int | None:
+    adjustments: t.Any = sys.modules.get("waitress.adjustments")
+    default = getattr(getattr(adjustments, "Adjustments", None), "threads", None)
+    if not isinstance(arguments, dict):
+        return None
+    return _number(arguments.get("threads", default))
+
+
+def _uwsgi_threads() -> int | None:
+    return _number(getattr(sys.modules.get("uwsgi"), "cores", None))
+
+
+def _number(value: t.Any) -> int | None:
+    """Return what a server calls its threads, if that is a number of some."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number > 0 else None
 
 
 def is_over(frame: FrameType) -> bool:
@@ -106,6 +167,7 @@ def call_after_uwsgi_fork(callback: Callable[[], None]) -> None:
         if before is not None:
             before()
         if _uwsgi_worker():  # a mule, or a spooler, is none
+            _Server.threads = _uwsgi_threads()
             callback()
 
     try:
@@ -128,6 +190,8 @@ def _note_fork() -> None:
         return
     is_worker = _name_of(frame) == _GUNICORN_FORK
     _Fork.by_app = not is_worker
+    if is_worker:
+        _Server.threads = _gunicorn_threads(frame.f_locals.get("worker"))
     _Fork.by_server = is_worker and _keeps_user(frame.f_locals.get("worker"))
 
 

@@ -102,7 +102,15 @@ def _machine(outcome: Outcome) -> Iterator[Caveat]:
 
 def _rising(outcome: Outcome) -> Iterator[Caveat]:
     choice, plan = outcome.choice, outcome.plan
-    if choice is not None and choice.still_rising:
+    if outcome.is_threads_limit:
+        yield Caveat(
+            "threads",
+            f"The throughput rose up to {outcome.largest} connections. A larger pool is"
+            f" of no use to the {plan.threads} threads of a process; more threads may"
+            " do more.",
+            is_serious=False,
+        )
+    elif choice is not None and choice.still_rising:
         yield Caveat(
             "rising",
             f"The throughput was still rising at {outcome.largest}, the largest size"

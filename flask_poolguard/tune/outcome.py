@@ -56,6 +56,15 @@ class Outcome:
         """The largest size that was measured."""
         return max((each.size for each in self.sizes), default=0)
 
+    @property
+    def is_threads_limit(self) -> bool:
+        """Tell whether the throughput rose as far as the threads can use the pool."""
+        return (
+            self.choice is not None
+            and self.choice.still_rising
+            and self.largest >= self.plan.threads
+        )
+
 
 def summarise(plan: RunPlan, steps: t.Sequence[Step], taken_at: str) -> Outcome:
     """Put the steps of all rounds together, and choose."""

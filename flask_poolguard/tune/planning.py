@@ -14,6 +14,10 @@ from .connection_budget import DEFAULT_LARGEST, budget, sizes_up_to, used
 from .failures import TuneError
 from .work import Kind, Work
 
+# Who set the threads: ``--threads``, the live workers, or nobody, so that they follow
+# from the sizes.
+ThreadsFrom = t.Literal["option", "workers", "sizes"]
+
 # One for each parameter of the law that is fitted.
 FEWEST_SIZES: t.Final = 3
 
@@ -32,6 +36,7 @@ class RunPlan:
     """What a run will measure, and how.
 
     :ivar server: what the database says that it is; None is unknown.
+    :ivar threads: of each process: so many requests at a time.
     :ivar limit: why no larger size is measured.
     :ivar alone_seconds: how long the work takes without any load; 0 if that is not
         known yet.
@@ -50,6 +55,7 @@ class RunPlan:
     seconds: float
     limit: str
     alone_seconds: float = 0.0
+    threads_from: ThreadsFrom = "sizes"
 
     @property
     def kind(self) -> Kind:
@@ -97,13 +103,16 @@ def make_plan(
     max_size: int | None,
     seconds: float,
     rounds: int,
+    worker_threads: int | None = None,
 ) -> RunPlan:
     """Decide on the sizes, within what the servers have free.
 
     :param app: its name.
     :param engines: all that it has.
-    :param threads: of each process; None lets them follow from the sizes.
+    :param threads: of each process; None lets them follow from the workers, or else
+        from the sizes.
     :param max_size: of each process's pool, likewise.
+    :param worker_threads: how many a live worker has; None if that is not known.
 
     :raises TuneError: they have too little, or do not say.
     """
@@ -129,6 +138,11 @@ def make_plan(
         largest = min(wanted, allowed.largest)
         if largest == wanted:
             limit = "--max-size" if max_size else "without --max-size"
+    source: ThreadsFrom = "sizes" if threads is None else "option"
+    if threads is None and worker_threads is not None:
+        threads, source = worker_threads, "workers"
+        if threads < FEWEST_SIZES:
+            raise TuneError(_needs_no_run(threads))
     if threads is not None and threads < largest:
         largest, limit = threads, f"{threads} threads use no more"
     if largest < FEWEST_SIZES:
@@ -152,4 +166,16 @@ def make_plan(
         rounds=rounds,
         seconds=seconds,
         limit=limit,
+        threads_from=source,
+    )
+
+
+def _needs_no_run(threads: int) -> str:
+    """Return what is right for a worker of so few threads, without a curve."""
+    it = "thread, which uses" if threads == 1 else "threads, which use"
+    size = "1 connection" if threads == 1 else f"{threads} connections"
+    return (
+        f"There is nothing to measure: a live worker serves with {threads} {it} no more"
+        f" than {size}, so pool_size {threads} is enough. To measure for workers with"
+        " more threads, give --threads."
     )

@@ -10,7 +10,17 @@ from .outcome import Outcome, Size
 
 SCHEMA_VERSION: t.Final = 1
 _FROM_PLAN: t.Final = (
-    *("app", "bind", "url", "server", "processes", "threads", "cores", "rounds"),
+    *(
+        "app",
+        "bind",
+        "url",
+        "server",
+        "processes",
+        "threads",
+        "threads_from",
+        "cores",
+        "rounds",
+    ),
     "seconds",
 )
 

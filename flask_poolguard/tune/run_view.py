@@ -1,4 +1,4 @@
-"""A run's outcome as text."""
+"""A run's outcome as text, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,44 @@ import typing as t
 import click
 
 from ..report.text import NONE, Page, columns, duration
+from ..report.verdict import Verdict
 from .caveats import caveats_of
 from .choice import TOLERANCE, Choice
 from .outcome import Outcome, Size
-from .planning import RunPlan
+from .planning import FEWEST_SIZES, RunPlan
 from .text import count, latency, number, share
 
 _HEADINGS: t.Final = ("SIZE", "PER SECOND", "P50", "P95", "BUSY", "CPU")
 
 
+def verdict_on(outcome: Outcome) -> Verdict:
+    """Return in one line which size is enough, or why that is not known."""
+    choice = outcome.choice
+    if choice is None:
+        measured = sum(each.per_second > 0 for each in outcome.sizes)
+        return Verdict(
+            "unknown",
+            f"no size can be chosen: {count(measured, 'size')} of"
+            f" {len(outcome.plan.sizes)} did any work, and it takes {FEWEST_SIZES}",
+        )
+    text = headline(outcome, choice).removesuffix(".")
+    doubts = [note.code for note in caveats_of(outcome) if note.is_serious]
+    if doubts:
+        return Verdict("warning", f"{text} ({', '.join(doubts)})")
+    return Verdict("ok", text)
+
+
 def render(outcome: Outcome, page: Page) -> str:
-    """Return the whole outcome: what was run, a table, the choice."""
+    """Return what follows the verdict: the line to write, what limits the result, what
+    was run, and a table.
+    """
+    choice = outcome.choice
     sections = [
+        [] if choice is None else page.wrap(setting(outcome.plan, choice), "  ", "  "),
+        _caveats(outcome, page),
         _headline(outcome.plan, page),
         _table(outcome, page),
-        _choice(outcome, page),
-        _caveats(outcome, page),
+        [] if choice is None else page.wrap(in_words(outcome, choice)),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -31,8 +53,9 @@ def announce(plan: RunPlan, page: Page) -> str:
     """Return what is going to happen, and how long it takes."""
     text = (
         f"{plan.app}: {len(plan.sizes)} pool sizes from {plan.sizes[0]} to"
-        f" {plan.sizes[-1]}, {count(plan.rounds, 'round')} of {plan.seconds:g} s each;"
-        f" about {duration(plan.total_seconds)}. Ctrl-C ends it."
+        f" {plan.sizes[-1]}, {count(plan.rounds, 'round')} of {plan.seconds:g} s each,"
+        f" with {_threads(plan)} per process; about"
+        f" {duration(plan.total_seconds)}. Ctrl-C ends it."
     )
     return "\n".join(page.wrap(text))
 
@@ -54,9 +77,8 @@ def warning(plan: RunPlan) -> str:
 
 def _headline(plan: RunPlan, page: Page) -> list[str]:
     lines = page.wrap(
-        f"{plan.app}: {count(plan.processes, 'process')} of"
-        f" {count(plan.threads, 'thread')}, {count(plan.rounds, 'round')} of"
-        f" {plan.seconds:g} s per size"
+        f"{plan.app}: {count(plan.processes, 'process')} of {_threads(plan)},"
+        f" {count(plan.rounds, 'round')} of {plan.seconds:g} s per size"
     )
     lines += page.wrap(
         f"{plan.bind}: {plan.url}, {plan.server or 'an unknown server'}",
@@ -68,6 +90,12 @@ def _headline(plan: RunPlan, page: Page) -> list[str]:
         part = "" if len(plan.works) == 1 else f"{work.weight / total:4.0%} "
         lines += page.wrap(f"{part}{work}", "  ", "    ")
     return lines
+
+
+def _threads(plan: RunPlan) -> str:
+    """Return how many threads send requests, and who says so."""
+    text = count(plan.threads, "thread")
+    return f"{text} (as a live worker has)" if plan.threads_from == "workers" else text
 
 
 def _table(outcome: Outcome, page: Page) -> list[str]:
@@ -92,18 +120,6 @@ def _spread(size: Size) -> str:
     return low if low == high else f"{low}{NONE}{high}"
 
 
-def _choice(outcome: Outcome, page: Page) -> list[str]:
-    choice = outcome.choice
-    if choice is None:
-        return page.wrap(
-            "Too few sizes were measured to choose one: it takes three at least."
-        )
-    lines = [*page.wrap(headline(outcome, choice)), ""]
-    lines += page.wrap(setting(outcome.plan, choice), "  ", "  ")
-    lines += ["", *page.wrap(in_words(outcome, choice))]
-    return lines
-
-
 def headline(outcome: Outcome, choice: Choice) -> str:
     """Return the result in one sentence."""
     plan = outcome.plan
@@ -112,6 +128,11 @@ def headline(outcome: Outcome, choice: Choice) -> str:
         f"{number(choice.throughput)} {plan.unit}/s with {count(most, 'connection')}"
         f" in {count(plan.processes, 'process')}"
     )
+    if outcome.is_threads_limit:
+        return (
+            f"pool_size {choice.size} is enough{_range(choice)}: {rate}, and"
+            f" {_threads(plan)} use no more than {plan.threads}."
+        )
     if choice.still_rising:
         # The range, too, ends at the largest size that was measured.
         return (

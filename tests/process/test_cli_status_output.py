@@ -81,6 +81,33 @@ class TestOutput:
             server.wake()
             assert "Servers" in desk.run_status(env)
 
+    def test_json_of_each_command_begins_with_the_verdict_of_its_text(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with DeskServer(tmp_path, env, threads=2) as server:
+            server.get("/leak")
+            seen = {
+                command: (
+                    json.loads(desk.run_pool(env, *command.split(), "--json")),
+                    " ".join(desk.run_pool(env, *command.split()).split()),
+                )
+                for command in (
+                    *("status", "top --count=1", "holders", "doctor --seconds=0"),
+                    *("history", "config", "advise"),
+                )
+            }
+        for command, (found, text) in seen.items():
+            assert next(iter(found)) == "verdict", command
+            assert names(found["verdict"]) == "level text"
+            level, said = found["verdict"]["level"], found["verdict"]["text"]
+            if command == "advise":  # it says how long the worker has lived
+                said = said.partition(" in ")[0]
+            assert text.startswith(f"{level.upper()} {said}"), command
+        leaks = [found["verdict"] for found, _ in list(seen.values())[:5]]
+        assert {each["level"] for each in leaks} == {"warning"}
+        assert all(each["text"].endswith(" (leak)") for each in leaks)
+
     def test_json_has_the_documented_names_and_no_others(
         self, tmp_path: Path, mariadb_url: URL
     ) -> None:
@@ -92,7 +119,9 @@ class TestOutput:
         worker = report["workers"][0]
         pool = worker["pools"][0]
         assert report["schema_version"] == 1
-        assert names(report) == "schema_version taken_at app workers servers findings"
+        assert names(report) == (
+            "verdict schema_version taken_at app workers servers findings"
+        )
         assert (
             names(worker)
             == "pid host started_at alive updated_seconds_ago stopped pools root_path"

@@ -70,6 +70,14 @@ def wait_for(expected: set[int]) -> None:
     wait_until(lambda: shown() == expected, seconds=SECONDS, what=f"workers {expected}")
 
 
+def threads_shown(env: dict[str, str]) -> int | None:
+    """Return the threads that the server of the only worker was told to use."""
+    (worker,) = status(env)["workers"]
+    (pool,) = worker["pools"]
+    found: int | None = pool["usage"]["server_threads"]
+    return found
+
+
 class TestWithoutRequest:
     """Workers that have had no request."""
 
@@ -108,6 +116,35 @@ class TestWithoutRequest:
                 assert pids(status(env)) == workers - {victim}
             finally:
                 os.kill(server.pid, signal.SIGCONT)
+
+    @pytest.mark.parametrize(
+        ("options", "threads"),
+        [
+            pytest.param({}, 1, id="sync"),
+            pytest.param({"threads": 3}, 3, id="gthread"),
+            pytest.param({"threads": 3, "preload": True}, 3, id="gthread-preload"),
+            pytest.param({"worker_class": "gevent"}, None, id="gevent"),
+        ],
+    )
+    def test_show_how_many_threads_gunicorn_gives_them(
+        self,
+        tmp_path: Path,
+        sqlite_url: URL,
+        options: dict[str, Any],
+        threads: int | None,
+    ) -> None:
+        env = environment(sqlite_url)
+        with DeskServer(tmp_path, env, **options) as server:
+            wait_for(server.worker_pids())
+            assert threads_shown(env) == threads
+
+    def test_show_how_many_threads_waitress_gives_them(
+        self, tmp_path: Path, sqlite_url: URL
+    ) -> None:
+        env = environment(sqlite_url)
+        with WaitressApp(APP, tmp_path, threads=7, env=env, is_factory=True) as server:
+            wait_for({server.pid})
+            assert threads_shown(env) == 7
 
     @pytest.mark.parametrize("preload", [False, True], ids=["load", "preload"])
     def test_need_no_new_connections(

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from sqlalchemy import URL, NullPool, QueuePool, create_engine
 
-from flask_poolguard.cli.config_view import render
+from flask_poolguard.cli.config_view import render, verdict_on
 from flask_poolguard.options import OPTIONS
 from flask_poolguard.report.effective_settings import EffectiveConfig, find_effective
 from flask_poolguard.report.text import Page
@@ -123,8 +124,70 @@ class TestOrigins:
             default=create_engine(sqlite_url),
         )
         text = render(effective(shop), Page(80, True))
-        assert max(map(len, text.splitlines())) <= 80
-        assert "\x1b" not in text
+        plain = click.unstyle(text)
+        assert max(map(len, plain.splitlines())) <= 80
+        assert "\x1b" not in plain
+
+
+class TestVerdict:
+    def test_says_where_the_settings_come_from(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(
+            {"POOLGUARD_MAX_IDLE": 60, "POOLGUARD_HTTP_503": False},
+            default=create_engine(sqlite_url, max_overflow=3),
+        )
+        found = verdict_on(effective(shop))
+        assert found.level == "ok"
+        assert found.text == (
+            "1 bind as configured: settings from create_engine(max_overflow=…) of"
+            " 'default', POOLGUARD_MAX_IDLE, POOLGUARD_HTTP_503, the others are"
+            " defaults; no live worker to compare with"
+        )
+
+    def test_of_defaults_alone_says_so(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(
+            default=create_engine(sqlite_url), reports=create_engine(sqlite_url)
+        )
+        found = verdict_on(effective(shop))
+        assert found.text.startswith("2 binds as configured: all settings are defaults")
+
+    def test_without_a_bind_knows_nothing(self, make_shop: MakeShop) -> None:
+        found = effective(make_shop())
+        assert verdict_on(found).level == "unknown"
+        assert "no bind" in render(found, Page(80, False)).splitlines()[0]
+
+    def test_names_the_keys_without_effect(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(
+            {"POOLGUARD_MAX_IDLE": 60, "SQLALCHEMY_POOL_SIZE": 7},
+            default=create_engine(sqlite_url),
+            chosen=create_engine(sqlite_url, poolclass=NullPool),
+        )
+        found = effective(shop)
+        assert verdict_on(found).level == "warning"
+        assert verdict_on(found).text == (
+            "POOLGUARD_MAX_IDLE = 60 has no effect on bind 'chosen', which keeps its"
+            " own NullPool (without-effect, 1 more without effect)"
+        )
+        first, second = found.without_effect
+        assert "Remove it, or the choice of NullPool" in first
+        assert "SQLALCHEMY_POOL_SIZE is ignored" in second
+        text = click.unstyle(render(found, Page(80, False)))
+        # Before the tables.
+        assert text.index("Rename it to POOLGUARD_POOL_SIZE") < text.index("All binds")
+
+    def test_names_what_was_set_too_late(
+        self, make_shop: MakeShop, sqlite_url: URL
+    ) -> None:
+        shop = make_shop(default=create_engine(sqlite_url))
+        shop.app.config["POOLGUARD_HTTP_503"] = False
+        found = verdict_on(effective(shop))
+        assert found.level == "warning"
+        assert found.text.startswith("POOLGUARD_HTTP_503 = False has no effect")
 
 
 @pytest.mark.process
@@ -141,7 +204,13 @@ class TestBesideWorkers:
             found = json.loads(run_config(other, "--json"))
         recycle = "now 500 s in 2 workers (POOLGUARD_IDLE_LIMIT 600 s × 5/6)"
         assert recycle in same
+        assert same.startswith("OK  1 bind as configured: ")
+        assert "2 workers run with these sizes" in " ".join(same.split())
         assert "WARNING" not in same
+        assert next(iter(found)) == "verdict"
+        assert found["verdict"]["level"] == "warning"
+        assert found["verdict"]["text"].startswith("workers ")
+        assert found["verdict"]["text"].endswith("as configured here (other-sizes)")
         (difference,) = found["differences"]
         assert "pool_size 5" in difference
         assert "pool_size 7" in difference

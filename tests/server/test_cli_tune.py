@@ -22,6 +22,7 @@ from tests.support import desk, not_tested, tuning
 from tests.support.app_server import REPOSITORY
 from tests.support.database_server import APP_PASSWORD
 from tests.support.desk import environment
+from tests.support.gunicorn import GunicornApp
 from tests.support.pgbouncer import PgBouncer
 from tests.support.processes import children_of, command_of, kill_all
 from tests.support.proxy import TCPProxy
@@ -50,6 +51,9 @@ class TestRun:
             *("--seconds=1", "--rounds=2"),
         )
         assert found["complete"]
+        assert next(iter(found)) == "verdict"
+        size = found["recommended"]["pool_size"]
+        assert f"pool_size {size} " in found["verdict"]["text"]
         # One alone does 12.5 a second, four 50, and so do all that are more. Two rounds
         # on a machine that does other work may be off; the range says by how much.
         advised = found["recommended"]
@@ -104,8 +108,9 @@ class TestRun:
         assert "\x1b" not in done.stdout
         assert "PostgreSQL 15" in done.stdout
         assert re.search(r"^  POOLGUARD_POOL_SIZE = [123]$", done.stdout, re.MULTILINE)
-        assert "3 pool sizes from 1 to 3, 2 rounds of 0.3 s each; about" in done.stderr
+        assert "3 pool sizes from 1 to 3, 2 rounds of 0.3 s each, with 6" in done.stderr
         assert "imported by" not in done.stdout
+        assert re.match(r"(OK|WARNING)  (pool_size|It takes)", done.stdout)
         assert page.read_text().startswith("<!DOCTYPE html>")
         assert APP_PASSWORD not in page.read_text()
         assert picture.read_bytes().startswith(b"\x89PNG")
@@ -141,6 +146,43 @@ class TestRun:
 
             wait_until(has_load, seconds=60, what="connections of the load")
             assert list(state_dir.rglob("*.state")) == []
+
+
+class TestBesideWorkers:
+    def test_uses_as_many_threads_as_they_have(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        few = ("--processes=1", "--seconds=0.3", "--rounds=2")
+        with GunicornApp(f"{tuning.APP}()", tmp_path, env=env, threads=4):
+            wait_for_worker(env)
+            found = tuning.run_json(env, "--url=/sleep", *few)
+        assert (found["threads"], found["threads_from"]) == (4, "workers")
+        assert [each["size"] for each in found["sizes"]] == [1, 2, 3, 4]
+        assert found["recommended"]["pool_size"] <= 4
+
+    def test_measures_nothing_for_workers_of_one_thread(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        env = environment(mariadb_url)
+        with GunicornApp(f"{tuning.APP}()", tmp_path, env=env):
+            wait_for_worker(env)
+            done = tuning.run(env, "--url=/sleep", "--processes=1")
+        assert done.returncode == 1
+        message = " ".join(done.stderr.split())
+        assert "a live worker serves with 1 thread, which uses no more" in message
+        assert "so pool_size 1 is enough" in message
+        assert "give --threads" in message
+
+
+def wait_for_worker(env: dict[str, str]) -> None:
+    """Wait until a live worker shows its pool."""
+
+    def is_there() -> bool:
+        workers = desk.status({**env, "APP_NAME": "tuned"})["workers"]
+        return any(each["pools"] for each in workers)
+
+    wait_until(is_there, seconds=60, what="a worker with its pool")
 
 
 BLOCKED = "import sys; sys.modules |= dict.fromkeys(['matplotlib', 'numpy', 'scipy'])\n"

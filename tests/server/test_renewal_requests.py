@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, StaticPool, create_engine
 
-from flask_poolguard.cli.recycle_view import render
+from flask_poolguard.cli.recycle_view import render, verdict_on
 from flask_poolguard.report.recycling import Recycling, Renewal
 from flask_poolguard.report.text import Page
 from flask_poolguard.state import reader, recycle_requests
@@ -316,12 +316,13 @@ class TestTheCommand:
         monkeypatch.setattr(reader, "candidates", lambda _: folders)
         state = shop.app.extensions["poolguard"]
         looks = Recycling(shop.app, state.config, state.engines).watch(30)
-        assert "still may use older connections" in text_of(next(looks))
+        assert "may still use older connections" in text_of(next(looks))
         assert answer(shop) > 0
         now = next(looks)
         assert (now.done, now.is_final) == (False, True)
         text = text_of(now)
-        assert "NOT DONE, 1 worker on host" in text
+        assert verdict_on(now).level == "warning"
+        assert "others may not have been told" in verdict_on(now).text
         assert "a folder of state files cannot be looked at" in text
         assert f"{hidden} is writable by others" in text
         assert list(looks) == []

@@ -231,6 +231,28 @@ class TestPlan:
         assert plan.sizes == (1, 2, 3, 4)
         assert plan.limit == "4 threads use no more"
 
+    def test_uses_the_threads_of_a_live_worker(self, sqlite_url: sa.URL) -> None:
+        plan = self.plan(sqlite_url, worker_threads=4, max_size=20)
+        assert (plan.sizes, plan.threads) == ((1, 2, 3, 4), 4)
+        assert (plan.threads_from, plan.limit) == ("workers", "4 threads use no more")
+        asked = self.plan(sqlite_url, worker_threads=4, threads=6)
+        assert (asked.threads, asked.threads_from) == (6, "option")
+        assert self.plan(sqlite_url).threads_from == "sizes"
+
+    @pytest.mark.parametrize(
+        ("threads", "text"),
+        [
+            (1, "serves with 1 thread, which uses no more than 1 connection, so"),
+            (2, "serves with 2 threads, which use no more than 2 connections, so"),
+        ],
+    )
+    def test_measures_nothing_for_one_or_two_threads(
+        self, sqlite_url: sa.URL, threads: int, text: str
+    ) -> None:
+        with pytest.raises(TuneError, match=f"{text} pool_size {threads} is enough"):
+            self.plan(sqlite_url, worker_threads=threads)
+        assert self.plan(sqlite_url, worker_threads=threads, threads=8).threads == 8
+
     def test_fewer_than_three_sizes_are_refused(self, sqlite_url: sa.URL) -> None:
         with pytest.raises(TuneError, match="a curve takes 3 sizes"):
             self.plan(sqlite_url, threads=2)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_poolguard.report import sizing
+from flask_poolguard.report import estimate, sizing
 from flask_poolguard.report.sizing import Need
+from tests.support.statuses import POOL
 
 counts = st.integers(0, 1_000_000)
 demands = st.dictionaries(st.integers(1, 1024), counts, max_size=30)
@@ -78,6 +81,88 @@ class TestSmallest:
                 sizing.exceeding(each, connections) for each in several
             )
         assert list(total) == sorted(total)
+
+
+class TestNotRuledOut:
+    @given(demands, shares)
+    def test_is_no_more_than_what_was_enough(
+        self, demand: dict[int, int], share: float
+    ) -> None:
+        assert sizing.not_ruled_out(demand, share) <= sizing.smallest(demand, share)
+
+    @pytest.mark.parametrize(
+        ("demand", "expected"),
+        [
+            ({}, 1),
+            ({1: 12}, 1),
+            # One in twelve is no chance where it is one in a thousand.
+            ({1: 11, 4: 1}, 4),
+            # The probability of one or more in 100 is 10 %.
+            ({1: 99, 4: 1}, 1),
+            ({1: 98, 4: 2}, 4),
+            ({2: 99_880, 3: 115, 4: 5}, 3),
+            ({2: 99_890, 3: 105, 4: 5}, 2),
+            ({2: 999_000, 3: 1_000}, 2),
+            ({2: 998_900, 3: 1_100}, 3),
+        ],
+    )
+    def test_by_hand(self, demand: dict[int, int], expected: int) -> None:
+        assert sizing.not_ruled_out(demand, 0.001) == expected
+
+
+def asked(
+    demand: dict[int, int], hours: float = 0.1, **usage: int | None
+) -> estimate.Asked:
+    """Return what a worker's pool was asked for, by four threads."""
+    values: dict[str, Any] = {"threads": 4, "nesting": 1, **usage}
+    changed = replace(POOL.usage, demand=demand, **values)
+    return estimate.Asked(changed, hours * 3600)
+
+
+class TestEstimate:
+    def test_of_many_checkouts_is_one_size(self) -> None:
+        found = estimate.estimate([asked({1: 2000, 3: 1000})])
+        assert found.is_sure
+        assert (found.low, found.high, found.pool_size(5)) == (3, 3, 3)
+
+    def test_of_few_has_no_upper_end_while_the_threads_are_not_known(self) -> None:
+        found = estimate.estimate([asked({1: 11, 2: 1})])
+        assert (found.low, found.high, found.checkouts) == (2, None, 12)
+        assert not found.is_sure
+        assert [found.pool_size(present) for present in (1, 2, 5, 0)] == [2, 2, 5, 0]
+
+    def test_of_few_makes_nothing_smaller(self) -> None:
+        """A view that nobody has asked for yet may take several at once."""
+        found = estimate.estimate([asked({1: 12}, threads=1, server_threads=8)])
+        assert (found.low, found.high, found.is_sure) == (1, 8, False)
+        assert [found.pool_size(present) for present in (0, 1, 5, 9)] == [0, 1, 5, 9]
+
+    def test_of_an_hour_is_no_more_than_its_threads_use(self) -> None:
+        found = estimate.estimate([asked({1: 1000}, hours=1)])
+        assert (found.low, found.high, found.is_sure) == (1, 4, False)
+        assert [found.pool_size(present) for present in (0, 1, 3, 9)] == [4, 1, 3, 4]
+
+    def test_leaves_no_worker_short(self) -> None:
+        """One is busy; of all checkouts together a thousandth is its."""
+        quiet, busy = asked({1: 10_000_000}), asked({1: 900, 7: 100})
+        assert estimate.estimate([quiet]).pool_size(5) == 1
+        assert estimate.estimate([quiet, busy]).pool_size(5) == 7
+
+    def test_leaves_room_for_requests_that_take_two(self) -> None:
+        found = estimate.estimate([asked({2: 12}, nesting=2)])
+        assert (found.low, found.pool_size(2)) == (5, 5)
+
+    @given(st.lists(demands, max_size=3), shares, st.integers(0, 100))
+    def test_is_a_range_that_holds_its_size(
+        self, several: list[dict[int, int]], share: float, present: int
+    ) -> None:
+        found = estimate.estimate([asked(each) for each in several], share)
+        assert found.low <= found.need.size <= found.need.most
+        assert found.high is None or found.need.size <= found.high
+        if found.may_lower:
+            assert found.low <= found.pool_size(present) <= found.need.most
+        elif present:
+            assert found.pool_size(present) == max(present, found.low)
 
 
 class TestDeadlock:

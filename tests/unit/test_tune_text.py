@@ -49,11 +49,14 @@ class TestText:
         assert max(map(len, rendered.splitlines())) <= 80
 
     def test_tells_size_range_setting_and_parameters(self) -> None:
-        rendered = " ".join(run_view.render(an_outcome(), PAGE).split())
-        assert re.search(
-            r"pool_size \d+ is enough \(95% range: \d+( to \d+)?\)", rendered
+        verdict = run_view.verdict_on(an_outcome())
+        assert verdict.level == "ok"
+        assert re.match(
+            r"pool_size \d+ is enough \(95% range: \d+( to \d+)?\): ", verdict.text
         )
-        assert re.search(r" POOLGUARD_POOL_SIZE = \d+ ", rendered)
+        assert verdict.text.endswith("within 5% of the most")
+        rendered = " ".join(run_view.render(an_outcome(), PAGE).split())
+        assert re.search(r"POOLGUARD_POOL_SIZE = \d+ ", rendered)
         assert "one connection alone does 100 requests/s (λ)" in rendered
         assert "5.0% of the work waits for its turn (σ" in rendered
         assert "each pair of connections costs 0.40% (κ" in rendered
@@ -62,12 +65,38 @@ class TestText:
     def test_a_size_at_which_it_still_rises_is_the_least_and_not_enough(self) -> None:
         outcome = an_outcome(lambda n: 1000 * n)
         assert outcome.choice is not None
+        verdict = run_view.verdict_on(outcome)
+        assert verdict.level == "warning"
+        text = verdict.text
+        assert text.startswith(f"It takes pool_size {outcome.choice.size} or more")
+        assert "still rising at 24, the largest size measured" in text
+        assert text.endswith("Where it ends is not known (rising)")
+        assert "95% range" not in text
+
+    @pytest.mark.parametrize(
+        ("source", "whose"),
+        [("option", "24 threads"), ("workers", "24 threads (as a live worker has)")],
+    )
+    def test_a_size_that_all_threads_use_is_enough(
+        self, source: str, whose: str
+    ) -> None:
+        plan = a_plan(threads=24, threads_from=source)
+        outcome = an_outcome(lambda n: 1000 * n, plan=plan)
+        assert outcome.choice is not None
+        assert outcome.choice.still_rising
+        verdict = run_view.verdict_on(outcome)
+        assert verdict.level == "ok"
+        assert verdict.text.startswith(f"pool_size {outcome.choice.size} is enough")
+        assert verdict.text.endswith(f"and {whose} use no more than 24")
+        assert codes(outcome) == ["threads"]
         rendered = " ".join(run_view.render(outcome, PAGE).split())
-        assert f"It takes pool_size {outcome.choice.size} or more" in rendered
-        assert "still rising at 24, the largest size measured" in rendered
-        assert "is enough" not in rendered
-        assert "of the most" not in rendered
-        assert "95% range" not in rendered
+        assert f"2 processes of {whose}, 3 rounds" in rendered
+
+    def test_what_limits_the_result_comes_before_the_table(self) -> None:
+        outcome = an_outcome(lambda n: 1000 * n)
+        assert run_view.render(outcome, PAGE).startswith("  POOLGUARD_POOL_SIZE = ")
+        rendered = run_view.render(outcome, PAGE)
+        assert rendered.index("To know") < rendered.index("PER SECOND")
 
     def test_tells_the_share_of_each_work(self) -> None:
         rendered = run_view.render(an_outcome(), PAGE)
@@ -92,8 +121,12 @@ class TestText:
     def test_too_few_sizes_give_no_choice_but_a_table(self) -> None:
         outcome = an_outcome(plan=a_plan(sizes=(1, 2)))
         assert outcome.choice is None
+        verdict = run_view.verdict_on(outcome)
+        assert verdict.level == "unknown"
+        assert verdict.text == (
+            "no size can be chosen: 2 sizes of 2 did any work, and it takes 3"
+        )
         rendered = run_view.render(outcome, PAGE)
-        assert "Too few sizes were measured" in rendered
         assert "PER SECOND" in rendered
 
     def test_control_characters_are_shown_and_not_obeyed(self) -> None:

@@ -1,9 +1,8 @@
 """Pools that are too small or too big for their demand.
 
-Each worker's figures are judged alone, because each has a pool of its own; what one
-finds says what the worst of them needs, by the same sum and for the same share of
-checkouts as ``flask pool advise``. Of a bind at most one finding says that its pool is
-too small or too big.
+Each worker's figures are judged alone, because each has a pool of its own; the size to
+set is that of ``flask pool advise``, from the same function. Of a bind at most one
+finding says that its pool is too small or too big.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import typing as t
 from collections.abc import Callable, Iterator, Sequence
 
 from ...engines import Guarded
+from ..estimate import ENOUGH_CHECKOUTS
 from ..evidence import Evidence
 from ..model import Finding
 from ..phrases import connections, size_key
 from ..sizing import SHARE
-from .pool_use import ENOUGH_CHECKOUTS, Use, in_worker, uses_of
+from .pool_use import Use, estimate_of, in_worker, uses_of
 
 # Overflow that comes and goes: so often, and with such a share of the checkouts, that
 # it is not one burst.
@@ -67,8 +67,8 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     if not such:
         return None
     worst = max(such, key=lambda use: use.deadlock_free_from)
-    nesting, threads = worst.usage.nesting, worst.usage.threads
-    needed, size, overflow = worst.deadlock_free_from, worst.pool.size, _overflow(worst)
+    nesting, threads = worst.usage.nesting, worst.usage.most_threads
+    needed, size = worst.deadlock_free_from, worst.pool.size
     return Finding(
         "warning",
         "nesting",
@@ -77,7 +77,8 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
         f" {needed}, and the pool may have {worst.limit} ({in_worker(worst, such)})",
         f"Let a request use one connection: give the first back before it takes the"
         f" next, or use the same for both. Else set"
-        f" {size_key(guarded, 'pool_size')} = {needed - overflow} (now {size}).",
+        f" {size_key(guarded, 'pool_size')} = {estimate_of(uses).pool_size(size)} (now"
+        f" {size}).",
         "When all are held by requests that each wait for one more, none can go on:"
         + (
             " one of them is refused with PoolDeadlock."
@@ -92,23 +93,22 @@ def _too_small(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     if not such:
         return None
     worst = max(such, key=lambda use: (_waits(use), use.share_needs(_SHARE)))
-    usage, size, overflow = worst.usage, worst.pool.size, worst.pool.max_overflow
-    needed = worst.need.size
-    fix = (
-        f"Set {size_key(guarded, 'pool_size')} = {needed} (now {size}), which is"
-        f" enough for {100 * (1 - SHARE):g} % of the checkouts"
+    usage, size = worst.usage, worst.pool.size
+    found = estimate_of(uses)
+    needed = found.pool_size(size)
+    sure = (
+        f"which is enough for {100 * (1 - SHARE):g} % of the checkouts"
+        if found.is_sure
+        else f"or more: {found.checkouts:,} checkouts tell no more"
     )
+    fix = f"Set {size_key(guarded, 'pool_size')} = {needed} (now {size}), {sure}"
     if worst.limit is not None:
-        total = max(worst.limit, needed)
+        more = needed - worst.limit
         fix += (
-            f", and {size_key(guarded, 'max_overflow')} = {total - needed}"
-            f" (now {overflow})"
+            f"; see first that the server has room for {more} more per worker"
+            if more > 0
+            else "; flask pool advise says how much overflow the server has room for"
         )
-        if total > worst.limit:
-            fix += (
-                f"; see first that the server has room for {total - worst.limit} more"
-                " per worker"
-            )
     if _waits(worst):
         return Finding(
             "warning" if usage.longest_wait_seconds >= _LONG_WAIT_SECONDS else "info",
@@ -153,9 +153,10 @@ def _churns(use: Use) -> bool:
 
 def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     mature = [use for use in uses if use.is_mature]
-    widest = max(uses, key=lambda use: use.could_use)
-    could_use = widest.could_use
-    threads, nesting = widest.usage.threads, max(widest.usage.nesting, 1)
+    found = estimate_of(uses)
+    could_use = max(found.need.most, *(use.could_use for use in uses))
+    threads = max(use.usage.most_threads for use in uses)
+    nesting = max(1, *(use.usage.nesting for use in uses))
     # More than the threads could use was wanted: then they do not tell how much it is.
     if not (mature and threads) or could_use > threads * nesting:
         return None
@@ -163,7 +164,7 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
         return None
     use = max(mature, key=lambda each: each.asked)
     size = use.pool.size or 0
-    fitting = min(size, could_use)
+    fitting = found.pool_size(size)
     return Finding(
         "info",
         "idle-threads",
@@ -186,7 +187,7 @@ def _too_big(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     ):
         return None
     use = max(mature, key=lambda each: each.peak)
-    size = use.need.size
+    size = estimate_of(uses).pool_size(use.pool.size)
     if size >= (use.pool.size or 0):
         return None
     return Finding(

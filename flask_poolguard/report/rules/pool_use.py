@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import time
-import typing as t
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...engines import Guarded
 from ...state.status import PoolStatus, Usage, Worker
+from ..estimate import Asked, Estimate, estimate
 from ..evidence import Evidence
 from ..phrases import busiest, requests
 from ..recent import NOW_SECONDS, recent
-from ..sizing import (
-    SHARE,
-    Need,
-    most_usable,
-    need_of,
-    peak_of,
-    smallest,
-    without_deadlock,
-)
-
-# From here on the hundredth part of all checkouts is ten of them, not an accident.
-ENOUGH_CHECKOUTS: t.Final = 1000
-# Nothing is called too big by what a shorter time has shown.
-ENOUGH_SECONDS: t.Final = 3600.0
+from ..sizing import most_usable, peak_of, smallest, without_deadlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,7 @@ class Use:
         Code outside a request can hold several connections, so what was really out or
         wanted counts if it is more.
         """
-        return most_usable(self.usage.threads, self.usage.nesting, self.peak)
+        return most_usable(self.usage.most_threads, self.usage.nesting, self.peak)
 
     @property
     def deadlock_free_from(self) -> int:
@@ -78,24 +65,28 @@ class Use:
         With all threads one short of what they need there must be one more; as
         HikariCP's "About Pool Sizing" has it: threads × (connections - 1) + 1.
         """
-        return without_deadlock(self.usage.threads, self.usage.nesting)
+        return without_deadlock(self.usage.most_threads, self.usage.nesting)
 
     @property
-    def need(self) -> Need:
-        """What it needs, as ``flask pool advise`` works it out."""
-        usage = self.usage
-        return need_of(usage.demand, SHARE, usage.threads, usage.nesting)
+    def of_worker(self) -> Asked:
+        """What it was asked for, and in which time."""
+        return Asked(self.usage, self.age_seconds)
 
     @property
     def is_mature(self) -> bool:
         """Tell whether it has seen enough to be called too big."""
-        return self.asked >= ENOUGH_CHECKOUTS and self.age_seconds >= ENOUGH_SECONDS
+        return self.of_worker.is_mature
 
     def share_needs(self, share: float) -> int:
         """Return the number of connections that all but this share of checkouts, at
         most, could do with.
         """
         return smallest(self.usage.demand, share)
+
+
+def estimate_of(uses: Iterable[Use]) -> Estimate:
+    """Return what a bind's pools need, as ``flask pool advise`` works it out."""
+    return estimate(use.of_worker for use in uses)
 
 
 def uses_of(evidence: Evidence, guarded: Guarded) -> list[Use]:
