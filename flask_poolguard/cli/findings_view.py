@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from ..report.model import Finding, Report
+from ..report.model import Finding, Report, Server
 from ..report.text import Page
 from ..report.verdict import verdict
 
@@ -55,6 +55,20 @@ def verdict_lines(report: Report, page: Page) -> list[str]:
     first, *rest = page.wrap(f"{name}  {text}", rest="  ")
     colour = "green" if level is None else COLOURS.get(level, "magenta")
     return [first.replace(name, click.style(name, fg=colour, bold=True), 1), *rest]
+
+
+def hidden(servers: Iterable[Server]) -> list[str]:
+    """Return what cannot be seen of servers' sessions, and why, each once."""
+    reasons = (each for server in servers for each in server.sessions_hidden)
+    return list(dict.fromkeys(reasons))
+
+
+def hidden_lines(
+    servers: Iterable[Server], page: Page, first: str = "", rest: str = "  "
+) -> list[str]:
+    """Return the same as a sentence; nothing if all can be seen."""
+    text = "; ".join(hidden(servers))
+    return page.wrap(f"Not to be seen: {text}.", first, rest) if text else []
 
 
 def render(

@@ -117,14 +117,10 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
     for each in held:
         lines += describe(each, report, page)
     lines += _beyond(report, page)
-    reasons = dict.fromkeys(
-        reason for server in report.servers for reason in server.sessions_hidden
-    )
+    unseen = findings_view.hidden_lines(report.servers, page)
     # One that seems to idle may have a transaction that cannot be seen.
-    if reasons and any(each.state in (None, "idle") for each in held):
-        lines.append("")
-        for reason in reasons:
-            lines += page.wrap(f"Not to be seen: {reason}.", rest="  ")
+    if unseen and any(each.state in (None, "idle") for each in held):
+        lines += ["", *unseen]
     found = findings_view.render(findings_view.gaps(report), page)
     lines += ["", *found] if found else []
     return "\n".join(lines)

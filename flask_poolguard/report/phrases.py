@@ -63,6 +63,11 @@ def connections(count: int) -> str:
     return f"{count} connection" if count == 1 else f"{count} connections"
 
 
+def sessions(count: int) -> str:
+    """Return a number of sessions in words."""
+    return f"{count} session" if count == 1 else f"{count} sessions"
+
+
 def workers(count: int) -> str:
     """Return a number of workers in words."""
     return f"{count} worker" if count == 1 else f"{count} workers"
