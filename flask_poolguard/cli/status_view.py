@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from ..report.model import BindSettings, Failure, Report, Server
+from ..report.phrases import listed
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
 from ..state.process import is_same_path
 from ..state.status import PoolStatus, Worker
@@ -190,47 +191,41 @@ def _held(report: Report, page: Page, most: int) -> list[str]:
 def _settings(binds: Sequence[BindSettings], page: Page) -> list[str]:
     if not binds:
         return page.wrap("No bind is known to Flask-PoolGuard in this app.")
-    lines = ["Settings for each worker"]
+    groups: dict[tuple[str, str], list[str]] = {}
     for bind in binds:
-        lines += page.wrap(f"{bind.bind}: {bind.pool_class}", "  ", "    ")
         text = ", ".join(
             f"{each.name} {each.value} ({each.origin})" for each in bind.settings
         )
+        groups.setdefault((bind.pool_class, text), []).append(bind.bind)
+    lines = ["Settings for each worker"]
+    for (pool_class, text), names in groups.items():
+        lines += page.wrap(f"{listed(names)}: {pool_class}", "  ", "    ")
         lines += page.wrap(text, "    ", "    ") if text else []
     return lines
 
 
 def _servers(report: Report, page: Page) -> list[str]:
+    """Return what each server says, once below all binds that lead to it.
+
+    The first of them was asked before any other had its own question's connection.
+    """
     urls = {bind.bind: bind.url for bind in report.binds}
-    lines = ["Servers"] if report.servers else []
+    groups: dict[tuple[t.Any, ...], list[Server]] = {}
     for server in report.servers:
-        lines += page.wrap(
-            f"{server.bind}: {urls.get(server.bind, UNKNOWN)}", "  ", "    "
-        )
-        sharing = _sharing(server, report.servers, urls)
-        lines += page.wrap(_describe(server, sharing), "    ", "    ")
+        key = server_key(urls.get(server.bind, "")) or server.bind
+        answer = (server.reachable, server.failure, server.idle_timeout_seconds)
+        groups.setdefault((key, *answer), []).append(server)
+    lines = ["Servers"] if report.servers else []
+    for servers in groups.values():
+        for each in servers:
+            url = urls.get(each.bind, UNKNOWN)
+            lines += page.wrap(f"{each.bind}: {url}", "  ", "    ")
+        lines += page.wrap(_describe(servers[0]), "    ", "    ")
     return lines
 
 
-def _sharing(
-    server: Server, servers: Sequence[Server], urls: Mapping[str, str]
-) -> list[str]:
-    """Return the binds that lead to the same server as this one does, itself among
-    them.
-    """
-    key = server_key(urls.get(server.bind, ""))
-    return [
-        each.bind
-        for each in servers
-        if each is server or (key and server_key(urls.get(each.bind, "")) == key)
-    ]
-
-
-def _describe(server: Server, sharing: Sequence[str]) -> str:
-    """Return what a server said.
-
-    :param sharing: the binds that lead to it.
-    """
+def _describe(server: Server) -> str:
+    """Return what a server said."""
     if server.reachable is False:
         return _FAILURES[server.failure or "away"]
     parts = [server.product or "a server that was not asked"]
@@ -240,7 +235,6 @@ def _describe(server: Server, sharing: Sequence[str]) -> str:
         parts.append(
             f"{_number(server.connections)} of {_number(server.max_connections)}"
             f" connections, {_number(server.ours)} of them ours"
-            + (f" (binds {', '.join(sharing)} together)" if len(sharing) > 1 else "")
         )
     if server.idle_timeout_seconds is not None:
         parts.append(f"closes idle ones after {server.idle_timeout_seconds:g} s")

@@ -15,7 +15,7 @@ from ..state.process import is_same_path
 from ..state.search import LeftOut, Problem, Search, TakenFolder
 from ..state.status import Worker
 from .model import Finding
-from .phrases import connections
+from .phrases import capitalized, connections, named_workers
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -51,24 +51,31 @@ _HOW_TO_MEAN: t.Final = {
 
 
 def find_problems(problems: Sequence[Problem]) -> list[Finding]:
-    """Return what was wrong with folders and files."""
-    return [_describe(problem) for problem in problems]
+    """Return what was wrong with folders and files; the same of several is one."""
+    groups: dict[tuple[str, str], list[Problem]] = {}
+    for each in problems:
+        groups.setdefault((each.kind, each.reason), []).append(each)
+    return [_describe(group) for group in groups.values()]
 
 
 def find_taken(taken: Sequence[TakenFolder]) -> list[Finding]:
     """Return the default folders whose names other users have taken."""
+    paths: dict[int, list[str]] = {}
+    for each in taken:
+        paths.setdefault(each.owner, []).append(each.path)
     return [
         Finding(
             "info",
             "state-folder",
-            f"User {user_name(each.owner)} has taken the name of a folder for state"
-            f" files: {each.path}",
+            f"User {user_name(owner)} has taken the name of"
+            f" {'a folder' if len(found) == 1 else f'{len(found)} folders'} for state"
+            f" files: {', '.join(found)}",
             "Nothing has to be done. If it is in the way, set POOLGUARD_STATE_DIR, for"
             " the app and for this command, to a folder of the app's user.",
             "Nothing is hidden by it: workers refuse a folder of another user, and keep"
             " their files in the next.",
         )
-        for each in taken
+        for owner, found in paths.items()
     ]
 
 
@@ -143,17 +150,22 @@ def find_no_worker(app: Flask, search: Search, configured: str | None) -> list[F
     ]
     if configured is not None:
         return [absence, *found]
+    theirs: dict[int, list[str]] = {}
+    for folder, uid in folders_of_others(search.folders):
+        theirs.setdefault(uid, []).append(folder)
     hints = [
         Finding(
             "info",
             "other-user",
-            f"User {user_name(uid)} has a folder for state files: {folder}",
+            f"User {user_name(uid)} has"
+            f" {'a folder' if len(folders) == 1 else 'folders'} for state files:"
+            f" {', '.join(folders)}",
             f"If {app.name} runs as that user, run this command as that user, for"
             " example with sudo -u"
             f" {shlex.quote(user_name(uid).partition(' ')[0])}.",
             "Workers of other users are not shown to this one.",
         )
-        for folder, uid in folders_of_others(search.folders)
+        for uid, folders in theirs.items()
     ]
     return [absence, *found, *hints[:_MAX_HINTS]]
 
@@ -211,8 +223,13 @@ def folders_of_others(searched: Sequence[str]) -> Iterator[tuple[str, int]]:
                     yield folder, uid
 
 
-def _describe(problem: Problem) -> Finding:
-    worker = "a worker" if problem.pid is None else f"worker {problem.pid}"
+def _describe(problems: Sequence[Problem]) -> Finding:
+    """Describe what is wrong with folders or files for the same reason."""
+    problem = problems[0]
+    paths = ", ".join(each.path for each in problems)
+    pids = [each.pid for each in problems if each.pid is not None]
+    workers = named_workers(pids) if len(pids) == len(problems) else "a worker"
+    is_one = len(problems) == 1
     if problem.kind == "folder":
         return Finding(
             "warning",
@@ -227,21 +244,22 @@ def _describe(problem: Problem) -> Finding:
         return Finding(
             "warning",
             "layout",
-            f"{worker.capitalize()} runs another version of Flask-PoolGuard"
-            f" ({problem.reason}), so it is not shown: {problem.path}",
+            f"{capitalized(workers)} {'runs' if is_one else 'run'} another version of"
+            f" Flask-PoolGuard ({problem.reason}), so"
+            f" {'it is' if is_one else 'they are'} not shown: {paths}",
             "Restart the app's workers, so that all run the installed version.",
-            "Its connections are not counted.",
+            "Their connections are not counted.",
         )
     return Finding(
         "warning",
         "state-file",
-        f"The state file of {worker} cannot be read: {problem.path}: {problem.reason}",
-        "If that worker runs, restart it; it then begins a new file. Its figures are"
+        f"{'The state file' if is_one else 'The state files'} of {workers} cannot be"
+        f" read: {paths}: {problem.reason}",
+        "Restart workers that run: they then begin new files. Their figures are"
         " missing until then.",
         "How many connections the workers have is not known.",
     )
 
 
 def _workers(pids: Sequence[int]) -> str:
-    numbers = ", ".join(map(str, sorted(pids)))
-    return f"{'Worker' if len(pids) == 1 else 'Workers'} {numbers}"
+    return capitalized(named_workers(pids))

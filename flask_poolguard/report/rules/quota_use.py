@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy.engine import URL, make_url
@@ -82,9 +82,9 @@ def number_of_workers(evidence: Evidence) -> int:
     return of_one_host * plan.hosts
 
 
-def describe_plan(evidence: Evidence, bind: str) -> str:
-    """Return how many connections of a bind the workers, or those planned, may open."""
-    return describe_pools(evidence, _pools(evidence, lambda name, _: name == bind))
+def describe_plan(evidence: Evidence, binds: Collection[str]) -> str:
+    """Return how many connections of binds the workers, or those planned, may open."""
+    return describe_pools(evidence, _pools(evidence, lambda name, _: name in binds))
 
 
 def describe_pools(evidence: Evidence, pools: Pools) -> str:

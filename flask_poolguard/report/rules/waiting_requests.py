@@ -10,7 +10,7 @@ from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
 from ..model import Finding
 from ..monitoring_plugin import State
-from ..phrases import Bind, busiest, key_of, line_of, requests
+from ..phrases import Bind, busiest, key_of, line_of, named_workers, requests
 from ..text import duration
 from .failures import (
     Pools,
@@ -75,9 +75,8 @@ def _is_used_up(bind: str, pools: Pools) -> str:
     out = sum(pool.checked_out or 0 for _, pool in pools)
     limits = [pool.limit for _, pool in pools]
     of = f" of {sum(filter(None, limits))}" if all(limits) else ""
-    pids = ", ".join(str(worker.pid) for worker, _ in pools)
-    workers = "worker" if len(pools) == 1 else "workers"
-    return f"pool {bind} of {workers} {pids} has {out}{of} out"
+    workers = named_workers(worker.pid for worker, _ in pools)
+    return f"pool {bind} of {workers} has {out}{of} out"
 
 
 def _taken(worker: Worker, pool: PoolStatus) -> str:
@@ -137,8 +136,8 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
         ]
         if not pools:
             continue
-        risen = risen_in(evidence, each.bind, pools, count_timeouts)
-        level, lately = judge_failures(evidence, each.bind, "timeouts")
+        risen = risen_in(evidence, pools, count_timeouts)
+        level, lately = judge_failures(pools, "timeouts")
         yield Finding(
             "critical" if risen else level,
             "timeouts",
@@ -149,7 +148,7 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
             "Each of them was a request that failed, after it had waited"
             f"{so_long([pool.timeout_seconds or math.inf for _, pool in pools])} or"
             " was refused.",
-            in_short(each.bind, lately, "got no connection in time", pools),
+            in_short([each.bind], lately, "got no connection in time", pools),
         )
 
 
