@@ -68,12 +68,21 @@ def _lines(report: Report, page: Page, most_holders: int) -> list[str]:
         findings_view.render(findings, page),
         _workers(report, page),
         _held(report, page, most_holders),
-        _settings(report.binds, page) if not report.workers else [],
-        _servers(report, page),
+        *_of_this_shell(report, page),
         *sessions_view.render(report, page),
         findings_view.render(hints, page, "Hints"),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines).split("\n")
+
+
+def _of_this_shell(report: Report, page: Page) -> list[list[str]]:
+    """Return the servers, and without workers the settings for them; nothing if the
+    workers have others.
+    """
+    if any(each.code == "other-deployment" for each in findings_view.gaps(report)):
+        return []
+    settings = [] if report.workers else _settings(report.binds, page)
+    return [settings, _servers(report, page)]
 
 
 def headline(report: Report) -> str:

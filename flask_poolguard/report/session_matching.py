@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import typing as t
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +61,24 @@ def join(
             (each.bind for each in binds), _join_group(app, binds, answers, workers)
         )
     return joined
+
+
+def unseen_processes(
+    app: str, engines: Sequence[Guarded], answers: Mapping[str, Answer]
+) -> set[int]:
+    """Return the pids of live processes of an app on this host that keep sessions, as
+    labels tell; without this one.
+    """
+    pids = set()
+    for each in engines:
+        answer = answers[each.bind]
+        listed = [] if answer.view is None else list(answer.view.sessions or ())
+        listed += [] if answer.sessions is None else answer.sessions.sessions
+        owners = _Owners(app, each.tracker.database.longest_label, (), {}, {})
+        for session in map(owners.describe, listed):
+            if session.owner == "process" and session.pid is not None:
+                pids.add(session.pid)
+    return pids - {os.getpid()}
 
 
 def _join_group(

@@ -10,8 +10,11 @@ from .model import LEVELS, Finding, Level
 from .phrases import requests
 from .phrases import workers as number_of_workers
 
+# As warnings these say that this shell has not the service's environment.
+_BLIND: t.Final = ("other-deployment", "left-out", "no-workers")
 # What is a cause comes before what follows from it.
 _CAUSES_FIRST: t.Final = (
+    *_BLIND,
     "full",
     "unavailable",
     "server-unreachable",
@@ -23,10 +26,19 @@ _CAUSES_FIRST: t.Final = (
 
 
 def rank(finding: Finding) -> tuple[int, int]:
-    """Return the order of findings: the worst first, and of these the causes."""
+    """Return the order of findings: the worst first, and of these the causes. That no
+    worker was found, though some seem to run, is before all.
+    """
     code = finding.code
+    if finding.level == "warning" and code in ("left-out", "no-workers"):
+        return -1, _BLIND.index(code)
     place = _CAUSES_FIRST.index(code) if code in _CAUSES_FIRST else len(_CAUSES_FIRST)
     return LEVELS.index(finding.level), place
+
+
+def is_blind(findings: Iterable[Finding]) -> bool:
+    """Tell whether workers seem to run that this shell's environment does not show."""
+    return any(each.code in _BLIND and each.level == "warning" for each in findings)
 
 
 def verdict(
@@ -34,11 +46,15 @@ def verdict(
 ) -> tuple[Level | t.Literal["unknown"] | None, str]:
     """Return the level of the worst finding that is more than a hint, and the finding
     in short; without any None, and how busy the workers are. Without any worker it is
-    ``"unknown"``.
+    ``"unknown"``, with why none was found.
     """
     worst = min(findings, key=rank, default=None)
-    if worst is not None and worst.level != "info":
-        return worst.level, f"{worst.in_short} ({worst.code})"
+    if worst is not None:
+        text = f"{worst.in_short} ({worst.code})"
+        if not workers and worst.code in _BLIND:
+            return "unknown", text
+        if worst.level != "info":
+            return worst.level, text
     if not workers:
         return "unknown", "no live worker of this app was found on this host"
     return None, how_busy(workers)

@@ -102,7 +102,8 @@ class TestWorkers:
         )
         assert one.message == (
             "Workers 12, 13 and 14 run another version of Flask-PoolGuard (layout 5,"
-            " not 6), so they are not shown: /run/12.state, /run/13.state, /run/14.state"
+            " not 6), so they are not shown: /run/12.state, /run/13.state,"
+            " /run/14.state"
         )
 
     def test_with_other_reasons_are_not(self) -> None:
