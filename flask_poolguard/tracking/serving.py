@@ -1,4 +1,5 @@
-"""Whether a server has started this process to serve the app, before it does.
+"""Whether a server has started this process to serve the app, before it does, and with
+how many threads.
 
 A process is a worker from its first request or connection on, under any server. The
 servers that are known here say so earlier:
@@ -48,14 +49,20 @@ _GUNICORN_FORK: t.Final = ("gunicorn.arbiter", "spawn_worker")
 _BETWEEN: t.Final = ("gevent.", __package__.partition(".")[0] + ".")
 
 
+# Options with which uWSGI serves many requests in one thread.
+_GREENLETS: t.Final = frozenset({"async", "gevent", "asyncio", "ugreen"})
+
+
 class _Fork:
     """Who forked this process, as far as hooks were run.
 
     :ivar by_server: a server, to serve.
     :ivar by_app: something else.
+    :ivar threads: how many threads are to serve; None is unknown.
     """
 
     by_server = by_app = False
+    threads: int | None = None
 
 
 def loading_frame() -> FrameType | None:
@@ -90,6 +97,55 @@ def was_forked_to_serve() -> bool:
     as the user that it is now.
     """
     return _Fork.by_server
+
+
+def serving_threads() -> int | None:
+    """Return how many threads answer requests in this process, while a server loads the
+    app here, or after it has forked the process for that; None where that is not known,
+    or where there is no limit (greenlets, Flask's development server).
+    """
+    if _uwsgi_worker():
+        return _threads_of_uwsgi()
+    if _Fork.by_server:
+        return _Fork.threads
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if _name_of(frame) == _GUNICORN:
+            return _threads_of_gunicorn(frame.f_locals.get("self"))
+        if _name_of(frame) == _WAITRESS:
+            return _threads_of_waitress(frame.f_locals.get("kw"))
+        frame = frame.f_back
+    return None
+
+
+def _threads_of_gunicorn(worker: t.Any) -> int | None:
+    """Return ``--threads`` of a worker that serves in threads, 1 of a sync one."""
+    kind = type(worker).__module__
+    if kind == "gunicorn.workers.sync":
+        return 1
+    threads = getattr(getattr(worker, "cfg", None), "threads", None)
+    is_known = kind == "gunicorn.workers.gthread" and type(threads) is int
+    return threads if is_known else None
+
+
+def _threads_of_waitress(options: t.Any) -> int | None:
+    """Return ``--threads``, or what waitress does without."""
+    adjustments = sys.modules.get("waitress.adjustments")
+    default = getattr(getattr(adjustments, "Adjustments", None), "threads", None)
+    told = options.get("threads", default) if isinstance(options, dict) else None
+    try:
+        return None if told is None else int(told)
+    except ValueError:  # waitress will refuse it
+        return None
+
+
+def _threads_of_uwsgi() -> int | None:
+    """Return uWSGI's ``threads``; 1 without, but not with loops of greenlets."""
+    options = getattr(sys.modules.get("uwsgi"), "opt", None)
+    if not isinstance(options, dict) or not _GREENLETS.isdisjoint(options):
+        return None
+    told = options.get("threads", b"1")
+    return int(told) if isinstance(told, bytes) and told.isdigit() else None
 
 
 def call_after_uwsgi_fork(callback: Callable[[], None]) -> None:
@@ -128,7 +184,9 @@ def _note_fork() -> None:
         return
     is_worker = _name_of(frame) == _GUNICORN_FORK
     _Fork.by_app = not is_worker
-    _Fork.by_server = is_worker and _keeps_user(frame.f_locals.get("worker"))
+    worker = frame.f_locals.get("worker")
+    _Fork.by_server = is_worker and _keeps_user(worker)
+    _Fork.threads = _threads_of_gunicorn(worker) if is_worker else None
 
 
 def _keeps_user(worker: t.Any) -> bool:

@@ -234,7 +234,8 @@ class TestParent:
         assert "2 live workers" in check
         budget = finding(report, "budget")["message"]
         assert budget.startswith(
-            "2 workers may open 400 connections: 2 × 200 (default)"
+            "2 workers may open 400 connections (their 2 threads can use 2 at once, one"
+            " per thread): 2 × 200 (default)"
         )
 
     @pytest.mark.process
