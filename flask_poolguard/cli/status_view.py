@@ -13,6 +13,7 @@ from ..state.process import is_same_path
 from ..state.status import PoolStatus, Worker
 from ..urls import server_key
 from . import findings_view, holders_view, sessions_view
+from .marks import BAD, UNUSUAL, mark, paint, paint_first
 
 _MAX_HOLDERS: t.Final = 10
 # A worker that wrote nothing for longer is named.
@@ -103,19 +104,21 @@ def _workers(report: Report, page: Page) -> list[str]:
         name = str(worker.pid)
         if worker.host != report.host:  # a container that shares the folder
             name = visible(f"{worker.host}:{name}")
+        name = mark(name, BAD if worker.stopped else None)
         rows += [_row(name, pool) for pool in worker.pools]
         if not worker.pools:
             rows.append([name, NONE, *[UNKNOWN] * (len(_HEADINGS) - 2)])
-    lines = list(columns(_HEADINGS, rows, page)) if rows else []
-    for text, found in (
-        ("Connecting", _connecting(report.workers)),
-        ("Slowest connect so far", _slow_connects(report.workers)),
-        ("Stopped by a signal, or a debugger", _stopped(report.workers)),
-        ("Quiet (nothing to do)", _quiet(report.workers)),
-        ("Started from another path", _elsewhere(report)),
+    lines = list(columns(_HEADINGS, rows, page, paint)) if rows else []
+    for text, colour, found in (
+        ("Connecting", UNUSUAL, _connecting(report.workers)),
+        ("Slowest connect so far", None, _slow_connects(report.workers)),
+        ("Stopped by a signal, or a debugger", BAD, _stopped(report.workers)),
+        ("Quiet (nothing to do)", None, _quiet(report.workers)),
+        ("Started from another path", None, _elsewhere(report)),
     ):
         if found:
-            lines += page.wrap(f"{text}: {', '.join(found)}", rest="  ")
+            told = page.wrap(f"{text}: {', '.join(found)}", rest="  ")
+            lines += paint_first(told, text, colour)
     return lines
 
 
@@ -166,14 +169,17 @@ def _quiet(workers: Sequence[Worker]) -> list[str]:
 
 def _row(name: str, pool: PoolStatus) -> list[str]:
     limit = "∞" if pool.is_unlimited else _number(pool.limit, NONE)
+    kept = pool.holds_only_kept
+    held = duration(pool.longest_held_seconds, NONE if kept else UNKNOWN)
+    is_long = not kept and pool.is_long(pool.longest_held_seconds)
     return [
         name,
         visible(pool.bind),
-        f"{_number(pool.checked_out)}/{limit}",
+        mark(f"{_number(pool.checked_out)}/{limit}", UNUSUAL if pool.is_full else None),
         _number(pool.idle),
-        _number(pool.unserved),
+        mark(_number(pool.unserved), UNUSUAL if pool.unserved else None),
         _number(pool.peak_checked_out),
-        duration(pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN),
+        mark(held, UNUSUAL if is_long else None),
         _number(pool.timeouts),
         _number(pool.leaks),
         NONE if pool.recycle_seconds is None else f"{pool.recycle_seconds:g}s",

@@ -219,6 +219,16 @@ class PoolStatus:
         return len(kept) == self.checked_out
 
     @property
+    def is_full(self) -> bool:
+        """Tell whether all connections that it may have are out."""
+        return self.limit is not None and (self.checked_out or 0) >= self.limit
+
+    def is_long(self, held_seconds: float | None) -> bool:
+        """Tell whether a connection is held for longer than ``held_warning`` allows."""
+        limit = self.held_warning_seconds
+        return limit is not None and (held_seconds or 0.0) >= limit
+
+    @property
     def is_unlimited(self) -> bool:
         """Tell whether it is known to have no limit."""
         return self.size == 0 or self.max_overflow == -1
