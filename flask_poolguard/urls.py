@@ -167,6 +167,15 @@ def server_key(url: URL | str) -> ServerKey | None:
     return family, host, port or _PORTS.get(family)
 
 
+def database_key(url: str) -> tuple[object, ...]:
+    """Return what tells one database from another, whatever the user and options."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's
+        return (url,)
+    return (server_key(parsed), parsed.get_backend_name(), parsed.database)
+
+
 def _mysql_address(url: URL, driver: str) -> tuple[str, int | None]:
     """Return a host or a socket; libmysqlclient takes the latter for localhost only."""
     socket = _option(url, "unix_socket")

@@ -30,7 +30,7 @@ def show_when_started(app: Flask, state: AppState) -> None:
     _apps.add(app)
     frame = serving.loading_frame()
     if frame is not None:
-        state.app_tracker.show_started()
+        state.app_tracker.show_started(serving.serving_threads())
         state.first_look = FirstLook(app, state, frame)
         housekeeper.add(state.first_look, may_hang=True)
     reference = weakref.ref(app)
@@ -75,7 +75,7 @@ def _show_forked(app: Flask | None) -> None:
     state: AppState | None = None if app is None else app.extensions.get(EXTENSION)
     if app is not None and state is not None:
         _look(app, state)
-        state.app_tracker.show_forked()
+        state.app_tracker.show_forked(serving.serving_threads())
 
 
 @after_fork_in_child

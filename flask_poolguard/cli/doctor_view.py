@@ -11,7 +11,7 @@ import click
 from ..report.model import LEVELS, Finding, Level, Report
 from ..report.text import Page
 from ..report.verdict import verdict_of
-from .findings_view import COLOURS, verdict_lines
+from .findings_view import COLOURS, hidden, hidden_lines, verdict_lines
 from .status_view import headline
 
 _COUNTED: t.Final = {
@@ -31,7 +31,8 @@ def render_diagnosis(report: Report, level: Level, page: Page, group: str) -> st
     ]
     shown = _from(report, level)
     sections += [list(_describe(finding, page, group)) for finding in shown]
-    sections += [_unseen(report, page)] if _hidden(report) else []
+    unseen = hidden_lines(report.servers, page)
+    sections += [unseen] if unseen else []
     sections.append(list(_summary(report, len(shown), page)))
     return "\n\n".join("\n".join(lines) for lines in sections)
 
@@ -48,7 +49,7 @@ def diagnosis_dict(report: Report, level: Level) -> dict[str, t.Any]:
             "workers": len(report.workers),
             "pools": sum(len(worker.pools) for worker in report.workers),
             "servers": len(_servers(report)),
-            "sessions_hidden": _hidden(report),
+            "sessions_hidden": hidden(report.servers),
         },
         "counts": _counts(report),
         "findings": [
@@ -79,21 +80,6 @@ def _describe(finding: Finding, page: Page, group: str) -> Iterator[str]:
     yield from page.wrap(f"fix: {finding.fix}", "  ", "    ")
     see = f"see: flask {group} explain {finding.code}"
     yield from page.wrap(see, "  ", "    ")
-
-
-def _unseen(report: Report, page: Page) -> list[str]:
-    """Say what could not be looked at, and may hide something."""
-    return [
-        line
-        for reason in _hidden(report)
-        for line in page.wrap(f"Not to be seen: {reason}.", rest="  ")
-    ]
-
-
-def _hidden(report: Report) -> list[str]:
-    """Return what cannot be seen of the servers' sessions, and why."""
-    reasons = (each for server in report.servers for each in server.sessions_hidden)
-    return list(dict.fromkeys(reasons))
 
 
 def _summary(report: Report, shown: int, page: Page) -> Iterator[str]:

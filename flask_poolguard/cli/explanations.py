@@ -28,11 +28,13 @@ _CODE_IN_TEXT: t.Final = re.compile(
     re.IGNORECASE,
 )
 _SQLSTATE: t.Final = re.compile(r"\b\d[0-9]?[0-9A-Z]*[A-Z][0-9A-Z]*\b")
-# The end of a note on an error: See docs/errors.md#2006-mysql-server-has-gone-away
+# A link to a section: docs/errors.md#2006-mysql-server-has-gone-away
 _ANCHOR: t.Final = re.compile(r"(findings|errors)\.(?:md|html)#([\w-]+)\W*$")
+# How a finding, and a note on an error, end; whatever the group of commands is called.
+_ASKED: t.Final = re.compile(r"flask \S+ explain (.+)")
 # A finding as `flask pool status` and the log show it.
 _FINDING: t.Final = re.compile(
-    r"\b(?:critical|warning|info)\W+([a-z-]+)|pool explain ([a-z-]+)", re.IGNORECASE
+    r"\b(?:critical|warning|info)\W+([a-z-]+)", re.IGNORECASE
 )
 # What a text must have in common with a section's, unless it has all of one: words, and
 # letters. Of fewer, any two texts have some.
@@ -121,6 +123,7 @@ def find(text: str, sections: Sequence[Section]) -> Found:
         error's text, in any case.
     """
     text = text[:_LONGEST]
+    text = next(reversed(_ASKED.findall(text)), text)
     found = (
         _by_name(text, sections)
         or _by_code(text, sections)
@@ -135,7 +138,7 @@ def _by_name(text: str, sections: Sequence[Section]) -> list[Section]:
     """Return those whose code or whole heading it is, or that it points to."""
     words = _words(text)
     anchor = _ANCHOR.search(text)
-    codes = {each.lower() for pair in _FINDING.findall(text) for each in pair}
+    codes = {each.lower() for each in _FINDING.findall(text)}
     return [
         each
         for each in sections

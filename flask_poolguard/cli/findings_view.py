@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from ..report.model import Finding, Report
+from ..report.model import Finding, Report, Server
 from ..report.text import Page
 from ..report.verdict import Verdict
 
@@ -79,6 +79,20 @@ def other_sizes(differences: Iterable[str], page: Page) -> list[str]:
         for each in differences
         for line in levelled("warning", f"other-sizes: {each}", page)
     ]
+
+
+def hidden(servers: Iterable[Server]) -> list[str]:
+    """Return what cannot be seen of servers' sessions, and why, each once."""
+    reasons = (each for server in servers for each in server.sessions_hidden)
+    return list(dict.fromkeys(reasons))
+
+
+def hidden_lines(
+    servers: Iterable[Server], page: Page, first: str = "", rest: str = "  "
+) -> list[str]:
+    """Return the same as a sentence; nothing if all can be seen."""
+    text = "; ".join(hidden(servers))
+    return page.wrap(f"Not to be seen: {text}.", first, rest) if text else []
 
 
 def render(

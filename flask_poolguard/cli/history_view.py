@@ -13,6 +13,7 @@ from ..report.verdict import verdict_of
 from ..state.history import Minute
 from ..state.plain import to_plain
 from .findings_view import verdict_lines
+from .marks import BAD, UNUSUAL, mark, paint
 from .status_view import headline
 
 _MINUTES: t.Final = 60
@@ -62,8 +63,9 @@ def history_of(report: Report) -> BindHistory:
 
 
 def _sum(at: int, minutes: Sequence[Minute]) -> Minute:
-    firsts = [each.first_failed_at for each in minutes if each.first_failed_at]
-    lasts = [each.last_failed_at for each in minutes if each.last_failed_at]
+    def times(name: str) -> list[float]:
+        return [at for each in minutes if (at := getattr(each, name)) is not None]
+
     return Minute(
         at=at,
         checkouts=sum(each.checkouts for each in minutes),
@@ -74,8 +76,10 @@ def _sum(at: int, minutes: Sequence[Minute]) -> Minute:
         most_out=sum(each.most_out for each in minutes),
         most_waiting=sum(each.most_waiting for each in minutes),
         longest_wait_seconds=max(each.longest_wait_seconds for each in minutes),
-        first_failed_at=min(firsts, default=None),
-        last_failed_at=max(lasts, default=None),
+        first_failed_at=min(times("first_failed_at"), default=None),
+        last_failed_at=max(times("last_failed_at"), default=None),
+        first_waited_at=min(times("first_waited_at"), default=None),
+        last_waited_at=max(times("last_waited_at"), default=None),
     )
 
 
@@ -102,7 +106,7 @@ def render(report: Report, history: BindHistory, minutes: int, page: Page) -> st
         return "\n".join(lines)
     shown = [each for each in history if each.minute.at > now - minutes * 60]
     if shown:
-        lines += ["", *columns(_HEADINGS, list(map(_row, shown)), page)]
+        lines += ["", *columns(_HEADINGS, list(map(_row, shown)), page, paint)]
     else:
         span = "minute" if minutes == 1 else f"{minutes} minutes"
         lines += page.wrap(f"Nothing happened in their pools within the last {span}.")
@@ -121,11 +125,11 @@ def _row(each: BindMinute) -> list[str]:
         str(minute.checkouts),
         str(minute.most_out),
         str(minute.waits),
-        str(minute.most_waiting),
-        waited,
-        str(minute.timeouts),
-        str(minute.unavailable),
-        str(minute.leaks),
+        mark(str(minute.most_waiting), UNUSUAL if minute.most_waiting else None),
+        mark(waited, UNUSUAL if minute.first_waited_at else None),
+        mark(str(minute.timeouts), BAD if minute.timeouts else None),
+        mark(str(minute.unavailable), BAD if minute.unavailable else None),
+        mark(str(minute.leaks), UNUSUAL if minute.leaks else None),
     ]
 
 

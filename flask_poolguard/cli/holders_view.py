@@ -13,6 +13,7 @@ from ..report.text import UNKNOWN, Page, duration
 from ..report.verdict import verdict_of
 from ..state.plain import INTERNAL, to_plain
 from . import findings_view
+from .marks import BAD, UNUSUAL, paint_first
 
 # The workers look once a second; what is older is shown with its age.
 _FRESH_SECONDS: t.Final = 3.0
@@ -26,6 +27,7 @@ class Held:
     :ivar state: what its session does, as the server says; ``statement`` likewise.
     :ivar gone: whether the server has ended its session.
     :ivar kept: it outlives its scope on purpose.
+    :ivar is_long: it is held for longer than its worker's ``held_warning``.
     :ivar now: the app's line that runs now in the thread that took it; None also for
         less than a second. ``now_seconds`` since that was seen.
     """
@@ -43,6 +45,7 @@ class Held:
     gone: bool
     kept: bool
     statement: str | None = field(metadata=INTERNAL)
+    is_long: bool = field(metadata=INTERNAL)
     now: str | None = None
     now_seconds: float | None = None
 
@@ -78,6 +81,7 @@ def held_now(report: Report, min_seconds: float = 0.0) -> tuple[Held, ...]:
                         gone=each.gone,
                         kept=each.kept,
                         statement=session.statement if session else None,
+                        is_long=not each.kept and pool.is_long(each.held_seconds),
                         now=each.now,
                         now_seconds=each.now_seconds,
                     )
@@ -118,14 +122,10 @@ def render(report: Report, held: Sequence[Held], min_seconds: float, page: Page)
     for each in held:
         lines += describe(each, report, page)
     lines += _beyond(report, page)
-    reasons = dict.fromkeys(
-        reason for server in report.servers for reason in server.sessions_hidden
-    )
+    unseen = findings_view.hidden_lines(report.servers, page)
     # One that seems to idle may have a transaction that cannot be seen.
-    if reasons and any(each.state in (None, "idle") for each in held):
-        lines.append("")
-        for reason in reasons:
-            lines += page.wrap(f"Not to be seen: {reason}.", rest="  ")
+    if unseen and any(each.state in (None, "idle") for each in held):
+        lines += ["", *unseen]
     found = findings_view.render(findings_view.gaps(report), page)
     lines += ["", *found] if found else []
     return "\n".join(lines)
@@ -150,7 +150,8 @@ def describe(held: Held, report: Report, page: Page) -> list[str]:
             text += " gone: the server has ended it"
         elif _was_asked(report):
             text += f" {describe_state(held)}"
-    lines = page.wrap(text, first, rest)
+    colour = BAD if held.gone else UNUSUAL if held.is_long else None
+    lines = paint_first(page.wrap(text, first, rest), first.strip(), colour)
     if held.statement is not None:
         lines += page.wrap(held.statement, rest, rest)
     return lines

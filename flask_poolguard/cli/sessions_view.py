@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ..report.model import Report, Server, Session
 from ..report.text import UNKNOWN, Page, duration
 from ..urls import ServerKey, server_key
+from .findings_view import hidden_lines
 from .holders_view import describe_state, process
 
 # Lines for the sessions of one server.
@@ -46,9 +47,7 @@ def _section(servers: Sequence[Server], host: str, page: Page) -> list[str]:
         lines += page.wrap(_counts(sessions), _INDENT, _DEEPER)
         held = sum(_kind(each) == "held" for each in sessions)
         lines += _cut(_blocks(sessions, host, page), len(sessions) - held)
-    for reason in servers[0].sessions_hidden:
-        lines += page.wrap(f"Not to be seen: {reason}.", _INDENT, _DEEPER)
-    return lines
+    return lines + hidden_lines(servers, page, _INDENT, _DEEPER)
 
 
 def _kind(session: Session) -> str:

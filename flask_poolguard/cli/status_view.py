@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from ..report.model import BindSettings, Failure, Report, Server
+from ..report.phrases import listed
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
 from ..report.verdict import verdict_of
 from ..state.process import is_same_path
 from ..state.status import PoolStatus, Worker
 from ..urls import server_key
 from . import findings_view, holders_view, sessions_view
+from .marks import BAD, UNUSUAL, mark, paint, paint_first
 
 _MAX_HOLDERS: t.Final = 10
 # A worker that wrote nothing for longer is named.
@@ -71,12 +73,21 @@ def _lines(report: Report, page: Page, most_holders: int) -> list[str]:
         findings_view.render(findings, page),
         _workers(report, page),
         _held(report, page, most_holders),
-        _settings(report.binds, page) if not report.workers else [],
-        _servers(report, page),
+        *_of_this_shell(report, page),
         *sessions_view.render(report, page),
         findings_view.render(hints, page, "Hints"),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines).split("\n")
+
+
+def _of_this_shell(report: Report, page: Page) -> list[list[str]]:
+    """Return the servers, and without workers the settings for them; nothing if the
+    workers have others.
+    """
+    if any(each.code == "other-deployment" for each in findings_view.gaps(report)):
+        return []
+    settings = [] if report.workers else _settings(report.binds, page)
+    return [settings, _servers(report, page)]
 
 
 def headline(report: Report) -> str:
@@ -97,19 +108,21 @@ def _workers(report: Report, page: Page) -> list[str]:
         name = str(worker.pid)
         if worker.host != report.host:  # a container that shares the folder
             name = visible(f"{worker.host}:{name}")
+        name = mark(name, BAD if worker.stopped else None)
         rows += [_row(name, pool) for pool in worker.pools]
         if not worker.pools:
             rows.append([name, NONE, *[UNKNOWN] * (len(_HEADINGS) - 2)])
-    lines = list(columns(_HEADINGS, rows, page)) if rows else []
-    for text, found in (
-        ("Connecting", _connecting(report.workers)),
-        ("Slowest connect so far", _slow_connects(report.workers)),
-        ("Stopped by a signal, or a debugger", _stopped(report.workers)),
-        ("Quiet (nothing to do)", _quiet(report.workers)),
-        ("Started from another path", _elsewhere(report)),
+    lines = list(columns(_HEADINGS, rows, page, paint)) if rows else []
+    for text, colour, found in (
+        ("Connecting", UNUSUAL, _connecting(report.workers)),
+        ("Slowest connect so far", None, _slow_connects(report.workers)),
+        ("Stopped by a signal, or a debugger", BAD, _stopped(report.workers)),
+        ("Quiet (nothing to do)", None, _quiet(report.workers)),
+        ("Started from another path", None, _elsewhere(report)),
     ):
         if found:
-            lines += page.wrap(f"{text}: {', '.join(found)}", rest="  ")
+            told = page.wrap(f"{text}: {', '.join(found)}", rest="  ")
+            lines += paint_first(told, text, colour)
     return lines
 
 
@@ -160,14 +173,17 @@ def _quiet(workers: Sequence[Worker]) -> list[str]:
 
 def _row(name: str, pool: PoolStatus) -> list[str]:
     limit = "∞" if pool.is_unlimited else _number(pool.limit, NONE)
+    kept = pool.holds_only_kept
+    held = duration(pool.longest_held_seconds, NONE if kept else UNKNOWN)
+    is_long = not kept and pool.is_long(pool.longest_held_seconds)
     return [
         name,
         visible(pool.bind),
-        f"{_number(pool.checked_out)}/{limit}",
+        mark(f"{_number(pool.checked_out)}/{limit}", UNUSUAL if pool.is_full else None),
         _number(pool.idle),
-        _number(pool.unserved),
+        mark(_number(pool.unserved), UNUSUAL if pool.unserved else None),
         _number(pool.peak_checked_out),
-        duration(pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN),
+        mark(held, UNUSUAL if is_long else None),
         _number(pool.timeouts),
         _number(pool.leaks),
         NONE if pool.recycle_seconds is None else f"{pool.recycle_seconds:g}s",
@@ -194,47 +210,41 @@ def _held(report: Report, page: Page, most: int) -> list[str]:
 def _settings(binds: Sequence[BindSettings], page: Page) -> list[str]:
     if not binds:
         return page.wrap("No bind is known to Flask-PoolGuard in this app.")
-    lines = ["Settings for each worker"]
+    groups: dict[tuple[str, str], list[str]] = {}
     for bind in binds:
-        lines += page.wrap(f"{bind.bind}: {bind.pool_class}", "  ", "    ")
         text = ", ".join(
             f"{each.name} {each.value} ({each.origin})" for each in bind.settings
         )
+        groups.setdefault((bind.pool_class, text), []).append(bind.bind)
+    lines = ["Settings for each worker"]
+    for (pool_class, text), names in groups.items():
+        lines += page.wrap(f"{listed(names)}: {pool_class}", "  ", "    ")
         lines += page.wrap(text, "    ", "    ") if text else []
     return lines
 
 
 def _servers(report: Report, page: Page) -> list[str]:
+    """Return what each server says, once below all binds that lead to it.
+
+    The first of them was asked before any other had its own question's connection.
+    """
     urls = {bind.bind: bind.url for bind in report.binds}
-    lines = ["Servers"] if report.servers else []
+    groups: dict[tuple[t.Any, ...], list[Server]] = {}
     for server in report.servers:
-        lines += page.wrap(
-            f"{server.bind}: {urls.get(server.bind, UNKNOWN)}", "  ", "    "
-        )
-        sharing = _sharing(server, report.servers, urls)
-        lines += page.wrap(_describe(server, sharing), "    ", "    ")
+        key = server_key(urls.get(server.bind, "")) or server.bind
+        answer = (server.reachable, server.failure, server.idle_timeout_seconds)
+        groups.setdefault((key, *answer), []).append(server)
+    lines = ["Servers"] if report.servers else []
+    for servers in groups.values():
+        for each in servers:
+            url = urls.get(each.bind, UNKNOWN)
+            lines += page.wrap(f"{each.bind}: {url}", "  ", "    ")
+        lines += page.wrap(_describe(servers[0]), "    ", "    ")
     return lines
 
 
-def _sharing(
-    server: Server, servers: Sequence[Server], urls: Mapping[str, str]
-) -> list[str]:
-    """Return the binds that lead to the same server as this one does, itself among
-    them.
-    """
-    key = server_key(urls.get(server.bind, ""))
-    return [
-        each.bind
-        for each in servers
-        if each is server or (key and server_key(urls.get(each.bind, "")) == key)
-    ]
-
-
-def _describe(server: Server, sharing: Sequence[str]) -> str:
-    """Return what a server said.
-
-    :param sharing: the binds that lead to it.
-    """
+def _describe(server: Server) -> str:
+    """Return what a server said."""
     if server.reachable is False:
         return _FAILURES[server.failure or "away"]
     parts = [server.product or "a server that was not asked"]
@@ -244,7 +254,6 @@ def _describe(server: Server, sharing: Sequence[str]) -> str:
         parts.append(
             f"{_number(server.connections)} of {_number(server.max_connections)}"
             f" connections, {_number(server.ours)} of them ours"
-            + (f" (binds {', '.join(sharing)} together)" if len(sharing) > 1 else "")
         )
     if server.idle_timeout_seconds is not None:
         parts.append(f"closes idle ones after {server.idle_timeout_seconds:g} s")

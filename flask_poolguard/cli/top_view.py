@@ -14,6 +14,7 @@ from ..state.plain import INTERNAL, to_plain
 from ..state.status import PoolStatus, Worker
 from . import findings_view
 from .holders_view import Held, describe, held_now
+from .marks import BAD, UNUSUAL, mark, paint
 
 _HEADINGS: t.Final = (
     "PID",
@@ -37,6 +38,7 @@ class Activity:
     :ivar checkouts_per_second: since the refresh before, as are the other rates; None
         at a worker's first.
     :ivar unserved: threads that have no connection yet: both of the above.
+    :ivar is_long: one is held for longer than ``held_warning`` allows.
     """
 
     host: str
@@ -56,6 +58,9 @@ class Activity:
     timeouts_per_second: float | None
     unserved: int | None = field(metadata=INTERNAL)
     holds_only_kept: bool = field(metadata=INTERNAL)
+    is_full: bool = field(metadata=INTERNAL)
+    is_long: bool = field(metadata=INTERNAL)
+    is_stopped: bool = field(metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,7 @@ def _lines(
         )
     if refresh.pools:
         rows = [_row(each, host) for each in refresh.pools[:most_pools]]
-        lines += ["", *columns(_HEADINGS, rows, page)]
+        lines += ["", *columns(_HEADINGS, rows, page, paint)]
         lines += _more(len(refresh.pools) - most_pools, "pools")
     if refresh.holders:
         lines += ["", "Held now, longest first"]
@@ -241,23 +246,37 @@ def _activity(
         timeouts_per_second=timeouts,
         unserved=pool.unserved,
         holds_only_kept=pool.holds_only_kept,
+        is_full=pool.is_full,
+        is_long=not pool.holds_only_kept and pool.is_long(pool.longest_held_seconds),
+        is_stopped=worker.stopped,
     )
 
 
 def _row(pool: Activity, host: str) -> list[str]:
     name = str(pool.pid) if pool.host == host else visible(f"{pool.host}:{pool.pid}")
     limit = "∞" if pool.is_unlimited else NONE if pool.limit is None else pool.limit
-    rates = (
-        pool.checkouts_per_second,
-        pool.connects_per_second,
-        pool.waits_per_second,
-        pool.timeouts_per_second,
+    out = f"{UNKNOWN if pool.checked_out is None else pool.checked_out}/{limit}"
+    waiting = UNKNOWN if pool.unserved is None else str(pool.unserved)
+    held = duration(
+        pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN
+    )
+    checkouts, connects, waits, timeouts = (
+        NONE if each is None else f"{each:.1f}"
+        for each in (
+            pool.checkouts_per_second,
+            pool.connects_per_second,
+            pool.waits_per_second,
+            pool.timeouts_per_second,
+        )
     )
     return [
-        name,
+        mark(name, BAD if pool.is_stopped else None),
         visible(pool.bind),
-        f"{UNKNOWN if pool.checked_out is None else pool.checked_out}/{limit}",
-        UNKNOWN if pool.unserved is None else str(pool.unserved),
-        duration(pool.longest_held_seconds, NONE if pool.holds_only_kept else UNKNOWN),
-        *(NONE if each is None else f"{each:.1f}" for each in rates),
+        mark(out, UNUSUAL if pool.is_full else None),
+        mark(waiting, UNUSUAL if pool.unserved else None),
+        mark(held, UNUSUAL if pool.is_long else None),
+        checkouts,
+        connects,
+        waits,
+        mark(timeouts, BAD if pool.timeouts_per_second else None),
     ]

@@ -10,6 +10,7 @@ from .mysql_errors import means_lost
 from .types import (
     LONGEST_STATEMENT,
     Connection,
+    Hidden,
     ServerSession,
     SessionList,
     cursor_of,
@@ -32,14 +33,9 @@ _ATTRIBUTES: t.Final = tuple(
 )
 # Replication's and the scheduler's own threads.
 _NO_CLIENTS: t.Final = ("system user", "event_scheduler")
-_NO_TRANSACTIONS: t.Final = (
-    "other users' sessions, and open transactions, which count as idle: this user has"
-    " no PROCESS privilege"
-)
-_NO_LABELS: t.Final = (
-    "labels, and so what other hosts and dead workers left: performance_schema is off,"
-    " or this user may not read it"
-)
+# What _ATTRIBUTES need apart from privileges.
+_COLLECTS_LABELS: t.Final = "SELECT @@performance_schema"
+_ACCOUNT: t.Final = "SELECT CURRENT_USER()"
 
 
 def sessions_query(
@@ -102,6 +98,7 @@ def list_sessions(
     connection: Connection, only: Collection[int] | None, *, with_sql: bool
 ) -> SessionList:
     """Ask for sessions, their transactions and labels, and say what cannot be seen."""
+    hidden = []
     with cursor_of(connection) as cursor:
         cursor.execute(sessions_query(only, with_sql=with_sql))
         sessions = read_process_list(cursor.fetchall()).others
@@ -109,11 +106,10 @@ def list_sessions(
             return SessionList(sessions)
         in_transaction = _transactions(cursor)
         labels = _labels(cursor) if only is None else {}
-    hidden = []
-    if in_transaction is None:
-        hidden.append(_NO_TRANSACTIONS)
-    if labels is None:
-        hidden.append(_NO_LABELS)
+        if in_transaction is None:
+            hidden.append(_without_process(cursor))
+        if labels is None:
+            hidden.append(_without_labels(cursor))
     return SessionList(
         tuple(
             replace(
@@ -126,6 +122,33 @@ def list_sessions(
             for each in sessions
         ),
         tuple(hidden),
+    )
+
+
+def _without_process(cursor: t.Any) -> Hidden:
+    rows = _rows_if_allowed(cursor, _ACCOUNT)
+    name, _, host = str(rows[0][0]).rpartition("@") if rows else ("", "", "")
+    return Hidden(
+        "other users' sessions, and transactions that are open",
+        f"run: GRANT PROCESS ON *.* TO {quoted(name)}@{quoted(host)}",
+    )
+
+
+def quoted(name: str) -> str:
+    """Return a user or a host as a statement has it, whatever ``sql_mode`` is."""
+    if "'" in name or "\\" in name:  # whether a backslash escapes depends on that
+        return "`" + name.replace("`", "``") + "`"
+    return f"'{name}'"
+
+
+def _without_labels(cursor: t.Any) -> Hidden:
+    rows = _rows_if_allowed(cursor, _COLLECTS_LABELS)
+    is_on = bool(rows and rows[0][0])
+    return Hidden(
+        "labels of sessions",
+        "the server keeps no connection attributes"
+        if is_on
+        else "performance_schema is off",
     )
 
 

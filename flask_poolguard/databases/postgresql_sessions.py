@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from .types import (
     LONGEST_STATEMENT,
+    Hidden,
     ServerSession,
     SessionList,
     SessionState,
@@ -37,12 +38,10 @@ _STATEMENT: t.Final = (
     r" pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.left(query, 2000),"
     rf" '\s+', ' ', 'g'), {LONGEST_STATEMENT + 2}) END"
 )
-_HIDDEN: t.Final = (
-    "what other users' sessions do: this user has no pg_read_all_stats privilege"
-)
+_USER: t.Final = "SELECT session_user"
 # What a server process shows of itself while its track_activities is off.
 _DISABLED: t.Final = "disabled"
-_UNTRACKED: t.Final = "what some sessions do: their track_activities is off"
+_UNTRACKED: t.Final = Hidden("what some sessions do", "their track_activities is off")
 
 
 def sessions_query(
@@ -74,10 +73,17 @@ def list_sessions(
     rows = cursor.fetchall()
     hidden = []
     if any(row[9] for row in rows):
-        hidden.append(_HIDDEN)
+        cursor.execute(_USER)
+        statement = f"GRANT pg_read_all_stats TO {quoted(str(cursor.fetchone()[0]))}"
+        hidden.append(Hidden("what other users' sessions do", f"run: {statement}"))
     if any(row[6] == _DISABLED for row in rows):
         hidden.append(_UNTRACKED)
     return SessionList(tuple(map(session_of, rows)), tuple(hidden))
+
+
+def quoted(name: str) -> str:
+    """Return a name as a statement has it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def session_of(row: t.Sequence[t.Any]) -> ServerSession:

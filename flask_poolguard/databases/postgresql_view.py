@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from contextlib import suppress
 
-from .postgresql_sessions import session_of, sessions_query
+from .postgresql_sessions import quoted, session_of, sessions_query
 from .types import ConnectionLimit, IdleLimit, ServerSession, ServerView
 
 _SERVER: t.Final = (
@@ -146,19 +146,15 @@ def _limits(
         used = None
         if sessions is not None:
             used = sum(each.user == user for each in sessions)
-        remedy = f"its limit (ALTER ROLE {_quoted(user)} CONNECTION LIMIT …)"
+        remedy = f"its limit (ALTER ROLE {quoted(user)} CONNECTION LIMIT …)"
         found.append(ConnectionLimit("user", user, by_user, used, remedy))
     if by_database is not None and by_database >= 0:
         used = None
         if sessions is not None:
             used = sum(each.database == database for each in sessions)
-        remedy = f"its limit (ALTER DATABASE {_quoted(database)} CONNECTION LIMIT …)"
+        remedy = f"its limit (ALTER DATABASE {quoted(database)} CONNECTION LIMIT …)"
         found.append(ConnectionLimit("database", database, by_database, used, remedy))
     return tuple(found)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _transaction_limit(rows: Rows | None) -> IdleLimit | None:

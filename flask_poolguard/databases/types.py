@@ -138,14 +138,28 @@ def is_same_session(handshake_id: int, session_id: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """What cannot be seen of a server's sessions.
+
+    :ivar reason: why, or the statement by which an administrator lets it be seen.
+    """
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
 class SessionList:
     """The sessions of a server that a user may see.
 
-    :ivar hidden: what cannot be seen of them, and why, one line each.
+    :ivar hidden: what cannot be seen of them.
     """
 
     sessions: tuple[ServerSession, ...] = ()
-    hidden: tuple[str, ...] = ()
+    hidden: tuple[Hidden, ...] = ()
 
 
 def merge_sessions(
@@ -164,9 +178,9 @@ def merge_sessions(
             if known is None or _gaps(session) < _gaps(known):
                 sessions[session.id] = session
     hidden = [
-        reason
-        for reason in lists[0].hidden
-        if all(reason in each.hidden for each in lists)
+        one
+        for one in lists[0].hidden
+        if all(one.what in [other.what for other in each.hidden] for each in lists)
     ]
     found = (sessions[number] for number in sorted(sessions) if number not in without)
     return SessionList(tuple(found), tuple(hidden))

@@ -9,6 +9,7 @@ from .network_errors import network_failure
 from .types import (
     ConnectFailure,
     Connection,
+    Hidden,
     IdleLimit,
     ServerView,
     SessionList,
@@ -49,4 +50,6 @@ class UnknownDatabase(Database):
         with_sql: bool = False,
     ) -> SessionList:
         """Return nothing: unknown."""
-        return SessionList(hidden=(f"{self.name} cannot be asked for its sessions",))
+        return SessionList(
+            hidden=(Hidden("what sessions do", f"{self.name} cannot be asked"),)
+        )

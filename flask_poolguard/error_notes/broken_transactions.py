@@ -26,5 +26,5 @@ def explain_pending(first: First, now: float) -> str:
         cause,
         "call rollback() on the Session or Connection where that error is caught, or"
         " let it pass.",
-        "cant-reconnect-until-invalid-transaction-is-rolled-back",
+        "until invalid transaction is rolled back",
     )

@@ -21,7 +21,7 @@ _AGAIN: t.Final = (
 class Why(t.NamedTuple):
     cause: str
     remedy: str
-    section: str
+    see: str
 
 
 # The server's limits ----------------------------------------------------------
@@ -29,7 +29,7 @@ class Why(t.NamedTuple):
 
 def explain_idle(facts: Lost) -> Why:
     limit, held = facts.limit, facts.held
-    section = "2006-mysql-server-has-gone-away"
+    see = "2006"
     if limit is None or limit.seconds is None:
         cause = "the server ends sessions that idle for longer than it allows"
     elif held is None or held.seconds >= limit.seconds:
@@ -45,9 +45,9 @@ def explain_idle(facts: Lost) -> Why:
             " session's limit since.",
             "look for a SET of the limit in the app, or set POOLGUARD_IDLE_LIMIT to"
             " the seconds that do hold.",
-            section,
+            see,
         )
-    return Why(f"{cause}.", _GIVE_BACK, section)
+    return Why(f"{cause}.", _GIVE_BACK, see)
 
 
 def explain_idle_in_transaction(facts: Lost) -> Why:
@@ -59,7 +59,7 @@ def explain_idle_in_transaction(facts: Lost) -> Why:
         f" {allowed} (idle_in_transaction_session_timeout); every statement, a SELECT"
         " too, begins a transaction that lasts until commit or rollback.",
         _GIVE_BACK,
-        "idle-in-transaction",
+        "25P03",
     )
 
 
@@ -67,7 +67,7 @@ def _long_transaction(facts: Lost) -> Why:
     return Why(
         "the transaction took longer than the server's transaction_timeout allows.",
         "commit in smaller portions, or raise transaction_timeout for this role.",
-        "idle-in-transaction",
+        "25P03",
     )
 
 
@@ -83,7 +83,7 @@ def explain_size(facts: Lost) -> Why:
         ),
         "compare with SHOW VARIABLES LIKE 'max_allowed_packet'; send the data in"
         " portions, or raise that.",
-        "2006-mysql-server-has-gone-away",
+        "2006",
     )
 
 
@@ -96,7 +96,7 @@ def _killed(facts: Lost) -> Why:
         " administrator, or a program that ends long queries.",
         "ask who did; if it was for the time that the query takes, make that shorter."
         " The next checkout gets a new connection.",
-        "2013-lost-connection-to-mysql-server-during-query",
+        "2013",
     )
 
 
@@ -109,7 +109,7 @@ def _terminated(facts: Lost) -> Why:
         "an administrator ended this session (pg_terminate_backend()), or shut the"
         " server down, which its log tells.",
         _AGAIN,
-        "2013-lost-connection-to-mysql-server-during-query",
+        "2013",
     )
 
 
@@ -122,7 +122,7 @@ def explain_outage(facts: Lost) -> Why:
         cause += f": {others(facts.neighbours.gone)} of this process ended with it"
     if facts.outage:
         cause += f"; since then: {facts.outage}"
-    return Why(f"{cause}.", _AGAIN, "2013-lost-connection-to-mysql-server-during-query")
+    return Why(f"{cause}.", _AGAIN, "2013")
 
 
 def _no_answer(facts: Lost) -> Why:
@@ -132,7 +132,7 @@ def _no_answer(facts: Lost) -> Why:
         f"the driver waited for as long as its read_timeout{length} allows, and hung"
         " up; the server may still be at work on the statement.",
         "make the statement faster, or raise read_timeout in connect_args.",
-        "2013-lost-connection-to-mysql-server-during-query",
+        "2013",
     )
 
 

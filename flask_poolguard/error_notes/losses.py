@@ -66,7 +66,7 @@ def _forked(facts: Lost, opener: int) -> Why:
         " read each other's answers from one line.",
         "let no Session or Connection cross a fork: take one in the child, from the"
         " engine, and none while the app is imported (gunicorn --preload).",
-        "packet-sequence-number-wrong",
+        "Packet sequence number wrong",
     )
 
 
@@ -101,7 +101,7 @@ def _out_of_step(facts: Lost) -> Why:
             " After an exception from outside call invalidate() on the Session or"
             " Connection."
         )
-    return Why(f"{cause}.", remedy, "packet-sequence-number-wrong")
+    return Why(f"{cause}.", remedy, "Packet sequence number wrong")
 
 
 # No reason was given --------------------------------------------------------------
@@ -109,7 +109,7 @@ def _out_of_step(facts: Lost) -> Why:
 
 def _unknown(facts: Lost) -> Why:
     """Explain by what is left, the likeliest first, and how to tell them apart."""
-    section = "2013-lost-connection-to-mysql-server-during-query"
+    see = "2013"
     guesses = []
     remedy = (
         "repeat the request: the next checkout gets a new connection. If it comes"
@@ -143,7 +143,7 @@ def _unknown(facts: Lost) -> Why:
         "a proxy, balancer or firewall on the way has a time limit of its own (then it"
         " happens after about the same time each time)"
     )
-    return Why(f"{what} Either {', or '.join(guesses)}.", remedy, section)
+    return Why(f"{what} Either {', or '.join(guesses)}.", remedy, see)
 
 
 def _list(texts: t.Sequence[str]) -> str:

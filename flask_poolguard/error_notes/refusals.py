@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from .wording import note, seconds
 
-_FULL = "1040-too-many-connections"
-_LOGIN = "1045-access-denied-for-user-password-authentication-failed"
+_FULL = "1040"
+_LOGIN = "1045"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def explain_away(bind: str, connect_retry: float | None) -> str:
         "the server is down or restarts, or the way to it is cut.",
         "see that it runs and that host and port are right; `flask pool status` says"
         " whether it answers now.",
-        "cant-connect-to-mysql-server-connection-refused",
+        "2003",
     )
 
 
@@ -86,7 +86,7 @@ def explain_timeout(room: Room, timeout: float, held: Sequence[float]) -> str:
         f"all {_connections(room.out)} of bind {room.bind!r} in this process are in"
         f" use{_most(room)}{waiting}."
     )
-    section = "queuepool-limit-of-size-5-overflow-10-reached-connection-timed-out"
+    see = "QueuePool limit"
     long = sum(each >= timeout for each in held)
     longest = max(held, default=0.0)
     if long == 0 and held:
@@ -98,7 +98,7 @@ def explain_timeout(room: Room, timeout: float, held: Sequence[float]) -> str:
             "raise POOLGUARD_MAX_OVERFLOW or POOLGUARD_POOL_SIZE if the server bears"
             " it (`flask pool doctor`), or run fewer threads; shorter transactions"
             " help too.",
-            section,
+            see,
         )
     return note(
         what,
@@ -107,7 +107,7 @@ def explain_timeout(room: Room, timeout: float, held: Sequence[float]) -> str:
         f" {seconds(longest)}), at the lines that the error names.",
         "give them back there: before slow work that needs no database, and in any"
         " case by a with block.",
-        section,
+        see,
     )
 
 

@@ -8,14 +8,15 @@ import typing as t
 _PREFIX: t.Final = "Flask-PoolGuard: "
 
 
-def note(what: str, cause: str, remedy: str, section: str) -> str:
+def note(what: str, cause: str, remedy: str, see: str) -> str:
     """Return a note.
 
-    :param section: the anchor of a section of docs/errors.md.
+    :param see: with what ``flask pool explain`` shows a section of docs/errors.md: a
+        number, an SQLSTATE, or a part of the error's text without quotes.
     """
     return (
         f"{_PREFIX}{what}\nCause: {cause}\nRemedy: {remedy}\n"
-        f"See docs/errors.md#{section}"
+        f"See: flask pool explain {see}"
     )
 
 

@@ -16,8 +16,14 @@ from ..pool import GuardedPool
 from ..state.search import Search
 from ..state.status import Worker
 from ..urls import public_url
-from . import gaps, servers
-from .deployment import Found, find_workers, names_of, parents_among
+from . import environment, gaps, servers
+from .deployment import (
+    Found,
+    find_workers,
+    names_of,
+    parents_among,
+    strange_binds,
+)
 from .ended_sessions import find_ended, mark_ended
 from .evidence import Evidence, Plan
 from .model import (
@@ -30,8 +36,8 @@ from .model import (
 from .rules import findings_of
 from .servers import Detail
 from .session_counts import count_at_server
-from .session_matching import Joined, join
-from .verdict import rank
+from .session_matching import Joined, join, unseen_processes
+from .verdict import is_blind, rank
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -86,9 +92,11 @@ def make_report(
             earlier, questions = first, servers.begin(engines, detail)
     found = read()
     search, ours = found.search, found.ours
+    strange = strange_binds(engines, ours) if plan is None or plan.is_none else {}
+    asked, engines = engines, [each for each in engines if each.bind not in strange]
     parents = parents_among(ours)
     serving = [each for each in ours if each not in parents]
-    answers = servers.finish(questions, engines)
+    answers = servers.finish(questions, asked)
     gone = find_ended(engines, answers, serving)
     if gone:  # and not given back before the server listed its sessions
         gone &= find_ended(engines, answers, read().ours)
@@ -108,13 +116,21 @@ def make_report(
         has_all_workers=not search.problems,
     )
     findings = [
-        *findings_of(evidence),
+        *environment.find_other_deployments(
+            app.name, found.others, is_meant=not ours and evidence.plan.is_none
+        ),
         *gaps.find_problems(search.problems),
-        *gaps.find_taken(search.taken),
-        *gaps.find_other_deployments(app.name, found.others),
-        *gaps.find_parents(parents),
-        *([] if ours else gaps.find_no_worker(app, search, config.state_dir)),
     ]
+    if ours or not is_blind(findings):  # else all follows from this shell's settings
+        findings += [
+            *findings_of(evidence),
+            *environment.find_strange_binds(app.name, strange, serving),
+            *gaps.find_taken(search.taken),
+            *gaps.find_parents(parents),
+        ]
+    if not ours and not is_blind(findings):
+        unseen = unseen_processes(app.name, engines, answers)
+        findings += environment.find_no_worker(app, search, config.state_dir, unseen)
     return Report(
         schema_version=SCHEMA_VERSION,
         taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),

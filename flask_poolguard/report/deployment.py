@@ -11,7 +11,7 @@ from ..state.process import is_same_path
 from ..state.reader import read_workers
 from ..state.search import LeftOut, Search
 from ..state.status import Holder, IdleConnection, PoolStatus, Worker
-from ..urls import is_of_one_place
+from ..urls import database_key, is_of_one_place
 
 # A pool's bind and URL, which tell staging from production.
 PoolName = tuple[str, str]
@@ -95,6 +95,29 @@ def belongs(worker: Worker, own: Collection[PoolName], root_path: str) -> bool:
     if is_same_path(worker.root_path, root_path):
         return not names or any(name in own for name in names)
     return any(name in own and is_of_one_place(name[1]) for name in names)
+
+
+def strange_binds(
+    engines: Iterable[Guarded], workers: Sequence[Worker]
+) -> dict[str, tuple[str, str]]:
+    """Return the binds that lead this process to other databases than all workers of
+    its deployment: there and here.
+
+    Other options of the same database do not count: a release may change them while
+    workers of the one before still run.
+    """
+    found = {}
+    for each in engines:
+        here = each.tracker.facts.url
+        there = [
+            pool.url
+            for worker in workers
+            for pool in worker.pools
+            if pool.bind == each.bind
+        ]
+        if there and database_key(here) not in map(database_key, there):
+            found[each.bind] = (there[0], here)
+    return found
 
 
 def are_of_one_deployment(one: Worker, other: Worker) -> bool:

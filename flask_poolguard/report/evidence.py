@@ -88,11 +88,11 @@ class Evidence:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def binds(self) -> list[Bind]:
-        """Return the app's binds; without its engines those that its workers have."""
-        if self.engines:
-            return [Bind(each.bind, each) for each in self.engines]
+        """Return the app's binds, and further ones that its workers have."""
+        own = [Bind(each.bind, each) for each in self.engines]
         names = {pool.bind for worker in self.workers for pool in worker.pools}
-        return [Bind(each, None) for each in sorted(names)]
+        names -= {each.bind for each in own}
+        return own + [Bind(each, None) for each in sorted(names)]
 
     def all_pools(self) -> Iterator[PoolStatus]:
         """Yield the pools of workers and parents."""

@@ -6,7 +6,7 @@ import typing as t
 from collections import Counter
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..engines import Guarded
     from ..state.status import Holder
@@ -68,9 +68,36 @@ def binds(count: int) -> str:
     return f"{count} bind" if count == 1 else f"{count} binds"
 
 
+def sessions(count: int) -> str:
+    """Return a number of sessions in words."""
+    return f"{count} session" if count == 1 else f"{count} sessions"
+
+
 def workers(count: int) -> str:
     """Return a number of workers in words."""
     return f"{count} worker" if count == 1 else f"{count} workers"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return texts as a person lists them: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
+def named_workers(pids: Iterable[int]) -> str:
+    """Return which workers: ``worker 12``, or ``workers 12, 13 and 14``."""
+    numbers = [str(each) for each in sorted(set(pids))]
+    return f"{'worker' if len(numbers) == 1 else 'workers'} {listed(numbers)}"
+
+
+def named_binds(binds: Iterable[str]) -> str:
+    """Return which binds: ``bind 'default'``, or ``binds 'default' and 'reports'``."""
+    names = [repr(each) for each in dict.fromkeys(binds)]
+    return f"{'bind' if len(names) == 1 else 'binds'} {listed(names)}"
+
+
+def capitalized(text: str) -> str:
+    """Return a text that begins with a capital letter, and is else as it was."""
+    return text[:1].upper() + text[1:]
 
 
 def line_of(holder: Holder) -> str:

@@ -43,11 +43,35 @@ class Recent:
         """Return when they failed, in this machine's time."""
         if self.first_at is None or self.last_at is None:
             return ""
-        first, last = (
-            time.strftime("%H:%M:%S", time.localtime(each))
-            for each in (self.first_at, self.last_at)
-        )
-        return f"at {first}" if first == last else f"between {first} and {last}"
+        return between(self.first_at, self.last_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Waits that users may have noticed, within some time.
+
+    :ivar number: of all checkouts that waited in the same minutes, of ``asked``.
+    :ivar first_at: when the first began, and with ``last_at`` the last ended, in
+        seconds of Unix time.
+    """
+
+    number: int
+    asked: int
+    longest_seconds: float
+    first_at: float
+    last_at: float
+
+    def when(self) -> str:
+        """Return when requests waited, in this machine's time."""
+        return between(self.first_at, self.last_at)
+
+
+def between(first_at: float, last_at: float) -> str:
+    """Return two times in words, in this machine's time."""
+    first, last = (
+        time.strftime("%H:%M:%S", time.localtime(each)) for each in (first_at, last_at)
+    )
+    return f"at {first}" if first == last else f"between {first} and {last}"
 
 
 def recent(pools: Iterable[PoolStatus], figure: Figure, seconds: float) -> Recent:
@@ -69,6 +93,28 @@ def recent(pools: Iterable[PoolStatus], figure: Figure, seconds: float) -> Recen
         asked=sum(each.checkouts for each in minutes),
         first_at=min(map(_first, failed), default=None),
         last_at=max(map(_last, failed), default=None),
+    )
+
+
+def waited(pools: Iterable[PoolStatus], seconds: float) -> Waits | None:
+    """Return how requests waited within the last so many seconds, None if none did for
+    so long that a user may notice.
+    """
+    begin = time.time() - seconds
+    found = [
+        each
+        for pool in pools
+        for each in pool.history.minutes
+        if (each.last_waited_at or 0.0) >= begin
+    ]
+    if not found:
+        return None
+    return Waits(
+        number=sum(each.waits for each in found),
+        asked=sum(each.checkouts for each in found),
+        longest_seconds=max(each.longest_wait_seconds for each in found),
+        first_at=min(each.first_waited_at or float(each.at) for each in found),
+        last_at=max(each.last_waited_at or 0.0 for each in found),
     )
 
 

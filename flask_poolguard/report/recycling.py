@@ -16,7 +16,8 @@ from ..state.plain import INTERNAL, to_plain
 from ..state.search import Problem
 from ..state.status import Holder, PoolStatus, Worker
 from .deployment import Found, find_workers, names_of
-from .gaps import find_no_worker, find_other_deployments, find_problems, find_taken
+from .environment import find_no_worker, find_other_deployments
+from .gaps import find_problems, find_taken
 from .model import Finding
 
 if t.TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Recycling:
             *([] if self._refused else find_problems(folders)),
             *find_taken(search.taken),
             *([] if self._refused else absence),
-            *find_other_deployments(app.name, others),
+            *find_other_deployments(app.name, others, is_meant=bool(absence)),
         )
 
     def watch(self, seconds: float) -> Iterator[Renewal]:

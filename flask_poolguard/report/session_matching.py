@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import typing as t
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +21,8 @@ from .servers import Answer, group_by_server
 _TOLERANCE_SECONDS: t.Final = 5.0
 
 _OTHER_NUMBERS: t.Final = (
-    "whose sessions without a label are, and who holds which: the server knows none of"
-    " the workers' sessions; a proxy such as PgBouncer stands between and has numbers"
-    " of its own"
+    "whose sessions without a label are, and who holds which (the server knows none of"
+    " the workers' sessions: a proxy such as PgBouncer stands between)"
 )
 _UNASKED: t.Final = "an asynchronous driver cannot be asked"
 _UNANSWERED: t.Final = "the server did not answer, or not in time"
@@ -63,6 +63,24 @@ def join(
     return joined
 
 
+def unseen_processes(
+    app: str, engines: Sequence[Guarded], answers: Mapping[str, Answer]
+) -> set[int]:
+    """Return the pids of live processes of an app on this host that keep sessions, as
+    labels tell; without this one.
+    """
+    pids = set()
+    for each in engines:
+        answer = answers[each.bind]
+        listed = [] if answer.view is None else list(answer.view.sessions or ())
+        listed += [] if answer.sessions is None else answer.sessions.sessions
+        owners = _Owners(app, each.tracker.database.longest_label, (), {}, {})
+        for session in map(owners.describe, listed):
+            if session.owner == "process" and session.pid is not None:
+                pids.add(session.pid)
+    return pids - {os.getpid()}
+
+
 def _join_group(
     app: str,
     binds: Sequence[Guarded],
@@ -78,7 +96,7 @@ def _join_group(
             return Joined(None, ())
         names = ", ".join(each.bind for each in binds)
         reason = _why_unknown([answers[each.bind] for each in binds])
-        return Joined(None, (f"what the sessions of {names} do: {reason}",))
+        return Joined(None, (f"what the sessions of {names} do ({reason})",))
     slots = _slots(binds, workers)
     views = [answers[each.bind].view for each in binds]
     is_certain = any(each and each.has_drivers_numbers for each in views)
@@ -88,10 +106,11 @@ def _join_group(
     owners = _Owners(
         app, database.longest_label, workers, {} if by_label else slots, expected
     )
+    hidden = tuple(map(str, found.hidden))
     if by_label:
         described = tuple(map(owners.describe_by_label, found.sessions))
-        return Joined(described, (*found.hidden, _OTHER_NUMBERS), by_label)
-    return Joined(tuple(map(owners.describe, found.sessions)), found.hidden)
+        return Joined(described, (*hidden, _OTHER_NUMBERS), by_label)
+    return Joined(tuple(map(owners.describe, found.sessions)), hidden)
 
 
 def _why_unknown(answers: Sequence[Answer]) -> str:

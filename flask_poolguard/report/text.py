@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import typing as t
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 UNKNOWN: t.Final = "?"
@@ -62,12 +62,21 @@ def duration(seconds: float | None, none: str = NONE) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def _as_it_is(cell: str, text: str) -> str:
+    return text
+
+
 def columns(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], page: Page
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    page: Page,
+    paint: Callable[[str, str], str] = _as_it_is,
 ) -> Iterator[str]:
     """Yield rows in columns, or one below the other where those do not fit.
 
     The second column holds names, the others hold numbers.
+
+    :param paint: what becomes of each cell's text once it is as wide as its column.
     """
     table = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -76,7 +85,7 @@ def columns(
             for row in table:
                 cells = list(map(str.rjust, row, widths))
                 cells[1] = row[1].ljust(widths[1])
-                yield gap.join(cells)
+                yield gap.join(map(paint, row, cells))
             return
     names = [heading.lower() for heading in headings]
     for first, second, *numbers in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..state.status import Worker
@@ -31,8 +31,11 @@ class Verdict:
         return {"verdict": {"level": self.level, "text": self.text}, **data}
 
 
+# As warnings these say that this shell has not the service's environment.
+_BLIND: t.Final = ("other-deployment", "left-out", "no-workers")
 # What is a cause comes before what follows from it.
 _CAUSES_FIRST: t.Final = (
+    *_BLIND,
     "full",
     "unavailable",
     "server-unreachable",
@@ -44,19 +47,32 @@ _CAUSES_FIRST: t.Final = (
 
 
 def rank(finding: Finding) -> tuple[int, int]:
-    """Return the order of findings: the worst first, and of these the causes."""
+    """Return the order of findings: the worst first, and of these the causes. That no
+    worker was found, though some seem to run, is before all.
+    """
     code = finding.code
+    if finding.level == "warning" and code in ("left-out", "no-workers"):
+        return -1, _BLIND.index(code)
     place = _CAUSES_FIRST.index(code) if code in _CAUSES_FIRST else len(_CAUSES_FIRST)
     return LEVELS.index(finding.level), place
 
 
+def is_blind(findings: Iterable[Finding]) -> bool:
+    """Tell whether workers seem to run that this shell's environment does not show."""
+    return any(each.code in _BLIND and each.level == "warning" for each in findings)
+
+
 def verdict_of(report: Report) -> Verdict:
     """Return the worst finding that is more than a hint, in short; without any, how
-    busy the workers are, and without any worker that there is none.
+    busy the workers are, and without any worker why none was found.
     """
     worst = min(report.findings, key=rank, default=None)
-    if worst is not None and worst.level != "info":
-        return Verdict(worst.level, f"{worst.in_short} ({worst.code})")
+    if worst is not None:
+        text = f"{worst.in_short} ({worst.code})"
+        if not report.workers and worst.code in _BLIND:
+            return Verdict("unknown", text)
+        if worst.level != "info":
+            return Verdict(worst.level, text)
     if not report.workers:
         return Verdict("unknown", "no live worker of this app was found on this host")
     return Verdict("ok", how_busy(report.workers))

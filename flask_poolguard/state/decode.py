@@ -63,7 +63,7 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
             break
         if not hidden:
             try:
-                pool, updated_at = _pool(data, offset, slots, read_at)
+                pool, updated_at = _pool(data, offset, slots, read_at, which.threads)
             except Damaged as error:
                 reasons.append(f"pool {number}: {error}")
             else:
@@ -89,8 +89,13 @@ def decode(data: bytes, path: str) -> tuple[Worker, list[str]]:
     return worker, reasons
 
 
-def _pool(data: bytes, offset: int, slots: int, now: float) -> tuple[PoolStatus, float]:
-    """Return a region's pool, and when anything happened in it last."""
+def _pool(
+    data: bytes, offset: int, slots: int, now: float, threads: int | None
+) -> tuple[PoolStatus, float]:
+    """Return a region's pool, and when anything happened in it last.
+
+    :param threads: with how many its worker serves.
+    """
     status, written_at = unpack_document(data, offset + REGION.size)
     history = unpack_history(data, offset + HISTORY_OFFSET)
     found = unpack_slots(data, offset + SLOTS_OFFSET, slots)
@@ -100,7 +105,8 @@ def _pool(data: bytes, offset: int, slots: int, now: float) -> tuple[PoolStatus,
         for name in _ELAPSING
         if (seconds := getattr(status, name)) is not None
     }
-    facts: dict[str, t.Any] = {**ages, "history": history}
+    usage = replace(status.usage, server_threads=threads)
+    facts: dict[str, t.Any] = {**ages, "usage": usage, "history": history}
     if status.is_counted:
         facts |= _of_slots(status, found, now, ages.get("seen_seconds", 0.0))
     opened = [each.since for each in found if each.state != FREE]

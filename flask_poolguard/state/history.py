@@ -29,6 +29,8 @@ class Minute:
         ``most_waiting``, of threads.
     :ivar first_failed_at: when the first of ``timeouts`` and ``unavailable`` failed, in
         seconds of Unix time; None if there are none. Likewise ``last_failed_at``.
+    :ivar first_waited_at: when the first wait began that a user may notice; None if
+        there was none. Likewise ``last_waited_at``, when the last of them ended.
     """
 
     at: int
@@ -42,6 +44,8 @@ class Minute:
     longest_wait_seconds: float = 0.0
     first_failed_at: float | None = None
     last_failed_at: float | None = None
+    first_waited_at: float | None = None
+    last_waited_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class Process:
     :ivar started_at: when it began the file, in seconds since the epoch.
     :ivar start_ticks: when the process started, in the kernel's ticks.
     :ivar parent_pid: as it was when the file was begun.
+    :ivar threads: how many threads its server lets answer requests; None is unknown, or
+        any number.
     """
 
     pid: int
@@ -107,6 +109,7 @@ class Process:
     parent_start_ticks: str | None
     app: str
     root_path: str
+    threads: int | None = None
 
     def is_alive(self) -> bool:
         """Tell whether it is of this boot, and its pid still means the same process.
@@ -131,10 +134,11 @@ class Process:
         )
 
 
-def this_process(app: str, root_path: str) -> Process:
+def this_process(app: str, root_path: str, threads: int | None = None) -> Process:
     """Return which process this is.
 
     :param app: the name of the app that it serves.
+    :param threads: how many are to answer requests, if that is known.
     """
     pid, parent = os.getpid(), os.getppid()
     return Process(
@@ -148,4 +152,5 @@ def this_process(app: str, root_path: str) -> Process:
         parent_start_ticks=start_ticks(parent),
         app=app,
         root_path=root_path,
+        threads=threads,
     )

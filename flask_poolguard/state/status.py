@@ -106,7 +106,7 @@ class Usage:
     blockers: int = field(metadata=INTERNAL, default=0)
     renewed: int = field(metadata=INTERNAL, default=0)
     outdated: int = field(metadata=INTERNAL, default=0)
-    server_threads: int | None = None
+    server_threads: int | None = field(metadata=FOUND_OUT, default=None)
 
     @property
     def most_threads(self) -> int:
@@ -225,6 +225,16 @@ class PoolStatus:
         """Tell whether all that is out is kept on purpose, or nothing is out."""
         kept = [each for each in self.holders if each.kept]
         return len(kept) == self.checked_out
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether all connections that it may have are out."""
+        return self.limit is not None and (self.checked_out or 0) >= self.limit
+
+    def is_long(self, held_seconds: float | None) -> bool:
+        """Tell whether a connection is held for longer than ``held_warning`` allows."""
+        limit = self.held_warning_seconds
+        return limit is not None and (held_seconds or 0.0) >= limit
 
     @property
     def is_unlimited(self) -> bool:

@@ -40,6 +40,7 @@ class AppTracker:
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
         self._has_served = self._is_started = False
+        self._threads: int | None = None
         self._pid = os.getpid()
         self._inbox = Inbox()
         # Replaced as a whole, under the lock, because each scope's end goes through it.
@@ -81,7 +82,9 @@ class AppTracker:
         if self._file is None and visibility.is_hidden():
             self._file = NoStateFile()
         elif self._file is None:
-            self._file = StateFile(self._state_dir, this_process(*self._about))
+            self._file = StateFile(
+                self._state_dir, this_process(*self._about, self._threads)
+            )
             if self._has_served:
                 self._file.show_served()
             elif self._is_started:
@@ -104,24 +107,28 @@ class AppTracker:
         for each in gone:
             each.hide()
 
-    def show_started(self) -> None:
+    def show_started(self, threads: int | None) -> None:
         """Make this process visible, which a server has started to serve the app.
 
         Called while the app is made, so its pools are not known yet.
+
+        :param threads: how many are to answer requests, if that is known.
         """
-        self._is_started = True
+        self._is_started, self._threads = True, threads
         self.open_file()
 
-    def show_forked(self) -> None:
+    def show_forked(self, threads: int | None) -> None:
         """Make this process visible, which a server has forked to serve the app, with
         the pools that are known.
 
         Starts no thread: the server has not finished with the child (gevent has not
         patched it yet). Says nothing of trouble: the first request meets it again.
+
+        :param threads: how many are to answer requests, if that is known.
         """
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forked()
-        self._is_started = True
+        self._is_started, self._threads = True, threads
         try:
             with self._lock:
                 file = self._find_file()
@@ -171,6 +178,7 @@ class AppTracker:
         """Leave the parent's file and connections to the parent."""
         file, self._file = self._file, None
         self._has_served = self._is_started = False
+        self._threads = None
         self._pid = os.getpid()
         if file is not None:
             file.abandon()

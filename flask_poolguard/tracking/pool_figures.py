@@ -14,7 +14,6 @@ from ..pool import Attempt, Obstacle, Recycle, housekeeper
 from ..state.history import History, Totals
 from ..state.pool_region import PoolRegion
 from ..state.status import Closed, LeakingLine, PoolStatus, WaitingLine
-from . import serving
 from .pool_facts import PoolFacts
 from .pool_history import PoolHistory
 from .thread_marks import MarkRef, count_threads, live_marks
@@ -362,7 +361,7 @@ class PoolFigures:
             held_warning_seconds=self.held_warning,
             leaks=counts["leaks"],
             closed=self._closed(),
-            usage=self.usage.status(serving.server_threads()),
+            usage=self.usage.status(),
             server_limit_seconds=self.server_limit,
             learned_limit_seconds=self.learned_limit,
             is_counted=facts.counted,

@@ -9,6 +9,8 @@ from ..state.history import Minute, Totals
 
 # One hour.
 _MINUTES = 60
+# Seconds; a shorter wait is what a pool is for.
+LONG_WAIT = 0.1
 
 
 class PoolHistory:
@@ -30,6 +32,8 @@ class PoolHistory:
         self._longest_wait = 0.0
         self._first_failed_at: float | None = None
         self._last_failed_at: float | None = None
+        self._first_waited_at: float | None = None
+        self._last_waited_at: float | None = None
 
     def failed(self) -> None:
         """Note that a checkout fails now."""
@@ -38,8 +42,12 @@ class PoolHistory:
             self._first_failed_at = now
 
     def waited(self, seconds: float) -> None:
-        """Note how long a thread waited, served or not."""
+        """Note how long a thread waited until now, served or not."""
         self._longest_wait = max(seconds, self._longest_wait)
+        if seconds >= LONG_WAIT:
+            self._last_waited_at = now = time.time()
+            first = self._first_waited_at
+            self._first_waited_at = min(now - seconds, now if first is None else first)
 
     def saw(self, out: int, waiting: int) -> None:
         """Note how many connections are out, and threads wait, now."""
@@ -77,6 +85,8 @@ class PoolHistory:
             longest_wait_seconds=round(self._longest_wait, 3),
             first_failed_at=self._first_failed_at,
             last_failed_at=self._last_failed_at,
+            first_waited_at=self._first_waited_at,
+            last_waited_at=self._last_waited_at,
         )
         return None if minute == Minute(self._at) else minute
 

@@ -1,4 +1,5 @@
-"""Whether a server has started this process to serve the app, before it does.
+"""Whether a server has started this process to serve the app, before it does, and with
+how many threads.
 
 A process is a worker from its first request or connection on, under any server. The
 servers that are known here say so earlier:
@@ -41,9 +42,6 @@ from ..pool import after_fork_in_child
 _GUNICORN: t.Final = ("gunicorn.workers.base", "load_wsgi")
 _WAITRESS: t.Final = ("waitress.runner", "run")
 _FLASK: t.Final = ("flask.cli", "load_app")
-# Of workers that serve as many requests at a time as they have threads.
-_GUNICORN_THREADS: t.Final = "gunicorn.workers.gthread"
-_GUNICORN_SYNC: t.Final = "gunicorn.workers.sync"
 # And of what forks a process that is to serve.
 _GUNICORN_FORK: t.Final = ("gunicorn.arbiter", "spawn_worker")
 
@@ -51,30 +49,20 @@ _GUNICORN_FORK: t.Final = ("gunicorn.arbiter", "spawn_worker")
 _BETWEEN: t.Final = ("gevent.", __package__.partition(".")[0] + ".")
 
 
+# Options with which uWSGI serves many requests in one thread.
+_GREENLETS: t.Final = frozenset({"async", "gevent", "asyncio", "ugreen"})
+
+
 class _Fork:
     """Who forked this process, as far as hooks were run.
 
     :ivar by_server: a server, to serve.
     :ivar by_app: something else.
+    :ivar threads: how many threads are to serve; None is unknown.
     """
 
     by_server = by_app = False
-
-
-class _Server:
-    """What is known of the server that serves here.
-
-    :ivar threads: with how many it serves; None if that is not known.
-    """
-
     threads: int | None = None
-
-
-def server_threads() -> int | None:
-    """Return with how many threads the server serves requests here: what was set, not
-    those that it has started so far. None if that is not known.
-    """
-    return _Server.threads
 
 
 def loading_frame() -> FrameType | None:
@@ -88,50 +76,8 @@ def loading_frame() -> FrameType | None:
         inner, frame = frame, frame.f_back
         name = _name_of(frame)
         if name in (_GUNICORN, _WAITRESS) or (name == _FLASK and _is_flask_run()):
-            _Server.threads = _threads_told_by(name, frame)
             return inner
-    if not _uwsgi_worker():
-        return None
-    _Server.threads = _uwsgi_threads()
-    return frame
-
-
-def _threads_told_by(name: tuple[str, str], frame: FrameType) -> int | None:
-    """Return the threads of the server in whose frame the app is loaded; the
-    development server starts one for each request.
-    """
-    if name == _GUNICORN:
-        return _gunicorn_threads(frame.f_locals.get("self"))
-    return _waitress_threads(frame.f_locals.get("kw")) if name == _WAITRESS else None
-
-
-def _gunicorn_threads(worker: t.Any) -> int | None:
-    """Return the threads of a worker of gunicorn's; one of greenlets has no number."""
-    modules = {each.__module__ for each in type(worker).__mro__}
-    if _GUNICORN_THREADS in modules:
-        return _number(getattr(getattr(worker, "cfg", None), "threads", None))
-    return 1 if _GUNICORN_SYNC in modules else None
-
-
-def _waitress_threads(arguments: t.Any) -> int | None:
-    adjustments: t.Any = sys.modules.get("waitress.adjustments")
-    default = getattr(getattr(adjustments, "Adjustments", None), "threads", None)
-    if not isinstance(arguments, dict):
-        return None
-    return _number(arguments.get("threads", default))
-
-
-def _uwsgi_threads() -> int | None:
-    return _number(getattr(sys.modules.get("uwsgi"), "cores", None))
-
-
-def _number(value: t.Any) -> int | None:
-    """Return what a server calls its threads, if that is a number of some."""
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return None
-    return number if number > 0 else None
+    return frame if _uwsgi_worker() else None
 
 
 def is_over(frame: FrameType) -> bool:
@@ -153,6 +99,54 @@ def was_forked_to_serve() -> bool:
     return _Fork.by_server
 
 
+def serving_threads() -> int | None:
+    """Return how many threads answer requests in this process, while a server loads the
+    app here, or after it has forked the process for that; None where that is not known,
+    or where there is no limit (greenlets, Flask's development server).
+    """
+    if _uwsgi_worker():
+        return _threads_of_uwsgi()
+    if _Fork.by_server:
+        return _Fork.threads
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if _name_of(frame) == _GUNICORN:
+            return _threads_of_gunicorn(frame.f_locals.get("self"))
+        if _name_of(frame) == _WAITRESS:
+            return _threads_of_waitress(frame.f_locals.get("kw"))
+        frame = frame.f_back
+    return None
+
+
+def _threads_of_gunicorn(worker: t.Any) -> int | None:
+    """Return ``--threads`` of a worker that serves in threads, 1 of a sync one."""
+    kinds = {each.__module__ for each in type(worker).__mro__}
+    if "gunicorn.workers.gthread" in kinds:
+        threads = getattr(getattr(worker, "cfg", None), "threads", None)
+        return threads if type(threads) is int else None
+    return 1 if "gunicorn.workers.sync" in kinds else None
+
+
+def _threads_of_waitress(options: t.Any) -> int | None:
+    """Return ``--threads``, or what waitress does without."""
+    adjustments = sys.modules.get("waitress.adjustments")
+    default = getattr(getattr(adjustments, "Adjustments", None), "threads", None)
+    told = options.get("threads", default) if isinstance(options, dict) else None
+    try:
+        return None if told is None else int(told)
+    except ValueError:  # waitress will refuse it
+        return None
+
+
+def _threads_of_uwsgi() -> int | None:
+    """Return uWSGI's ``threads``; 1 without, but not with loops of greenlets."""
+    options = getattr(sys.modules.get("uwsgi"), "opt", None)
+    if not isinstance(options, dict) or not _GREENLETS.isdisjoint(options):
+        return None
+    told = options.get("threads", b"1")
+    return int(told) if isinstance(told, bytes) and told.isdigit() else None
+
+
 def call_after_uwsgi_fork(callback: Callable[[], None]) -> None:
     """Let uWSGI call this in each worker that it forks, beside what it was told before.
 
@@ -167,7 +161,6 @@ def call_after_uwsgi_fork(callback: Callable[[], None]) -> None:
         if before is not None:
             before()
         if _uwsgi_worker():  # a mule, or a spooler, is none
-            _Server.threads = _uwsgi_threads()
             callback()
 
     try:
@@ -190,9 +183,9 @@ def _note_fork() -> None:
         return
     is_worker = _name_of(frame) == _GUNICORN_FORK
     _Fork.by_app = not is_worker
-    if is_worker:
-        _Server.threads = _gunicorn_threads(frame.f_locals.get("worker"))
-    _Fork.by_server = is_worker and _keeps_user(frame.f_locals.get("worker"))
+    worker = frame.f_locals.get("worker")
+    _Fork.by_server = is_worker and _keeps_user(worker)
+    _Fork.threads = _threads_of_gunicorn(worker) if is_worker else None
 
 
 def _keeps_user(worker: t.Any) -> bool:

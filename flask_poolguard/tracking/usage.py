@@ -105,11 +105,8 @@ class UsageCounter:
         self.longest_wait = max(self.longest_wait, in_all)
         self.is_shown = False
 
-    def status(self, server_threads: int | None = None) -> Usage:
-        """Return what was counted so far.
-
-        :param server_threads: see :class:`flask_poolguard.state.status.Usage`.
-        """
+    def status(self) -> Usage:
+        """Return what was counted so far."""
         demand = zip(BUCKETS, self.demand, strict=True)
         return Usage(
             nesting=self.nesting,
@@ -122,5 +119,4 @@ class UsageCounter:
             blockers=self.blockers,
             renewed=self.renewed,
             outdated=self.outdated,
-            server_threads=server_threads,
         )

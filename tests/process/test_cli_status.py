@@ -18,7 +18,7 @@ from tests.support.database_server import DatabaseServer
 from tests.support.desk import DeskServer, environment
 from tests.support.monitoring import check
 from tests.support.proxy import SilentServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import free_port, wait_until
 
 # The server's list has the sessions of all its clients.
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("own_server")]
@@ -296,12 +296,67 @@ class TestNobodyThere:
             (pid,) = server.wake().worker_pids()
             report = desk.status(environment(postgresql_url))
             holders = desk.run_pool(environment(postgresql_url), "holders")
+            text = desk.run_status(environment(postgresql_url))
         assert report["workers"] == []
         assert "other-deployment" in holders
+        # Nothing that follows from this shell's settings is said besides.
+        assert desk.codes(report) == ["other-deployment"]
         found = desk.finding(report, "other-deployment")
         assert f"Worker {pid} of desk" in found["message"]
         assert f"/{mariadb_url.database}" in found["message"]
         assert "DATABASE_URL" in found["fix"]
+        assert " ".join(text.split()).startswith(
+            f"UNKNOWN worker {pid} of desk uses other databases than this shell: set"
+            " the service's variables, such as DATABASE_URL (other-deployment)"
+        )
+        assert str(postgresql_url.database) not in text
+
+    def test_nothing_hides_that_the_shell_has_other_databases(
+        self, tmp_path: Path, mariadb_url: URL
+    ) -> None:
+        with DeskServer(tmp_path, environment(mariadb_url)) as server:
+            (pid,) = server.wake().worker_pids()
+            # Nobody listens there, which would be critical.
+            elsewhere = mariadb_url.set(port=free_port(), database="elsewhere")
+            text = desk.run_pool(environment(elsewhere), "doctor", "--seconds=0")
+        assert text.startswith(f"UNKNOWN  worker {pid} of desk uses other databases")
+        assert "server-unreachable" not in text
+
+    def test_a_bind_with_another_database_is_said_first_and_alone(
+        self, tmp_path: Path, mariadb_url: URL, postgresql_url: URL
+    ) -> None:
+        reports = postgresql_url.render_as_string(hide_password=False)
+        env = environment(mariadb_url, REPORTS_DATABASE_URL=reports)
+        elsewhere = mariadb_url.set(port=free_port())
+        other = environment(elsewhere, REPORTS_DATABASE_URL=reports)
+        with DeskServer(tmp_path, env) as server:
+            (pid,) = server.wake().worker_pids()
+            server.get("/leak")
+            report = desk.status(other)
+            text = desk.run_status(other)
+        # What the workers say of themselves is true all the same.
+        assert desk.codes(report) == ["other-deployment", "leak"]
+        assert [each["bind"] for each in report["servers"]] == ["reports"]
+        assert desk.pool_of(report, pid)["checked_out"] == 0
+        assert " ".join(text.split()).startswith(
+            f"WARNING worker {pid} uses another database for bind 'default' than this"
+            " shell: set the service's variables, such as DATABASE_URL"
+        )
+
+    def test_workers_with_another_state_folder_are_known_by_their_sessions(
+        self, tmp_path: Path, postgresql_url: URL
+    ) -> None:
+        folder = tmp_path / "state"
+        env = environment(postgresql_url)
+        service = {**env, "FLASK_POOLGUARD_STATE_DIR": str(folder)}
+        with DeskServer(tmp_path, service) as server:
+            (pid,) = server.wake().worker_pids()
+            report, text = desk.status(env), desk.run_status(env)
+        found = desk.finding(report, "no-workers")
+        assert found["level"] == "warning"
+        assert f"but its process {pid} is connected to its servers" in found["message"]
+        assert "POOLGUARD_STATE_DIR as the service has it" in found["fix"]
+        assert text.startswith("UNKNOWN  no live worker of this app was found on this")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
     def test_another_users_folder_is_a_hint(

@@ -138,7 +138,8 @@ def load(scene: Scene) -> Iterator[Env]:
                 server.get("/query")
                 time.sleep(0.05)  # so that the commands get their turn, too
 
-        threads = [threading.Thread(target=use) for _ in range(4)]
+        # Two, so that none waits for a second while the machine has other work.
+        threads = [threading.Thread(target=use) for _ in range(2)]
         for each in threads:
             each.start()
         try:

@@ -78,23 +78,34 @@ def threads_shown(env: dict[str, str]) -> int | None:
     return found
 
 
+def reach_of(threads: int) -> str:
+    """Return what `budget` says of threads that serve."""
+    return f" (their {threads} threads can use {threads} at once, one per thread)"
+
+
 class TestWithoutRequest:
     """Workers that have had no request."""
 
     @pytest.mark.quick
     @pytest.mark.parametrize(
-        "options",
+        ("options", "threads"),
         [
-            pytest.param({}, id="sync"),
-            pytest.param({"preload": True}, id="preload"),
-            pytest.param({"threads": 2}, id="gthread"),
-            pytest.param({"threads": 2, "preload": True}, id="gthread-preload"),
-            pytest.param({"worker_class": "gevent"}, id="gevent"),
-            pytest.param({"worker_class": "gevent", "preload": True}, id="gevent-pre"),
+            pytest.param({}, 1, id="sync"),
+            pytest.param({"preload": True}, 1, id="preload"),
+            pytest.param({"threads": 2}, 2, id="gthread"),
+            pytest.param({"threads": 2, "preload": True}, 2, id="gthread-preload"),
+            pytest.param({"worker_class": "gevent"}, None, id="gevent"),
+            pytest.param(
+                {"worker_class": "gevent", "preload": True}, None, id="gevent-pre"
+            ),
         ],
     )
     def test_are_seen_under_gunicorn(
-        self, tmp_path: Path, served_database: Database, options: dict[str, Any]
+        self,
+        tmp_path: Path,
+        served_database: Database,
+        options: dict[str, Any],
+        threads: int | None,
     ) -> None:
         env = environment(served_database.url, FLASK_POOLGUARD_POOL_SIZE="190")
         with DeskServer(tmp_path, env, workers=3, **options) as server:
@@ -105,7 +116,8 @@ class TestWithoutRequest:
             run_pool(env, "check", "--min-workers", "3")
             run_pool(env, "check", "--min-workers", "4", status=2)
             assert pids(report) == workers
-            budget = "3 workers may open 600 connections: 3 × 200 (default)"
+            reach = "" if threads is None else reach_of(3 * threads)
+            budget = f"3 workers may open 600 connections{reach}: 3 × 200 (default)"
             assert finding(report, "budget")["message"].startswith(budget)
             assert finding(doctor, "budget")["message"].startswith(budget)
             victim = min(workers)
@@ -169,6 +181,8 @@ class TestWithoutRequest:
         with WaitressApp(APP, tmp_path, env=env, is_factory=True) as server:
             wait_for({server.pid})
             assert pids(status(env)) == {server.pid}
+            (worker,) = read_workers(None).workers
+            assert worker.process.threads == 4  # waitress's own choice
 
     @pytest.mark.parametrize("how", ["plain", "reloader"])
     def test_are_seen_of_the_development_server(
@@ -214,7 +228,7 @@ class TestWithoutRequest:
             )
             report = status(env)
             assert pids(report) == workers
-            budget = "3 workers may open 600 connections: 3 × 200 (default)"
+            budget = f"3 workers may open 600 connections{reach_of(3)}: 3 × 200"
             assert finding(report, "budget")["message"].startswith(budget)
 
 

@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
 
-from flask_poolguard.databases import ServerSession, SessionList, for_dialect
-from flask_poolguard.databases.types import shorten_statement
+from flask_poolguard.databases import (
+    ServerSession,
+    SessionList,
+    for_dialect,
+    merge_sessions,
+)
+from flask_poolguard.databases.types import Hidden, shorten_statement
 from flask_poolguard.pool.session_probe import SessionProbe
 from tests.conftest import Database as FreshDatabase
 from tests.support.database_server import APP_PASSWORD
@@ -63,6 +68,10 @@ class Client:
     def list(self, *, with_sql: bool = False) -> SessionList:
         """Ask for all sessions."""
         return self.family.sessions(self.raw, with_sql=with_sql)
+
+    def hidden(self) -> Sequence[str]:
+        """Ask for all sessions and return what of them cannot be seen."""
+        return [str(each) for each in self.list().hidden]
 
     def states(self, *clients: Client) -> Mapping[int, str]:
         """Ask what sessions do."""
@@ -191,7 +200,7 @@ class TestList:
     def test_is_empty_where_there_is_no_server(self) -> None:
         assert for_dialect("sqlite").sessions(None, with_sql=True) == SessionList()
         (hidden,) = for_dialect("oracle").sessions(None, with_sql=True).hidden
-        assert "oracle" in hidden
+        assert "oracle" in hidden.reason
 
 
 class TestStatements:
@@ -244,7 +253,7 @@ class TestWhatCannotBeSeen:
     def test_labels_without_performance_schema(self, mariadb_url: sa.URL) -> None:
         with client(mariadb_url) as asking, client(mariadb_url) as other:
             assert asking.sees(other).label is None
-            assert any("performance_schema" in each for each in asking.list().hidden)
+            assert "labels of sessions (performance_schema is off)" in asking.hidden()
 
     def test_transactions_without_the_process_privilege(
         self, mariadb_url: sa.URL
@@ -252,12 +261,44 @@ class TestWhatCannotBeSeen:
         with client(mariadb_url) as asking, client(mariadb_url) as other:
             other.execute(BEGIN["mysql"])
             assert asking.sees(other).state == "idle"
-            assert any("PROCESS" in each for each in asking.list().hidden)
+            assert (
+                "other users' sessions, and transactions that are open (run: GRANT"
+                " PROCESS ON *.* TO 'app'@'%')"
+            ) in asking.hidden()
+
+    @pytest.mark.parametrize("user", ["o'neil", "back\\slash", "tick`s"])
+    def test_names_a_statement_that_lets_them_be_seen(
+        self, mariadb: DatabaseServer, mariadb_url: sa.URL, user: str
+    ) -> None:
+        account = "`{}`@'127.0.0.%'".format(user.replace("`", "``"))
+        mariadb.execute(f"CREATE USER {account} IDENTIFIED BY '{APP_PASSWORD}'")
+        url = mariadb_url.set(username=user, database="information_schema")
+        try:
+            with client(url) as asking:
+                found = [each.reason for each in asking.list().hidden]
+            (statement,) = [each for each in found if each.startswith("run: ")]
+            mariadb.execute(statement.removeprefix("run: "))
+            with client(url) as asking:
+                assert not any("GRANT" in each for each in asking.hidden())
+        finally:
+            mariadb.execute(f"DROP USER {account}")
+
+    def test_of_two_users_is_said_once(self) -> None:
+        lists = [
+            SessionList(
+                hidden=(Hidden("labels", "off"), Hidden("states", f"GRANT {n}"))
+            )
+            for n in (1, 2)
+        ]
+        lists.append(SessionList(hidden=(Hidden("states", "GRANT 3"),)))
+        assert merge_sessions(lists, without=()).hidden == (
+            Hidden("states", "GRANT 1"),
+        )
 
     @pytest.mark.usefixtures("process_privilege")
     def test_is_not_claimed_of_transactions_with_it(self, mariadb_url: sa.URL) -> None:
         with client(mariadb_url) as asking:
-            assert not any("PROCESS" in each for each in asking.list().hidden)
+            assert not any("PROCESS" in each for each in asking.hidden())
 
     def test_what_other_users_do_on_postgresql(
         self, postgresql: DatabaseServer, postgresql_url: sa.URL
@@ -269,13 +310,21 @@ class TestWhatCannotBeSeen:
                 other.execute("SET application_name = 'till'")
                 other.execute("SELECT 42")
                 seen = asking.sees(other, with_sql=True)
-                (hidden,) = asking.list().hidden
+                (hidden,) = asking.hidden()
+                _, _, statement = hidden.rstrip(")").partition("run: ")
+                postgresql.execute(statement)
+                try:
+                    assert asking.hidden() == []
+                finally:
+                    postgresql.execute("REVOKE pg_read_all_stats FROM app")
         finally:
             wait_until(lambda: not postgresql.session_ids(user="teller"), what="end")
             postgresql.execute("DROP USER teller")
         assert (seen.user, seen.label) == ("teller", "till")
         assert (seen.state, seen.statement, seen.age_seconds) == (None, None, None)
-        assert "pg_read_all_stats" in hidden
+        assert hidden == (
+            'what other users\' sessions do (run: GRANT pg_read_all_stats TO "app")'
+        )
 
     def test_what_sessions_do_that_postgresql_does_not_track(
         self, postgresql: DatabaseServer, postgresql_url: sa.URL
@@ -284,16 +333,16 @@ class TestWhatCannotBeSeen:
         postgresql.execute(f'ALTER DATABASE "{name}" SET track_activities = off')
         with client(postgresql_url) as asking, client(postgresql_url) as other:
             seen = asking.sees(other, with_sql=True)
-            (hidden,) = asking.list().hidden
+            (hidden,) = asking.hidden()
         assert (seen.state, seen.statement) == (None, None)
         assert "track_activities" in hidden
-        assert "privilege" not in hidden
+        assert "GRANT" not in hidden
 
     def test_nothing_of_the_own_users_on_postgresql(
         self, postgresql_url: sa.URL
     ) -> None:
         with client(postgresql_url) as asking, client(postgresql_url):
-            assert asking.list().hidden == ()
+            assert asking.hidden() == []
 
 
 class TestMariaDBWithPerformanceSchema:
@@ -305,7 +354,7 @@ class TestMariaDBWithPerformanceSchema:
         with client(url) as asking, client(named) as other, client(url) as nameless:
             assert asking.sees(other).label == "till@web1:7"
             assert asking.sees(nameless).label == ""
-            assert not any("label" in each for each in asking.list().hidden)
+            assert not any("label" in each for each in asking.hidden())
 
     def test_shows_those_of_all_accounts_with_one(self, server: DatabaseServer) -> None:
         server.execute(f"CREATE USER teller IDENTIFIED BY '{APP_PASSWORD}'")

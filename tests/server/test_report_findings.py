@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import URL, create_engine
 
 from tests.conftest import Database
+from tests.support.evidence import answered, changed, found_by_rules
 from tests.support.reporting import MakeShop, found, pool_in
 from tests.support.servers import MariaDBServer
 
@@ -33,6 +34,43 @@ class TestBudget:
         )
         assert "POOLGUARD_POOL_SIZE or POOLGUARD_MAX_OVERFLOW" in finding.fix
         assert "18 at most, which leaves a tenth free" in finding.fix
+
+    @pytest.mark.parametrize(("threads", "level"), [(10, "info"), (11, "warning")])
+    def test_is_a_hint_where_the_threads_cannot_use_as_many(
+        self, make_shop: MakeShop, threads: int, level: str
+    ) -> None:
+        with MariaDBServer(max_connections=20) as server:
+            url = server.url(database=server.create_database())
+            config = {"POOLGUARD_MAX_OVERFLOW": 6}
+            shop = make_shop(
+                config, default=create_engine(url), reports=create_engine(url)
+            )
+            shop.use("default")
+            shop.use("reports")
+            evidence = answered(shop, threads=threads)
+        (finding,) = found_by_rules(evidence, "budget")
+        assert finding.level == level
+        assert finding.message.startswith(
+            f"1 worker may open 22 connections (their {threads} threads can use"
+            f" {2 * threads} at once, one per thread and bind): 1 × 11 (default)"
+        )
+        assert ("Nothing has to be done" in finding.fix) == (level == "info")
+
+    def test_goes_by_more_per_thread_where_that_was_seen(
+        self, make_shop: MakeShop
+    ) -> None:
+        with MariaDBServer(max_connections=20) as server:
+            url = server.url(database=server.create_database())
+            config = {"POOLGUARD_POOL_SIZE": 30}
+            shop = make_shop(config, default=create_engine(url))
+            shop.use()
+            evidence = answered(shop, threads=8)
+        nested = changed(evidence, usage={"nesting": 3})
+        (finding,) = found_by_rules(nested, "budget")
+        assert finding.level == "warning"
+        assert (
+            "their 8 threads can use 24 at once, by what they have used so far"
+        ) in finding.message
 
     def test_is_none_when_the_server_allows_as_many(
         self, make_shop: MakeShop, served_database: Database

@@ -133,7 +133,8 @@ class TestServers:
             server.execute("DROP USER teller")
         assert [each.ours for each in report.servers] == [2, 2]
         text = " ".join(report_text(report, Page(1000, break_words=False)).split())
-        assert text.count("2 of them ours (binds default, till together)") == 2
+        assert text.count("2 of them ours") == 1
+        assert re.search(rf" till: \S+//teller@\S+ {server.product} ", text)
 
     def test_are_connected_to_as_the_pool_would(
         self, make_shop: MakeShop, mariadb_url: URL
@@ -248,6 +249,19 @@ class TestServersThatDoNotAnswer:
         assert finding.level == "critical"
         assert f"app@127.0.0.1:{url.port}" in finding.message
         assert "refused" in finding.message
+
+    def test_are_named_once_with_all_their_binds(
+        self, make_shop: MakeShop, served_database: Database
+    ) -> None:
+        url = served_database.url.set(port=free_port())
+        shop = make_shop(
+            default=create_engine(url), reports=create_engine(url.set(database="other"))
+        )
+        finding = the_one(shop.report(), "server-unreachable")
+        assert finding.message.startswith(
+            f"The server of binds 'default' and 'reports', {url.drivername}://127.0.0.1"
+            f":{url.port}, cannot be reached: "
+        )
 
     def test_are_told_from_those_that_refuse_the_login(
         self, make_shop: MakeShop, served_database: Database

@@ -147,7 +147,8 @@ class TestNesting:
         worse = changed(evidence, usage={"threads": 30, "nesting": 2})
         both = with_another(bad, worse, 77)
         finding = one(found_by_rules(both, "nesting"))
-        assert "(worker 77, and likewise in 1 more)" in finding.message
+        own = os.getpid()
+        assert f"(worker 77, and likewise worker {own})" in finding.message
 
     def test_in_a_pool_of_another_class_names_no_key_without_effect(
         self, make_shop: MakeShop, sqlite_url: URL

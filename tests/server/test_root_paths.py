@@ -148,9 +148,11 @@ def test_all_commands_see_the_workers_of_two_releases(
         envs.append(environment(served_database.url, ROOT_PATH=root))
     (tmp_path / "current").symlink_to(tmp_path / "42")
     env = environment(served_database.url, ROOT_PATH=str(tmp_path / "current"))
+    # gunicorn would replace a worker that holds for 30 s, as it may here.
+    patient = ("--timeout=300",)
     with (
-        DeskServer(tmp_path / "41", envs[0]) as old,
-        DeskServer(tmp_path / "42", envs[1]) as new,
+        DeskServer(tmp_path / "41", envs[0], arguments=patient) as old,
+        DeskServer(tmp_path / "42", envs[1], arguments=patient) as new,
     ):
         workers = old.worker_pids() | new.worker_pids()
         old.wake()
@@ -230,7 +232,7 @@ class TestLeftOut:
             )
         ]
         assert told == [
-            "Workers 1, 2 of 'till' in /srv/till: another app's name"
+            "Workers 1 and 2 of 'till' in /srv/till: another app's name"
             " (default mysql://db/till)",
             "a worker of 'shop' in /srv/41: from another path, with another version of"
             " Flask-PoolGuard",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask_poolguard.engines import Guarded
+from flask_poolguard.report import servers
 from flask_poolguard.report.evidence import Evidence
 from flask_poolguard.report.model import Finding
 from flask_poolguard.report.rules import findings_of
@@ -29,6 +30,22 @@ def evidence_of(shop: Shop) -> Evidence:
         engines=engines,
         workers=(own,),
         answers={each.bind: Answer(None) for each in engines},
+    )
+
+
+def answered(shop: Shop, *, threads: int | None = None) -> Evidence:
+    """Read the same, with what the servers say.
+
+    :param threads: with which the worker's server lets it answer requests.
+    """
+    evidence = evidence_of(shop)
+    questions = servers.begin(evidence.engines)
+    (own,) = evidence.workers
+    process = dataclasses.replace(own.process, threads=threads)
+    return dataclasses.replace(
+        evidence,
+        workers=(dataclasses.replace(own, process=process),),
+        answers=servers.finish(questions, evidence.engines),
     )
 
 

@@ -62,7 +62,12 @@ class TestFinding:
 
     @pytest.mark.parametrize(
         "text",
-        ["WARNING budget", "see: flask pool explain budget", "  CRITICAL budget:"],
+        [
+            "WARNING budget",
+            "see: flask pool explain budget",
+            "see: flask db-pool explain budget",
+            "  CRITICAL budget:",
+        ],
     )
     def test_by_a_line_of_another_command(self, text: str) -> None:
         assert found(text) == "budget"
@@ -82,7 +87,7 @@ class TestError:
 
     @pytest.mark.parametrize("section", ERRORS, ids=lambda each: each.name)
     def test_by_its_anchor(self, section: Section) -> None:
-        """As the note on an error ends."""
+        """As a link to it ends."""
         asked = f"See docs/errors.md#{section.anchor[1]}"
         assert explanations.find(asked, SECTIONS).sections == (section,)
 

@@ -68,7 +68,7 @@ class TestWhatHappened:
         assert note[1].startswith("Cause: ")
         assert note[1].endswith(".")
         assert note[2].startswith("Remedy: ")
-        assert note[3].startswith("See docs/errors.md#")
+        assert note[3].startswith("See: flask pool explain ")
 
 
 class TestIdle:

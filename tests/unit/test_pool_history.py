@@ -20,6 +20,8 @@ LARGE: dict[str, Any] = {
     "longest_wait_seconds": 1e6 + 0.123,
     "first_failed_at": NOON + 0.1,
     "last_failed_at": NOON + 59.9,
+    "first_waited_at": NOON + 0.1,
+    "last_waited_at": NOON + 59.9,
 }
 
 
@@ -61,12 +63,12 @@ class TestMinutes:
     ) -> None:
         history.saw(3, 1)
         history.saw(2, 4)
-        history.waited(0.25)
+        history.waited(0.09)
         clock.now += 59
         first = Minute(NOON, 10, 2, most_out=3, most_waiting=4)
         (found,) = history.minutes(Totals(10, 2))
         assert found == Minute(
-            NOON, 10, 2, most_out=3, most_waiting=4, longest_wait_seconds=0.25
+            NOON, 10, 2, most_out=3, most_waiting=4, longest_wait_seconds=0.09
         )
         clock.now += 2
         assert history.minutes(Totals(11, 2))[0].checkouts == 11  # up to its end
@@ -90,6 +92,20 @@ class TestMinutes:
         history.minutes(Totals(24, timeouts=15))
         (found,) = history.minutes(Totals(24, timeouts=15))
         assert found.at == NOON
+
+    def test_waits_that_a_user_may_notice_have_their_time(
+        self, clock: Clock, history: PoolHistory
+    ) -> None:
+        clock.now += 10
+        history.waited(4.0)
+        clock.now += 20
+        history.waited(0.2)
+        history.waited(25.0)
+        clock.now += 1
+        history.waited(0.05)
+        (found,) = history.minutes(Totals(24, 4))
+        assert (found.first_waited_at, found.last_waited_at) == (NOON + 5, NOON + 30)
+        assert found.longest_wait_seconds == 25.0
 
     def test_of_more_than_an_hour_ago_are_left_out(
         self, clock: Clock, history: PoolHistory

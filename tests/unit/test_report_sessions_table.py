@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import click
 import pytest
 
 from flask_poolguard.cli import holders_view as holders_text
@@ -267,9 +268,9 @@ class TestTop:
 
     def test_shows_dashes_first_and_then_figures(self) -> None:
         top = Top()
-        first = top_text.render(top.refresh(worker_with(), 1.0), PAGE)
+        first = click.unstyle(top_text.render(top.refresh(worker_with(), 1.0), PAGE))
         later = worker_with(checkouts=1240)
-        second = top_text.render(top.refresh(later, 3.0), PAGE)
+        second = click.unstyle(top_text.render(top.refresh(later, 3.0), PAGE))
         assert first.splitlines()[4].split()[5:] == ["–"] * 4  # noqa: RUF001 (the sign for nothing)
         assert second.splitlines()[4].split()[5:] == ["3.0", "0.0", "0.0", "0.0"]
         assert "4123  default  1/15        3" in second

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+
 import pytest
 from sqlalchemy import URL, create_engine
 
 from flask_poolguard.report.evidence import Evidence
+from flask_poolguard.report.rules import OF_WORKERS, findings_of
+from flask_poolguard.state.history import History, Minute
 from tests.support.evidence import changed, evidence_of, found_by_rules
 from tests.support.reporting import MakeShop
 
@@ -57,6 +63,49 @@ class TestWaiting:
         assert "Who has waited for 12.5 s fails" in str(finding.consequence)
         # Nothing is out, so nobody is named.
         assert finding.message.endswith("0 of 15 out)")
+
+
+class TestWaitingThatIsOver:
+    """Requests waited, and none does at the moment of the look."""
+
+    def past(self, evidence: Evidence, seconds: float, ago: float = 30.0) -> Evidence:
+        """Return evidence of a wait that ended so long ago."""
+        now = time.time()
+        minute = Minute(
+            int(now - ago) // 60 * 60,
+            checkouts=12,
+            waits=4,
+            longest_wait_seconds=seconds,
+            first_waited_at=now - ago - seconds,
+            last_waited_at=now - ago,
+        )
+        return changed(evidence, waiting=0, history=History((minute,)))
+
+    @pytest.mark.parametrize(
+        ("seconds", "level"), [(0.2, "info"), (1.1, "warning"), (40.0, "warning")]
+    )
+    def test_is_found_with_its_time_for_doctor_and_check(
+        self, evidence: Evidence, seconds: float, level: str
+    ) -> None:
+        over = self.past(evidence, seconds)
+        (finding,) = found_by_rules(over, "saturated")
+        assert finding.level == level
+        assert re.match(
+            r"Requests waited for a connection of bind 'default' (at \S+|between \S+"
+            r" and \S+), the longest for \S+s: 4 of 12 checkouts of worker"
+            rf" {os.getpid()} found none of 15 free$",
+            finding.message,
+        )
+        assert findings_of(over, OF_WORKERS) == [finding]
+
+    def test_is_none_after_some_minutes(self, evidence: Evidence) -> None:
+        assert levels(self.past(evidence, 9.0, ago=301.0), "saturated") == []
+
+    def test_gives_way_to_a_wait_that_goes_on(self, evidence: Evidence) -> None:
+        waits = self.past(evidence, 9.0)
+        waits = changed(waits, waiting=1, oldest_wait_seconds=2.0)
+        (finding,) = found_by_rules(waits, "saturated")
+        assert "1 waits for a connection" in finding.message
 
 
 class TestConnecting:

@@ -10,6 +10,7 @@ import typing as t
 from collections.abc import Callable, Iterable
 
 from ..evidence import Evidence
+from ..merging import merged
 from ..model import Finding
 from . import (
     aborted_sessions,
@@ -78,4 +79,4 @@ RULES: t.Final[tuple[Rule, ...]] = (
 
 def findings_of(evidence: Evidence, rules: Iterable[Rule] = RULES) -> list[Finding]:
     """Return what rules find, all of them unless told which."""
-    return [finding for rule in rules for finding in rule(evidence)]
+    return merged(finding for rule in rules for finding in rule(evidence))

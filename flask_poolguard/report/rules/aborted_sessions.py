@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..evidence import AnsweringServer, Evidence
 from ..model import Finding
+from ..phrases import sessions
 from ..text import duration
 
 # Sessions that ended without a logout: the client ended or vanished, the server's idle
@@ -19,41 +20,25 @@ _ABORTED: t.Final = (
     "sessions_killed",
 )
 _REFUSED: t.Final = ("Connection_errors_max_connections",)
-# All sessions since the server started, or since its statistics were reset.
-_ALL: t.Final = ("Connections", "sessions")
-# A total of fewer, or of a smaller share, is what every server has after a while.
-_MANY: t.Final = 10
-_SHARE: t.Final = 0.01
 
 
 def find_aborted_clients(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the servers whose sessions end badly now, or did so often."""
+    """Yield the servers of which sessions end badly while the command looks.
+
+    Totals say nothing: each deployment, of any client, adds to them.
+    """
     for server in evidence.answering_servers():
-        now = server.view.counters or {}
         risen = _risen(server, _ABORTED)
-        totals = {name: now[name] for name in _ABORTED if now.get(name)}
-        everything = next((now[name] for name in _ALL if name in now), 0)
-        is_much = sum(totals.values()) >= max(_MANY, everything * _SHARE)
-        if not risen and not (totals and is_much):
-            continue
-        seen = f"{_list(totals)}{_of(everything, now)}"
         if risen:
-            what = (
-                f"{server.name} saw sessions end without a logout within"
-                f" {evidence.seconds:g} s: {_list(risen, '+')}; {seen}"
+            count = sum(risen.values())
+            yield Finding(
+                "info",
+                "aborted-clients",
+                f"{sessions(count)} of {server.name} ended without a logout within"
+                f" {evidence.seconds:g} s ({', '.join(risen)})",
+                f"If no worker ended then, see the server's log ({_log_of(server)}).",
+                "Requests that had one of them may have failed.",
             )
-        else:
-            what = f"{server.name} has seen sessions end without a logout: {seen}"
-        yield Finding(
-            "warning" if risen else "info",
-            "aborted-clients",
-            what,
-            _where_to_look(server),
-            "Requests that had one of these sessions may have failed. Most often none"
-            " had: a worker ended, as in a deployment or a reload, and did not close"
-            " its connections. Else something killed it, or ended connections that"
-            " the client still wanted.",
-        )
 
 
 def find_refused_connects(evidence: Evidence) -> Iterator[Finding]:
@@ -106,10 +91,6 @@ def _risen(server: AnsweringServer, names: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _list(counts: Mapping[str, int], sign: str = "") -> str:
-    return ", ".join(f"{name} {sign}{count}" for name, count in counts.items())
-
-
 def _of(everything: int, now: Mapping[str, int]) -> str:
     text = f" of {everything} connections" if everything else ""
     if "Uptime" in now:
@@ -117,18 +98,10 @@ def _of(everything: int, now: Mapping[str, int]) -> str:
     return f"{text} since its statistics began"
 
 
-def _where_to_look(server: AnsweringServer) -> str:
-    where = "The server's log has the reason of each"
+def _log_of(server: AnsweringServer) -> str:
+    """Return the setting with which the server's log has the reason of each."""
     if server.view.product.startswith("PostgreSQL"):
-        where += " with log_disconnections = on"
-    elif server.view.product.startswith("MariaDB"):
-        where += " with log_warnings = 2"
-    else:
-        where += " with log_error_verbosity = 3"
-    return (
-        f"{where}. Look first whether workers ended then: those of this app close their"
-        " idle connections at their end, but not those in use, so give them time to"
-        " finish; those of other apps may close none. If workers are killed, look for"
-        " time limits and memory. If the sessions idled, set POOLGUARD_IDLE_LIMIT below"
-        " what ends them, such as the server's limit or a firewall. Or an operator did."
-    )
+        return "log_disconnections = on"
+    if server.view.product.startswith("MariaDB"):
+        return "log_warnings = 2"
+    return "log_error_verbosity = 3"

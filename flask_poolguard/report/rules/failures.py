@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
 from ..model import Level
-from ..phrases import busiest
+from ..phrases import busiest, listed
 from ..recent import LATELY_SECONDS, NOW_SECONDS, Figure, Recent, recent
 from ..text import duration
-from .pool_use import pools_of
 
 Pools = Sequence[tuple[Worker, PoolStatus]]
 _Figure = Callable[[PoolStatus], int]
 
 
-def judge_failures(
-    evidence: Evidence, bind: str, figure: Figure
-) -> tuple[Level, Recent]:
+def judge_failures(pools: Pools, figure: Figure) -> tuple[Level, Recent]:
     """Judge what failed in the last minutes, and return it."""
-    pools = [pool for _, pool in pools_of(evidence.workers, bind)]
-    now = recent(pools, figure, NOW_SECONDS)
+    found = [pool for _, pool in pools]
+    now = recent(found, figure, NOW_SECONDS)
     if now.failed:
         return ("critical" if now.is_grave else "warning"), now
-    lately = recent(pools, figure, LATELY_SECONDS)
+    lately = recent(found, figure, LATELY_SECONDS)
     if lately.failed:
         return "warning", lately
-    return "info", recent(pools, figure, 3600.0)
+    return "info", recent(found, figure, 3600.0)
 
 
-def in_short(bind: str, lately: Recent, what: str, pools: Pools) -> str | None:
+def in_short(
+    binds: Sequence[str], lately: Recent, what: str, pools: Pools
+) -> str | None:
     if not lately.failed:
         return None
     where = busiest(each for _, pool in pools for each in pool.holders)
     return (
-        f"{lately.failed} of {max(lately.asked, lately.failed)} checkouts of bind"
-        f" {bind} {what} {lately.when()}{f'; {where}' if where else ''}"
+        f"{lately.failed} of {max(lately.asked, lately.failed)} checkouts of"
+        f" {'bind' if len(binds) == 1 else 'binds'} {listed(binds)} {what}"
+        f" {lately.when()}{f'; {where}' if where else ''}"
     )
 
 
@@ -61,21 +62,23 @@ def lately_text(evidence: Evidence, risen: int, lately: Recent) -> str:
     return ", ".join(texts) or "none within the last hour"
 
 
-def risen_in(evidence: Evidence, bind: str, pools: Pools, figure: _Figure) -> int:
+def risen_in(evidence: Evidence, pools: Pools, figure: _Figure) -> int:
     """Count what came since the first look, of workers that began later as well."""
     if not evidence.seconds:
         return 0
     before = {
-        (worker.host, worker.pid, worker.started_at): figure(pool)
-        for worker, pool in pools_of(evidence.earlier_workers, bind)
+        _identity(worker, pool): figure(pool)
+        for worker in evidence.earlier_workers
+        for pool in worker.pools
     }
     return sum(
-        max(
-            figure(pool) - before.get((worker.host, worker.pid, worker.started_at), 0),
-            0,
-        )
+        max(figure(pool) - before.get(_identity(worker, pool), 0), 0)
         for worker, pool in pools
     )
+
+
+def _identity(worker: Worker, pool: PoolStatus) -> tuple[str | int, ...]:
+    return (worker.host, worker.pid, worker.started_at, pool.bind)
 
 
 def counted(pools: Pools, figure: _Figure) -> str:
@@ -89,13 +92,17 @@ def counted(pools: Pools, figure: _Figure) -> str:
 
 def began(pools: Pools) -> str:
     """Say how long the workers have counted."""
-    first = min(datetime.fromisoformat(worker.started_at) for worker, _ in pools)
+    starts = {worker.pid: worker.started_at for worker, _ in pools}
+    first = min(map(datetime.fromisoformat, starts.values()))
     ago = duration(max((datetime.now(UTC) - first).total_seconds(), 0.0))
-    return f"{'the first' if len(pools) > 1 else 'its'} worker started {ago} ago"
+    return f"{'the first' if len(starts) > 1 else 'its'} worker started {ago} ago"
 
 
 def by_worker(pools: Pools, figure: _Figure) -> str:
-    return ", ".join(f"{worker.pid}: {figure(pool)}" for worker, pool in pools)
+    counts: Counter[int] = Counter()
+    for worker, pool in pools:
+        counts[worker.pid] += figure(pool)
+    return ", ".join(f"{pid}: {count}" for pid, count in counts.items())
 
 
 def so_long(timeouts: Sequence[float]) -> str:

@@ -6,11 +6,18 @@ import typing as t
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ...state.status import Worker
 from ..evidence import Evidence
 from ..model import Finding, Level
 from ..monitoring_plugin import State
-from ..phrases import Bind, busiest, connections, key_of, line_of
+from ..phrases import (
+    Bind,
+    busiest,
+    capitalized,
+    connections,
+    key_of,
+    line_of,
+    named_workers,
+)
 from ..recent import leaked
 from ..text import duration
 from .orphaned_sessions import idle_in_transaction
@@ -82,30 +89,28 @@ def _held(
 
 
 def find_stopped(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the workers that a signal or a debugger has stopped."""
-    for worker in evidence.workers:
-        if not worker.stopped:
-            continue
-        out = sum(pool.checked_out or 0 for pool in worker.pools)
-        idle = sum(pool.idle or 0 for pool in worker.pools)
-        yield Finding(
-            "critical" if out else "warning",
-            "stopped",
-            f"Worker {worker.pid} is stopped, by a signal (SIGSTOP, Ctrl-Z) or a"
-            f" debugger, with {connections(out)} out and {connections(idle)} idle",
-            f"Let it go on: kill -CONT {worker.pid}; or end it: kill -KILL"
-            f" {worker.pid}.",
-            "It answers nothing, and keeps its connections, their transactions and"
-            " locks. Its figures stand still.",
-            f"worker {worker.pid} is stopped by a signal or a debugger, with"
-            f" {connections(out)} out{_last_seen(worker)}",
-        )
-
-
-def _last_seen(worker: Worker) -> str:
-    """Return what ran there before that, as far as it was seen."""
-    where = busiest(each for pool in worker.pools for each in pool.holders)
-    return f"; before that, {where}" if where else ""
+    """Yield the workers that a signal or a debugger has stopped, as one."""
+    stopped = [each for each in evidence.workers if each.stopped]
+    if not stopped:
+        return
+    pools = [pool for worker in stopped for pool in worker.pools]
+    out = sum(pool.checked_out or 0 for pool in pools)
+    idle = sum(pool.idle or 0 for pool in pools)
+    are, them = ("is", "it") if len(stopped) == 1 else ("are", "them")
+    who = named_workers(each.pid for each in stopped)
+    pids = " ".join(str(each.pid) for each in stopped)
+    where = busiest(each for pool in pools for each in pool.holders)
+    yield Finding(
+        "critical" if out else "warning",
+        "stopped",
+        f"{capitalized(who)} {are} stopped, by a signal (SIGSTOP, Ctrl-Z) or a"
+        f" debugger, with {connections(out)} out and {connections(idle)} idle",
+        f"Let {them} go on: kill -CONT {pids}; or end {them}: kill -KILL {pids}.",
+        "What is stopped answers nothing, and keeps its connections, their"
+        " transactions and locks. Its figures stand still.",
+        f"{who} {are} stopped by a signal or a debugger, with {connections(out)} out"
+        + (f"; before that, {where}" if where else ""),
+    )
 
 
 def find_leaks(evidence: Evidence) -> list[Finding]:

@@ -10,7 +10,7 @@ from ...engines import Guarded
 from ...state.status import PoolStatus, Usage, Worker
 from ..estimate import Asked, Estimate, estimate
 from ..evidence import Evidence
-from ..phrases import busiest, requests
+from ..phrases import busiest, named_workers, requests
 from ..recent import NOW_SECONDS, recent
 from ..sizing import most_usable, peak_of, smallest, without_deadlock
 
@@ -130,8 +130,7 @@ def fails_now(evidence: Evidence, binds: Iterable[str]) -> bool:
 
 
 def in_worker(use: Use, all_such: Sequence[Use]) -> str:
-    """Say where it was seen, and in how many other workers as well."""
-    others = len({each.pid for each in all_such} - {use.pid})
-    if not others:
-        return f"worker {use.pid}"
-    return f"worker {use.pid}, and likewise in {others} more"
+    """Say where it was seen, and in which other workers as well."""
+    others = {each.pid for each in all_such} - {use.pid}
+    likewise = f", and likewise {named_workers(others)}" if others else ""
+    return f"worker {use.pid}{likewise}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy.engine import URL, make_url
@@ -15,12 +15,41 @@ from ..evidence import AnsweringServer, Evidence
 from ..phrases import workers
 from ..quotas import Quota, quotas_of
 from ..session_counts import count_ours
+from ..sizing import most_usable, peak_of
 
 # Pools by bind and limit, which is None for no limit.
 Pools = Counter[tuple[str, int | None]]
 
 # Tells by bind and URL whether a pool's connections count.
 _Counts = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the threads that answer requests can use of a quota at once.
+
+    More can be used outside of these, in background threads, and by checkouts within
+    others that have not been seen yet.
+
+    :ivar threads: of all workers that count.
+    :ivar connections: one per thread and bind, or more where more were used at once.
+    """
+
+    threads: int
+    connections: int
+    binds: int
+
+    @property
+    def terms(self) -> str:
+        """The same in words."""
+        their = (
+            "their 1 thread" if self.threads == 1 else f"their {self.threads} threads"
+        )
+        if self.connections > self.threads * self.binds:
+            per = "by what they have used so far"
+        else:
+            per = "one per thread" + (" and bind" if self.binds > 1 else "")
+        return f"{their} can use {self.connections} at once, {per}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +64,7 @@ class QuotaUse:
     :ivar pools: those of the workers, or those planned, on all hosts.
     :ivar to_open: how many more the pools on this host may open; None also without a
         limit, or where no worker is known to lead there.
+    :ivar reach: what the threads can use at once.
     """
 
     quota: Quota
@@ -45,6 +75,13 @@ class QuotaUse:
     others: int | None
     pools: Pools
     to_open: int | None
+    reach: Reach | None
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Tell whether the workers' threads cannot use as many as there are."""
+        room = self.quota.limit - (self.others or 0)
+        return self.reach is not None and self.reach.connections <= room
 
     @property
     def is_enough(self) -> bool:
@@ -72,6 +109,7 @@ def quota_uses(evidence: Evidence) -> Iterator[QuotaUse]:
                 others=quota.others(ours, plan.hosts, is_planned=not plan.is_none),
                 pools=_pools(evidence, counts),
                 to_open=_to_open(evidence, counts, ours),
+                reach=_reach(evidence, counts),
             )
 
 
@@ -82,12 +120,12 @@ def number_of_workers(evidence: Evidence) -> int:
     return of_one_host * plan.hosts
 
 
-def describe_plan(evidence: Evidence, bind: str) -> str:
-    """Return how many connections of a bind the workers, or those planned, may open."""
-    return describe_pools(evidence, _pools(evidence, lambda name, _: name == bind))
+def describe_plan(evidence: Evidence, binds: Collection[str]) -> str:
+    """Return how many connections of binds the workers, or those planned, may open."""
+    return describe_pools(evidence, _pools(evidence, lambda name, _: name in binds))
 
 
-def describe_pools(evidence: Evidence, pools: Pools) -> str:
+def describe_pools(evidence: Evidence, pools: Pools, reach: Reach | None = None) -> str:
     """Return how many connections pools may have, and of what that is the sum."""
     total = sum(count * (limit or 0) for (_, limit), count in pools.items())
     is_unlimited = any(limit is None for _, limit in pools)
@@ -98,7 +136,7 @@ def describe_pools(evidence: Evidence, pools: Pools) -> str:
     number = "any number of" if is_unlimited else total
     return (
         f"{workers(number_of_workers(evidence))} may open {number} connections"
-        f"{f': {terms}' if terms else ''}"
+        f"{f' ({reach.terms})' if reach else ''}{f': {terms}' if terms else ''}"
     )
 
 
@@ -162,6 +200,47 @@ def _pools(evidence: Evidence, counts: _Counts) -> Pools:
         if counts(bind, url):
             pools[bind, limit] += number_of_workers(evidence)
     return pools
+
+
+def _reach(evidence: Evidence, counts: _Counts) -> Reach | None:
+    """Return what threads can use at once, of all workers or of those planned.
+
+    Those planned are taken to have the threads of those that run, if these agree.
+    """
+    plan, found = evidence.plan, []
+    for worker in evidence.workers:
+        own = list(_used_at_once(worker, evidence, counts))
+        if own and worker.process.threads is None:
+            return None
+        if own:
+            found.append((worker.process.threads or 0, own))
+    if not found:
+        return None
+    times = plan.hosts
+    if plan.workers is not None:
+        if len({threads for threads, _ in found}) > 1:
+            return None
+        found = [max(found, key=lambda each: sum(each[1]))]
+        times = number_of_workers(evidence)
+    return Reach(
+        threads=times * sum(threads for threads, _ in found),
+        connections=times * sum(sum(own) for _, own in found),
+        binds=max(len(own) for _, own in found),
+    )
+
+
+def _used_at_once(worker: Worker, evidence: Evidence, counts: _Counts) -> Iterator[int]:
+    """Yield how many connections a worker's threads can use of each pool."""
+    threads = worker.process.threads or 0
+    usages = {pool.bind: pool for pool in worker.pools}
+    for bind, url, limit in _limits_of(worker, evidence):
+        if counts(bind, url) and limit != 0:
+            pool = usages.get(bind)
+            most = threads
+            if pool is not None:
+                peak = max(peak_of(pool.usage.demand), pool.peak_checked_out or 0)
+                most = most_usable(threads, pool.usage.nesting, peak)
+            yield most if limit is None else min(most, limit)
 
 
 def _limits_of(

@@ -85,13 +85,27 @@ def _in_use(use: QuotaUse) -> str:
 
 def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
     others = f", of which others use {use.others} now" if use.others else ""
+    seen = (
+        f"{describe_pools(evidence, use.pools, use.reach)}; {use.name} allows"
+        f" {use.quota.terms}{others}"
+    )
+    fix = _how_to_fit(use, max(number_of_workers(evidence), 1))
+    if use.is_out_of_reach:
+        return Finding(
+            "info",
+            "budget",
+            seen,
+            "Nothing has to be done while no thread uses more than that: checkouts"
+            f" within others and background threads do. To be sure: {fix}",
+            "With more threads, or more connections per thread, the server would refuse"
+            " connections, to this app and to everybody else.",
+        )
     is_short = use.quota.is_nearly_full and not use.is_enough
     return Finding(
         "critical" if is_short and fails_now(evidence, use.quota.binds) else "warning",
         "budget",
-        f"{describe_pools(evidence, use.pools)}; {use.name} allows"
-        f" {use.quota.terms}{others}",
-        _how_to_fit(use, max(number_of_workers(evidence), 1)),
+        seen,
+        fix,
         "When the workers need them all, the server refuses connections, to this app"
         " and to everybody else: requests wait for one of their own worker's, or fail.",
     )

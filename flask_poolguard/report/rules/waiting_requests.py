@@ -10,7 +10,8 @@ from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
 from ..model import Finding
 from ..monitoring_plugin import State
-from ..phrases import Bind, busiest, key_of, line_of, requests
+from ..phrases import Bind, busiest, key_of, line_of, named_workers, requests
+from ..recent import LATELY_SECONDS, recent, waited
 from ..text import duration
 from .failures import (
     Pools,
@@ -31,7 +32,7 @@ _MAX_LINES: t.Final = 5
 
 
 def find_saturated(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the binds for which a thread has waited for long now."""
+    """Yield the binds for which a thread waits for long now, or did a while ago."""
     limits = evidence.thresholds.wait_seconds
     for each in evidence.binds():
         pools = [
@@ -42,6 +43,7 @@ def find_saturated(evidence: Evidence) -> Iterator[Finding]:
             and not worker.stopped  # its figures are old
         ]
         if not pools:
+            yield from _was_saturated(evidence, each)
             continue
         timeouts = [pool.timeout_seconds or math.inf for _, pool in pools]
         wait = max(pool.oldest_wait_seconds or 0.0 for _, pool in pools)
@@ -67,6 +69,44 @@ def find_saturated(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _was_saturated(evidence: Evidence, bind: Bind) -> Iterator[Finding]:
+    """Yield that requests waited within the last minutes, though none does now.
+
+    Those that waited in vain are a finding of their own.
+    """
+    pools = [
+        (worker, pool)
+        for worker, pool in pools_of(evidence.workers, bind.bind)
+        if waited([pool], LATELY_SECONDS)
+    ]
+    found = waited([pool for _, pool in pools], LATELY_SECONDS)
+    failed = recent((pool for _, pool in pools), "timeouts", LATELY_SECONDS).failed
+    if found is None or failed:
+        return
+    is_long = evidence.thresholds.wait_seconds.judge(found.longest_seconds)
+    longest = duration(found.longest_seconds)
+    workers = named_workers(worker.pid for worker, _ in pools)
+    yield Finding(
+        "info" if is_long is State.OK else "warning",
+        "saturated",
+        f"Requests waited for a connection of bind {bind.bind!r} {found.when()}, the"
+        f" longest for {longest}: {found.number} of {found.asked} checkouts of"
+        f" {workers} found {_none_free(pools)}",
+        _how_to_shorten(bind, pools),
+        "So much longer these requests took. While they wait, they keep threads of"
+        " their workers from serving others; from the pool's timeout on they fail.",
+        f"requests waited for pool {bind.bind} of {workers} {found.when()}, the longest"
+        f" for {longest}",
+    )
+
+
+def _none_free(pools: Pools) -> str:
+    limits = sorted({pool.limit for _, pool in pools if pool.limit is not None})
+    if not limits:
+        return "no connection free"
+    return f"none of {' or '.join(map(str, limits))} free"
+
+
 def _waited(pool: PoolStatus) -> float:
     return pool.oldest_wait_seconds or 0.0
 
@@ -75,9 +115,8 @@ def _is_used_up(bind: str, pools: Pools) -> str:
     out = sum(pool.checked_out or 0 for _, pool in pools)
     limits = [pool.limit for _, pool in pools]
     of = f" of {sum(filter(None, limits))}" if all(limits) else ""
-    pids = ", ".join(str(worker.pid) for worker, _ in pools)
-    workers = "worker" if len(pools) == 1 else "workers"
-    return f"pool {bind} of {workers} {pids} has {out}{of} out"
+    workers = named_workers(worker.pid for worker, _ in pools)
+    return f"pool {bind} of {workers} has {out}{of} out"
 
 
 def _taken(worker: Worker, pool: PoolStatus) -> str:
@@ -137,8 +176,8 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
         ]
         if not pools:
             continue
-        risen = risen_in(evidence, each.bind, pools, count_timeouts)
-        level, lately = judge_failures(evidence, each.bind, "timeouts")
+        risen = risen_in(evidence, pools, count_timeouts)
+        level, lately = judge_failures(pools, "timeouts")
         yield Finding(
             "critical" if risen else level,
             "timeouts",
@@ -149,7 +188,7 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
             "Each of them was a request that failed, after it had waited"
             f"{so_long([pool.timeout_seconds or math.inf for _, pool in pools])} or"
             " was refused.",
-            in_short(each.bind, lately, "got no connection in time", pools),
+            in_short([each.bind], lately, "got no connection in time", pools),
         )
 
 
