@@ -72,6 +72,8 @@ def _sum(at: int, minutes: Sequence[Minute]) -> Minute:
         waits=sum(each.waits for each in minutes),
         timeouts=sum(each.timeouts for each in minutes),
         unavailable=sum(each.unavailable for each in minutes),
+        refused_writes=sum(each.refused_writes for each in minutes),
+        deadlocks=sum(each.deadlocks for each in minutes),
         leaks=sum(each.leaks for each in minutes),
         most_out=sum(each.most_out for each in minutes),
         most_waiting=sum(each.most_waiting for each in minutes),

@@ -186,8 +186,12 @@ def _row(name: str, pool: PoolStatus) -> list[str]:
         mark(held, UNUSUAL if is_long else None),
         _number(pool.timeouts),
         _number(pool.leaks),
-        NONE if pool.recycle_seconds is None else f"{pool.recycle_seconds:g}s",
+        _recycle(pool.recycle_seconds),
     ]
+
+
+def _recycle(seconds: float | None) -> str:
+    return NONE if seconds is None else f"{round(seconds, 1):g}s"
 
 
 def _number(value: int | None, unknown: str = UNKNOWN) -> str:

@@ -119,7 +119,9 @@ class _Judge:
             # It says nothing of the others, and each is looked at before it is
             # handed out.
             context.invalidate_pool_on_disconnect = not _has_guard(context)
-        elif self._means_demoted(context, error):
+        elif self._refused_to_write(context, error) and self._may_retire():
+            # The next connections may lead to the server's successor, through a name
+            # or a proxy.
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = True
         return None
@@ -190,17 +192,22 @@ class _Judge:
             return None
         return None if facts is None else explain_loss(facts)
 
-    def _means_demoted(self, context: ExceptionContext, error: BaseException) -> bool:
-        """Tell whether all connections lead to a server that may not write any more.
-
-        The next ones may lead to its successor, through a name or a proxy.
-        """
+    def _refused_to_write(
+        self, context: ExceptionContext, error: BaseException
+    ) -> bool:
+        """Tell, and count, that the server may not write any more."""
         connection = context.connection
         if connection is None or connection.invalidated:
             return False
         raw = connection.connection.dbapi_connection
         if not self._database.means_read_only(error, raw):
             return False
+        tracker = None if context.engine is None else tracker_of(context.engine)
+        if tracker is not None:
+            tracker.figures.count("refused_writes")
+        return True
+
+    def _may_retire(self) -> bool:
         now = time.monotonic()
         if now - self._retired_at < _BETWEEN_RETIREMENTS:
             return False

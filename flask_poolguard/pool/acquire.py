@@ -216,7 +216,7 @@ class SlowPath:
                     # What he waited for is held up by the server, not by others' work.
                     self._pool.callbacks.got_none()
                 else:
-                    self._pool.callbacks.timed_out()
+                    self._pool.callbacks.timed_out(error)
             raise
 
     def _break_deadlock(self, claim: Claim) -> None:

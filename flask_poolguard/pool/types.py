@@ -188,8 +188,11 @@ class PoolCallbacks:
     def waits_again(self, claim: Claim) -> None:
         """It gave the slot back, because the server is full, and is queued again."""
 
-    def timed_out(self) -> None:
-        """Its time to wait was over."""
+    def timed_out(self, error: PoolTimeout) -> None:
+        """It got no slot: in time, because too many waited, or in a deadlock.
+
+        :param error: which is raised.
+        """
 
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """A connection is tested or opened for a thread.

@@ -17,12 +17,12 @@ LATELY_SECONDS: t.Final = 300.0
 GRAVE_SHARE: t.Final = 0.1
 _GRAVE_NUMBER: t.Final = 3
 
-Figure = t.Literal["timeouts", "unavailable"]
+Figure = t.Literal["timed_out", "unavailable", "refused_writes", "deadlocks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """How many checkouts failed within some time.
+    """How many checkouts, or statements, failed within some time.
 
     :ivar asked: all checkouts of the same minutes.
     :ivar first_at: of those that failed, in seconds of Unix time; None if there are

@@ -38,9 +38,11 @@ _CAUSES_FIRST: t.Final = (
     *_BLIND,
     "full",
     "unavailable",
+    "read-only",
     "server-unreachable",
     "saturated",
     "stopped",
+    "deadlock",
     "timeouts",
     "held",
 )

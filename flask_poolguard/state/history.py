@@ -16,6 +16,8 @@ class Totals:
     waits: int = 0
     timeouts: int = 0
     unavailable: int = 0
+    refused_writes: int = 0
+    deadlocks: int = 0
     leaks: int = 0
 
 
@@ -27,8 +29,10 @@ class Minute:
     :ivar checkouts: for which a connection was asked, whether there was one or not.
     :ivar most_out: connections that were out at once, as looked at once a second; so is
         ``most_waiting``, of threads.
-    :ivar first_failed_at: when the first of ``timeouts`` and ``unavailable`` failed, in
-        seconds of Unix time; None if there are none. Likewise ``last_failed_at``.
+    :ivar timeouts: those of ``deadlocks`` among them.
+    :ivar first_failed_at: when the first of ``timeouts``, ``unavailable`` and
+        ``refused_writes`` failed, in seconds of Unix time; None if there are none.
+        Likewise ``last_failed_at``.
     :ivar first_waited_at: when the first wait began that a user may notice; None if
         there was none. Likewise ``last_waited_at``, when the last of them ended.
     """
@@ -38,6 +42,8 @@ class Minute:
     waits: int = 0
     timeouts: int = 0
     unavailable: int = 0
+    refused_writes: int = 0
+    deadlocks: int = 0
     leaks: int = 0
     most_out: int = 0
     most_waiting: int = 0
@@ -46,6 +52,11 @@ class Minute:
     last_failed_at: float | None = None
     first_waited_at: float | None = None
     last_waited_at: float | None = None
+
+    @property
+    def timed_out(self) -> int:
+        """Checkouts for which no connection came back in time."""
+        return self.timeouts - self.deadlocks
 
 
 @dataclass(frozen=True, slots=True)

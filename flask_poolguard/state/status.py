@@ -147,6 +147,10 @@ class PoolStatus:
         ``obstacle_seconds`` now; None if it did.
     :ivar timeouts: checkouts for which no connection came back in time.
     :ivar unavailable: checkouts that failed because the server gave no connection.
+    :ivar refused_writes: statements that a server refused which may not write any more.
+    :ivar deadlocks: of the ``timeouts``, those of threads that held a connection and
+        wanted another, as all others that held one did; the last of them asked at
+        ``deadlock_line``.
     :ivar timeout_seconds: ``pool_timeout`` of that worker; None also for no limit.
     :ivar held_warning_seconds: its ``held_warning``; None also for none.
     :ivar holders: longest first.
@@ -187,6 +191,9 @@ class PoolStatus:
     connects: int
     timeouts: int | None
     unavailable: int | None
+    refused_writes: int = 0
+    deadlocks: int = 0
+    deadlock_line: str | None = None
     timeout_seconds: float | None
     held_warning_seconds: float | None
     leaks: int
@@ -214,6 +221,11 @@ class PoolStatus:
         if not self.size or self.max_overflow is None or self.max_overflow < 0:
             return None
         return self.size + self.max_overflow
+
+    @property
+    def timed_out(self) -> int:
+        """Checkouts for which no connection came back in time, as far as known."""
+        return (self.timeouts or 0) - self.deadlocks
 
     @property
     def unserved(self) -> int | None:

@@ -29,8 +29,8 @@ LOOKED_AT: t.Final = 1.0
 # Seconds between two writes; what changes in between is shown after as long.
 OFTEN: t.Final = 0.1
 
-# Counters of checkouts that failed.
-_FAILURES: t.Final = ("timeouts", "unavailable")
+# Counters of checkouts, and statements, that failed.
+_FAILURES: t.Final = ("timeouts", "unavailable", "refused_writes")
 
 # As many lines are told apart that took what was not given back.
 _MOST_LINES: t.Final = 16
@@ -39,6 +39,8 @@ _COUNTS: t.Final = (
     "connects",
     "timeouts",
     "unavailable",
+    "refused_writes",
+    "deadlocks",
     "leaks",
     # Closed connections, by reason.
     "recycled",
@@ -109,6 +111,7 @@ class PoolFigures:
         self.peak = 0
         self._longest_connect = 0.0
         self._leaks: dict[tuple[str, str], int] = {}
+        self._deadlock_line: str | None = None
         self.usage = UsageCounter()
         count_threads(self.usage)
         # A set, of which the values mean nothing.
@@ -143,6 +146,16 @@ class PoolFigures:
             if where in self._leaks or len(self._leaks) < _MOST_LINES:
                 self._leaks[where] = self._leaks.get(where, 0) + 1
             self.count("leaks")
+
+    def deadlocked(self, line: str | None) -> None:
+        """Count a thread that was refused a connection in a deadlock.
+
+        :param line: at which it asked for it; None if that is not the app's own.
+        """
+        with self.lock:
+            self._deadlock_line = line
+            self.counts["deadlocks"] += 1
+            self.count("timeouts")
 
     def saw_out(self, connections: int) -> None:
         """Note that so many connections are out at once."""
@@ -309,6 +322,8 @@ class PoolFigures:
                 waits=self.usage.waits,
                 timeouts=counts["timeouts"],
                 unavailable=counts["unavailable"],
+                refused_writes=counts["refused_writes"],
+                deadlocks=counts["deadlocks"],
                 leaks=counts["leaks"],
             )
             history = History(self._history.minutes(totals))
@@ -357,6 +372,9 @@ class PoolFigures:
             connects=counts["connects"],
             timeouts=counts["timeouts"] if facts.tells_waiting else None,
             unavailable=counts["unavailable"] if is_guarded else None,
+            refused_writes=counts["refused_writes"],
+            deadlocks=counts["deadlocks"],
+            deadlock_line=self._deadlock_line,
             timeout_seconds=facts.pool_timeout,
             held_warning_seconds=self.held_warning,
             leaks=counts["leaks"],

@@ -36,7 +36,7 @@ class PoolHistory:
         self._last_waited_at: float | None = None
 
     def failed(self) -> None:
-        """Note that a checkout fails now."""
+        """Note that a checkout, or a write, fails now."""
         self._last_failed_at = now = time.time()
         if self._first_failed_at is None:
             self._first_failed_at = now
@@ -79,6 +79,8 @@ class PoolHistory:
             waits=totals.waits - self._before.waits,
             timeouts=totals.timeouts - self._before.timeouts,
             unavailable=totals.unavailable - self._before.unavailable,
+            refused_writes=totals.refused_writes - self._before.refused_writes,
+            deadlocks=totals.deadlocks - self._before.deadlocks,
             leaks=totals.leaks - self._before.leaks,
             most_out=self._most_out,
             most_waiting=self._most_waiting,

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import transaction_settings
+from ..errors import PoolDeadlock, PoolTimeout
 from ..pool import (
     Attempt,
     Claim,
@@ -38,6 +39,7 @@ from .pool_figures import PoolFigures
 from .pool_holders import PoolHolders
 from .scope import current_scope, scope_of_reconnecting
 from .thread_marks import ThreadMark, deserted, this_thread
+from .thread_stacks import describe_activity
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -318,9 +320,13 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         """Note a waiter that was there before."""
         self.figures.waits_again(t.cast(ScopeClaim, claim))
 
-    def timed_out(self) -> None:
+    def timed_out(self, error: PoolTimeout) -> None:
         """Count a waiter that got nothing."""
-        self.figures.count("timeouts")
+        if isinstance(error, PoolDeadlock):
+            line = describe_activity(this_thread.mark, self.info.root_path)
+            self.figures.deadlocked(line)
+        else:
+            self.figures.count("timeouts")
 
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """Note one more for which a connection is tested or opened."""

@@ -82,6 +82,14 @@ def _add_routes(app: Flask, db: SQLAlchemy) -> None:
             time.sleep(0.01)
         return str(os.getpid())
 
+    @app.get("/nest/<name>")
+    def nest(name: str) -> str:
+        """Hold a connection until the test says so, then take another one as well."""
+        hold(name)
+        with db.engine.connect() as second:
+            second.execute(text("SELECT 1"))
+        return str(os.getpid())
+
     @app.get("/run")
     def run() -> str:
         """Run a statement of the test's."""

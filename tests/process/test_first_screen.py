@@ -21,10 +21,11 @@ import pytest
 from sqlalchemy import URL
 
 from tests.conftest import started
-from tests.support import desk
+from tests.support import desk, products
 from tests.support.desk import DeskServer, environment, suspend
 from tests.support.gunicorn import is_gunicorn
 from tests.support.monitoring import check
+from tests.support.mysql9 import MySQLServer
 from tests.support.proxy import TCPProxy
 from tests.support.reporting import sessions
 from tests.support.servers import (
@@ -59,9 +60,20 @@ PATIENT = {**ONE, "FLASK_POOLGUARD_POOL_TIMEOUT": "100"}
 Env = dict[str, str]
 
 
-@pytest.fixture(scope="module", params=[MariaDBServer, PostgreSQLServer])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each state on MariaDB and PostgreSQL, and on MySQL 9 if all are wanted."""
+    if "server" in metafunc.fixturenames:
+        servers: list[type[DatabaseServer]] = [MariaDBServer, PostgreSQLServer]
+        if products.are_all_wanted(metafunc.config):
+            servers.append(MySQLServer)
+        metafunc.parametrize("server", servers, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
-    """Run a server of each product that takes few connections."""
+    """Run a server that takes few connections."""
+    if request.param is MySQLServer:
+        request.getfixturevalue("shared_mysql9")  # or a loud skip
     yield from started(lambda: request.param(max_connections=MAXIMUM))
 
 
@@ -271,6 +283,61 @@ def password_changed(scene: Scene) -> Iterator[Env]:
 
 
 @contextmanager
+def recycled_too_late(scene: Scene) -> Iterator[Env]:
+    """The server ends idle sessions long before the app would replace them."""
+    if scene.is_postgresql:
+        limit = "ALTER ROLE app SET idle_session_timeout = '{}s'"
+    else:
+        limit = "SET GLOBAL wait_timeout = {}"
+    scene.server.execute(limit.format(5))
+    try:
+        with scene.desk({"POOL_RECYCLE": "3600"}) as server:
+            server.wake()
+            yield server.env
+    finally:
+        scene.server.execute(limit.format(0 if scene.is_postgresql else 28800))
+
+
+@contextmanager
+def over_budget(scene: Scene) -> Iterator[Env]:
+    """The workers may open more than the server takes, and nobody asked yet."""
+    sizes = {
+        "FLASK_POOLGUARD_POOL_SIZE": "10",
+        "FLASK_POOLGUARD_MAX_OVERFLOW": "5",
+    }
+    with scene.desk(sizes, workers=3, threads=10) as server:
+        yield server.env
+
+
+@contextmanager
+def deadlocked(scene: Scene) -> Iterator[Env]:
+    """Each of two requests holds a connection, and wants another."""
+    two = {**ONE, "FLASK_POOLGUARD_POOL_SIZE": "2"}
+    with scene.desk(two) as server:
+        server.hold(2, view="nest")
+        server.let_go()
+        yield server.env
+
+
+@contextmanager
+def read_only(scene: Scene) -> Iterator[Env]:
+    """The server may not write any more, as a primary that was made a replica."""
+    if scene.is_postgresql:
+        setting = f"ALTER DATABASE {scene.url.database} SET"
+        setting += " default_transaction_read_only = {}"
+    else:
+        setting = "SET GLOBAL read_only = {}"
+    with scene.desk() as server:
+        scene.server.execute(setting.format("ON"))
+        try:
+            for number in range(3):
+                server.get(f"/run?sql=CREATE+TABLE+t{number}+(id+INTEGER)")
+            yield server.env
+        finally:
+            scene.server.execute(setting.format("OFF"))
+
+
+@contextmanager
 def stopped_worker(scene: Scene) -> Iterator[Env]:
     # Otherwise gunicorn replaces it after 30 s.
     with scene.desk(workers=2, arguments=("--timeout=300",)) as server:
@@ -377,6 +444,46 @@ ILL: dict[str, tuple[State, Expected]] = {
             r"refuses the login",
             ("CRITICAL", r"its server refuses the login .*3 of 3 checkouts failed"),
             "password",
+        ),
+    ),
+    "recycled too late": (
+        recycled_too_late,
+        Expected(
+            "WARNING",
+            r"SQLALCHEMY_ENGINE_OPTIONS\['pool_recycle'\] = 3600 s of bind 'default' is"
+            r" not below the server's idle limit of 5 s",
+            ("WARNING", r"= 3600 s .* idle limit of 5 s"),
+            r"Remove SQLALCHEMY_ENGINE_OPTIONS\['pool_recycle'\]",
+        ),
+    ),
+    "over the budget": (
+        over_budget,
+        Expected(
+            "WARNING",
+            rf"3 workers may open 45 connections.* allows (21 \(24 less 3 reserved\)|{MAXIMUM})",
+            # It asks no server, so it does not know what one takes.
+            ("OK", r"3 live workers"),
+            "POOLGUARD_MAX_OVERFLOW",
+        ),
+    ),
+    "deadlock": (
+        deadlocked,
+        Expected(
+            "WARNING",
+            r"1 request failed in a deadlock at \d\d:\d\d:\d\d: .*"
+            r"at apps/desk\.py:\d+ in nest",
+            ("WARNING", r"1 request failed in a deadlock"),
+            "POOLGUARD_POOL_SIZE",
+        ),
+    ),
+    "read-only": (
+        read_only,
+        Expected(
+            "CRITICAL",
+            r"server of bind default is read-only: it refused 3 writes"
+            r" (at|between) \d\d:\d\d:\d\d",
+            ("CRITICAL", r"server of bind default is read-only"),
+            r"SELECT pg_is_in_recovery\(\)",
         ),
     ),
     "worker stopped": (

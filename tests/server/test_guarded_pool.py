@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
+from flask_poolguard import PoolTimeout
 from flask_poolguard.config import AUTO
 from flask_poolguard.databases import ConnectFailure
 from flask_poolguard.pool import (
@@ -84,7 +85,7 @@ class Notebook(PoolCallbacks):
         self.waiting -= 1
         self.told.append("stopped waiting")
 
-    def timed_out(self) -> None:
+    def timed_out(self, error: PoolTimeout) -> None:
         self.told.append("timed out")
 
     def learned(

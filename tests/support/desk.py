@@ -153,17 +153,18 @@ class DeskServer(GunicornApp):
         wait_until(all_seen, seconds=30, what="a request in every worker")
         return self
 
-    def hold(self, count: int, sql: str = "SELECT 1") -> list[int]:
+    def hold(self, count: int, sql: str = "SELECT 1", view: str = "hold") -> list[int]:
         """Let views hold so many more connections; return the pids of their workers.
 
         :param sql: what each runs first.
+        :param view: `hold`, or `nest` for one that then takes a second connection.
         """
         names = [f"{len(self._threads) + number}" for number in range(count)]
         for name in names:
             # It is answered when the test lets go, however long that takes here.
             thread = threading.Thread(
                 target=self.get,
-                args=(f"/hold/{name}?sql={quote(sql)}",),
+                args=(f"/{view}/{name}?sql={quote(sql)}",),
                 kwargs={"seconds": 110},
             )
             thread.start()

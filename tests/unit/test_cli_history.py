@@ -52,7 +52,21 @@ def lines_of(report: Report, minutes: int = 15, width: int = 80) -> list[str]:
     return click.unstyle(text).splitlines()
 
 
-BUSY = Minute(NOW - 60, 200, 20, 3, 1, 2, 5, 4, 2.5, NOW - 40.0, NOW - 3.0)
+BUSY = Minute(
+    NOW - 60,
+    checkouts=200,
+    waits=20,
+    timeouts=3,
+    unavailable=1,
+    refused_writes=4,
+    deadlocks=1,
+    leaks=2,
+    most_out=5,
+    most_waiting=4,
+    longest_wait_seconds=2.5,
+    first_failed_at=NOW - 40.0,
+    last_failed_at=NOW - 3.0,
+)
 
 
 def test_workers_are_added_up_and_binds_are_not() -> None:
@@ -63,7 +77,21 @@ def test_workers_are_added_up_and_binds_are_not() -> None:
     )
     first, second, third = history_of(report)
     assert (first.bind, first.minute) == ("default", Minute(NOW - 120, 7))
-    expected = Minute(NOW - 60, 400, 40, 6, 2, 4, 10, 8, 4.0, NOW - 50.0, NOW - 3.0)
+    expected = Minute(
+        NOW - 60,
+        checkouts=400,
+        waits=40,
+        timeouts=6,
+        unavailable=2,
+        refused_writes=8,
+        deadlocks=2,
+        leaks=4,
+        most_out=10,
+        most_waiting=8,
+        longest_wait_seconds=4.0,
+        first_failed_at=NOW - 50.0,
+        last_failed_at=NOW - 3.0,
+    )
     assert second.minute == expected
     assert (third.bind, third.minute.checkouts) == ("reports", 9)
     found = to_dict(report, history_of(report))["minutes"]

@@ -24,6 +24,7 @@ from . import (
     orphaned_sessions,
     pool_sizes,
     recycle_limits,
+    refusals,
     room_left,
     silent_servers,
     waiting_requests,
@@ -47,9 +48,12 @@ OF_WORKERS: t.Final[tuple[Rule, ...]] = (
     waiting_requests.find_saturated,
     failed_connects.find_unavailable,
     held_connections.find_stopped,
+    refusals.find_refused_writes,
+    refusals.find_deadlocks,
     waiting_requests.find_timeouts,
     held_connections.find_held,
     held_connections.find_leaks,
+    recycle_limits.find_late_recycling,
 )
 RULES: t.Final[tuple[Rule, ...]] = (
     silent_servers.find_silent_servers,
@@ -61,7 +65,6 @@ RULES: t.Final[tuple[Rule, ...]] = (
     room_left.find_overbooking,
     aborted_sessions.find_refused_connects,
     aborted_sessions.find_aborted_clients,
-    recycle_limits.find_late_recycling,
     recycle_limits.find_hidden_limits,
     recycle_limits.find_interactive_limits,
     recycle_limits.find_needless_pings,

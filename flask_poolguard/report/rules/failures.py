@@ -44,7 +44,7 @@ def in_short(
 
 
 def count_timeouts(pool: PoolStatus) -> int:
-    return pool.timeouts or 0
+    return pool.timed_out
 
 
 def count_unavailable(pool: PoolStatus) -> int:

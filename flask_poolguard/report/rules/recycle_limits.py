@@ -41,8 +41,8 @@ def find_late_recycling(evidence: Evidence) -> Iterator[Finding]:
                 "recycle",
                 f"{origin} = {seconds:g} s of bind {bind!r} is not below {source} of"
                 f" {limit:g} s, so it cannot protect idle connections",
-                f"Remove {origin} (the guard then derives {limit * SHARE_OF_LIMIT:g}"
-                f" s), or set it below {limit:g}.",
+                f"Remove {origin} (the guard then derives"
+                f" {round(limit * SHARE_OF_LIMIT, 1):g} s), or set it below {limit:g}.",
                 "A pool that goes by this setting alone hands out connections that are"
                 " closed; a guarded one replaces idle ones by the limit all the same.",
             )

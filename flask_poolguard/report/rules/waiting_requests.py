@@ -80,7 +80,7 @@ def _was_saturated(evidence: Evidence, bind: Bind) -> Iterator[Finding]:
         if waited([pool], LATELY_SECONDS)
     ]
     found = waited([pool for _, pool in pools], LATELY_SECONDS)
-    failed = recent((pool for _, pool in pools), "timeouts", LATELY_SECONDS).failed
+    failed = recent((pool for _, pool in pools), "timed_out", LATELY_SECONDS).failed
     if found is None or failed:
         return
     is_long = evidence.thresholds.wait_seconds.judge(found.longest_seconds)
@@ -172,12 +172,12 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
         pools = [
             (worker, pool)
             for worker, pool in pools_of(evidence.workers, each.bind)
-            if pool.timeouts
+            if pool.timed_out
         ]
         if not pools:
             continue
         risen = risen_in(evidence, pools, count_timeouts)
-        level, lately = judge_failures(pools, "timeouts")
+        level, lately = judge_failures(pools, "timed_out")
         yield Finding(
             "critical" if risen else level,
             "timeouts",
