@@ -20,6 +20,8 @@ the master, which import the same modules and inherit the same environment. A ch
 the app itself forks is none, though a server started its parent. Checked on gunicorn
 27.0, uWSGI 2.0.31, waitress 3.0 and Flask 3.1; where a server has other names, its
 workers are known from their first request.
+
+The same frames tell with how many threads the server was told to serve.
 """
 
 from __future__ import annotations

@@ -140,6 +140,7 @@ class TestOutput:
         )
         assert names(pool["usage"]) == (
             "nesting threads inherited waits waited_seconds longest_wait_seconds demand"
+            " server_threads"
         )
         assert names(pool["holders"][0]) == (
             "held_seconds endpoint site thread server_id gone kept now now_seconds"
