@@ -27,6 +27,9 @@ IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 # Who is done takes over what another has not begun, so that none is left alone at the end.
 # CPython 3.11 can fail in the AST module while pytest draws a failure in its own style.
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal -ra --tb=native
+# Tests start many processes; without their compiled modules each compiles them anew.
+test test-all test-lowest coverage: export PYTHONDONTWRITEBYTECODE =
+
 # Those that start processes take most of the time; one for each command is quick.
 QUICK := -m "not soak and (not process or quick)"
 ALL := -m "not soak"

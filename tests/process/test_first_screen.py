@@ -460,7 +460,8 @@ ILL: dict[str, tuple[State, Expected]] = {
         over_budget,
         Expected(
             "WARNING",
-            rf"3 workers may open 45 connections.* allows (21 \(24 less 3 reserved\)|{MAXIMUM})",
+            rf"3 workers may open 45 connections.*"
+            rf" allows (21 \(24 less 3 reserved\)|{MAXIMUM})",
             # It asks no server, so it does not know what one takes.
             ("OK", r"3 live workers"),
             "POOLGUARD_MAX_OVERFLOW",

@@ -1,7 +1,7 @@
 """Run Python modules as forks of a process that has loaded their libraries.
 
-Loading Flask, SQLAlchemy and the guard takes more than a second of a core, far more
-than most commands then need, and a run of all tests starts some thousands of them. The
+Loading Flask and SQLAlchemy takes most of a second of a core, far more than most
+commands then need, and a run of all tests starts some thousands of them. The
 *nursery*, one process per process of tests, loads them once and forks for each module,
 which begins like ``python -m MODULE`` from there on: with its own arguments, folder,
 environment, standard streams, exit status and atexit functions.
@@ -32,7 +32,8 @@ from typing import IO, Any
 
 REPOSITORY = Path(__file__).parents[2]
 
-# What commands and workers load. On the oldest releases some are missing.
+# What commands and workers load; on the oldest releases some are missing. Not the guard
+# itself: it notes who has forked the process that it is loaded in.
 LIBRARIES = (
     "flask.cli",
     "flask_sqlalchemy",
@@ -40,9 +41,6 @@ LIBRARIES = (
     "sqlalchemy.dialects.postgresql.psycopg2",
     "sqlalchemy.dialects.sqlite.pysqlite",
     "psycopg2.extras",
-    "flask_poolguard.extension",
-    *(f"flask_poolguard.cli.{name}" for name in ("advise", "check", "config")),
-    *(f"flask_poolguard.cli.{name}" for name in ("current", "doctor", "status")),
 )
 # What a new interpreter reads when it starts, and a fork cannot.
 _READ_AT_START = ("PYTHON", "COV_", "COVERAGE_", "LC_", "LANG")
