@@ -132,6 +132,7 @@ class TestOutput:
             " longest_connect_seconds obstacle"
             " obstacle_seconds longest_held_seconds recycle_seconds recycle_source"
             " peak_checked_out checkouts connects timeouts unavailable"
+            " refused_writes deadlocks deadlock_line"
             " timeout_seconds held_warning_seconds leaks closed usage holders"
             " waiting_lines"
         )
