@@ -223,9 +223,29 @@ def diagnosis(env: Mapping[str, str]) -> str:
     raise DemoError(f"no request waited within {LOOK_TIMEOUT_SECONDS:.0f} s:\n{found}")
 
 
-def fix(desk: Desk, env: Mapping[str, str]) -> None:
-    """Send the same traffic to the route that does it right."""
-    print(f"\n3. The fix, at that line\n{FIX}", flush=True)
+def worker_pids(env: Mapping[str, str]) -> set[int]:
+    """Return the process ids of all live workers."""
+    found = json.loads(flask(env, "pool", "status", "--json"))["workers"]
+    return {worker["pid"] for worker in found if worker["alive"]}
+
+
+def replace_workers(server: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
+    """Let gunicorn replace its workers, as when an app's new version is deployed."""
+    before = worker_pids(env)
+    server.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + LOOK_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        now = worker_pids(env)
+        if len(now) == len(before) and not now & before:
+            return
+        time.sleep(0.1)
+    raise DemoError(f"gunicorn had no new workers within {LOOK_TIMEOUT_SECONDS:.0f} s")
+
+
+def fix(desk: Desk, server: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
+    """Send the same traffic to the route that does it right, in new workers."""
+    print(f"\n3. The fix, at that line, and new workers\n{FIX}", flush=True)
+    replace_workers(server, env)
     desk.forget_times()  # those of the incident
     traffic = Traffic(desk, FIXED)
     traffic.start()
@@ -335,7 +355,7 @@ def demo(folder: Path, log: Path, *, stay: bool) -> None:
             raise DemoError("the app did not start")
         desk.forget_times()  # of a start
         incident(desk, env)
-        fix(desk, env)
+        fix(desk, server, env)
         leak(desk, log)
         count(desk, env)
         if stay:

@@ -12,13 +12,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, NullPool, create_engine
 
 from tests.conftest import started
 from tests.support import desk, products
@@ -179,17 +179,25 @@ def killed(scene: Scene) -> Iterator[Env]:
 @contextmanager
 def full_but_served(scene: Scene) -> Iterator[Env]:
     """The pool is at its limit, with a connection for each thread."""
-    query = "SELECT pg_sleep(45)" if scene.is_postgresql else "SELECT SLEEP(45)"
+    lock = (
+        "SELECT pg_advisory_lock(1)"
+        if scene.is_postgresql
+        else "SELECT GET_LOCK('served', 100)"
+    )
+    engine = create_engine(scene.url, poolclass=NullPool)
     # A sync worker; gunicorn replaces it if a request takes longer than that.
     with scene.desk(ONE, threads=1, arguments=("--timeout=300",)) as server:
         (pid,) = server.wake().worker_pids()
-        with server.in_background(f"/run?sql={quote(query)}"):
-            wait_until(
-                lambda: desk.pool_of(desk.status(server.env), pid)["checked_out"] == 1,
-                seconds=30,
-                what="the query",
-            )
-            yield server.env
+        with ExitStack() as ours:
+            ours.enter_context(engine.connect()).exec_driver_sql(lock)
+            with server.in_background(f"/run?sql={quote(lock)}"):
+                wait_until(
+                    lambda: desk.pool_of(desk.status(server.env), pid)["checked_out"],
+                    seconds=30,
+                    what="the query",
+                )
+                yield server.env
+                ours.close()
 
 
 @contextmanager
@@ -242,14 +250,23 @@ def black_hole(scene: Scene) -> Iterator[Env]:
 
 
 @contextmanager
+def taken(url: URL, count: int) -> Iterator[Callable[[], None]]:
+    """Hold so many sessions; what it yields ends them before their time."""
+    with ExitStack() as stack:
+        stack.enter_context(sessions(url, count))
+        yield stack.close
+
+
+@contextmanager
 def full_server(scene: Scene) -> Iterator[Env]:
     with scene.desk({**PATIENT, RETRY: "100"}) as server:
         server.wake("/pid")
         # Some of the connections are for superusers only.
         free = MAXIMUM - (3 if scene.is_postgresql else 0)
-        with sessions(scene.url, free), server.in_background("/query"):
+        with taken(scene.url, free) as give_back, server.in_background("/query"):
             wait_for_alarm(server, "a connect that is refused")
             yield server.env
+            give_back()
 
 
 @contextmanager
@@ -264,9 +281,10 @@ def full_account(scene: Scene) -> Iterator[Env]:
         server.wake("/pid")
         scene.server.execute(limit.format(2))
         try:
-            with sessions(scene.url, 2), server.in_background("/query"):
+            with taken(scene.url, 2) as give_back, server.in_background("/query"):
                 wait_for_alarm(server, "a connect that is refused")
                 yield server.env
+                give_back()
         finally:
             scene.server.execute(limit.format(-1 if scene.is_postgresql else 0))
 

@@ -29,7 +29,7 @@ class Cycle:
         time.sleep(0.0005)
 
 def look():
-    for _ in range(5000):
+    for _ in range(2000):
         current_frames()
         time.sleep(0)
 

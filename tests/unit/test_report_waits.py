@@ -98,6 +98,9 @@ class TestWaitingThatIsOver:
         )
         assert findings_of(over, OF_WORKERS) == [finding]
 
+    def test_is_a_hint_after_a_minute(self, evidence: Evidence) -> None:
+        assert levels(self.past(evidence, 9.0, ago=61.0), "saturated") == ["info"]
+
     def test_is_none_after_some_minutes(self, evidence: Evidence) -> None:
         assert levels(self.past(evidence, 9.0, ago=301.0), "saturated") == []
 

@@ -11,7 +11,7 @@ from ..evidence import Evidence
 from ..model import Finding
 from ..monitoring_plugin import State
 from ..phrases import Bind, busiest, key_of, line_of, named_workers, requests
-from ..recent import LATELY_SECONDS, recent, waited
+from ..recent import LATELY_SECONDS, NOW_SECONDS, recent, waited
 from ..text import duration
 from .failures import (
     Pools,
@@ -72,7 +72,8 @@ def find_saturated(evidence: Evidence) -> Iterator[Finding]:
 def _was_saturated(evidence: Evidence, bind: Bind) -> Iterator[Finding]:
     """Yield that requests waited within the last minutes, though none does now.
 
-    Those that waited in vain are a finding of their own.
+    A long wait is worth a warning for a minute; later it is a hint. Those that waited
+    in vain are a finding of their own.
     """
     pools = [
         (worker, pool)
@@ -83,11 +84,13 @@ def _was_saturated(evidence: Evidence, bind: Bind) -> Iterator[Finding]:
     failed = recent((pool for _, pool in pools), "timed_out", LATELY_SECONDS).failed
     if found is None or failed:
         return
-    is_long = evidence.thresholds.wait_seconds.judge(found.longest_seconds)
+    now = waited([pool for _, pool in pools], NOW_SECONDS)
+    longest_now = 0.0 if now is None else now.longest_seconds
+    is_long = evidence.thresholds.wait_seconds.judge(longest_now) is not State.OK
     longest = duration(found.longest_seconds)
     workers = named_workers(worker.pid for worker, _ in pools)
     yield Finding(
-        "info" if is_long is State.OK else "warning",
+        "warning" if is_long else "info",
         "saturated",
         f"Requests waited for a connection of bind {bind.bind!r} {found.when()}, the"
         f" longest for {longest}: {found.number} of {found.asked} checkouts of"
