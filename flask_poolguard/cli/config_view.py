@@ -110,6 +110,8 @@ def _value(setting: Effective) -> str:
     if not setting.in_force:
         return NONE
     value = setting.value
+    if value is None:
+        return "none"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text + unit_of(setting.name, value)
 
