@@ -22,13 +22,19 @@ from .connect_breaker import ConnectBreaker
 from .fair_queue import FairQueue
 from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .housekeeper import housekeeper
+from .idle_connections import (
+    close_all,
+    close_idle,
+    close_outdated,
+    close_unfit,
+    close_until,
+)
 from .idle_limits import IdleLimits
 from .session_probe import SessionProbe
-from .slot import FIT, GuardedRecord
+from .slot import GuardedRecord
 from .types import (
     NO_CALLBACKS,
     NO_HOLDERS,
-    CloseReason,
     Holders,
     Obstacle,
     Policy,
@@ -294,7 +300,7 @@ class GuardedPool(QueuePool):
         record.idle_since = self.clock()
         surplus = self._pool.put(record)
         if surplus is not None:
-            self._close_idle(surplus, "overflow")
+            close_idle(self._pool, surplus, "overflow")
         if self._retired:  # meanwhile
             self._dispose_again()
 
@@ -305,13 +311,6 @@ class GuardedPool(QueuePool):
         finally:
             self._pool.free(record, record.has_served)
 
-    def _close_idle(self, record: GuardedRecord, reason: CloseReason) -> None:
-        """Close a record that was taken out of the idle ones."""
-        try:
-            record.close_because(reason)
-        finally:
-            self._pool.free(record, reason != "overflow")
-
     def tend(self) -> None:
         """Do what must be done without traffic; the housekeeper calls it.
 
@@ -320,32 +319,10 @@ class GuardedPool(QueuePool):
         """
         if self._pid != os.getpid():
             return
-        queue, now = self._pool, self.clock()
-        max_idle = math.inf if self.policy.max_idle is None else self.policy.max_idle
-        for record in list(queue.idle):
-            idle = now - record.idle_since
-            if idle < max_idle and record.is_over() is None and not record.has_spoken():
-                self.limits.survived(idle)
-                continue
-            try:
-                queue.idle.remove(record)
-            except ValueError:  # another thread has just taken it
-                continue
-            try:
-                reason = (
-                    "idle" if idle >= max_idle else record.fitness(is_asked_for=False)
-                )
-            except BaseException:
-                self._close_idle(record, "dead")
-                raise
-            if reason != FIT:
-                self._close_idle(record, reason)
-                continue
-            surplus = queue.put_first(record)
-            if surplus is not None:
-                self._close_idle(surplus, "overflow")
-            self._dispose_again()
-        self.limits.conclude(self._breaker.is_away, queue.idle)
+        queue, limits = self._pool, self.limits
+        now, max_idle = self.clock(), self.policy.max_idle
+        close_unfit(queue, now, max_idle, limits, self._dispose_again)
+        limits.conclude(self._breaker.is_away, queue.idle)
         if queue.waiting:
             queue.serve()
 
@@ -365,15 +342,7 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self.generation = object()
-        queue = self._pool
-        for record in list(queue.idle):
-            if not record.is_outdated():
-                continue
-            try:
-                queue.idle.remove(record)
-            except ValueError:  # another thread takes it, and will find out
-                continue
-            self._close_idle(record, "invalidated")
+        close_outdated(self._pool)
 
     def outdated(self) -> int:
         """Return how many connections are older than the last :meth:`renew`, with
@@ -390,13 +359,7 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self._disposed = True
-        queue = self._pool
-        while True:
-            try:
-                record = queue.pop()
-            except IndexError:
-                break
-            self._close_idle(record, "closed")
+        close_all(self._pool)
         self.logger.info("Pool disposed. %s", self.status())
 
     def say_goodbye(self, until: float) -> None:
@@ -407,13 +370,7 @@ class GuardedPool(QueuePool):
         """
         if self._pid != os.getpid():
             return
-        while _clock() < until:
-            try:
-                record = self._pool.pop()
-            except IndexError:
-                return
-            with contextlib.suppress(Exception):  # a listener's, perhaps
-                self._close_idle(record, "closed")
+        close_until(self._pool, until)
 
     def _dispose_again(self) -> None:
         """Close what became idle here while the pool was replaced.
