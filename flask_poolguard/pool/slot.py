@@ -56,9 +56,6 @@ class PoolOfSlots(t.Protocol):
     def clock(self) -> float:
         """Return monotonic seconds."""
 
-    def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
-        """Tell whether this error means a lost connection."""
-
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
 
@@ -129,7 +126,7 @@ class GuardedRecord(_ConnectionRecord):
         self.idle_since = self.proved_at = 0.0
         super().__init__(t.cast(Pool, pool), connect=False)
 
-    def is_of(self, pool: PoolOfSlots) -> bool:
+    def is_of(self, pool: object) -> bool:
         """Tell whether this is a slot of that pool."""
         return self._pool is pool
 
@@ -365,7 +362,7 @@ class GuardedRecord(_ConnectionRecord):
         try:
             return pool.database.killed_sessions(self.dbapi_connection)
         except Exception as error:
-            if pool.is_disconnect(error, self.dbapi_connection):
+            if self._is_lost(error):
                 raise
             pool.logger.info("The number of killed sessions is unknown: %s", error)
             return None
@@ -375,7 +372,7 @@ class GuardedRecord(_ConnectionRecord):
         try:
             return pool.database.idle_limit(self.dbapi_connection)
         except Exception as error:
-            if pool.is_disconnect(error, self.dbapi_connection):
+            if self._is_lost(error):
                 raise
             pool.limits.warn_once(
                 "idle-limit",
@@ -385,6 +382,14 @@ class GuardedRecord(_ConnectionRecord):
                 error,
             )
             return IdleLimit(None, f"the server did not tell ({error})")
+
+    def _is_lost(self, error: Exception) -> bool:
+        """Ask the dialect whether this error means a lost connection."""
+        dialect = self._pool._dialect
+        try:
+            return bool(dialect.is_disconnect(error, self.dbapi_connection, None))
+        except Exception:  # none, or not an exception of its driver
+            return False
 
     def respect(self, limit: float) -> None:
         """Idle for less than a limit that was learned after this one connected."""
