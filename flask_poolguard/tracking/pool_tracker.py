@@ -30,6 +30,7 @@ from ..state.writer import NoStateFile
 from .activities import look
 from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
+from .current_scope import current_scope, scope_of_reconnecting
 from .deadlocks import ScopeClaim
 from .endpoint import current_endpoint
 from .engine_pools import EnginePools
@@ -37,7 +38,6 @@ from .held_warnings import HeldWarnings
 from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
 from .pool_holders import PoolHolders
-from .scope import current_scope, scope_of_reconnecting
 from .thread_marks import ThreadMark, deserted, this_thread
 from .thread_stacks import describe_activity
 

@@ -31,19 +31,12 @@ from .abandoned_streams import (
     note_response,
 )
 from .async_views import count_async_views_as_requests
+from .current_scope import MERGED, current_wsgi_scope, open_scope, scope_of, serves
 from .dead_threads import dead_threads
 from .endpoint import NO_ROUTE
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import (
-    MERGED,
-    WSGIScope,
-    current_wsgi_scope,
-    next_session,
-    open_scope,
-    scope_of,
-    serves,
-)
+from .scope import WSGIScope, next_session
 from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
