@@ -38,8 +38,8 @@ _MOST_LINES: t.Final = 16
 class PoolFigures:
     """Counts what one pool does, and shows that in its region of the state file.
 
-    ``lock`` protects the counters, the waiters and the order in which they are
-    written. It is re-entrant because a garbage collection inside may return a
+    ``lock`` protects the counters, the waiters, the region and the order in which they
+    are written there. It is re-entrant because a garbage collection inside may return a
     connection. A write takes a tenth of a millisecond, so there are ten a second at
     most. What a checkout adds to ``usage`` waits for the housekeeper's next round.
 
