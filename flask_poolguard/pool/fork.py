@@ -116,7 +116,7 @@ def orphan(record: ConnectionPoolEntry, fairy: PoolProxiedConnection | None) -> 
 
 
 def orphan_all(records: Iterable[_ConnectionRecord]) -> None:
-    """Do so with all that have a connection, and what it is used through."""
+    """Make the connections of all these records unusable, as :func:`orphan` does."""
     for record in records:
         if record.dbapi_connection is not None:
             reference = record.fairy_ref

@@ -215,7 +215,7 @@ class GuardedRecord(PoolRecord):
             failure = error
         return Loss.UNKNOWN if failure is None else pool.database.why_lost(failure)
 
-    # Opening -----------------------------------------------------------
+    # Opening -----------------------------------------------------------------------
 
     def open(self) -> None:
         """Connect, and read the limit on this connection, after all connect listeners.
