@@ -34,6 +34,7 @@ from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
     from sqlalchemy.engine import Engine
 
@@ -120,6 +121,24 @@ def look_on_push(app: Flask, state: AppState) -> None:
         raise
 
 
+def look_on_call(
+    wsgi_app: WSGIApplication,
+    reference: weakref.ref[Flask],
+    state: AppState,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+) -> t.Iterable[bytes]:
+    """Look for them when a request comes, then let the app answer it.
+
+    Before Flask's own error handling, which needs a request to handle an error.
+    """
+    if not state.is_settled:
+        _read_again(t.cast("Flask", reference()), state)
+        state.is_settled = True
+    have_looked(t.cast("Flask", reference()), state)
+    return wsgi_app(environ, start_response)
+
+
 def look_without_push(app: Flask, state: AppState) -> None:
     """Look for them without a request, in a thread of the guard's.
 
@@ -137,11 +156,11 @@ def look_without_push(app: Flask, state: AppState) -> None:
 
 def _read_and_look(app: Flask, state: AppState) -> None:
     if not state.is_settled:
-        read_again(app, state)
+        _read_again(app, state)
     _look(app, state)
 
 
-def read_again(app: Flask, state: AppState) -> None:
+def _read_again(app: Flask, state: AppState) -> None:
     """Follow ``POOLGUARD_*`` keys that were set after ``init_app``.
 
     :raises ConfigError: as at start; raised again until it is put right.

@@ -17,9 +17,9 @@ from .app_state import (
     forget_engine,
     guard_engine,
     have_looked,
+    look_on_call,
     look_on_push,
     note_waiting,
-    read_again,
     state_of,
 )
 from .config import read_config, snapshot
@@ -33,7 +33,6 @@ from .tracking.unavailable import answer_with_503
 from .worker_start import show_when_started
 
 if t.TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -99,7 +98,7 @@ class PoolGuard:
             lambda: _log_own_findings(reference()), OWN_FINDINGS_EVERY
         )
         housekeeper.add(state.own_findings)
-        app.wsgi_app = functools.partial(_call, app.wsgi_app, reference, state)  # type: ignore[method-assign] # as Flask wants it replaced
+        app.wsgi_app = functools.partial(look_on_call, app.wsgi_app, reference, state)  # type: ignore[method-assign] # as Flask wants it replaced
         if config.http_503:
             answer_with_503(app)
         watch(app)
@@ -280,21 +279,6 @@ def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
 def _current_app() -> Flask | None:
     context = _cv_app.get(None)
     return None if context is None else context.app
-
-
-def _call(
-    wsgi_app: WSGIApplication,
-    reference: weakref.ref[Flask],
-    state: AppState,
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-) -> t.Iterable[bytes]:
-    # Before Flask's own error handling, which needs a request to handle an error.
-    if not state.is_settled:
-        read_again(t.cast("Flask", reference()), state)
-        state.is_settled = True
-    have_looked(t.cast("Flask", reference()), state)
-    return wsgi_app(environ, start_response)
 
 
 def _log_own_findings(app: Flask | None) -> None:

@@ -8,7 +8,7 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..report.recycling import Renewal
+from ..report.renewal import Renewal
 from . import current
 from .output import Number, echo, echo_json, json_option, page, prints_to_terminal
 from .recycle_view import render, render_progress, verdict_on

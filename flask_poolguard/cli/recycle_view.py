@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..report.phrases import busiest, connections
 from ..report.phrases import workers as number_of_workers
-from ..report.recycling import PoolRenewal, Renewal, WorkerRenewal
+from ..report.renewal import PoolRenewal, Renewal, WorkerRenewal
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
 from ..report.verdict import Verdict
 from ..state.status import Holder

@@ -4,7 +4,7 @@ Adding a server is adding a module here and a line to ``_FAMILIES``. What is adv
 a server, or known of its network, stands elsewhere and has to be looked through as
 well: ``urls.py`` (ports, drivers), ``tune/workload.py``, ``report/rules/``
 (``network``, ``idle_sessions``, ``silent_servers``, ``aborted_sessions``),
-``report/servers.py``, ``report/session_matching.py``, ``engines/discover.py``,
+``report/servers.py``, ``report/session_owners.py``, ``engines/discover.py``,
 ``engines/error_facts.py`` and ``error_notes/endings.py``.
 """
 

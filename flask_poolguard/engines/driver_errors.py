@@ -23,9 +23,9 @@ from ..error_notes import (
 )
 from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..pool import GuardedPool, gave_up, give_up
+from ..tracking.current_scope import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.returned import HOW_TO_KEEP
-from ..tracking.scope import remember_owner
 from .error_facts import TAKE_NO_LOCK, ErrorFacts, first_error, room_of
 from .first_errors import remember
 

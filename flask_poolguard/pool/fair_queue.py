@@ -1,19 +1,16 @@
-"""The order of service: a pool's idle slots, its room for more, its waiters."""
+"""The order of service: the threads that wait for a slot, and which gets one."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import threading
 import time
 import typing as t
-from collections import deque
 
 from ..errors import TooManyWaiting
-from .types import Claim, Queued
-
-Slot = t.TypeVar("Slot", bound=Queued)
+from .slots import Slot, Slots
+from .types import Claim
 
 _clock = time.monotonic
 
@@ -56,14 +53,8 @@ class Waiter(t.Generic[Slot]):
         return self._wakeup.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX))
 
 
-class FairQueue(t.Generic[Slot]):
-    """The slots of one pool.
-
-    A slot is a record. It is *open* from the moment it is given to a thread that will
-    connect it until :meth:`free` takes it back without a connection; open slots are
-    idle (here) or out (with a thread). The names ``maxsize``, ``use_lifo``,
-    ``qsize``, ``empty`` and ``full`` are those of the queue that a QueuePool has in
-    the same place, for code that looks at that.
+class FairQueue(Slots[Slot]):
+    """The slots of one pool, and the threads that wait for one.
 
     ``_lock`` protects the waiters and the number of open slots. No code connects,
     closes, asks or logs while holding it. It is re-entrant because a garbage
@@ -71,10 +62,6 @@ class FairQueue(t.Generic[Slot]):
     the call that was interrupted. The idle records change by single operations of a
     deque, and who adds one looks for waiters afterwards, while who begins to wait
     looks for idle records afterwards: one of the two sees the other.
-
-    :param maxsize: how many idle connections are kept; 0 for any number.
-    :param limit: how many slots may be open at a time; infinite for any number.
-    :param make_record: makes a record without a connection.
     """
 
     def __init__(
@@ -84,20 +71,7 @@ class FairQueue(t.Generic[Slot]):
         use_lifo: bool,
         make_record: t.Callable[[], Slot],
     ) -> None:
-        self.maxsize = maxsize
-        self.use_lifo = use_lifo
-        self.limit = limit
-        self._make_record = make_record
-        self._keep = maxsize or math.inf
-        self.idle: deque[Slot] = deque()
-        # The next idle record; IndexError if there is none.
-        self.pop = self.idle.pop if use_lifo else self.idle.popleft
-        # Records whose connection is gone. Used again, because ``record_info`` is to
-        # outlive the connection.
-        self._hollow: deque[Slot] = deque()
-        # Every record that is here, out or being connected.
-        self.records: set[Slot] = set()
-        self.opened = 0
+        super().__init__(maxsize, limit, use_lifo, make_record)
         # A heap of those who wait: the oldest claim, and of equals the first to ask.
         self.waiting: list[tuple[float, int, Waiter[Slot]]] = []
         self._numbers = itertools.count()
@@ -105,39 +79,6 @@ class FairQueue(t.Generic[Slot]):
         self._serving = self._again = False
         # Until then the server is known to have no room for one more connection.
         self.opens_none_until = 0.0
-
-    # What a QueuePool's queue tells ------------------------------------------------
-
-    @property
-    def queue(self) -> deque[Slot]:
-        """The idle connections."""
-        return self.idle
-
-    @queue.setter
-    def queue(self, records: t.Iterable[Slot]) -> None:
-        """Leave only these."""
-        kept = list(records)
-        self.opened -= len(self.idle) - len(kept)
-        self.records -= set(self.idle) - set(kept)
-        self.idle.clear()
-        self.idle.extend(kept)
-
-    def qsize(self) -> int:
-        """Return the number of idle connections."""
-        return len(self.idle)
-
-    def empty(self) -> bool:
-        """Tell whether no connection is idle."""
-        return not self.idle
-
-    def full(self) -> bool:
-        """Tell whether one more that came back would be closed."""
-        return len(self.idle) >= self._keep
-
-    @property
-    def spare(self) -> int:
-        """The number of records without a connection that are kept."""
-        return len(self._hollow)
 
     # Taking ------------------------------------------------------------------------
 
@@ -244,12 +185,6 @@ class FairQueue(t.Generic[Slot]):
             self.serve()
         return self._surplus() if len(self.idle) > self._keep else None
 
-    def _surplus(self) -> Slot | None:
-        try:
-            return self.idle.popleft() if self.use_lifo else self.idle.pop()
-        except IndexError:  # another thread just took it
-            return None
-
     def free(self, record: Slot, keep: bool = True) -> None:
         """Take back a slot whose record has no connection.
 
@@ -278,22 +213,6 @@ class FairQueue(t.Generic[Slot]):
 
     # Under the lock ----------------------------------------------------------------
 
-    def _pop(self) -> Slot | None:
-        # Not by self.pop(): an exception just after it, before the record has a name
-        # here, would lose it.
-        idle = self.idle
-        while idle:
-            try:
-                record = idle[-1 if self.use_lifo else 0]
-                idle.remove(record)
-            except (IndexError, ValueError):  # another thread just took it
-                continue
-            except BaseException:
-                idle.appendleft(record)
-                raise
-            return record
-        return None
-
     def _grant(self) -> Slot | None:
         record = self._pop()
         if record is not None:
@@ -306,16 +225,7 @@ class FairQueue(t.Generic[Slot]):
                 return None
             # One at a time tries; how that ends decides on the others.
             self.opens_none_until = now + 1
-        self.opened += 1
-        try:
-            if self._hollow:
-                return self._hollow.pop()
-            record = self._make_record()
-            self.records.add(record)
-        except BaseException:
-            self.opened -= 1
-            raise
-        return record
+        return self._open()
 
     def _serve(self) -> None:
         if self._serving:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import SetupError
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.pool.base import _ConnectionRecord
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -109,3 +113,24 @@ def orphan(record: ConnectionPoolEntry, fairy: PoolProxiedConnection | None) -> 
     record.dbapi_connection = None  # type: ignore[misc] # declared wrongly
     if fairy is not None and fairy.is_valid:
         fairy.dbapi_connection = InheritedConnection(os.getppid())  # type: ignore[misc,assignment] # has what a child may call
+
+
+def orphan_all(records: Iterable[_ConnectionRecord]) -> None:
+    """Make the connections of all these records unusable, as :func:`orphan` does."""
+    for record in records:
+        if record.dbapi_connection is not None:
+            reference = record.fairy_ref
+            orphan(record, None if reference is None else reference())
+
+
+def renew_listeners_locks(dispatch: t.Any) -> None:
+    """Replace the locks that a pool's ``connect`` listeners have.
+
+    SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is set up.
+    Without a dialect nothing sets it up.
+
+    :param dispatch: the pool's.
+    """
+    for name in ("first_connect", "connect"):
+        with contextlib.suppress(AttributeError):
+            getattr(dispatch, name)._exec_once_mutex = threading.Lock()

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import functools
-import math
 import os
 import threading
 import time
 import typing as t
 import weakref
 
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 
 from ..databases import Database, for_dialect
-from ..error_notes import Room
 from .acquire import SlowPath
 from .connect_breaker import ConnectBreaker
-from .fair_queue import FairQueue
-from .fork import after_fork_in_child, keep_from_finalising, orphan
+from .fair_pool import FairPool
+from .fork import (
+    after_fork_in_child,
+    keep_from_finalising,
+    orphan_all,
+    renew_listeners_locks,
+)
 from .housekeeper import housekeeper
+from .idle_connections import (
+    close_all,
+    close_idle,
+    close_outdated,
+    close_unfit,
+    close_until,
+)
 from .idle_limits import IdleLimits
 from .session_probe import SessionProbe
-from .slot import FIT, GuardedRecord
+from .slot import GuardedRecord
 from .types import (
     NO_CALLBACKS,
     NO_HOLDERS,
-    CloseReason,
     Holders,
     Obstacle,
     Policy,
@@ -43,15 +50,13 @@ _GOODBYE_SECONDS: t.Final = 1.0
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
 
-class GuardedPool(QueuePool):
+class GuardedPool(FairPool):
     """A :class:`~sqlalchemy.pool.QueuePool` that hands out no stale connection, and
     serves the oldest request first.
 
     It takes a QueuePool's arguments; *policy*, *callbacks* and *holders* are the
-    extension's.
-    Where a QueuePool has its queue there is a :class:`FairQueue`, which has a lock of
-    its own. ``_fork_lock`` protects the change-over to a child process, nothing else.
-    It is re-entrant because a garbage collection inside may return a connection.
+    extension's. ``_fork_lock`` protects the change-over to a child process, nothing
+    else. It is re-entrant because a garbage collection inside may return a connection.
     """
 
     # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
@@ -70,8 +75,6 @@ class GuardedPool(QueuePool):
     database: Database = t.cast(Database, None)
     # Replaced as a whole with each renew(), and compared with that of each record.
     generation: object = None
-
-    _pool: FairQueue[GuardedRecord]  # type: ignore[assignment] # has what others look at in a queue
 
     def __init__(
         self,
@@ -97,21 +100,14 @@ class GuardedPool(QueuePool):
         self._pid = os.getpid()
         self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.limits.max_age
-        Pool.__init__(self, creator, **kwargs)
-        self._max_overflow = -1 if pool_size == 0 else max_overflow
-        # None waits for ever, as in a QueuePool.
-        self._timeout = math.inf if timeout is None else timeout
+        super().__init__(creator, pool_size, max_overflow, timeout, use_lifo, **kwargs)
         self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
-        self._start(pool_size, use_lifo)
+        self._start()
         _pools.add(self)
         callbacks.began(self)
         housekeeper.add(self, may_hang=True)
 
-    def _start(self, pool_size: int, use_lifo: bool) -> None:
-        limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
-        self._pool = FairQueue(
-            pool_size, limit, use_lifo, functools.partial(GuardedRecord, self)
-        )
+    def _start(self) -> None:
         self._breaker = ConnectBreaker(
             self.database.connect_failure,
             self._pool.open_none_until,
@@ -121,55 +117,16 @@ class GuardedPool(QueuePool):
         self._session_probe = SessionProbe(self.database, driver, self._invoke_creator)
         self._slow_path = SlowPath(self, self._pool, self._breaker, self._session_probe)
 
-    # What a QueuePool tells --------------------------------------------------------
-
-    @property
-    def _overflow(self) -> int:  # type: ignore[override] # counted here, never set
-        """What a QueuePool counts under this name: records, connected or not."""
-        return self._pool.opened + self._pool.spare - self._pool.maxsize
-
-    def overflow(self) -> int:
-        """Return the open connections above the pool's size; below 0 what is left.
-
-        As in a QueuePool, a pool without a size has none.
-        """
-        queue = self._pool
-        return queue.opened - queue.maxsize if queue.maxsize else 0
-
-    def checkedout(self) -> int:
-        """Return the number of connections that are out or being opened."""
-        return self._pool.opened - self._pool.qsize()
-
-    @property
-    def waiting(self) -> int:
-        """The number of those who wait for a connection."""
-        return len(self._pool.waiting)
+    # What others ask for -----------------------------------------------------------
 
     @property
     def outage(self) -> str | None:
         """Why connects fail while the server does not answer; None if it answers."""
         return self._breaker.outage if self._breaker.is_away else None
 
-    def neighbours(self) -> tuple[int, int]:
-        """Return how many idle connections nothing has happened to, and how many the
-        server has ended before their time was up, or spoken to.
-        """
-        found = [each.is_quiet() for each in list(self._pool.idle)]
-        return found.count(True), found.count(False)
-
-    def room(self, waiting: int = 0) -> Room:
-        """Return what this pool has and may have, for an error.
-
-        :param waiting: how many threads wait besides the one that gets the error.
-        """
-        return Room(
-            bind=self.name,
-            open=self._pool.opened,
-            out=self.checkedout(),
-            size=self._pool.maxsize,
-            max_overflow=self._max_overflow,
-            waiting=waiting,
-        )
+    def obstacle(self) -> Obstacle | None:
+        """Return what keeps new connections from being made; None if nothing does."""
+        return None if self._retired else self._breaker.obstacle()
 
     @property  # type: ignore[override] # declared int; floats work
     def _recycle(self) -> float:
@@ -195,6 +152,9 @@ class GuardedPool(QueuePool):
     @_reset_on_return.setter
     def _reset_on_return(self, value: ResetStyle) -> None:
         self._reset = value
+
+    def _make_record(self) -> GuardedRecord:
+        return GuardedRecord(self)
 
     # Handing out -------------------------------------------------------------------
 
@@ -235,23 +195,7 @@ class GuardedPool(QueuePool):
         """Replace a connection that was lost after the pool had handed it over."""
         self._slow_path.refill(record)
 
-    def owns(self, record: ConnectionPoolEntry) -> bool:
-        """Tell whether a record is one of this pool's."""
-        return isinstance(record, GuardedRecord) and record.is_of(self)
-
-    def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
-        """Ask the dialect whether this error means a lost connection."""
-        try:
-            return bool(self._dialect.is_disconnect(error, connection, None))  # type: ignore[arg-type,union-attr] # any exception, and any dialect or none
-        except Exception:  # none, or not an exception of its driver
-            return False
-
     # Taking back -------------------------------------------------------------------
-
-    def _create_connection(self) -> ConnectionPoolEntry:
-        record = GuardedRecord(self)
-        record.open()
-        return record
 
     def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
         is_inherited = False
@@ -270,9 +214,8 @@ class GuardedPool(QueuePool):
                 record.close_because("invalidated")
         except BaseException:
             if not is_inherited:
-                self.callbacks.gave(
-                    record
-                )  # perhaps again: it may have been interrupted there
+                # Perhaps again: it may have been interrupted there.
+                self.callbacks.gave(record)
             raise
         finally:
             if not is_inherited:  # after any exception too
@@ -294,23 +237,11 @@ class GuardedPool(QueuePool):
         record.idle_since = self.clock()
         surplus = self._pool.put(record)
         if surplus is not None:
-            self._close_idle(surplus, "overflow")
+            close_idle(self._pool, surplus, "overflow")
         if self._retired:  # meanwhile
             self._dispose_again()
 
-    def free(self, record: GuardedRecord) -> None:
-        """Take back a record that was not handed out, without its connection."""
-        try:
-            record.close_because("dead")
-        finally:
-            self._pool.free(record, record.has_served)
-
-    def _close_idle(self, record: GuardedRecord, reason: CloseReason) -> None:
-        """Close a record that was taken out of the idle ones."""
-        try:
-            record.close_because(reason)
-        finally:
-            self._pool.free(record, reason != "overflow")
+    # Closing and replacing ---------------------------------------------------------
 
     def tend(self) -> None:
         """Do what must be done without traffic; the housekeeper calls it.
@@ -320,32 +251,9 @@ class GuardedPool(QueuePool):
         """
         if self._pid != os.getpid():
             return
-        queue, now = self._pool, self.clock()
-        max_idle = math.inf if self.policy.max_idle is None else self.policy.max_idle
-        for record in list(queue.idle):
-            idle = now - record.idle_since
-            if idle < max_idle and record.is_over() is None and not record.has_spoken():
-                self.limits.survived(idle)
-                continue
-            try:
-                queue.idle.remove(record)
-            except ValueError:  # another thread has just taken it
-                continue
-            try:
-                reason = (
-                    "idle" if idle >= max_idle else record.fitness(is_asked_for=False)
-                )
-            except BaseException:
-                self._close_idle(record, "dead")
-                raise
-            if reason != FIT:
-                self._close_idle(record, reason)
-                continue
-            surplus = queue.put_first(record)
-            if surplus is not None:
-                self._close_idle(surplus, "overflow")
-            self._dispose_again()
-        self.limits.conclude(self._breaker.is_away, queue.idle)
+        queue, limits, max_idle = self._pool, self.limits, self.policy.max_idle
+        close_unfit(queue, self.clock(), max_idle, limits, self._dispose_again)
+        limits.conclude(self._breaker.is_away, queue.idle)
         if queue.waiting:
             queue.serve()
 
@@ -365,55 +273,15 @@ class GuardedPool(QueuePool):
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self.generation = object()
-        queue = self._pool
-        for record in list(queue.idle):
-            if not record.is_outdated():
-                continue
-            try:
-                queue.idle.remove(record)
-            except ValueError:  # another thread takes it, and will find out
-                continue
-            self._close_idle(record, "invalidated")
-
-    def outdated(self) -> int:
-        """Return how many connections are older than the last :meth:`renew`, with
-        those that are still being made.
-        """
-        return sum(record.is_outdated() for record in list(self._pool.records))
-
-    def obstacle(self) -> Obstacle | None:
-        """Return what keeps new connections from being made; None if nothing does."""
-        return None if self._retired else self._breaker.obstacle()
+        close_outdated(self._pool)
 
     def dispose(self) -> None:
         """Close what is idle; in a child only what the child itself opened."""
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self._disposed = True
-        queue = self._pool
-        while True:
-            try:
-                record = queue.pop()
-            except IndexError:
-                break
-            self._close_idle(record, "closed")
+        close_all(self._pool)
         self.logger.info("Pool disposed. %s", self.status())
-
-    def say_goodbye(self, until: float) -> None:
-        """Close what is idle when the process ends: a session whose client just
-        vanishes is one more that the server counts, and logs, as aborted.
-
-        :param until: monotonic seconds; what is not closed by then is left.
-        """
-        if self._pid != os.getpid():
-            return
-        while _clock() < until:
-            try:
-                record = self._pool.pop()
-            except IndexError:
-                return
-            with contextlib.suppress(Exception):  # a listener's, perhaps
-                self._close_idle(record, "closed")
 
     def _dispose_again(self) -> None:
         """Close what became idle here while the pool was replaced.
@@ -435,18 +303,8 @@ class GuardedPool(QueuePool):
         self.logger.info("Pool recreating")
         self._retired = True
         self._dispose_again()  # of what came back between dispose() and this
-        fresh = self.__class__(
-            self._creator,
-            pool_size=self._pool.maxsize,
-            max_overflow=self._max_overflow,
-            pre_ping=self._pre_ping,
-            use_lifo=self._pool.use_lifo,
-            timeout=self._timeout,
-            echo=self.echo,
-            logging_name=self._orig_logging_name,
+        fresh: GuardedPool = self._another(
             reset_on_return=self._reset,
-            _dispatch=self.dispatch,
-            dialect=self._dialect,
             policy=self.policy,
             callbacks=self.callbacks,
             holders=self.holders,
@@ -465,28 +323,12 @@ class GuardedPool(QueuePool):
             if self._pool.opened:
                 keep_from_finalising(self._pool)
                 if self.callbacks is NO_CALLBACKS:  # otherwise that is its part
-                    self._orphan_all()
-            self._start(self._pool.maxsize, self._pool.use_lifo)
-            # SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is
-            # set up. Without a dialect nothing sets it up.
-            for name in ("first_connect", "connect"):
-                with contextlib.suppress(AttributeError):
-                    listeners: t.Any = getattr(self.dispatch, name)
-                    listeners._exec_once_mutex = threading.Lock()
+                    orphan_all(list(self._pool.records))
+            self._make_queue(self._pool.maxsize, self._pool.use_lifo)
+            self._start()
+            renew_listeners_locks(self.dispatch)
             self._pid = os.getpid()
         self.callbacks.forked()
-
-    def _orphan_all(self) -> None:
-        for record in list(self._pool.records):
-            if record.dbapi_connection is not None:
-                reference = record.fairy_ref
-                orphan(record, None if reference is None else reference())
-
-
-def _say_goodbye() -> None:
-    until = _clock() + _GOODBYE_SECONDS
-    for pool in list(_pools):
-        pool.say_goodbye(until)
 
 
 @after_fork_in_child
@@ -497,4 +339,12 @@ def _forget_parents() -> None:
 
 
 # Who registered last is called first: what an app registers after the import is done.
-atexit.register(_say_goodbye)
+@atexit.register
+def _say_goodbye() -> None:
+    """Close what is idle when the process ends: a session whose client just vanishes
+    is one more that the server counts, and logs, as aborted.
+    """
+    until = _clock() + _GOODBYE_SECONDS
+    for pool in list(_pools):
+        if pool._pid == os.getpid():
+            close_until(pool._pool, until)

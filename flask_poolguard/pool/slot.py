@@ -1,23 +1,16 @@
 """One slot of a pool: a record and whether its connection is fit to be handed out.
 
 SQLAlchemy has no hook between taking a record from the queue and handing its
-connection out, so the pool judges the records that it hands over. For that this calls
-the private ``__connect`` and ``__close`` of ``_ConnectionRecord``; the same in
-SQLAlchemy 2.0.31 and 2.1.9, on which it was checked.
+connection out, so the pool judges the records that it hands over.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 import typing as t
 
-from sqlalchemy.pool import Pool
-from sqlalchemy.pool.base import _ConnectionRecord
-
 from ..databases import IdleLimit, Loss
-from .fork import keep_from_finalising
 from .idle_limits import derive
 from .liveness import (
     PING_AFTER,
@@ -27,56 +20,41 @@ from .liveness import (
     keep_alive,
     watch,
 )
+from .record import PoolOfRecords, PoolRecord
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..databases import Database
     from .idle_limits import IdleLimits
-    from .types import CloseReason, Policy, PoolCallbacks, Recycle
+    from .types import CloseReason, Policy, Recycle
 
 
 FIT: t.Final = "fit"
 
 
-class PoolOfSlots(t.Protocol):
+class PoolOfSlots(PoolOfRecords, t.Protocol):
     """A guarded pool, as far as its slots need it."""
 
-    generation: object
     policy: Policy
     limits: IdleLimits
     database: Database
-    callbacks: PoolCallbacks
     name: str
-    logger: t.Any
-    _dialect: t.Any
     _pre_ping: bool
     _invalidate_time: float
 
     def clock(self) -> float:
         """Return monotonic seconds."""
 
-    def is_disconnect(self, error: Exception, connection: t.Any) -> bool:
-        """Tell whether this error means a lost connection."""
-
     def refill(self, record: GuardedRecord) -> None:
         """Replace a connection that was lost after the pool had handed it over."""
 
 
-class GuardedRecord(_ConnectionRecord):
+class GuardedRecord(PoolRecord):
     """A record that knows its own connection's limit and idle time.
 
-    It is made without a connection; :meth:`open` makes one.
-
-    :ivar pid: the process that opened the connection; no other may use it.
-    :ivar has_served: it has had a connection.
     :ivar is_counted: the tracker has counted this caller already.
     :ivar is_found_fit: the pool has just found it fit.
-    :ivar generation: the pool's, when the connect began; the pool's next one makes
-        the connection outdated.
-    :ivar is_open: it has a connection, as far as this class was told.
-    :ivar is_connecting: one is being made right now.
-    :ivar connect_until: monotonic time at which no thread waits for that any more.
     :ivar returns: how often it came back. While that stays the same, its
         holder still has to give it back.
     :ivar recycle: derived for this connection; None until the server was asked.
@@ -91,33 +69,23 @@ class GuardedRecord(_ConnectionRecord):
         "_idle_allowed",
         "_number",
         "_poll",
-        "_pool",
         "_quiet_for",
         "_silence",
         "_unproved_at",
-        "connect_until",
-        "generation",
-        "has_served",
         "idle_since",
-        "is_connecting",
         "is_counted",
         "is_found_fit",
-        "is_open",
         "limit",
-        "pid",
         "proved_at",
         "recycle",
         "returns",
     )
 
+    _pool: PoolOfSlots
+
     def __init__(self, pool: PoolOfSlots) -> None:
-        self._pool = pool
-        self.pid = os.getpid()
-        self.has_served = self.is_counted = self.is_found_fit = self.is_open = False
-        self.is_connecting = False
-        self.connect_until = math.inf
+        self.is_counted = self.is_found_fit = False
         self.returns = 0
-        self.generation = pool.generation
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None
         self._idle_allowed: float | None = None
@@ -127,11 +95,7 @@ class GuardedRecord(_ConnectionRecord):
         # Bounds for is_fit(), in seconds of idling and as a monotonic time.
         self._quiet_for = self._unproved_at = self._silence = 0.0
         self.idle_since = self.proved_at = 0.0
-        super().__init__(t.cast(Pool, pool), connect=False)
-
-    def is_of(self, pool: PoolOfSlots) -> bool:
-        """Tell whether this is a slot of that pool."""
-        return self._pool is pool
+        super().__init__(pool)
 
     # With every checkout -----------------------------------------------------------
 
@@ -214,15 +178,6 @@ class GuardedRecord(_ConnectionRecord):
             return "recycled"
         return None
 
-    def is_outdated(self) -> bool:
-        """Tell whether its connect began before the pool was last renewed, done or not.
-
-        Where one that is under way leads is not known, so it counts until it is judged.
-        """
-        return self.generation is not self._pool.generation and (
-            self.dbapi_connection is not None or self.is_connecting
-        )
-
     def has_spoken(self) -> bool:
         """Tell whether the server sent something or hung up without being asked."""
         if self._poll is None or self._fileno is None:
@@ -260,7 +215,7 @@ class GuardedRecord(_ConnectionRecord):
             failure = error
         return Loss.UNKNOWN if failure is None else pool.database.why_lost(failure)
 
-    # Opening and closing -----------------------------------------------------------
+    # Opening -----------------------------------------------------------------------
 
     def open(self) -> None:
         """Connect, and read the limit on this connection, after all connect listeners.
@@ -268,25 +223,8 @@ class GuardedRecord(_ConnectionRecord):
         :raises Exception: what the driver, or a listener, raised; nothing is left
             open then.
         """
-        self.info.clear()
         self.recycle = self.limit = None
-        self._soft_invalidate_time = 0
-        # In this order: a renewal in between finds one too many, never one too few.
-        self.is_connecting = True
-        # Before it connects: what is asked for meanwhile is not asked of this one.
-        self.generation = self._pool.generation
-        try:
-            self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
-        except BaseException:
-            if self.dbapi_connection is not None:
-                # A listener refused it. SQLAlchemy closes it since 2.1 only, and
-                # no callback has said that it is there.
-                self._ConnectionRecord__close(terminate=True)  # type: ignore[attr-defined] # private name
-            raise
-        finally:
-            self.is_connecting = False
-        self.has_served = self.is_open = True
-        self._pool.callbacks.connected(self)
+        super().open()
         try:
             self._watch()  # first: the bounds depend on whether there is a socket
             self._learn_limit()
@@ -296,59 +234,14 @@ class GuardedRecord(_ConnectionRecord):
         if self._fileno is not None:
             keep_alive(self._number, self._pool.policy.tcp_user_timeout)
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._poll = self._fileno = None
+
     def _watch(self) -> None:
         self._fileno = self._pool.database.fileno_of(self.dbapi_connection)
         found = watch(self._fileno)
         self._number, self._poll = found if found is not None else (-1, None)
-
-    def close(self) -> None:
-        """Close the connection, if there is one."""
-        self.close_because("closed")
-
-    def close_because(self, reason: CloseReason) -> None:
-        """Close the connection, if there is one, and count it."""
-        if self.pid != os.getpid():
-            self._disown()
-        elif self.dbapi_connection is not None:
-            self._pool.logger.info(
-                "Closing connection %r (%s)", self.dbapi_connection, reason
-            )
-            self._let_go()
-            try:
-                self._ConnectionRecord__close(terminate=reason in _ABRUPT)  # type: ignore[attr-defined] # private name
-            finally:
-                # Even if a listener, or the driver, raised: not handed out again.
-                self.dbapi_connection = None
-                self._pool.callbacks.closed(self, reason)
-
-    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
-        """Close an unusable connection, or have it replaced at the next checkout."""
-        if self.pid != os.getpid():
-            self._disown()
-        had_one = self.dbapi_connection is not None
-        super().invalidate(e, soft)
-        if had_one and self.dbapi_connection is None:
-            self._let_go()
-            self._pool.callbacks.closed(
-                self, "dead" if e is not None else "invalidated"
-            )
-
-    def was_detached(self) -> bool:
-        """Tell, once, whether the app took the connection out of the pool for good."""
-        if self.dbapi_connection is None and self.is_open:
-            self._let_go()
-            return True
-        return False
-
-    def _let_go(self) -> None:
-        self.is_open = False
-        self._poll = self._fileno = None
-
-    def _disown(self) -> None:
-        """Leave an inherited connection to the parent."""
-        keep_from_finalising(self.dbapi_connection)
-        self.dbapi_connection = None
-        self._let_go()
 
     # Limits ------------------------------------------------------------------------
 
@@ -365,7 +258,7 @@ class GuardedRecord(_ConnectionRecord):
         try:
             return pool.database.killed_sessions(self.dbapi_connection)
         except Exception as error:
-            if pool.is_disconnect(error, self.dbapi_connection):
+            if self.is_lost(error):
                 raise
             pool.logger.info("The number of killed sessions is unknown: %s", error)
             return None
@@ -375,7 +268,7 @@ class GuardedRecord(_ConnectionRecord):
         try:
             return pool.database.idle_limit(self.dbapi_connection)
         except Exception as error:
-            if pool.is_disconnect(error, self.dbapi_connection):
+            if self.is_lost(error):
                 raise
             pool.limits.warn_once(
                 "idle-limit",
@@ -405,7 +298,3 @@ class GuardedRecord(_ConnectionRecord):
         if self._pool._pre_ping:  # never without a question
             self._quiet_for = -math.inf
         self._unproved_at = self.proved_at + allowed
-
-
-# Closed without a logout, which may block: the other end is gone.
-_ABRUPT: t.Final = ("dead", "recycled", "invalidated")

@@ -18,7 +18,8 @@ from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 from ..errors import LeakError, LeakWarning
-from .scope import MERGED, WSGIScope, pushed_by, request_var
+from .current_scope import MERGED, pushed_by, request_var
+from .scope import WSGIScope
 from .streams import unclosed_var
 from .thread_marks import this_thread
 

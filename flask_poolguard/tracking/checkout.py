@@ -99,6 +99,16 @@ class PoolCheckouts:
             return None
         return self.out.get(record if self.info.facts.counted else id(proxy))
 
+    def count_nested(self, scope: CheckoutScope, mark: ThreadMark) -> int:
+        """Return how many of these connections one thread took for a scope.
+
+        Parallel threads may share a scope, and none of them waits for what it has.
+        """
+        return sum(
+            each.pool is self and each.mark is mark.ref
+            for each in list(scope.checkouts)
+        )
+
     def is_shared(self, checkout: Checkout) -> bool:
         """Tell whether others use the very same driver's connection, as they do where
         a pool has one for all, or one for all in a thread.

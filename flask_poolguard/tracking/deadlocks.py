@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
 from .checkout import Checkout, PoolCheckouts
+from .current_scope import current_scopes
 from .endpoint import current_endpoint
-from .scope import current_scopes
 from .thread_marks import this_thread
 from .thread_stacks import describe_activity, describe_site
 

@@ -11,7 +11,7 @@ import typing as t
 from types import CodeType, FrameType, ModuleType
 
 from .checkout import OUTSIDE
-from .scope import MERGED, current_wsgi_scope, pushed_contexts, request_var
+from .current_scope import MERGED, current_wsgi_scope, pushed_contexts, request_var
 
 # Where a context keeps its request.
 _REQUEST: t.Final = "_request" if MERGED else "request"

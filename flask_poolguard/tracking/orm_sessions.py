@@ -10,11 +10,12 @@ import weakref
 from sqlalchemy import event
 
 from .checkout import OUTSIDE, Checkout
+from .current_scope import current_scopes, home_of
 from .endpoint import current_endpoint
 from .extension_sessions import filed_under
 from .pool_tracker import tracker_of
 from .returned import mark_of, unmark
-from .scope import ContextScope, Scope, current_scopes, home_of, number_sessions
+from .scope import ContextScope, Scope, number_sessions
 
 if t.TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -8,23 +8,22 @@ import threading
 import time
 import typing as t
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 from ..pool import Attempt, Obstacle, Recycle, housekeeper
-from ..state.history import History, Totals
+from ..state.history import History
 from ..state.pool_region import PoolRegion
-from ..state.status import Closed, LeakingLine, PoolStatus, WaitingLine
+from ..state.status import PoolStatus
+from .deadlocks import ScopeClaim
 from .pool_facts import PoolFacts
 from .pool_history import PoolHistory
-from .thread_marks import MarkRef, count_threads, live_marks
+from .pool_status import COUNTERS, Seen, status_of, totals_of
+from .thread_marks import count_threads, live_marks
 from .usage import UsageCounter
 
 logger = logging.getLogger("flask_poolguard")
 
 _monotonic = time.monotonic
-
-# What is held, or waited for, for so many seconds is looked at: which line runs now.
-LOOKED_AT: t.Final = 1.0
 
 # Seconds between two writes; what changes in between is shown after as long.
 OFTEN: t.Final = 0.1
@@ -35,56 +34,19 @@ _FAILURES: t.Final = ("timeouts", "unavailable", "refused_writes")
 # As many lines are told apart that took what was not given back.
 _MOST_LINES: t.Final = 16
 
-_COUNTS: t.Final = (
-    "connects",
-    "timeouts",
-    "unavailable",
-    "refused_writes",
-    "deadlocks",
-    "leaks",
-    # Closed connections, by reason.
-    "recycled",
-    "idle",
-    "dead",
-    "overflow",
-    "invalidated",
-    "closed",
-    "detached",
-    # Of connections for which the state file has no slot.
-    "unlisted_out",
-    "unlisted_checkouts",
-)
-
-
-class WaitingClaim(t.Protocol):
-    """The claim of a thread that waits.
-
-    :ivar asked_at: monotonic seconds at which it began to.
-    :ivar waited: seconds, up to when it last stopped to wait.
-    :ivar mark: a reference to the mark of the thread.
-    """
-
-    asked_at: float
-    waited: float
-    mark: MarkRef
-
 
 class PoolFigures:
     """Counts what one pool does, and shows that in its region of the state file.
 
-    ``lock`` protects the counters, the waiters and the order in which they are
-    written. It is re-entrant because a garbage collection inside may return a
+    ``lock`` protects the counters, the waiters, the region and the order in which they
+    are written there. It is re-entrant because a garbage collection inside may return a
     connection. A write takes a tenth of a millisecond, so there are ten a second at
-    most. What a checkout
-    adds to ``usage`` waits for the housekeeper's next round.
+    most. What a checkout adds to ``usage`` waits for the housekeeper's next round.
 
     :param obstacle: returns what keeps new connections from being made.
-    :ivar recycle: the recycle time in force.
-    :ivar server_limit: after so many seconds the server ends idle sessions.
-    :ivar learned_limit: after so many seconds idle connections were found dead.
-    :ivar held_warning: ``POOLGUARD_HELD_WARNING`` in seconds; None for no warning.
     :ivar region: the part of the state file; None before the first event.
-    :ivar peak: the most connections that were out at once.
+
+    The others are those of :class:`.pool_status.Figures`.
     """
 
     def __init__(
@@ -107,24 +69,21 @@ class PoolFigures:
         """Begin anew, in a forked child as well."""
         self.lock = threading.RLock()
         self.region: PoolRegion | None = None
-        self.counts = dict.fromkeys(_COUNTS, 0)
+        self.counts = dict.fromkeys(COUNTERS, 0)
         self.peak = 0
-        self._longest_connect = 0.0
-        self._leaks: dict[tuple[str, str], int] = {}
-        self._deadlock_line: str | None = None
+        self.longest_connect = 0.0
+        self.leaking_lines: dict[tuple[str, str], int] = {}
+        self.deadlock_line: str | None = None
         self.usage = UsageCounter()
         count_threads(self.usage)
         # A set, of which the values mean nothing.
-        self._waiting: dict[WaitingClaim, None] = {}
+        self._waiting: dict[ScopeClaim, None] = {}
         # Likewise. One that an asynchronous exception ended is collected, and gone.
-        self._connecting: weakref.WeakKeyDictionary[Attempt, None]
-        self._connecting = weakref.WeakKeyDictionary()
+        self._connecting = weakref.WeakKeyDictionary[Attempt, None]()
         self._obstacle: Obstacle | None = None
         self._written_at = -math.inf
         self._is_stale = self._shows_unserved = False
-        self._activities: Mapping[int, str] = {}
-        self._looked_at = 0.0
-        self._waiting_lines: tuple[WaitingLine, ...] = ()
+        self.seen = Seen()
         self._history = PoolHistory()
         self._shown_history = History()
 
@@ -143,8 +102,8 @@ class PoolFigures:
         """Count a leak under its endpoint and line."""
         where = (endpoint, site)
         with self.lock:
-            if where in self._leaks or len(self._leaks) < _MOST_LINES:
-                self._leaks[where] = self._leaks.get(where, 0) + 1
+            if where in self.leaking_lines or len(self.leaking_lines) < _MOST_LINES:
+                self.leaking_lines[where] = self.leaking_lines.get(where, 0) + 1
             self.count("leaks")
 
     def deadlocked(self, line: str | None) -> None:
@@ -153,7 +112,7 @@ class PoolFigures:
         :param line: at which it asked for it; None if that is not the app's own.
         """
         with self.lock:
-            self._deadlock_line = line
+            self.deadlock_line = line
             self.counts["deadlocks"] += 1
             self.count("timeouts")
 
@@ -181,13 +140,14 @@ class PoolFigures:
         """The number of threads that wait for a connection."""
         return len(self._waiting)
 
-    def waiting_claims(self) -> list[WaitingClaim]:
-        """Return the claims of those that have waited for a second or longer."""
-        until = _monotonic() - LOOKED_AT
+    def waiting_claims(self, until: float) -> list[ScopeClaim]:
+        """Return the claims of those that began to wait then, in monotonic seconds, or
+        before.
+        """
         with self.lock:
             return [each for each in self._waiting if each.asked_at <= until]
 
-    def began_waiting(self, waiter: WaitingClaim, out: int, nested: int) -> None:
+    def began_waiting(self, waiter: ScopeClaim, out: int, nested: int) -> None:
         """Note one more that waits.
 
         :param out: how many connections are out or being opened.
@@ -205,7 +165,7 @@ class PoolFigures:
             self._is_stale = True
             raise
 
-    def stopped_waiting(self, waiter: WaitingClaim) -> None:
+    def stopped_waiting(self, waiter: ScopeClaim) -> None:
         """Note one less, unless it was noted before."""
         with self.lock:
             if waiter not in self._waiting:
@@ -218,7 +178,7 @@ class PoolFigures:
             waiter.waited = in_all
             self.changed()
 
-    def waits_again(self, waiter: WaitingClaim) -> None:
+    def waits_again(self, waiter: ScopeClaim) -> None:
         """Note one that waited before, and did not while it tried to connect."""
         with self.lock:
             waiter.asked_at = _monotonic() - waiter.waited
@@ -245,7 +205,7 @@ class PoolFigures:
         with self.lock:
             self._connecting.pop(attempt, None)
             took = _monotonic() - attempt.began_at
-            self._longest_connect = max(took, self._longest_connect)
+            self.longest_connect = max(took, self.longest_connect)
             if self._shows_unserved:
                 self.changed()
 
@@ -274,23 +234,16 @@ class PoolFigures:
             self._is_stale = True
             housekeeper.tend_soon(self)
 
-    def saw(
-        self,
-        out: int,
-        activities: Mapping[int, str],
-        waiting_lines: tuple[WaitingLine, ...],
-    ) -> None:
-        """Note what is going on now; the next :meth:`tend` shows it.
+    def saw(self, out: int, seen: Seen) -> None:
+        """Note what goes on now; the next :meth:`tend` shows it.
 
         :param out: how many connections are out.
-        :param activities: see :class:`PoolStatus`, as ``waiting_lines``.
         """
         with self.lock:
             self._history.saw(out, len(self._waiting))
-            if activities or waiting_lines or self._activities or self._waiting_lines:
+            if seen.has_lines or self.seen.has_lines:
                 self._is_stale = True
-            self._activities, self._waiting_lines = activities, waiting_lines
-            self._looked_at = _monotonic()
+            self.seen = seen
 
     def tend(self) -> None:
         """Show what is not shown yet; the housekeeper calls it."""
@@ -316,16 +269,7 @@ class PoolFigures:
 
     def _tend_history(self) -> None:
         with self.lock:
-            counts = self.counts
-            totals = Totals(
-                checkouts=sum(self.usage.demand),
-                waits=self.usage.waits,
-                timeouts=counts["timeouts"],
-                unavailable=counts["unavailable"],
-                refused_writes=counts["refused_writes"],
-                deadlocks=counts["deadlocks"],
-                leaks=counts["leaks"],
-            )
+            totals = totals_of(self.counts, self.usage)
             history = History(self._history.minutes(totals))
             if history != self._shown_history and self.region is not None:
                 self._shown_history = history
@@ -346,70 +290,9 @@ class PoolFigures:
 
     def status(self) -> PoolStatus:
         """Return all figures but those that the slots tell. Called under ``lock``."""
-        facts, counts = self.facts, self.counts
-        obstacle = self._find_obstacle()
-        is_guarded = facts.is_guarded
-        return PoolStatus(
-            bind=facts.bind,
-            url=facts.url,
-            pool_class=facts.pool_class,
-            size=facts.size,
-            max_overflow=facts.max_overflow,
-            waiting=len(self._waiting) if facts.tells_waiting else None,
-            oldest_wait_seconds=_oldest(each.asked_at for each in self._waiting),
-            connecting=len(self._connecting) if is_guarded else None,
-            oldest_connect_seconds=_oldest(
-                each.began_at for each in list(self._connecting)
-            ),
-            longest_connect_seconds=(
-                round(self._longest_connect, 3) if is_guarded else None
-            ),
-            obstacle=None if obstacle is None else obstacle.kind.value,
-            obstacle_seconds=_oldest(() if obstacle is None else (obstacle.since,)),
-            recycle_seconds=self.recycle.seconds,
-            recycle_source=self.recycle.source or None,
-            peak_checked_out=self.peak if facts.counted else None,
-            connects=counts["connects"],
-            timeouts=counts["timeouts"] if facts.tells_waiting else None,
-            unavailable=counts["unavailable"] if is_guarded else None,
-            refused_writes=counts["refused_writes"],
-            deadlocks=counts["deadlocks"],
-            deadlock_line=self._deadlock_line,
-            timeout_seconds=facts.pool_timeout,
-            held_warning_seconds=self.held_warning,
-            leaks=counts["leaks"],
-            closed=self._closed(),
-            usage=self.usage.status(),
-            server_limit_seconds=self.server_limit,
-            learned_limit_seconds=self.learned_limit,
-            is_counted=facts.counted,
-            recycles_by_age=facts.age_based,
-            leaking_lines=tuple(
-                LeakingLine(endpoint, site, count)
-                for (endpoint, site), count in self._leaks.items()
-            ),
-            unlisted_out=counts["unlisted_out"],
-            unlisted_checkouts=counts["unlisted_checkouts"],
-            waiting_lines=self._waiting_lines,
-            activities=self._activities,
-            seen_seconds=_oldest((self._looked_at,) if self._activities else ()),
+        return status_of(
+            self,
+            [each.asked_at for each in self._waiting],
+            [each.began_at for each in list(self._connecting)],
+            self._find_obstacle(),
         )
-
-    def _closed(self) -> Closed:
-        counts = self.counts
-        known, is_guarded = self.facts.tells_closing, self.facts.is_guarded
-        return Closed(
-            recycled=counts["recycled"] if known else None,
-            idle=counts["idle"] if known else None,
-            dead=counts["dead"],
-            overflow=counts["overflow"] if known else None,
-            invalidated=counts["invalidated"] if is_guarded else None,
-            closed=counts["closed"] if is_guarded else None,
-            detached=counts["detached"] if is_guarded else None,
-        )
-
-
-def _oldest(since: Iterable[float]) -> float | None:
-    """Return the seconds since the earliest of these moments, None without any."""
-    first = min(since, default=None)
-    return None if first is None else max(_monotonic() - first, 0.0)

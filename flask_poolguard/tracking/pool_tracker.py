@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import typing as t
 import weakref
 from collections.abc import Callable, Mapping
@@ -22,23 +21,21 @@ from ..pool import (
     PoolCallbacks,
     Recycle,
     Renewable,
-    find_blockers,
     housekeeper,
 )
-from ..state.pool_region import PoolRegion
 from ..state.writer import NoStateFile
 from .activities import look
 from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
+from .current_scope import current_scope, scope_of_reconnecting
 from .deadlocks import ScopeClaim
 from .endpoint import current_endpoint
 from .engine_pools import EnginePools
 from .held_warnings import HeldWarnings
 from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
-from .pool_holders import PoolHolders
-from .scope import current_scope, scope_of_reconnecting
-from .thread_marks import ThreadMark, deserted, this_thread
+from .shown_pool import ShownPool
+from .thread_marks import deserted, this_thread
 from .thread_stacks import describe_activity
 
 if t.TYPE_CHECKING:
@@ -46,7 +43,6 @@ if t.TYPE_CHECKING:
 
     from ..databases import Database
 
-_monotonic = time.monotonic
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
 _AGAIN: t.Final = TakenAs.AGAIN
 
@@ -67,16 +63,11 @@ def attach_tracker(engine: Engine, tracker: PoolTracker) -> None:
     tracker.pools.belong_to(engine)
 
 
-class PoolTracker(PoolHolders, PoolCallbacks):
+class PoolTracker(ShownPool, PoolCallbacks):
     """Who has which connection of one bind's pool; the callbacks of that pool.
 
-    What is counted, and the change-over to another region of the state file, is
-    protected by the lock of ``figures``. ``out`` is only ever changed by single
-    operations of a dict. Its keys are the pool's records, or where all share one
-    (``StaticPool``) the ``id`` of each proxy.
+    What is counted is protected by the lock of ``figures``.
 
-    :ivar is_hidden: its engine was unregistered: its connections are guarded as ever,
-        but nothing of them is shown.
     :ivar on_deserted: gives back what threads took that ended without popping their
         context.
     :ivar options: what the user set on the engine before it was guarded, by setting.
@@ -92,16 +83,15 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         recycle: Recycle,
         held_warning: float | None = None,
     ) -> None:
-        super().__init__(
-            PoolInfo(weakref.ref(app), app.root_path, database, facts, on_leak)
-        )
         self.pools = EnginePools()
-        self.figures = PoolFigures(facts, recycle, held_warning, self.pools.obstacle)
+        super().__init__(
+            PoolInfo(weakref.ref(app), app.root_path, database, facts, on_leak),
+            PoolFigures(facts, recycle, held_warning, self.pools.obstacle),
+            open_file,
+        )
         self._held_warnings = HeldWarnings(held_warning)
-        self._open_file = open_file
         self.on_deserted: Callable[[], None] | None = None
         self.options: Mapping[str, t.Any] = {}
-        self.is_hidden = False
         self._start()
         housekeeper.add(self)
 
@@ -112,68 +102,10 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         self.usage = self.figures.usage
         self._held_warnings.forget()
 
-    @property
-    def database(self) -> Database:
-        """What is known of the server's family."""
-        return self.info.database
-
-    @property
-    def facts(self) -> PoolFacts:
-        """What does not change while the pool lives."""
-        return self.info.facts
-
     def follow(self, on_leak: str, held_warning: float | None) -> None:
         """Follow settings that were changed."""
         self.info = replace(self.info, on_leak=on_leak)
         self._held_warnings.limit = self.figures.held_warning = held_warning
-
-    # What other processes see ------------------------------------------------------
-
-    @property
-    def region(self) -> PoolRegion:
-        """This pool's part of the process's state file, made with the first event."""
-        region = self.figures.region
-        return self.show_in(self._open_file()) if region is None else region
-
-    def show_in(self, file: NoStateFile) -> PoolRegion:
-        """Return this pool's part of the state file, made if there is none yet."""
-        figures = self.figures
-        with figures.lock:
-            region = figures.region
-            if region is None:
-                if self.is_hidden:
-                    file = NoStateFile()
-                region = PoolRegion(file, self.facts.slots(), self._lost)
-                figures.show_in(region)
-                region.publish()
-            return region
-
-    def hide(self) -> None:
-        """Show no other process this pool any more."""
-        self.is_hidden = True
-        self._drop_region()
-
-    def show_again(self, facts: PoolFacts) -> None:
-        """Show a pool that was hidden.
-
-        What is out has no slot in its new part of the file, and is only counted.
-        """
-        self.info = replace(self.info, facts=facts)
-        self.figures.facts = facts
-        for checkout in list(self.out.values()):
-            if facts.counted and checkout.is_listed:
-                checkout.is_listed = False
-                self.figures.count("unlisted_out")
-        self.is_hidden = False
-        self._drop_region()
-        if self.figures.counts["connects"]:  # else with the first event, as ever
-            _ = self.region
-
-    def _drop_region(self) -> None:
-        with self.figures.lock:
-            region, self.figures.region = self.figures.region, None
-        if region is not None:
-            region.close()
 
     # The engine ------------------------------------------------------------------
 
@@ -233,8 +165,8 @@ class PoolTracker(PoolHolders, PoolCallbacks):
             housekeeper.catch_up()
         usage, figures, out = self.usage, self.figures, self.out
         # With the first checkout after each time that the usage was written.
-        if usage.is_shown and "gevent" in sys.modules:
-            self._look_for_troubles(record)
+        if usage.is_shown and "gevent" in sys.modules and not self.facts.is_async:
+            usage.look_for_blockers(record.dbapi_connection)
         if not self.info.facts.counted:
             self.forget_closed()  # no callback told of their return
             out[id(fairy)] = checkout
@@ -242,7 +174,7 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         out[record] = checkout
         count = len(out)
         if scope is not None and len(scope.checkouts) > 1:
-            nested = self._count_nested(scope, mark)
+            nested = self.count_nested(scope, mark)
             if nested > usage.nesting:
                 usage.nested(nested)
         elif not usage.nesting:
@@ -258,16 +190,6 @@ class PoolTracker(PoolHolders, PoolCallbacks):
             figures.count("unlisted_checkouts")
         if count > figures.peak:
             figures.saw_out(count)
-
-    def _count_nested(self, scope: CheckoutScope, mark: ThreadMark) -> int:
-        """Return how many of these connections one thread took for a scope.
-
-        Parallel threads may share a scope, and none of them waits for what it has.
-        """
-        return sum(
-            each.pool is self and each.mark is mark.ref
-            for each in list(scope.checkouts)
-        )
 
     def gave(self, record: ConnectionPoolEntry) -> None:
         """Note that it is back."""
@@ -297,17 +219,13 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         if reason is not None:
             self.figures.count(reason)
 
-    def _lost(self) -> None:
-        """Count a connection that was collected with its record."""
-        self.figures.count("closed")
-
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
         if deserted and self.on_deserted is not None:
             self.on_deserted()
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
-            nested += self._count_nested(scope, this_thread.mark)
+            nested += self.count_nested(scope, this_thread.mark)
         # Those of a pool that this one replaced are out as well.
         self.figures.began_waiting(claim, max(out, len(self.out)), nested)
         return claim
@@ -373,34 +291,9 @@ class PoolTracker(PoolHolders, PoolCallbacks):
         yet; the housekeeper calls it.
         """
         if self.usage.renewed:
-            outdated = self._count_outdated()
-            if outdated != self.usage.outdated:
-                self.usage.outdated = outdated
-                self.usage.is_shown = False
+            self.usage.saw_outdated(self._count_outdated())
         look(self, self.figures)
         self.figures.tend()
         if not self.facts.counted:
             self.forget_closed()
         self._held_warnings.tend(self)
-
-    def count_leak(self, checkout: Checkout) -> None:
-        """Count a leak under its endpoint and line."""
-        self.figures.count_leak(checkout.endpoint, checkout.site())
-
-    def show_kept(self, checkout: Checkout) -> None:
-        """Show that a connection outlives its scope on purpose."""
-        if self.out.get(checkout.record) is checkout:
-            mark = checkout.mark()
-            name = b"" if mark is None else mark.name
-            self.region.show_kept(checkout.record, checkout, name)
-
-    def _show_connected(self, record: ConnectionPoolEntry) -> None:
-        server_id = self.database.server_id(record.dbapi_connection)
-        self.region.show_connected(record, -1 if server_id is None else server_id)
-
-    def _look_for_troubles(self, record: ConnectionPoolEntry) -> None:
-        if not self.facts.is_async:
-            found = self.usage.blockers | find_blockers(record.dbapi_connection)
-            if found != self.usage.blockers:
-                self.usage.blockers = found
-                self.usage.is_shown = False

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 
 from sqlalchemy.engine import Connection
 
-from .scope import WSGIScope, scope_of
+from .current_scope import scope_of
+from .scope import WSGIScope
 
 if t.TYPE_CHECKING:
     from flask import Flask

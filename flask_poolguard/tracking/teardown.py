@@ -10,7 +10,6 @@ WSGI call, when the response is closed, and at the next call on the same thread.
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 import typing as t
 import weakref
@@ -31,19 +30,12 @@ from .abandoned_streams import (
     note_response,
 )
 from .async_views import count_async_views_as_requests
+from .context_cleanup import NOT_POPPED, ContextCleanup
+from .current_scope import MERGED, current_wsgi_scope, open_scope, serves
 from .dead_threads import dead_threads
 from .endpoint import NO_ROUTE
-from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import (
-    MERGED,
-    WSGIScope,
-    current_wsgi_scope,
-    next_session,
-    open_scope,
-    scope_of,
-    serves,
-)
+from .scope import WSGIScope, next_session
 from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
@@ -51,19 +43,9 @@ from .teardown_functions import go_on_after
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
-    from flask.ctx import AppContext
     from flask.wrappers import Response
 
     from .app_tracker import AppTracker
-
-logger = logging.getLogger("flask_poolguard")
-
-# Why a session was in the middle of a transaction when its context ended.
-_RAISED: t.Final = "a teardown function raised before the session was closed"
-_USED_LATE: t.Final = (
-    "a teardown function used it after it had been closed; commit there"
-)
-_NOT_POPPED: t.Final = "its context was never popped, as if its stream was not closed"
 
 
 class Teardown:
@@ -74,6 +56,7 @@ class Teardown:
     ) -> None:
         self._app_ref = weakref.ref(app)
         self._app_tracker = app_tracker
+        self._cleanup = ContextCleanup(app_tracker)
         self._on_push = on_push
         # Responses that were collected before they were closed.
         self._dropped: deque[WSGIScope] = deque()
@@ -102,7 +85,7 @@ class Teardown:
         # On the instance, and indifferent to the signature: Flask 3.2 passes the
         # context first.
         original = app.do_teardown_appcontext
-        app_ref = self._app_ref
+        app_ref, end_context = self._app_ref, self._cleanup.end
 
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
@@ -120,7 +103,7 @@ class Teardown:
                         raise
             finally:
                 if context is not None:
-                    self._end_context(context, first_late, raised)
+                    end_context(context, first_late, raised)
 
         app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign] # of this app only
         if MERGED:  # Flask 3.2 checks where it is before it tears anything down
@@ -133,82 +116,6 @@ class Teardown:
                 teardown_request(*args, **kwargs)
 
         app.do_teardown_request = do_teardown_request  # type: ignore[method-assign] # of this app only
-
-    def _end_context(self, context: AppContext, first_late: int, raised: bool) -> None:
-        """End the sessions and give back the connections of an app context.
-
-        :param first_late: number of the first session made after its teardown began.
-        :param raised: one of the app's teardown functions did.
-        :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
-        :raises LeakWarning: likewise, if a filter makes it an error.
-        """
-        if self._is_clean(context):
-            _forget(context)
-            return
-        reclaimer = Reclaimer()
-        try:
-            self._sweep(context, reclaimer, first_late, raised)
-        finally:
-            first_late = next_session()
-            try:
-                reclaimer.report()
-            finally:
-                # Receivers of the signal and log handlers may use the database too.
-                if reclaimer.leaks and not self._is_clean(context):
-                    again = Reclaimer()
-                    self._sweep(context, again, first_late)
-                    again.count()
-                    again.warn()
-
-    def _is_clean(self, context: AppContext) -> bool:
-        """Tell whether a context left nothing behind, and close its scope if so."""
-        if filed_under(context):
-            return False
-        for tracker in self._app_tracker.trackers:
-            if tracker.left_behind:
-                return False
-        scope = scope_of(context)
-        if scope is not None:
-            if scope.checkouts:
-                return False
-            scope.end()
-        return True
-
-    def _sweep(
-        self,
-        context: AppContext,
-        reclaimer: Reclaimer,
-        first_late: int,
-        raised: bool = False,
-        why: str = _RAISED,
-    ) -> None:
-        response, scope = current_wsgi_scope(), scope_of(context)
-        try:
-            if scope is not None:
-                left = end_left_over(context, scope, first_late, raised)
-                if left is not None:
-                    left_by, is_late = left
-                    logger.warning(
-                        "A database session of %s was left in the middle of a"
-                        " transaction, which was rolled back: %s.",
-                        left_by,
-                        _USED_LATE if is_late else why,
-                    )
-        finally:
-            if scope is None:
-                pass
-            elif response is not None and _is_the_requests(context, response):
-                # What the view left may still be used by the response, by middleware
-                # or by those who are told that the context was popped.
-                scope.end()
-                for checkout in list(scope.checkouts):
-                    response.adopt(checkout)
-            else:
-                reclaimer.end_scope(scope)
-            _forget(context)
-            for tracker in self._app_tracker.trackers:
-                if tracker.left_behind:
-                    reclaimer.end_left_behind(tracker.left_behind)
 
     # WSGI calls ------------------------------------------------------------------
 
@@ -277,7 +184,7 @@ class Teardown:
         contexts = [
             each
             for each in contexts
-            if each is not current and not self._is_clean(each)
+            if each is not current and not self._cleanup.is_clean(each)
         ]
         scope.keeps = False
         if scope.checkouts and current is not None and current not in contexts:
@@ -291,7 +198,12 @@ class Teardown:
             stack.callback(reclaimer.end_scope, scope)
             for context in contexts:
                 stack.callback(
-                    self._sweep, context, reclaimer, next_session(), True, _NOT_POPPED
+                    self._cleanup.sweep,
+                    context,
+                    reclaimer,
+                    next_session(),
+                    True,
+                    NOT_POPPED,
                 )
 
     def _report(self, reclaimer: Reclaimer) -> None:
@@ -316,19 +228,3 @@ class Teardown:
                 stack.callback(self.end_response, scope)
             if not from_test_client:  # which may have kept them on purpose
                 leave_abandoned()
-
-
-def _is_the_requests(context: AppContext, response: WSGIScope) -> bool:
-    """Tell whether a context is a request's own, or what it has is kept for one."""
-    if response.ended or response.streams is None:  # the request failed
-        return False
-    return response.keeps or response.contexts[:1] == [context]
-
-
-def _forget(context: AppContext) -> None:
-    """Take a context that has ended off its response's list, unless it is the
-    request's own, the end of which may not be over yet.
-    """
-    response = current_wsgi_scope()
-    if response is not None and context in response.contexts[1:]:
-        response.contexts.remove(context)

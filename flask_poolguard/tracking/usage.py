@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import typing as t
 
+from ..pool import find_blockers
 from ..state.status import Usage
 
 # Upper bounds of the buckets of concurrent use: single numbers as far as sizes are
@@ -87,6 +88,19 @@ class UsageCounter:
         # Not ``is_shown``: the checkout for which a mark is made looks at that.
         if alive > self.threads:
             self.threads = alive
+
+    def saw_outdated(self, connections: int) -> None:
+        """Note how many connections are older than the last renewal now."""
+        if connections != self.outdated:
+            self.outdated = connections
+            self.is_shown = False
+
+    def look_for_blockers(self, connection: t.Any) -> None:
+        """Note what of this driver's connection blocks all greenlets of a worker."""
+        found = self.blockers | find_blockers(connection)
+        if found != self.blockers:
+            self.blockers = found
+            self.is_shown = False
 
     def began_waiting(self, wanted: int) -> None:
         """Count a checkout that has to wait.

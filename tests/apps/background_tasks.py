@@ -189,7 +189,9 @@ def main(kind: str) -> None:
     leaks = [each for each in messages if "did not give back" in each]
     names = [each.partition(" did not give back")[0] for each in leaks]
     trackers = app.extensions["poolguard"].app_tracker.trackers
-    counted = [endpoint for each in trackers for endpoint, _ in each.figures._leaks]
+    counted = [
+        endpoint for each in trackers for endpoint, _ in each.figures.leaking_lines
+    ]
     print(json.dumps({"names": names, "counted": counted}))
 
 

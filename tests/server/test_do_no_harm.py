@@ -24,7 +24,7 @@ from sqlalchemy.orm import (
 
 from flask_poolguard import ConnectionReturned, LeakError
 from flask_poolguard.tracking import shared_contexts
-from flask_poolguard.tracking.scope import MERGED
+from flask_poolguard.tracking.current_scope import MERGED
 from tests.conftest import Database
 from tests.support.side_by_side import ADD, COUNT, Row, World, both, make_world, outcome
 

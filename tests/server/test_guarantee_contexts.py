@@ -172,7 +172,7 @@ class TestInnerContexts:
     def test_many_inner_contexts_are_not_remembered(self, shop: Shop) -> None:
         @shop.route
         def view() -> str:
-            from flask_poolguard.tracking.scope import current_wsgi_scope
+            from flask_poolguard.tracking.current_scope import current_wsgi_scope
 
             for _ in range(50):
                 with shop.app.app_context():

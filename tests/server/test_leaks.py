@@ -220,7 +220,7 @@ class TestCounting:
         for _ in range(3):
             shop.client.get("/misuse")
         assert shop.tracker.figures.counts["leaks"] == 3
-        ((endpoint, site), count), *more = shop.tracker.figures._leaks.items()
+        ((endpoint, site), count), *more = shop.tracker.figures.leaking_lines.items()
         assert (endpoint, count, more) == ("misuse", 3, [])
         assert SITE.search(site)
 
@@ -236,7 +236,7 @@ class TestCounting:
         for number in range(40):
             shop.client.get(f"/{number}")
         assert shop.tracker.figures.counts["leaks"] == 40
-        assert len(shop.tracker.figures._leaks) == 16
+        assert len(shop.tracker.figures.leaking_lines) == 16
 
 
 class TestSignal:

@@ -24,8 +24,8 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from werkzeug.test import EnvironBuilder
 
 from flask_poolguard import ConnectionReturned, PoolGuard
+from flask_poolguard.tracking.current_scope import MERGED
 from flask_poolguard.tracking.dead_threads import dead_threads
-from flask_poolguard.tracking.scope import MERGED
 from tests.conftest import Database
 from tests.support.side_by_side import ADD, COUNT, Row, World, both, make_world
 

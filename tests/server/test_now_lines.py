@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from flask_poolguard.state.status import PoolStatus
-from flask_poolguard.tracking import activities, pool_figures
+from flask_poolguard.tracking import activities
 from tests.conftest import Database
 from tests.support.reporting import MakeShop, Shop, pool_in
 from tests.support.waiting import wait_until
@@ -24,7 +24,6 @@ FILE = "tests/server/test_now_lines.py"
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look also at what is held, or waited for, for less than a second."""
-    monkeypatch.setattr(pool_figures, "LOOKED_AT", 0.0)
     monkeypatch.setattr(activities, "LOOKED_AT", 0.0)
 
 
@@ -153,7 +152,6 @@ def test_is_not_looked_for_where_nothing_is_held_for_long(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activities, "LOOKED_AT", 1e6)
-    monkeypatch.setattr(pool_figures, "LOOKED_AT", 1e6)
     looked: list[object] = []
     monkeypatch.setattr(activities, "describe_activities", looked.append)
     with holding(shop):

@@ -338,7 +338,7 @@ class TestPoolsThatKeepTheirClass:
     ) -> None:
         tracked = Tracked(sqlite_url, poolclass=pool.StaticPool)
         with tracked.app.app_context():
-            from flask_poolguard.tracking.scope import current_scope
+            from flask_poolguard.tracking.current_scope import current_scope
 
             for _ in range(50):
                 with tracked.engine.connect():
@@ -634,7 +634,7 @@ class TestMemory:
     def test_a_long_lived_context_remembers_nothing_of_what_came_back(
         self, sqlite_url: URL
     ) -> None:
-        from flask_poolguard.tracking.scope import current_scope
+        from flask_poolguard.tracking.current_scope import current_scope
 
         tracked = Tracked(sqlite_url)
         with tracked.app.app_context():

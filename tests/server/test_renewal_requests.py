@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import URL, StaticPool, create_engine
 
 from flask_poolguard.cli.recycle_view import render, verdict_on
-from flask_poolguard.report.recycling import Recycling, Renewal
+from flask_poolguard.report.recycling import Recycling
+from flask_poolguard.report.renewal import Renewal
 from flask_poolguard.report.text import Page
 from flask_poolguard.state import reader, recycle_requests
 from flask_poolguard.state.recycle_requests import ALL, new_number

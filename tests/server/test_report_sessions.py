@@ -208,7 +208,7 @@ class TestOrphans:
             assert owned(report_of(shop), number).owner == "process"
             # As if the session had been open for long when the process began.
             monkeypatch.setattr(
-                "flask_poolguard.report.session_matching._TOLERANCE_SECONDS", -3600.0
+                "flask_poolguard.report.session_owners._TOLERANCE_SECONDS", -3600.0
             )
             assert owned(report_of(shop), number).owner == "orphan"
 
@@ -388,7 +388,7 @@ class TestNumbersThatWereGivenAnew:
             number = session_id(connection)
             # As if the session had begun long after the connection was taken.
             monkeypatch.setattr(
-                "flask_poolguard.report.session_matching._TOLERANCE_SECONDS", -3600.0
+                "flask_poolguard.report.session_owners._TOLERANCE_SECONDS", -3600.0
             )
             with believing(shop, number, out=out):
                 assert owned(report_of(shop), number).owner is None
@@ -400,7 +400,7 @@ class TestNumbersThatWereGivenAnew:
         with client(mariadb_url) as connection:
             number = session_id(connection)
             monkeypatch.setattr(
-                "flask_poolguard.report.session_matching._TOLERANCE_SECONDS", -3600.0
+                "flask_poolguard.report.session_owners._TOLERANCE_SECONDS", -3600.0
             )
             with believing(shop, number, out=True):
                 assert owned(report_of(shop), number).owner == "worker"

@@ -558,7 +558,7 @@ class TestInnerContextsOfAStream:
 
         @shop.route
         def events() -> Iterator[str]:
-            from flask_poolguard.tracking.scope import current_wsgi_scope
+            from flask_poolguard.tracking.current_scope import current_wsgi_scope
 
             def stream() -> Iterator[str]:
                 for _ in range(20):

@@ -23,6 +23,7 @@ from flask_poolguard.state.reader import read_workers
 from flask_poolguard.state.status import PoolStatus, Usage
 from flask_poolguard.tracking import deadlocks as waiting_module
 from flask_poolguard.tracking import pool_figures as figures_module
+from flask_poolguard.tracking import pool_status as status_module
 from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
 from tests.conftest import Database
 from tests.support.forking import fork_without_hooks, in_child
@@ -222,6 +223,7 @@ class TestWaits:
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock()
         monkeypatch.setattr(figures_module, "_monotonic", clock)
+        monkeypatch.setattr(status_module, "_monotonic", clock)
         monkeypatch.setattr(waiting_module, "_monotonic", clock)
         return clock
 

@@ -1,0 +1,112 @@
+"""Closes idle connections of a pool: needed no more, gone, outdated, disposed of.
+
+A record is taken out of the idle ones first: another thread may hand it out meanwhile,
+and whichever removes it from the deque has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import typing as t
+
+from .slot import FIT
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .fair_queue import FairQueue
+    from .idle_limits import IdleLimits
+    from .slot import GuardedRecord
+    from .types import CloseReason
+
+_clock = time.monotonic
+
+
+def close_idle(
+    queue: FairQueue[GuardedRecord], record: GuardedRecord, reason: CloseReason
+) -> None:
+    """Close a record that was taken out of the idle ones."""
+    try:
+        record.close_because(reason)
+    finally:
+        queue.free(record, reason != "overflow")
+
+
+def close_unfit(
+    queue: FairQueue[GuardedRecord],
+    now: float,
+    max_idle: float | None,
+    limits: IdleLimits,
+    dispose_again: Callable[[], None],
+) -> None:
+    """Close those whose time is up and those that are gone.
+
+    :param now: by the pool's clock.
+    :param max_idle: ``POOLGUARD_MAX_IDLE`` in seconds; None for no limit.
+    :param limits: learns which idle times a connection survives.
+    :param dispose_again: called after each that was looked at and put back: the pool
+        may have been disposed of meanwhile.
+    """
+    longest = math.inf if max_idle is None else max_idle
+    for record in list(queue.idle):
+        idle = now - record.idle_since
+        if idle < longest and record.is_over() is None and not record.has_spoken():
+            limits.survived(idle)
+            continue
+        try:
+            queue.idle.remove(record)
+        except ValueError:  # another thread has just taken it
+            continue
+        try:
+            reason = "idle" if idle >= longest else record.fitness(is_asked_for=False)
+        except BaseException:
+            close_idle(queue, record, "dead")
+            raise
+        if reason != FIT:
+            close_idle(queue, record, reason)
+            continue
+        surplus = queue.put_first(record)
+        if surplus is not None:
+            close_idle(queue, surplus, "overflow")
+        dispose_again()
+
+
+def close_outdated(queue: FairQueue[GuardedRecord]) -> None:
+    """Close those that are older than the pool's last renewal."""
+    for record in list(queue.idle):
+        if not record.is_outdated():
+            continue
+        try:
+            queue.idle.remove(record)
+        except ValueError:  # another thread takes it, and will find out
+            continue
+        close_idle(queue, record, "invalidated")
+
+
+def close_all(queue: FairQueue[GuardedRecord]) -> None:
+    """Close all.
+
+    :raises Exception: what a listener to closing connections raised; the others stay.
+    """
+    while True:
+        try:
+            record = queue.pop()
+        except IndexError:
+            return
+        close_idle(queue, record, "closed")
+
+
+def close_until(queue: FairQueue[GuardedRecord], until: float) -> None:
+    """Close as many as the time allows, whatever a listener raises.
+
+    :param until: monotonic seconds.
+    """
+    while _clock() < until:
+        try:
+            record = queue.pop()
+        except IndexError:
+            return
+        with contextlib.suppress(Exception):  # a listener's, perhaps
+            close_idle(queue, record, "closed")
