@@ -77,8 +77,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Choose on which products tests run, and which of a test's variants is quick."""
+    """Choose on which products tests run, and which of a test's variants is quick.
+
+    The slow ones come first: at the end of a run no process waits for another's last.
+    """
     products.select(config, items)
+    items.sort(key=lambda item: item.get_closest_marker("process") is None)
     seen = set()
     for item in items:
         name, _, variant = item.nodeid.partition("[")
