@@ -37,6 +37,8 @@ from tests.support.uwsgi import UwsgiApp
 from tests.support.waiting import wait_until
 from tests.support.waitress import WaitressApp
 
+pytestmark = pytest.mark.process
+
 SECONDS = 20.0
 
 # Prints the pids of the workers that this process finds.
