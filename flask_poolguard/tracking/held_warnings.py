@@ -7,7 +7,7 @@ import time
 from collections import deque
 
 from .checkout import Checkout, PoolCheckouts
-from .thread_stacks import format_stack
+from .thread_stacks import describe_activity, format_stack
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -48,14 +48,16 @@ class HeldWarnings:
             if checkout.is_at_prompt():
                 continue  # a warning would come between what is typed
             checkout.is_reported = True
+            activity = describe_activity(checkout.mark(), pool.info.root_path)
             logger.warning(
                 "%s has held a connection of bind %r for %.0f s, since it took it at"
-                " %s. Give it back before slow work that needs no database, or raise"
+                " %s%s. Give it back before slow work that needs no database, or raise"
                 " POOLGUARD_HELD_WARNING (now %g). Its thread is here:\n%s",
                 checkout.endpoint,
                 bind,
                 held,
                 checkout.site(),
+                "" if activity is None else f"; now at {activity}",
                 self.limit,
                 format_stack(checkout.mark()) or "  (that is not known)",
             )
