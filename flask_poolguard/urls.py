@@ -168,7 +168,7 @@ def server_key(url: URL | str) -> ServerKey | None:
 
 
 def database_key(url: str) -> tuple[object, ...]:
-    """Return what tells one database from another, whatever the user and options."""
+    """Return what tells one database from another, apart from user and options."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's

@@ -30,7 +30,7 @@ _CODE_IN_TEXT: t.Final = re.compile(
 _SQLSTATE: t.Final = re.compile(r"\b\d[0-9]?[0-9A-Z]*[A-Z][0-9A-Z]*\b")
 # A link to a section: docs/errors.md#2006-mysql-server-has-gone-away
 _ANCHOR: t.Final = re.compile(r"(findings|errors)\.(?:md|html)#([\w-]+)\W*$")
-# How a finding, and a note on an error, end; whatever the group of commands is called.
+# How a finding, and a note on an error, end; under any name of the group of commands.
 _ASKED: t.Final = re.compile(r"flask \S+ explain (.+)")
 # A finding as `flask pool status` and the log show it.
 _FINDING: t.Final = re.compile(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..report.model import Report
 from ..report.text import NONE, Page, columns, duration, visible
 from ..report.verdict import verdict_of
-from ..state.history import Minute
+from ..state.history import COUNTED, Minute
 from ..state.plain import to_plain
 from .findings_view import verdict_lines
 from .marks import BAD, UNUSUAL, mark, paint
@@ -68,13 +68,7 @@ def _sum(at: int, minutes: Sequence[Minute]) -> Minute:
 
     return Minute(
         at=at,
-        checkouts=sum(each.checkouts for each in minutes),
-        waits=sum(each.waits for each in minutes),
-        timeouts=sum(each.timeouts for each in minutes),
-        unavailable=sum(each.unavailable for each in minutes),
-        refused_writes=sum(each.refused_writes for each in minutes),
-        deadlocks=sum(each.deadlocks for each in minutes),
-        leaks=sum(each.leaks for each in minutes),
+        **{name: sum(getattr(each, name) for each in minutes) for name in COUNTED},
         most_out=sum(each.most_out for each in minutes),
         most_waiting=sum(each.most_waiting for each in minutes),
         longest_wait_seconds=max(each.longest_wait_seconds for each in minutes),
@@ -92,7 +86,10 @@ def to_dict(report: Report, history: BindHistory) -> dict[str, t.Any]:
         "taken_at": report.taken_at,
         "app": report.app,
         "workers": len(report.workers),
-        "minutes": [{"bind": each.bind, **to_plain(each.minute)} for each in history],
+        "minutes": [
+            {"bind": each.bind, "at": each.minute.at, **to_plain(each.minute)}
+            for each in history
+        ],
     }
 
 

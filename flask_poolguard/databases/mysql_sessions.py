@@ -135,7 +135,7 @@ def _without_process(cursor: t.Any) -> Hidden:
 
 
 def quoted(name: str) -> str:
-    """Return a user or a host as a statement has it, whatever ``sql_mode`` is."""
+    """Return a user or a host as a statement has it, with any ``sql_mode``."""
     if "'" in name or "\\" in name:  # whether a backslash escapes depends on that
         return "`" + name.replace("`", "``") + "`"
     return f"'{name}'"

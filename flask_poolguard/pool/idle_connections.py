@@ -99,7 +99,7 @@ def close_all(queue: FairQueue[GuardedRecord]) -> None:
 
 
 def close_until(queue: FairQueue[GuardedRecord], until: float) -> None:
-    """Close as many as the time allows, whatever a listener raises.
+    """Close as many as the time allows, even if a listener raises.
 
     :param until: monotonic seconds.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import typing as t
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +11,7 @@ class Totals:
     """What one pool counted since its worker began.
 
     :ivar checkouts: for which a connection was asked, whether there was one or not.
+    :ivar timeouts: those of ``deadlocks`` among them.
     """
 
     checkouts: int = 0
@@ -21,15 +23,17 @@ class Totals:
     leaks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Minute:
+# What is counted: of these a minute has its own share.
+COUNTED: t.Final = tuple(each.name for each in fields(Totals))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minute(Totals):
     """What one pool met within a minute of the clock.
 
     :ivar at: when it began, in seconds of Unix time.
-    :ivar checkouts: for which a connection was asked, whether there was one or not.
     :ivar most_out: connections that were out at once, as looked at once a second; so is
         ``most_waiting``, of threads.
-    :ivar timeouts: those of ``deadlocks`` among them.
     :ivar first_failed_at: when the first of ``timeouts``, ``unavailable`` and
         ``refused_writes`` failed, in seconds of Unix time; None if there are none.
         Likewise ``last_failed_at``.
@@ -38,13 +42,6 @@ class Minute:
     """
 
     at: int
-    checkouts: int = 0
-    waits: int = 0
-    timeouts: int = 0
-    unavailable: int = 0
-    refused_writes: int = 0
-    deadlocks: int = 0
-    leaks: int = 0
     most_out: int = 0
     most_waiting: int = 0
     longest_wait_seconds: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from ..state.history import Minute, Totals
+from ..state.history import COUNTED, Minute, Totals
 
 # One hour.
 _MINUTES = 60
@@ -75,13 +75,10 @@ class PoolHistory:
     def _current(self, totals: Totals) -> Minute | None:
         minute = Minute(
             at=self._at,
-            checkouts=totals.checkouts - self._before.checkouts,
-            waits=totals.waits - self._before.waits,
-            timeouts=totals.timeouts - self._before.timeouts,
-            unavailable=totals.unavailable - self._before.unavailable,
-            refused_writes=totals.refused_writes - self._before.refused_writes,
-            deadlocks=totals.deadlocks - self._before.deadlocks,
-            leaks=totals.leaks - self._before.leaks,
+            **{
+                name: getattr(totals, name) - getattr(self._before, name)
+                for name in COUNTED
+            },
             most_out=self._most_out,
             most_waiting=self._most_waiting,
             longest_wait_seconds=round(self._longest_wait, 3),
@@ -90,7 +87,7 @@ class PoolHistory:
             first_waited_at=self._first_waited_at,
             last_waited_at=self._last_waited_at,
         )
-        return None if minute == Minute(self._at) else minute
+        return None if minute == Minute(at=self._at) else minute
 
 
 def _this_minute() -> int:

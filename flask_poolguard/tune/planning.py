@@ -14,7 +14,7 @@ from .connection_budget import DEFAULT_LARGEST, budget, sizes_up_to, used
 from .failures import TuneError
 from .work import Kind, Work
 
-# Who set the threads: ``--threads``, the live workers, or nobody, so that they follow
+# Who set the threads: ``--threads``, the live workers, or neither, so that they follow
 # from the sizes.
 ThreadsFrom = t.Literal["option", "workers", "sizes"]
 

@@ -316,7 +316,7 @@ class TestNobodyThere:
     ) -> None:
         with DeskServer(tmp_path, environment(mariadb_url)) as server:
             (pid,) = server.wake().worker_pids()
-            # Nobody listens there, which would be critical.
+            # No server listens there, which would be critical.
             elsewhere = mariadb_url.set(port=free_port(), database="elsewhere")
             text = desk.run_pool(environment(elsewhere), "doctor", "--seconds=0")
         assert text.startswith(f"UNKNOWN  worker {pid} of desk uses other databases")

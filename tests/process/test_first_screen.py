@@ -318,7 +318,7 @@ def recycled_too_late(scene: Scene) -> Iterator[Env]:
 
 @contextmanager
 def over_budget(scene: Scene) -> Iterator[Env]:
-    """The workers may open more than the server takes, and nobody asked yet."""
+    """The workers may open more than the server takes, and no request has come yet."""
     sizes = {
         "FLASK_POOLGUARD_POOL_SIZE": "10",
         "FLASK_POOLGUARD_MAX_OVERFLOW": "5",

@@ -417,7 +417,7 @@ class TestIdleThreads:
 
 
 class TestTooBig:
-    USAGE: dict[str, Any] = {"threads": 50, "nesting": 1, "demand": {4: 3000}}  # noqa: RUF012 (nobody changes it)
+    USAGE: dict[str, Any] = {"threads": 50, "nesting": 1, "demand": {4: 3000}}  # noqa: RUF012 (no test changes it)
 
     @pytest.mark.parametrize(("size", "is_found"), [(11, False), (12, True)])
     def test_is_a_size_of_which_two_thirds_were_never_used(

@@ -53,7 +53,7 @@ def lines_of(report: Report, minutes: int = 15, width: int = 80) -> list[str]:
 
 
 BUSY = Minute(
-    NOW - 60,
+    at=NOW - 60,
     checkouts=200,
     waits=20,
     timeouts=3,
@@ -71,14 +71,14 @@ BUSY = Minute(
 
 def test_workers_are_added_up_and_binds_are_not() -> None:
     report = a_report(
-        a_worker(Minute(NOW - 120, 7), BUSY),
+        a_worker(Minute(at=NOW - 120, checkouts=7), BUSY),
         a_worker(replace(BUSY, longest_wait_seconds=4.0, first_failed_at=NOW - 50.0)),
-        a_worker(Minute(NOW - 60, 9), bind="reports"),
+        a_worker(Minute(at=NOW - 60, checkouts=9), bind="reports"),
     )
     first, second, third = history_of(report)
-    assert (first.bind, first.minute) == ("default", Minute(NOW - 120, 7))
+    assert (first.bind, first.minute) == ("default", Minute(at=NOW - 120, checkouts=7))
     expected = Minute(
-        NOW - 60,
+        at=NOW - 60,
         checkouts=400,
         waits=40,
         timeouts=6,
@@ -100,7 +100,11 @@ def test_workers_are_added_up_and_binds_are_not() -> None:
 
 
 def test_minutes_are_rows_and_the_hour_is_a_row_of_bars() -> None:
-    report = a_report(a_worker(Minute(NOW - 3540, 100), BUSY, Minute(NOW, 3)))
+    report = a_report(
+        a_worker(
+            Minute(at=NOW - 3540, checkouts=100), BUSY, Minute(at=NOW, checkouts=3)
+        )
+    )
     lines = lines_of(report)
     assert lines[0].startswith("OK  1 worker, ")
     rows = [line.split() for line in lines if " default " in line and ":" in line[:6]]
@@ -126,7 +130,7 @@ def test_no_line_is_longer_than_the_page(width: int) -> None:
 
 def test_that_nothing_happened_is_said() -> None:
     assert "within the last hour" in " ".join(lines_of(a_report(a_worker())))
-    old = a_report(a_worker(Minute(NOW - 1800, 5)))
+    old = a_report(a_worker(Minute(at=NOW - 1800, checkouts=5)))
     assert "within the last 15 minutes" in " ".join(lines_of(old))
     assert "within the last minute." in " ".join(lines_of(old, 1))
 

@@ -103,7 +103,7 @@ def test_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_800_000_000 // 60 * 60
     monkeypatch.setattr("time.time", lambda: float(now))
     bad = Minute(
-        now - 60,
+        at=now - 60,
         checkouts=50,
         waits=9,
         timeouts=4,
@@ -114,7 +114,7 @@ def test_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
         first_waited_at=now - 30.0,
         last_waited_at=now - 20.0,
     )
-    usual = Minute(now - 120, checkouts=50, waits=3, longest_wait_seconds=0.02)
+    usual = Minute(at=now - 120, checkouts=50, waits=3, longest_wait_seconds=0.02)
     report = report_of(replace(WELL, history=History((usual, bad))))
     text = history_view.render(report, history_view.history_of(report), 15, PAGE)
     assert painted(text) == ["7", "2.5s", "4", "5", "6"]

@@ -65,17 +65,21 @@ class TestMinutes:
         history.saw(2, 4)
         history.waited(0.09)
         clock.now += 59
-        first = Minute(NOON, 10, 2, most_out=3, most_waiting=4)
-        (found,) = history.minutes(Totals(10, 2))
-        assert found == Minute(
-            NOON, 10, 2, most_out=3, most_waiting=4, longest_wait_seconds=0.09
+        (first,) = history.minutes(Totals(10, 2))
+        assert first == Minute(
+            at=NOON,
+            checkouts=10,
+            waits=2,
+            most_out=3,
+            most_waiting=4,
+            longest_wait_seconds=0.09,
         )
         clock.now += 2
         assert history.minutes(Totals(11, 2))[0].checkouts == 11  # up to its end
         clock.now += 1
         history.saw(1, 0)
         _, second = history.minutes(Totals(15, 2, leaks=1))
-        assert second == Minute(NOON + 60, 4, leaks=1, most_out=1)
+        assert second == Minute(at=NOON + 60, checkouts=4, leaks=1, most_out=1)
         assert second.at - first.at == 60
 
     def test_failures_have_their_time(self, clock: Clock, history: PoolHistory) -> None:
@@ -122,10 +126,15 @@ class TestMinutes:
 
 
 class TestInAFile:
-    FULL = History(tuple(Minute(NOON + 60 * each, **LARGE) for each in range(60)))
+    FULL = History(tuple(Minute(at=NOON + 60 * each, **LARGE) for each in range(60)))
 
     def test_comes_back_as_it_was(self) -> None:
-        history = History((Minute(NOON, 12), Minute(NOON + 120, 1, timeouts=1)))
+        history = History(
+            (
+                Minute(at=NOON, checkouts=12),
+                Minute(at=NOON + 120, checkouts=1, timeouts=1),
+            )
+        )
         assert unpack_history(pack_history(history, 5.0), 0) == history
 
     def test_without_the_oldest_minutes_if_there_is_no_room(self) -> None:
@@ -139,7 +148,7 @@ class TestInAFile:
         assert unpack_history(bytes(HISTORY_SIZE), 0) == History()
 
     def test_that_is_changed_by_a_byte_is_damage(self) -> None:
-        data = bytearray(pack_history(History((Minute(NOON, 12),)), 5.0))
+        data = bytearray(pack_history(History((Minute(at=NOON, checkouts=12),)), 5.0))
         for place in range(len(data)):
             data[place] ^= 1
             with pytest.raises(Damaged):

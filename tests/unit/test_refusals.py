@@ -18,6 +18,15 @@ from tests.support.reporting import MakeShop
 NOW = "now"
 LATELY = "within the last five minutes"
 LONG_AGO = "before that"
+BY_NUMBER_AND_AGE = pytest.mark.parametrize(
+    ("when", "count", "level"),
+    [
+        (NOW, 1, "warning"),
+        (NOW, 3, "critical"),
+        (LATELY, 3, "warning"),
+        (LONG_AGO, 3, "info"),
+    ],
+)
 AGO = {NOW: 5.0, LATELY: 200.0, LONG_AGO: 1200.0}
 
 
@@ -35,7 +44,7 @@ def minute(when: str, **counts: int) -> History:
     return History(
         (
             Minute(
-                int(at) // 60 * 60,
+                at=int(at) // 60 * 60,
                 checkouts=12,
                 first_failed_at=at,
                 last_failed_at=at,
@@ -56,15 +65,7 @@ class TestDeadlocks:
             history=minute(when, deadlocks=count, timeouts=count + more),
         )
 
-    @pytest.mark.parametrize(
-        ("when", "count", "level"),
-        [
-            (NOW, 1, "warning"),
-            (NOW, 3, "critical"),
-            (LATELY, 3, "warning"),
-            (LONG_AGO, 3, "info"),
-        ],
-    )
+    @BY_NUMBER_AND_AGE
     def test_are_found_by_number_and_age_and_are_no_timeouts(
         self, evidence: Evidence, when: str, count: int, level: str
     ) -> None:
@@ -113,15 +114,7 @@ class TestDeadlocks:
 
 
 class TestRefusedWrites:
-    @pytest.mark.parametrize(
-        ("when", "count", "level"),
-        [
-            (NOW, 1, "warning"),
-            (NOW, 3, "critical"),
-            (LATELY, 3, "warning"),
-            (LONG_AGO, 3, "info"),
-        ],
-    )
+    @BY_NUMBER_AND_AGE
     def test_are_found_by_number_and_age(
         self, evidence: Evidence, when: str, count: int, level: str
     ) -> None:

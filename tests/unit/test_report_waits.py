@@ -72,7 +72,7 @@ class TestWaitingThatIsOver:
         """Return evidence of a wait that ended so long ago."""
         now = time.time()
         minute = Minute(
-            int(now - ago) // 60 * 60,
+            at=int(now - ago) // 60 * 60,
             checkouts=12,
             waits=4,
             longest_wait_seconds=seconds,

@@ -132,7 +132,7 @@ class TestEstimate:
         assert [found.pool_size(present) for present in (1, 2, 5, 0)] == [2, 2, 5, 0]
 
     def test_of_few_makes_nothing_smaller(self) -> None:
-        """A view that nobody has asked for yet may take several at once."""
+        """A view that had no request yet may take several at once."""
         found = estimate.estimate([asked({1: 12}, threads=1, server_threads=8)])
         assert (found.low, found.high, found.is_sure) == (1, 8, False)
         assert [found.pool_size(present) for present in (0, 1, 5, 9)] == [0, 1, 5, 9]

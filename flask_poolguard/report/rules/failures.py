@@ -13,6 +13,7 @@ from ..model import Level
 from ..phrases import busiest, listed
 from ..recent import LATELY_SECONDS, NOW_SECONDS, Figure, Recent, recent
 from ..text import duration
+from .pool_use import pools_of
 
 Pools = Sequence[tuple[Worker, PoolStatus]]
 _Figure = Callable[[PoolStatus], int]
@@ -41,6 +42,15 @@ def in_short(
         f" {'bind' if len(binds) == 1 else 'binds'} {listed(binds)} {what}"
         f" {lately.when()}{f'; {where}' if where else ''}"
     )
+
+
+def pools_with(evidence: Evidence, bind: str, figure: _Figure) -> Pools:
+    """Return the pools of a bind for which a figure is not 0."""
+    return [
+        (worker, pool)
+        for worker, pool in pools_of(evidence.workers, bind)
+        if figure(pool)
+    ]
 
 
 def count_timeouts(pool: PoolStatus) -> int:

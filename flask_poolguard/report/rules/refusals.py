@@ -15,19 +15,15 @@ from .failures import (
     counted,
     judge_failures,
     lately_text,
+    pools_with,
     risen_in,
 )
-from .pool_use import pools_of
 
 
 def find_deadlocks(evidence: Evidence) -> Iterator[Finding]:
     """Yield the binds whose requests wait for one another."""
     for each in evidence.binds():
-        pools = [
-            (worker, pool)
-            for worker, pool in pools_of(evidence.workers, each.bind)
-            if pool.deadlocks
-        ]
+        pools = pools_with(evidence, each.bind, _count_deadlocks)
         if not pools:
             continue
         risen = risen_in(evidence, pools, _count_deadlocks)
@@ -70,11 +66,7 @@ def _requests(lately: Recent) -> str:
 def find_refused_writes(evidence: Evidence) -> Iterator[Finding]:
     """Yield the binds whose server may not write any more."""
     for each in evidence.binds():
-        pools = [
-            (worker, pool)
-            for worker, pool in pools_of(evidence.workers, each.bind)
-            if pool.refused_writes
-        ]
+        pools = pools_with(evidence, each.bind, _count_refused)
         if not pools:
             continue
         risen = risen_in(evidence, pools, _count_refused)

@@ -22,6 +22,7 @@ from .failures import (
     in_short,
     judge_failures,
     lately_text,
+    pools_with,
     risen_in,
     so_long,
 )
@@ -172,11 +173,7 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
     What was longer ago than a few minutes is no more than a hint.
     """
     for each in evidence.binds():
-        pools = [
-            (worker, pool)
-            for worker, pool in pools_of(evidence.workers, each.bind)
-            if pool.timed_out
-        ]
+        pools = pools_with(evidence, each.bind, count_timeouts)
         if not pools:
             continue
         risen = risen_in(evidence, pools, count_timeouts)
