@@ -28,7 +28,9 @@ def find_deadlocks(evidence: Evidence) -> Iterator[Finding]:
             continue
         risen = risen_in(evidence, pools, _count_deadlocks)
         level, lately = judge_failures(pools, "deadlocks")
-        line = next((pool.deadlock_line for _, pool in pools), None)
+        line = next(
+            (pool.deadlock_line for _, pool in pools if pool.deadlock_line), None
+        )
         size = pools[0][1].size
         yield Finding(
             "critical" if risen else level,
