@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from flask_poolguard.databases import Label, for_dialect, make_label, parse_label
 from flask_poolguard.databases.labels import own_label
+from tests.conftest import started
 from tests.support.drivers import POSTGRESQL_DRIVERS
 from tests.support.forking import in_child
 from tests.support.guarded_app import guarded_engine, make_app
@@ -30,8 +31,7 @@ SEEN_BY_MARIADB = (
 @pytest.fixture(scope="module")
 def watched_mariadb() -> Iterator[DatabaseServer]:
     """Run a MariaDB that keeps connection attributes."""
-    with MariaDBServer(performance_schema="ON") as server:
-        yield server
+    yield from started(lambda: MariaDBServer(performance_schema="ON"))
 
 
 @pytest.fixture
