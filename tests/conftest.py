@@ -7,10 +7,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click import get_current_context
@@ -23,7 +22,6 @@ from flask_poolguard.state import memory_map
 from tests.support import leftovers, not_tested, products, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.forked_python import close_nursery
-from tests.support.private_server import PrivateServer
 from tests.support.reporting import MakeShop, shops
 from tests.support.run_servers import RunServers, borrow
 from tests.support.servers import (
@@ -120,17 +118,6 @@ class Database:
         return self.server
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any],
-) -> Generator[None, object, object]:
-    """Let a server that several tests share outlive the first that asks for it."""
-    made = yield
-    if fixturedef.scope != "function" and isinstance(made, PrivateServer):
-        leftovers.expect(made)
-    return made
-
-
 # Isolation
 
 
@@ -205,6 +192,7 @@ def started(make: Callable[[], DatabaseServer]) -> Iterator[DatabaseServer]:
         server.start()
     except MissingServerError as error:
         not_tested.stop_test(str(error))
+    leftovers.expect(server)
     yield server
     server.close()
 
