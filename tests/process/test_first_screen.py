@@ -129,6 +129,18 @@ def wait_for_alarm(server: DeskServer, what: str) -> None:
     wait_until(lambda: check(server.env).state == "CRITICAL", seconds=60, what=what)
 
 
+def wait_for_count(server: DeskServer, figure: str, number: int) -> None:
+    """Wait until all that was counted is shown, which on a busy machine takes longer
+    than the next command.
+    """
+    (pid,) = server.worker_pids()
+    wait_until(
+        lambda: desk.pool_of(desk.status(server.env), pid)[figure] == number,
+        seconds=30,
+        what=f"{number} {figure}",
+    )
+
+
 State = Callable[[Scene], AbstractContextManager[Env]]
 
 
@@ -223,6 +235,7 @@ def just_after_timeouts(scene: Scene) -> Iterator[Env]:
         for _ in range(3):
             server.get("/wait")
         server.let_go()
+        wait_for_count(server, "timeouts", 3)
         yield server.env
 
 
@@ -233,6 +246,7 @@ def stopped_server(scene: Scene) -> Iterator[Env]:
         scene.server.stop()
         for _ in range(3):
             server.get("/query")
+        wait_for_count(server, "unavailable", 3)
         yield server.env
 
 
@@ -297,6 +311,7 @@ def password_changed(scene: Scene) -> Iterator[Env]:
         server.wake("/pid")
         for _ in range(3):
             server.get("/query")
+        wait_for_count(server, "unavailable", 3)
         yield server.env
 
 
@@ -334,6 +349,7 @@ def deadlocked(scene: Scene) -> Iterator[Env]:
     with scene.desk(two) as server:
         server.hold(2, view="nest")
         server.let_go()
+        wait_for_count(server, "deadlocks", 1)
         yield server.env
 
 
