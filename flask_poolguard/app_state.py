@@ -34,7 +34,6 @@ from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
 
 if t.TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
     from sqlalchemy.engine import Engine
 
@@ -110,7 +109,7 @@ def have_looked(app: Flask, state: AppState) -> None:
             pass  # its push looks
 
 
-def look_on_push(app: Flask, state: AppState) -> None:
+def look_on_push(state: AppState, app: Flask) -> None:
     """Look for settings and engines that are new, when a context is pushed."""
     try:
         _read_and_look(app, state)
@@ -121,22 +120,16 @@ def look_on_push(app: Flask, state: AppState) -> None:
         raise
 
 
-def look_on_call(
-    wsgi_app: WSGIApplication,
-    reference: weakref.ref[Flask],
-    state: AppState,
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-) -> t.Iterable[bytes]:
-    """Look for them when a request comes, then let the app answer it.
+def look_on_call(state: AppState, app: Flask) -> None:
+    """Look for them when a request comes.
 
     Before Flask's own error handling, which needs a request to handle an error.
     """
     if not state.is_settled:
-        _read_again(t.cast("Flask", reference()), state)
+        _read_again(app, state)
         state.is_settled = True
-    have_looked(t.cast("Flask", reference()), state)
-    return wsgi_app(environ, start_response)
+    if state.seen is not app.extensions.get("sqlalchemy"):
+        have_looked(app, state)
 
 
 def look_without_push(app: Flask, state: AppState) -> None:

@@ -23,7 +23,7 @@ from .app_state import (
     state_of,
 )
 from .config import read_config, snapshot
-from .engines import Registry, plain, sync_engine_of, watch
+from .engines import Registry, explain, plain, sync_engine_of, watch
 from .errors import SetupError
 from .pool import Chore, housekeeper
 from .tracking.app_tracker import AppTracker
@@ -92,13 +92,14 @@ class PoolGuard:
         state.teardown = Teardown(
             app,
             state.app_tracker,
-            lambda: look_on_push(t.cast("Flask", reference()), state),
+            on_call=functools.partial(look_on_call, state),
+            on_push=functools.partial(look_on_push, state),
+            on_error=functools.partial(explain, root_path=app.root_path),
         )
         state.own_findings = Chore(
             lambda: _log_own_findings(reference()), OWN_FINDINGS_EVERY
         )
         housekeeper.add(state.own_findings)
-        app.wsgi_app = functools.partial(look_on_call, app.wsgi_app, reference, state)  # type: ignore[method-assign] # as Flask wants it replaced
         if config.http_503:
             answer_with_503(app)
         watch(app)

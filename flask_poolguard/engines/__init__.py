@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .connect_args import carries_label
 from .discover import Found, find, plain, sync_engine_of
-from .first_errors import watch
+from .first_errors import explain, watch
 from .fixed_settings import check_followed, not_followed
 from .install import Guarded, guard, resize
 from .reconfigure import reconfigure
@@ -16,6 +16,7 @@ __all__ = [
     "Registry",
     "carries_label",
     "check_followed",
+    "explain",
     "find",
     "guard",
     "not_followed",

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 import time
 import typing as t
 from collections.abc import Iterator
 
-from flask import appcontext_tearing_down, got_request_exception
+from flask import got_request_exception
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
@@ -50,9 +49,8 @@ def remember(
 
 
 def watch(app: Flask) -> None:
-    """Look at the errors that leave an app's code."""
+    """Look at the errors that leave an app's code in a request."""
     got_request_exception.connect(_raised, app)
-    appcontext_tearing_down.connect(_ended, app)
     # Before the app's own error handlers, which may log. Indifferent to the
     # signature: Flask 3.2 passes the context first.
     original: t.Any = app.handle_user_exception
@@ -67,13 +65,6 @@ def watch(app: Flask) -> None:
 
 def _raised(sender: Flask, exception: BaseException, **extra: object) -> None:
     explain(exception, sender.root_path)
-
-
-def _ended(sender: Flask, exc: BaseException | None = None, **extra: object) -> None:
-    # click < 8.2 ends the context of a command without telling it why.
-    error = exc or sys.exc_info()[1]
-    if error is not None:
-        explain(error, sender.root_path)
 
 
 def explain(error: BaseException, root_path: str) -> None:

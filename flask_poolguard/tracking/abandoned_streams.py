@@ -23,20 +23,12 @@ from .scope import WSGIScope
 from .streams import unclosed_var
 from .thread_marks import this_thread
 
-if t.TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
 logger = logging.getLogger("flask_poolguard")
 
 # On the ``g`` of contexts whose response is over.
 _ABANDONED: t.Final = "_poolguard_abandoned"
 # Which response a request context was made for: the context itself keeps no notes.
-_IN_ENVIRON: t.Final = "flask_poolguard.response"
-
-
-def note_response(environ: WSGIEnvironment, scope: WSGIScope) -> None:
-    """Tell a request which response it is for."""
-    environ[_IN_ENVIRON] = scope
+IN_ENVIRON: t.Final = "flask_poolguard.response"
 
 
 def is_popped_elsewhere() -> bool:
@@ -102,7 +94,7 @@ def _leave_requests() -> None:
 def _response_of(request_context: t.Any) -> WSGIScope | None:
     request = getattr(request_context, "request", None)
     environ = getattr(request, "environ", None)
-    return None if environ is None else environ.get(_IN_ENVIRON)
+    return None if environ is None else environ.get(IN_ENVIRON)
 
 
 def close_abandoned() -> None:

@@ -126,5 +126,7 @@ def _forget(context: AppContext) -> None:
     request's own, the end of which may not be over yet.
     """
     response = current_wsgi_scope()
-    if response is not None and context in response.contexts[1:]:
+    if response is None or len(response.contexts) < 2:
+        return
+    if context in response.contexts[1:]:
         response.contexts.remove(context)

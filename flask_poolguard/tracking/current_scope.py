@@ -11,7 +11,6 @@ from flask import globals as flask_globals
 from flask.ctx import AppContext
 from flask.globals import _cv_app
 
-from ..pool import after_fork_in_child
 from .callsite import find_reconnecting
 from .scope import ContextScope, Scope, WSGIScope, response_var
 from .thread_marks import MarkRef, this_thread
@@ -43,35 +42,24 @@ def current_wsgi_scope() -> WSGIScope | None:
     return response
 
 
-# In a child that was forked within a call: that call, which the parent answers.
-_parents_call: WSGIScope | None = None
-
-
-def serves(response: WSGIScope) -> bool:
-    """Tell whether this process answers a call, and did not just inherit it."""
-    return response is not _parents_call
-
-
-@after_fork_in_child
-def _note_parents_call() -> None:
-    global _parents_call
-    _parents_call = response_var.get()
-
-
 def open_scope(context: AppContext) -> ContextScope:
     """Return the context's scope, a new one if it has none or that has ended.
 
     Flask pushes one and the same context again for ``stream_with_context``.
     """
-    scope = scope_of(context)
-    if scope is None:
-        earlier: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
-        scope = ContextScope(context, current_wsgi_scope())
-        if earlier is not None and earlier.number == scope.number:
-            scope.first_session = earlier.first_session
-        context.__dict__[_ON_CONTEXT] = scope
-    elif scope.mark is not this_thread.mark.ref:
-        scope.pushed()
+    mark = this_thread.mark.ref
+    earlier: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+    if earlier is not None and earlier.context is context:
+        if earlier.mark is not mark:
+            earlier.pushed(mark)
+        return earlier
+    response = response_var.get()
+    if response is not None and response.runner is not mark:
+        response = None
+    scope = ContextScope(context, response, mark)
+    if earlier is not None and earlier.number == scope.number:
+        scope.first_session = earlier.first_session
+    context.__dict__[_ON_CONTEXT] = scope
     return scope
 
 

@@ -47,6 +47,12 @@ def current_endpoint() -> str:
     return current_task_name() or command_name() or OUTSIDE
 
 
+def request_endpoint() -> str:
+    """Return the endpoint of the request whose context is current."""
+    request = getattr(request_var.get(None), _REQUEST, None)
+    return (None if request is None else request.endpoint) or NO_ROUTE
+
+
 def command_name() -> str | None:
     """Return the running command, such as ``flask seed``."""
     import click

@@ -17,6 +17,8 @@ if t.TYPE_CHECKING:
 
     from .checkout import Checkout
 
+_clock = time.monotonic
+
 _next_session: Callable[[], int] = int
 
 
@@ -55,15 +57,14 @@ class Scope:
         "response",
     )
 
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-        self.began_at = time.monotonic()
-        self.first_session = _next_session()
-        self.mark = this_thread.mark.ref
-        self.response: WSGIScope | None = None
-        self.callsite: CallSite | None = None
-        self.checkouts: set[Checkout] = set()
-        self.ended = False
+    app: Flask
+    began_at: float
+    first_session: int
+    mark: MarkRef
+    response: WSGIScope | None
+    callsite: CallSite | None
+    checkouts: set[Checkout]
+    ended: bool
 
     def end(self) -> None:
         """Note that it is over; what is taken from now on is not for it."""
@@ -91,21 +92,30 @@ class ContextScope(Scope):
 
     __slots__ = ("context", "number", "pushers", "requests")
 
-    def __init__(self, context: AppContext, response: WSGIScope | None) -> None:
-        super().__init__(context.app)
+    # With every request, so without a super().__init__(): a call more for each scope.
+    def __init__(
+        self, context: AppContext, response: WSGIScope | None, mark: MarkRef
+    ) -> None:
+        self.app = context.app
+        self.began_at = _clock()
+        self.first_session = _next_session()
+        self.mark = mark
+        self.response = response
+        self.callsite = None
+        self.checkouts = set()
+        self.ended = False
         self.context: AppContext | None = context
         self.number = id(context)
         self.requests = 0
-        self.response = response
         self.pushers: set[MarkRef] | None = None
         if response is None:
             self.callsite = find_app_callsite(2)
             self.pushers = set()
-            self.pushed()
+            self.pushed(mark)
 
-    def pushed(self) -> None:
+    def pushed(self, mark: MarkRef) -> None:
         """Note that this thread has pushed the context."""
-        self.mark = mark = this_thread.mark.ref
+        self.mark = mark
         if self.pushers is not None:
             self.pushers.add(mark)
             mark.scopes.add(self)
@@ -143,7 +153,14 @@ class WSGIScope(Scope):
     )
 
     def __init__(self, app: Flask) -> None:
-        super().__init__(app)
+        self.app = app
+        self.began_at = _clock()
+        self.first_session = _next_session()
+        self.mark = this_thread.mark.ref
+        self.response = None
+        self.callsite = None
+        self.checkouts = set()
+        self.ended = False
         self.runner: MarkRef | None = None
         self.runners: set[MarkRef] = set()
         self.streams: bool | None = None
