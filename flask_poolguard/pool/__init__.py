@@ -22,6 +22,7 @@ from .types import (
     PoolCallbacks,
     Recycle,
     Renewable,
+    Served,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "PoolCallbacks",
     "Recycle",
     "Renewable",
+    "Served",
     "Tended",
     "UnpooledEntry",
     "after_fork_in_child",

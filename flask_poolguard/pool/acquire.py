@@ -108,6 +108,10 @@ class SlowPath:
                         is_waiting = False
                     attempt.began_at += _clock() - asked_at  # that was no connecting
                 number = record.returns
+                if record.has_fit_connection():
+                    record.is_found_fit = True
+                    record.is_counted = attempt.is_counted
+                    return record
                 try:
                     callbacks.began_connecting(attempt, self._pool.checkedout())
                     try:

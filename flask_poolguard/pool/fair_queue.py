@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 import typing as t
@@ -82,12 +83,15 @@ class FairQueue(Slots[Slot]):
 
     # Taking ------------------------------------------------------------------------
 
-    def get_now(self) -> Slot | None:
-        """Take a record if there is one, or room for one, and no thread waits."""
+    def get_now(self, began_at: float = math.inf) -> Slot | None:
+        """Take a record if there is one, or room for one, and no older thread waits.
+
+        :param began_at: of the claim, if any thread waits.
+        """
         record = None
         try:
             with self._lock:
-                if not self.waiting:
+                if not self.waiting or began_at < self.waiting[0][0]:
                     record = self._grant()
             return record
         except BaseException:  # a signal's: no other thread knows of it
@@ -163,15 +167,18 @@ class FairQueue(Slots[Slot]):
 
     # Giving back -------------------------------------------------------------------
 
-    def put(self, record: Slot) -> Slot | None:
+    def put(self, record: Slot, began_at: float = math.inf) -> Slot | None:
         """Take a connected record back.
 
+        :param began_at: of a thread that is expected to ask again at once. While all
+            who wait began later, none of them is woken; the next call that serves
+            them ends that.
         :returns: a record that is one too many: close it, then :meth:`free` it.
         """
         # Nothing is called in between, so no asynchronous exception can come.
         record.returns += 1
         self.idle.append(record)
-        if self.waiting:
+        if self.waiting and not self._is_first(began_at):
             self.serve()
         return self._surplus() if len(self.idle) > self._keep else None
 
@@ -210,6 +217,13 @@ class FairQueue(Slots[Slot]):
             self.opens_none_until = when
             if not when:
                 self._serve()
+
+    def _is_first(self, began_at: float) -> bool:
+        """Tell whether all who wait began later, and nothing has to be closed."""
+        try:
+            return began_at < self.waiting[0][0] and len(self.idle) <= self._keep
+        except IndexError:  # none waits any more
+            return False
 
     # Under the lock ----------------------------------------------------------------
 

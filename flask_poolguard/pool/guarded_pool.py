@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import threading
 import time
@@ -185,6 +186,15 @@ class GuardedPool(FairPool):
                         record.is_found_fit = True
                         return record
                     number = record.returns
+            else:
+                began_at = self.callbacks.came_back()
+                if began_at < math.inf:
+                    record = queue.get_now(began_at)
+                if record is not None:
+                    if record.has_fit_connection():
+                        record.is_found_fit = True
+                        return record
+                    number = record.returns
             return self._slow_path.get(record)
         except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
             if record is not None and number in (None, record.returns):
@@ -235,9 +245,13 @@ class GuardedPool(FairPool):
             self._pool.free(record)
             return
         record.idle_since = self.clock()
-        surplus = self._pool.put(record)
+        queue = self._pool
+        began_at = math.inf
+        if queue.waiting:
+            began_at = self.callbacks.comes_back(queue)
+        surplus = queue.put(record, began_at)
         if surplus is not None:
-            close_idle(self._pool, surplus, "overflow")
+            close_idle(queue, surplus, "overflow")
         if self._retired:  # meanwhile
             self._dispose_again()
 

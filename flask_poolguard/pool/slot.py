@@ -119,6 +119,10 @@ class GuardedRecord(PoolRecord):
         except Exception:  # the driver's way to say that it is closed
             return False
 
+    def has_fit_connection(self) -> bool:
+        """Tell whether there is a connection, of which :meth:`is_fit` is true."""
+        return self.dbapi_connection is not None and self.is_fit()
+
     def get_connection(self) -> t.Any:
         """Return the connection; a new one if it was lost since the pool gave it."""
         if self.is_found_fit:

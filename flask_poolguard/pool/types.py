@@ -5,6 +5,7 @@ This module imports no other one of ``pool/``.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import typing as t
@@ -125,6 +126,13 @@ class Queued(t.Protocol):
         """Its connection, None if it has none."""
 
 
+class Served(t.Protocol):
+    """The queue of those who wait for a connection."""
+
+    def serve(self) -> None:
+        """Hand over what can be handed over."""
+
+
 class Renewable(t.Protocol):
     """A pool of which the connections can be replaced while it is in use."""
 
@@ -177,6 +185,20 @@ class PoolCallbacks:
         :param out: how many connections are out or being opened.
         """
         return Asked(time.monotonic())
+
+    def comes_back(self, queue: Served) -> float:
+        """A thread gives a connection back while others wait for one: return when its
+        request began if it is likely to ask again at once, else infinity.
+
+        If it does not ask, the queue is to be told to serve the others.
+        """
+        return math.inf
+
+    def came_back(self) -> float:
+        """A thread asks while others wait: return when its request began if it was
+        expected to ask at once, else infinity.
+        """
+        return math.inf
 
     def stopped_waiting(self, claim: Claim) -> None:
         """It waits no more: it got a slot, which may have to be connected, or none.

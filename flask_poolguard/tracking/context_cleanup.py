@@ -8,7 +8,7 @@ import typing as t
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session
+from .scope import Scope, WSGIScope, next_session
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -39,6 +39,9 @@ class ContextCleanup:
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
+        scope = scope_of(context)
+        if scope is not None:
+            self.expect_no_more(scope)
         if self.is_clean(context):
             _forget(context)
             return
@@ -56,6 +59,12 @@ class ContextCleanup:
                     self.sweep(context, again, first_late)
                     again.count()
                     again.warn()
+
+    def expect_no_more(self, scope: Scope) -> None:
+        """Let no connection wait for a scope that will not ask again."""
+        for tracker in self._app_tracker.trackers:
+            if tracker.returners.expected:
+                tracker.returners.ended(scope)
 
     def is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""

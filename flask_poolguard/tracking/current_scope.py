@@ -150,6 +150,19 @@ def current_scopes() -> list[Scope]:
     return found
 
 
+# How many seconds of age count. Without a bound a task that runs for days, or a stream
+# that stays open, would come before every request and could starve them all.
+LONGEST_AGE: t.Final = 5.0
+
+
+def began_at(scopes: list[Scope], now: float) -> float:
+    """Return since when a request, command or task counts as under way, by its scopes;
+    outside of all, now. In monotonic seconds.
+    """
+    began = min((scope.began_at for scope in scopes), default=now)
+    return max(began, now - LONGEST_AGE)
+
+
 # On a Connection that lost its connection: whose it was.
 _OWNER: t.Final = "_poolguard_scope"
 

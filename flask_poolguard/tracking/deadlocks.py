@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
 from .checkout import Checkout, PoolCheckouts
-from .current_scope import current_scopes
+from .current_scope import began_at, current_scopes
 from .endpoint import current_endpoint
 from .thread_marks import this_thread
 from .thread_stacks import describe_activity, describe_site
@@ -17,10 +17,6 @@ if t.TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 _monotonic = time.monotonic
-
-# How many seconds of age count. Without a bound a task that runs for days, or a stream
-# that stays open, would come before every request and could starve them all.
-LONGEST_AGE: t.Final = 5.0
 
 # As many holders are named in an error.
 _NAMED: t.Final = 50
@@ -41,8 +37,7 @@ class ScopeClaim:
     def __init__(self) -> None:
         self.asked_at = now = _monotonic()
         self.scopes = current_scopes()
-        began = min((scope.began_at for scope in self.scopes), default=now)
-        self.began_at = max(began, now - LONGEST_AGE)
+        self.began_at = began_at(self.scopes, now)
         self.mark = this_thread.mark.ref
         self.endpoint = current_endpoint()
         self.waited = 0.0

@@ -21,6 +21,7 @@ from ..pool import (
     PoolCallbacks,
     Recycle,
     Renewable,
+    Served,
     housekeeper,
 )
 from ..state.writer import NoStateFile
@@ -34,6 +35,7 @@ from .engine_pools import EnginePools
 from .held_warnings import HeldWarnings
 from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
+from .returners import Returners
 from .shown_pool import ShownPool
 from .thread_marks import deserted, this_thread
 from .thread_stacks import describe_activity
@@ -68,6 +70,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
 
     What is counted is protected by the lock of ``figures``.
 
+    :ivar returners: who is expected to ask again.
     :ivar on_deserted: gives back what threads took that ended without popping their
         context.
     :ivar options: what the user set on the engine before it was guarded, by setting.
@@ -100,6 +103,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self.out = {}
         self.left_behind = set()
         self.usage = self.figures.usage
+        self.returners = Returners()
         self._held_warnings.forget()
 
     def follow(self, on_leak: str, held_warning: float | None) -> None:
@@ -219,10 +223,19 @@ class PoolTracker(ShownPool, PoolCallbacks):
         if reason is not None:
             self.figures.count(reason)
 
+    def comes_back(self, queue: Served) -> float:
+        """Return when the request of a thread began that will ask again at once."""
+        return self.returners.gave_back(queue)
+
+    def came_back(self) -> float:
+        """Return when the request of a thread began that was expected."""
+        return self.returners.came_back()
+
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
         if deserted and self.on_deserted is not None:
             self.on_deserted()
+        self.returners.came_back()
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
             nested += self.count_nested(scope, this_thread.mark)

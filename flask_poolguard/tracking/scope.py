@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
     from .checkout import Checkout
+    from .returners import Returner
 
 _clock = time.monotonic
 
@@ -43,6 +44,9 @@ class Scope:
     :ivar response: the WSGI call during which the context was pushed; None for one
         that was pushed outside of any, and for the scope of a response.
     :ivar callsite: where such a context was pushed.
+    :ivar gave_at: monotonic seconds at which it gave a connection back while others
+        waited for one; 0 if it never did.
+    :ivar returner: set if it is known to ask again at once then.
     """
 
     __slots__ = (
@@ -53,8 +57,10 @@ class Scope:
         "checkouts",
         "ended",
         "first_session",
+        "gave_at",
         "mark",
         "response",
+        "returner",
     )
 
     app: Flask
@@ -65,6 +71,8 @@ class Scope:
     callsite: CallSite | None
     checkouts: set[Checkout]
     ended: bool
+    gave_at: float
+    returner: Returner | None
 
     def end(self) -> None:
         """Note that it is over; what is taken from now on is not for it."""
@@ -104,6 +112,8 @@ class ContextScope(Scope):
         self.callsite = None
         self.checkouts = set()
         self.ended = False
+        self.gave_at = 0.0
+        self.returner = None
         self.context: AppContext | None = context
         self.number = id(context)
         self.requests = 0
@@ -161,6 +171,8 @@ class WSGIScope(Scope):
         self.callsite = None
         self.checkouts = set()
         self.ended = False
+        self.gave_at = 0.0
+        self.returner = None
         self.runner: MarkRef | None = None
         self.runners: set[MarkRef] = set()
         self.streams: bool | None = None

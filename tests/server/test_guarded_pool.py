@@ -515,7 +515,7 @@ class TestDispose:
         old, connection = guarded_pool(engine), engine.connect()
         put = old._pool.put
 
-        def put_late(record: GuardedRecord) -> GuardedRecord | None:
+        def put_late(record: GuardedRecord, began_at: float) -> GuardedRecord | None:
             engine.dispose(close=close)  # in another thread, just before
             return put(record)
 
