@@ -17,10 +17,10 @@ import typing as t
 from ..pool import housekeeper
 from .current_scope import began_at, current_scope, current_scopes
 from .endpoint import current_endpoint
+from .scope import Returner, Scope
 
 if t.TYPE_CHECKING:
     from ..pool import Served
-    from .scope import Scope
 
 _clock = time.monotonic
 
@@ -33,22 +33,6 @@ NOT_AGAIN: t.Final = 10.0
 
 # Endpoints that are remembered; all are forgotten when there are more.
 _MOST: t.Final = 1024
-
-
-class Returner:
-    """A request that asks again at once.
-
-    :ivar began_at: when it began, in monotonic seconds.
-    :ivar gave_at: when it gave a connection back last.
-    """
-
-    __slots__ = ("began_at", "endpoint", "gave_at", "queue")
-
-    def __init__(self, queue: Served, endpoint: str, began_at: float) -> None:
-        self.queue = queue
-        self.endpoint = endpoint
-        self.began_at = began_at
-        self.gave_at = 0.0
 
 
 class Returners:

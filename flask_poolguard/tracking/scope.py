@@ -15,8 +15,8 @@ from .thread_marks import MarkRef, this_thread
 if t.TYPE_CHECKING:
     from flask import Flask
 
+    from ..pool import Served
     from .checkout import Checkout
-    from .returners import Returner
 
 _clock = time.monotonic
 
@@ -32,6 +32,22 @@ def number_sessions(counter: Callable[[], int]) -> None:
     """Tell how the ORM, once it is in use, numbers the sessions that are made."""
     global _next_session
     _next_session = counter
+
+
+class Returner:
+    """A request that asks again at once.
+
+    :ivar began_at: when it began, in monotonic seconds.
+    :ivar gave_at: when it gave a connection back last.
+    """
+
+    __slots__ = ("began_at", "endpoint", "gave_at", "queue")
+
+    def __init__(self, queue: Served, endpoint: str, began_at: float) -> None:
+        self.queue = queue
+        self.endpoint = endpoint
+        self.began_at = began_at
+        self.gave_at = 0.0
 
 
 class Scope:

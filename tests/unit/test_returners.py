@@ -131,6 +131,7 @@ class TestReturner:
             asked.result(SECONDS)
             assert not last.done()
             younger.give_back()
+            younger.do(younger._contexts.close)
             last.result(SECONDS)
 
     def test_outside_any_task_is_not_waited_for(self, tracked: Tracked) -> None:
