@@ -24,6 +24,10 @@ _clock = time.monotonic
 # an app that runs into deadlocks all the time is not busy with collecting.
 _COLLECT_EVERY: t.Final = 100
 
+# What is said of the holders is said for as many seconds: to look at all threads for
+# each error of a storm would take three times as long as the rest of it.
+SAID_FOR: t.Final = 0.1
+
 
 class PoolOfWaiters(t.Protocol):
     """A guarded pool, as far as the slow path needs it."""
@@ -56,11 +60,24 @@ class PoolOfWaiters(t.Protocol):
         """Take back a record that was handed out."""
 
 
+class _Said(t.NamedTuple):
+    """What errors say of the holders.
+
+    :ivar until: monotonic seconds up to which that is true enough.
+    :ivar note: "" if none has a connection.
+    """
+
+    until: float
+    holders: str
+    note: str
+
+
 class SlowPath:
     """Finds a fit record where the pool has none at once.
 
     The queue has the waiters, the breaker those that connect. Its only state is when
-    garbage may be collected again; any thread sets it, and the last one is right.
+    garbage may be collected again, and what was said of the holders; any thread sets
+    it, and the last one is right.
     """
 
     def __init__(
@@ -75,6 +92,7 @@ class SlowPath:
         self._breaker = breaker
         self._session_probe = session_probe
         self._collect_from = -math.inf
+        self._said = _Said(-math.inf, "", "")
 
     def get(self, record: GuardedRecord | None) -> GuardedRecord:
         """Return a fit record when it takes a question, a connect, or waiting.
@@ -194,6 +212,7 @@ class SlowPath:
 
     def _wait(self, claim: Claim, until: float) -> GuardedRecord:
         queue, waiter = self._queue, Waiter[GuardedRecord](claim)
+        is_withdrawn = False
         most = self._pool.policy.max_waiting
         try:
             queue.enqueue(waiter, math.inf if most is None else most, self._too_many)
@@ -203,16 +222,17 @@ class SlowPath:
                 self._break_deadlock(claim)
             record = queue.wait(waiter, until - min(LEAD, self._pool._timeout / 2))
             if record is None and _clock() < until:
-                self._session_probe.begin(self._pool.holders.sessions_out())
+                self._session_probe.begin(self._pool.holders.sessions_out)
                 record = queue.wait(waiter, until)
             if record is None:
                 record = queue.withdraw(waiter)
+                is_withdrawn = True
             if record is None:
                 raise waiter.error or self._timed_out()
             return record
         except BaseException as error:
             # What was handed over in the same moment goes to the next.
-            granted = queue.withdraw(waiter)
+            granted = waiter.grant if is_withdrawn else queue.withdraw(waiter)
             if granted is not None:
                 self._pool._do_return_conn(granted)
             if isinstance(error, PoolTimeout):
@@ -270,15 +290,14 @@ class SlowPath:
 
     def _noted(self, error: PoolTimeout) -> PoolTimeout:
         pool = self._pool
-        room = pool.room(len(self._queue.waiting))
         if self._breaker.is_full:
-            add_note(error, explain_full(room))
+            add_note(error, explain_full(self._room()))
         elif self._breaker.is_away:
             add_note(error, explain_away(pool.name, pool.policy.connect_retry))
         else:
-            held = pool.holders.held_seconds()
-            if held:
-                add_note(error, explain_timeout(room, pool._timeout, held))
+            note = self._look().note
+            if note:
+                add_note(error, note)
         return error
 
     def _limit_reached(self) -> str:
@@ -291,8 +310,21 @@ class SlowPath:
 
     def _explain(self) -> str:
         """Return who has the connections, and what is wrong with the server."""
-        states = self._session_probe.states()
-        return self._refused() + self._pool.holders.describe_holders(states)
+        return self._refused() + self._look().holders
+
+    def _look(self) -> _Said:
+        """Look at the holders, unless that was done a moment ago."""
+        if _clock() >= self._said.until:
+            pool, states = self._pool, self._session_probe.states()
+            held, note = pool.holders.held_seconds(), ""
+            if held:
+                note = explain_timeout(self._room(), pool._timeout, held)
+            holders = pool.holders.describe_holders(states)
+            self._said = _Said(_clock() + SAID_FOR, holders, note)
+        return self._said
+
+    def _room(self) -> Room:
+        return self._pool.room(len(self._queue.waiting))
 
     def _refused(self) -> str:
         outage = self._breaker.outage

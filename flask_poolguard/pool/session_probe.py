@@ -52,11 +52,17 @@ class SessionProbe:
         self._is_open = False
         self._states: Mapping[int, SessionState] = {}
 
-    def begin(self, ids: Collection[int]) -> None:
-        """Ask, unless that is being done or was done a moment ago."""
+    def begin(self, find_ids: t.Callable[[], Collection[int]]) -> None:
+        """Ask, unless that is being done or was done a moment ago.
+
+        :param find_ids: finds the sessions to ask about.
+        """
         now = _clock()
+        if self._is_recent(now):  # as a rule: many threads time out together
+            return
+        ids = find_ids()
         with self._lock:
-            if self._is_open or now - self._asked_at < LEAD or not ids:
+            if self._is_recent(now) or not ids:
                 return
             if are_threads_greenlets() and blocker_of(self._driver):
                 return  # all would wait for the answer
@@ -68,6 +74,9 @@ class SessionProbe:
             thread.start()
         except RuntimeError:  # no thread can be started any more
             self._is_open = False
+
+    def _is_recent(self, now: float) -> bool:
+        return self._is_open or now - self._asked_at < LEAD
 
     def states(self) -> Mapping[int, SessionState]:
         """Return what is known by now: what each session does, by its number."""

@@ -11,7 +11,7 @@ from .checkout import Checkout, PoolCheckouts
 from .current_scope import began_at, current_scopes
 from .endpoint import current_endpoint
 from .thread_marks import this_thread
-from .thread_stacks import describe_activity, describe_site
+from .thread_stacks import describe_activities, describe_site
 
 if t.TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -130,13 +130,12 @@ def describe_holders(pool: PoolCheckouts, states: Mapping[int, str]) -> str:
     # Not its items(): they make tuples, which may start a garbage collection, and that
     # may give a connection back meanwhile (CPython < 3.12).
     out = sorted(pool.out.values(), key=lambda each: each.taken_at)
-    lines = []
-    for checkout in out[:_NAMED]:
+    lines, marks = [], [each.mark() for each in out[:_NAMED]]
+    activities = describe_activities(marks, pool.info.root_path)
+    for checkout, mark, activity in zip(out, marks, activities, strict=False):
         server_id = pool.info.database.server_id(checkout.record.dbapi_connection)
         state = None if server_id is None else states.get(server_id)
-        mark = checkout.mark()
         name = "" if mark is None else f", thread {mark.name.decode(errors='replace')}"
-        activity = describe_activity(mark, pool.info.root_path)
         lines.append(
             f"  {now - checkout.taken_at:.1f} s  {checkout.endpoint} at"
             f" {checkout.site()}"
