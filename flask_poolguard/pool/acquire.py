@@ -9,14 +9,14 @@ import typing as t
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..error_notes import Room, add_note, explain_away, explain_full, explain_timeout
-from ..errors import PoolTimeout, TooManyWaiting
+from ..errors import PoolTimeout
 from .connect_breaker import ConnectBreaker, ServerFullError
 from .fair_queue import FairQueue, Waiter
 from .outage import Patience
+from .refusals import PoolOfHolders, Refusals
 from .session_probe import LEAD, SessionProbe
 from .slot import FIT, GuardedRecord
-from .types import Attempt, Claim, Holders, Policy, PoolCallbacks
+from .types import Attempt, Claim, PoolCallbacks
 
 _clock = time.monotonic
 
@@ -24,31 +24,14 @@ _clock = time.monotonic
 # an app that runs into deadlocks all the time is not busy with collecting.
 _COLLECT_EVERY: t.Final = 100
 
-# What is said of the holders is said for as many seconds: to look at all threads for
-# each error of a storm would take three times as long as the rest of it.
-SAID_FOR: t.Final = 0.1
 
-
-class PoolOfWaiters(t.Protocol):
+class PoolOfWaiters(PoolOfHolders, t.Protocol):
     """A guarded pool, as far as the slow path needs it."""
 
-    name: str
-    policy: Policy
     callbacks: PoolCallbacks
-    holders: Holders
-    _timeout: float
-
-    def size(self) -> int:
-        """Return ``pool_size``."""
-
-    def overflow(self) -> int:
-        """Return the open connections above that."""
 
     def checkedout(self) -> int:
         """Return the number of connections that are out or being opened."""
-
-    def room(self, waiting: int = 0) -> Room:
-        """Return what this pool has and may have, for an error."""
 
     def owns(self, record: ConnectionPoolEntry) -> bool:
         """Tell whether a record is one of this pool's."""
@@ -60,24 +43,11 @@ class PoolOfWaiters(t.Protocol):
         """Take back a record that was handed out."""
 
 
-class _Said(t.NamedTuple):
-    """What errors say of the holders.
-
-    :ivar until: monotonic seconds up to which that is true enough.
-    :ivar note: "" if none has a connection.
-    """
-
-    until: float
-    holders: str
-    note: str
-
-
 class SlowPath:
     """Finds a fit record where the pool has none at once.
 
     The queue has the waiters, the breaker those that connect. Its only state is when
-    garbage may be collected again, and what was said of the holders; any thread sets
-    it, and the last one is right.
+    garbage may be collected again; any thread sets it, and the last one is right.
     """
 
     def __init__(
@@ -91,8 +61,8 @@ class SlowPath:
         self._queue = queue
         self._breaker = breaker
         self._session_probe = session_probe
+        self._refusals = Refusals(pool, queue, breaker, session_probe)
         self._collect_from = -math.inf
-        self._said = _Said(-math.inf, "", "")
 
     def get(self, record: GuardedRecord | None) -> GuardedRecord:
         """Return a fit record when it takes a question, a connect, or waiting.
@@ -126,7 +96,7 @@ class SlowPath:
                         is_waiting = False
                     attempt.began_at += _clock() - asked_at  # that was no connecting
                 number = record.returns
-                if record.has_fit_connection():
+                if record.is_fit():
                     record.is_found_fit = True
                     record.is_counted = attempt.is_counted
                     return record
@@ -215,7 +185,9 @@ class SlowPath:
         is_withdrawn = False
         most = self._pool.policy.max_waiting
         try:
-            queue.enqueue(waiter, math.inf if most is None else most, self._too_many)
+            queue.enqueue(
+                waiter, math.inf if most is None else most, self._refusals.too_many
+            )
             if not waiter.is_settled() and (
                 queue.opened >= queue.limit or queue.opens_none_until > _clock()
             ):
@@ -228,7 +200,7 @@ class SlowPath:
                 record = queue.withdraw(waiter)
                 is_withdrawn = True
             if record is None:
-                raise waiter.error or self._timed_out()
+                raise waiter.error or self._refusals.timed_out()
             return record
         except BaseException as error:
             # What was handed over in the same moment goes to the next.
@@ -254,7 +226,7 @@ class SlowPath:
             if is_last:
                 victim, error = found
                 if queue.opened < queue.limit:
-                    error.args = (f"{error.args[0]}{self._refused()}",)
+                    error.args = (f"{error.args[0]}{self._refusals.server_says()}",)
                 queue.fail(victim, error)
             else:  # what only garbage holds comes back by itself
                 self._collect()
@@ -268,67 +240,6 @@ class SlowPath:
             gc.collect()
             ended = _clock()
             self._collect_from = ended + _COLLECT_EVERY * (ended - begun)
-
-    def _timed_out(self) -> PoolTimeout:
-        return self._noted(
-            PoolTimeout(
-                f"{self._limit_reached()}, connection timed out, timeout"
-                f" {self._pool._timeout:.2f}{self._explain()}",
-                code="3o7r",
-            )
-        )
-
-    def _too_many(self) -> PoolTimeout:
-        most = self._pool.policy.max_waiting
-        return self._noted(
-            TooManyWaiting(
-                f"{self._limit_reached()}, and {most} wait already, as many as"
-                f" POOLGUARD_MAX_WAITING allows{self._explain()}",
-                code="3o7r",
-            )
-        )
-
-    def _noted(self, error: PoolTimeout) -> PoolTimeout:
-        pool = self._pool
-        if self._breaker.is_full:
-            add_note(error, explain_full(self._room()))
-        elif self._breaker.is_away:
-            add_note(error, explain_away(pool.name, pool.policy.connect_retry))
-        else:
-            note = self._look().note
-            if note:
-                add_note(error, note)
-        return error
-
-    def _limit_reached(self) -> str:
-        pool, queue = self._pool, self._queue
-        if queue.opened < queue.limit:  # the server's limit, or one being opened
-            return f"All {queue.opened} connections of the pool are in use"
-        return (
-            f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached"
-        )
-
-    def _explain(self) -> str:
-        """Return who has the connections, and what is wrong with the server."""
-        return self._refused() + self._look().holders
-
-    def _look(self) -> _Said:
-        """Look at the holders, unless that was done a moment ago."""
-        if _clock() >= self._said.until:
-            pool, states = self._pool, self._session_probe.states()
-            held, note = pool.holders.held_seconds(), ""
-            if held:
-                note = explain_timeout(self._room(), pool._timeout, held)
-            holders = pool.holders.describe_holders(states)
-            self._said = _Said(_clock() + SAID_FOR, holders, note)
-        return self._said
-
-    def _room(self) -> Room:
-        return self._pool.room(len(self._queue.waiting))
-
-    def _refused(self) -> str:
-        outage = self._breaker.outage
-        return f". The server refuses more: {outage}" if outage else ""
 
 
 def _is_not() -> bool:

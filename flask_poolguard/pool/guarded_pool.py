@@ -176,25 +176,20 @@ class GuardedPool(FairPool):
         queue = self._pool
         record = number = None
         try:
-            if not queue.waiting:
-                try:
-                    record = queue.pop()
-                except IndexError:
-                    pass
-                else:
-                    if record.is_fit():
-                        record.is_found_fit = True
-                        return record
-                    number = record.returns
-            else:
+            if queue.waiting:
                 began_at = self.callbacks.came_back()
                 if began_at < math.inf:
                     record = queue.get_now(began_at)
-                if record is not None:
-                    if record.has_fit_connection():
-                        record.is_found_fit = True
-                        return record
-                    number = record.returns
+            else:
+                try:  # noqa: SIM105 (with every checkout)
+                    record = queue.pop()
+                except IndexError:
+                    pass
+            if record is not None:
+                if record.is_fit():
+                    record.is_found_fit = True
+                    return record
+                number = record.returns
             return self._slow_path.get(record)
         except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
             if record is not None and number in (None, record.returns):
@@ -246,9 +241,7 @@ class GuardedPool(FairPool):
             return
         record.idle_since = self.clock()
         queue = self._pool
-        began_at = math.inf
-        if queue.waiting:
-            began_at = self.callbacks.comes_back(queue)
+        began_at = self.callbacks.comes_back(queue) if queue.waiting else math.inf
         surplus = queue.put(record, began_at)
         if surplus is not None:
             close_idle(queue, surplus, "overflow")

@@ -100,10 +100,11 @@ class GuardedRecord(PoolRecord):
     # With every checkout -----------------------------------------------------------
 
     def is_fit(self) -> bool:
-        """Tell whether the connection can be handed out without further questions."""
+        """Tell whether it has a connection to hand out without further questions."""
         pool, started = self._pool, self.starttime
         if (
-            self.generation is not pool.generation
+            self.dbapi_connection is None
+            or self.generation is not pool.generation
             or pool._invalidate_time > started
             or self._soft_invalidate_time > started
             or -1 < pool.limits.max_age < time.time() - started
@@ -118,10 +119,6 @@ class GuardedRecord(PoolRecord):
             return self._fileno() == self._number and not self._poll(0)  # type: ignore[misc] # set with _poll
         except Exception:  # the driver's way to say that it is closed
             return False
-
-    def has_fit_connection(self) -> bool:
-        """Tell whether there is a connection, of which :meth:`is_fit` is true."""
-        return self.dbapi_connection is not None and self.is_fit()
 
     def get_connection(self) -> t.Any:
         """Return the connection; a new one if it was lost since the pool gave it."""

@@ -9,7 +9,7 @@ import weakref
 
 from sqlalchemy import event
 
-from .checkout import OUTSIDE, Checkout
+from .checkout import OUTSIDE, Checkout, CheckoutScope
 from .current_scope import current_scopes, home_of
 from .endpoint import current_endpoint
 from .extension_sessions import filed_under
@@ -91,7 +91,7 @@ def _settle_owner(session: Session, checkout: Checkout) -> None:
         checkout.keep()
         return
     if remembered is None:
-        owner = _owner_of(session)
+        owner = _owner_of(session, checkout.scope)
         session.__dict__[_OWNER] = _nothing if owner is None else weakref.ref(owner)
     elif remembered is _nothing:
         owner = None
@@ -110,9 +110,15 @@ def _settle_owner(session: Session, checkout: Checkout) -> None:
         owner.adopt(checkout)
 
 
-def _owner_of(session: Session) -> Scope | None:
-    """Return the scope that a session was made in, or is filed under."""
-    home = home_of(session.hash_key)
+def _owner_of(session: Session, current: CheckoutScope | None) -> Scope | None:
+    """Return the scope that a session was made in, or is filed under.
+
+    :param current: the innermost, in which it took a connection.
+    """
+    number = session.hash_key
+    if isinstance(current, ContextScope) and current.first_session <= number:
+        return current  # as a rule, and found without a look at those around it
+    home = home_of(number)
     if home is None or isinstance(home, ContextScope):
         return home
     # Made during a WSGI call that shares a context with others: what is filed under
