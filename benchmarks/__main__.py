@@ -12,6 +12,7 @@ from benchmarks.support import machine
 # What each is about, as the documentation calls it.
 BENCHMARKS = {
     "checkout": "A checkout and checkin",
+    "requests": "A request, without a server",
     "instructions": "A request, in instructions",
     "delay": "A short transaction over a network",
     "growth": "Cost as work grows",
