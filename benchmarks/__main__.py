@@ -14,6 +14,7 @@ BENCHMARKS = {
     "checkout": "A checkout and checkin",
     "requests": "A request, without a server",
     "instructions": "A request, in instructions",
+    "timeouts": "A pool timeout",
     "delay": "A short transaction over a network",
     "growth": "Cost as work grows",
     "saturation": "More requests than connections: gunicorn, gthread",
