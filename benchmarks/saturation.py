@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -34,6 +35,8 @@ from tests.support.gunicorn import GunicornApp
 from tests.support.processes import children_of
 from tests.support.servers import MariaDBServer
 
+T = TypeVar("T")
+
 APP = "benchmarks.app:create_app()"
 THREADS = CLIENTS = 64
 WARM_SECONDS = 0.4
@@ -51,6 +54,9 @@ FIGURES: dict[str, Callable[[Seen], float]] = {
     "failures": lambda seen: seen.failures,
     "CPU ms/req.": lambda seen: seen.app_seconds / seen.answered * 1000,
 }
+
+# Shown only if there were any.
+EXCEPTIONS = {"failures", "given up", "unanswered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +110,32 @@ def run(
             yield Table(
                 name,
                 ("view, timeout", "", STOCK, GUARDED, "ratio"),
-                [row for case in seen for row in rows_of(case, seen[case])],
+                [
+                    row
+                    for case, rounds in seen.items()
+                    for row in rows_of(str(case), rounds, FIGURES)
+                ],
                 [note([r for case in seen.values() for k in case.values() for r in k])],
             )
 
 
 def measure(make_server: MakeServer, url: sa.URL, case: Case) -> dict[str, list[Seen]]:
     """Put both apps under load in turns."""
+    with served(make_server, url, case, (STOCK, GUARDED)) as servers:
+        return in_turns(
+            {kind: partial(one_round, servers[kind], case) for kind in servers},
+            case.rounds,
+        )
+
+
+@contextlib.contextmanager
+def served(
+    make_server: MakeServer, url: sa.URL, case: Case, kinds: tuple[str, ...]
+) -> Iterator[dict[str, AppServer]]:
+    """Run an app of each kind; give their servers."""
     with contextlib.ExitStack() as stack:
-        turns = {}
-        for kind in (STOCK, GUARDED):
+        servers = {}
+        for kind in kinds:
             folder = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY))
             )
@@ -124,9 +146,8 @@ def measure(make_server: MakeServer, url: sa.URL, case: Case) -> dict[str, list[
                 "POOLGUARD_STATE_DIR": str(folder),
                 "WORK_SECONDS": str(case.work_seconds),
             }
-            server = stack.enter_context(make_server(folder, env))
-            turns[kind] = partial(one_round, server, case)
-        return in_turns(turns, case.rounds)
+            servers[kind] = stack.enter_context(make_server(folder, env))
+        yield servers
 
 
 def one_round(server: AppServer, case: Case) -> Seen:
@@ -153,14 +174,18 @@ def processor_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def rows_of(case: Case, rounds: dict[str, list[Seen]]) -> Iterator[list[str]]:
-    """Return a row for each figure."""
-    first = str(case)
-    for name, figure in FIGURES.items():
+def rows_of(
+    first: str, rounds: dict[str, list[T]], figures: dict[str, Callable[[T], float]]
+) -> Iterator[list[str]]:
+    """Return a row for each figure.
+
+    :param first: the first cell of the first row.
+    """
+    for name, figure in figures.items():
         stock, guarded = (
             [figure(each) for each in rounds[k]] for k in (STOCK, GUARDED)
         )
-        if name != "failures" or any(stock + guarded):
+        if name not in EXCEPTIONS or any(stock + guarded):
             yield [first, name, spread(stock), spread(guarded), ratio(guarded, stock)]
         first = ""
 

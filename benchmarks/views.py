@@ -58,9 +58,10 @@ def requester(app: Flask, path: str) -> Callable[[], None]:
     """
     environ = EnvironBuilder(path).get_environ()
 
-    def start_response(status: str, *_: Any) -> None:
+    def start_response(status: str, *_: Any) -> Callable[[bytes], object]:
         if status != "200 OK":
             raise RuntimeError(f"{path} was answered with {status}")
+        return bytes
 
     def turn() -> None:
         body = app(environ.copy(), start_response)
