@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import open_load, overload, requests, saturation, timeouts
-from benchmarks.figures import Table
+from benchmarks import compare, open_load, overload, requests, saturation, timeouts
+from benchmarks import trees as trees_module
+from benchmarks.figures import Table, interval
+from benchmarks.one_tree import MEASUREMENTS
 from benchmarks.saturation import Case
+from benchmarks.trees import PACKAGE, NotMeasuredError, Tree, trees
 from tests.support.servers import MariaDBServer
 
 pytestmark = pytest.mark.process
@@ -99,3 +105,100 @@ class TestOpenLoad:
         assert seen.latencies == []
         assert seen.failures > 0
         assert (seen.given_up, seen.unanswered) == (0, 0)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """Return two folders, each with the package of this tree."""
+    repository = Path(__file__).parents[2]
+    made = {}
+    for kind in (compare.BASE, compare.HERE):
+        made[kind] = tmp_path / kind.replace(" ", "_")
+        made[kind].mkdir()
+        (made[kind] / PACKAGE).symlink_to(repository / PACKAGE)
+    return made
+
+
+class TestCompare:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Run one batch each, on SQLite alone."""
+        monkeypatch.setattr(compare, "BATCHES", dict.fromkeys(MEASUREMENTS, 1))
+        monkeypatch.setattr(compare, "SERVERS", ())
+
+    def test_measures_both_trees(self, folders: dict[str, Path]) -> None:
+        names = ["requests", "checkout", "timeouts", "imports"]
+        text = printed(compare.compare(folders, names, 1))
+        assert "not measured" not in text
+        for name in names:
+            assert f"{name}, rounds: 1" in text
+
+    def test_a_tree_that_cannot_be_measured_is_named(
+        self, folders: dict[str, Path]
+    ) -> None:
+        package = folders[compare.BASE] / PACKAGE
+        package.unlink()
+        package.mkdir()
+        (package / "__init__.py").write_text("raise ImportError('too old')")
+        text = printed(compare.compare(folders, ["timeouts"], 1))
+        assert "base: ImportError: too old" in text
+
+    def test_a_guard_from_elsewhere_is_refused(
+        self, folders: dict[str, Path], tmp_path: Path
+    ) -> None:
+        (folders[compare.BASE] / PACKAGE).unlink()
+        with (
+            pytest.raises(NotMeasuredError, match="The guard came from"),
+            Tree("timeouts", folders[compare.BASE], {}, str(tmp_path)),
+        ):
+            pass
+
+    def test_what_is_no_commit_is_named_in_one_line(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["compare", "no-such-commit"])
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+        assert str(ended.value).startswith(
+            "No commit to compare with: 'no-such-commit'"
+        )
+        assert "\n" not in str(ended.value)
+
+    def test_takes_the_package_of_a_commit_and_of_this_tree(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def git(*words: str) -> None:
+            subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+
+        module = tmp_path / PACKAGE / "__init__.py"
+        module.parent.mkdir()
+        module.write_text("old = True")
+        git("init", "--quiet")
+        git("add", ".")
+        git(
+            *[
+                "-c",
+                "user.name=A",
+                "-c",
+                "user.email=a@b",
+                "commit",
+                "--quiet",
+                "-m",
+                "Old",
+            ]
+        )
+        module.write_text("old = False")
+        monkeypatch.setattr(trees_module, "REPOSITORY", tmp_path)
+        with trees("HEAD") as found:
+            texts = [(f / PACKAGE / "__init__.py").read_text() for f in found]
+        assert texts == ["old = True", "old = False"]
+        assert not any(folder.exists() for folder in found)
+
+
+@pytest.mark.parametrize(
+    ("count", "limits"), [(5, None), (6, (1, 6)), (9, (2, 8)), (12, (3, 10))]
+)
+def test_the_interval_of_a_median_leaves_out_as_many_as_it_may(
+    count: int, limits: tuple[float, float] | None
+) -> None:
+    assert interval(range(1, count + 1)) == limits
