@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import compare, open_load, overload, requests, saturation, timeouts
+from benchmarks import (
+    compare,
+    growth,
+    open_load,
+    overload,
+    requests,
+    saturation,
+    timeouts,
+)
 from benchmarks import trees as trees_module
 from benchmarks.figures import Table, interval
 from benchmarks.one_tree import MEASUREMENTS
@@ -36,6 +44,20 @@ class TestWithoutServer:
         assert "2 rounds of 3 requests" in text
         for view in ("a view that returns a string", "db.session", "engine.connect()"):
             assert view in text
+
+    def test_growth_has_a_row_for_each_number(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(growth, "ROUNDS", 2)
+        monkeypatch.setattr(growth, "SECONDS", 0.2)
+        monkeypatch.setattr(growth, "TURNS", 3)
+        for numbers in ("WAITING_THREADS", "CONNECTIONS", "ENGINES"):
+            monkeypatch.setattr(growth, numbers, (1, 3))
+        monkeypatch.setattr(growth, "TURNS_OF_A_REQUEST", (1, 3))
+        tables = list(growth.run())
+        assert len(tables) == 5
+        for table in tables:
+            assert [row[0] for row in table.rows] == ["1", "3"]
 
     def test_timeouts_counts_each_timeout(
         self, monkeypatch: pytest.MonkeyPatch
