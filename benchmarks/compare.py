@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -53,6 +54,8 @@ def main() -> None:
         parser.error("--rounds must be 1 or more")
     if unknown:
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    # So that processes end and folders are removed, as by ^C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with trees(options.base) as folders:
             print("\n".join(wrapped(machine())), flush=True)

@@ -180,4 +180,4 @@ def crowd(app: Flask, engine: sa.Engine, count: int) -> float:
     over.set()
     for thread in threads:
         thread.join()
-    return took / done * 1e6
+    return took / max(1, done) * 1e6

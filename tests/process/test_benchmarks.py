@@ -25,7 +25,7 @@ from benchmarks import trees as trees_module
 from benchmarks.figures import Table, interval
 from benchmarks.one_tree import MEASUREMENTS
 from benchmarks.saturation import Case
-from benchmarks.trees import PACKAGE, NotMeasuredError, Tree, trees
+from benchmarks.trees import PACKAGE, REPOSITORY, NotMeasuredError, Tree, trees
 from tests.support.servers import MariaDBServer
 
 pytestmark = pytest.mark.process
@@ -132,12 +132,11 @@ class TestOpenLoad:
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
     """Return two folders, each with the package of this tree."""
-    repository = Path(__file__).parents[2]
     made = {}
     for kind in (compare.BASE, compare.HERE):
         made[kind] = tmp_path / kind.replace(" ", "_")
         made[kind].mkdir()
-        (made[kind] / PACKAGE).symlink_to(repository / PACKAGE)
+        (made[kind] / PACKAGE).symlink_to(REPOSITORY / PACKAGE)
     return made
 
 
@@ -175,9 +174,7 @@ class TestCompare:
         ):
             pass
 
-    def test_what_is_no_commit_is_named_in_one_line(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_no_commit_is_named_in_one_line(self) -> None:
         monkeypatch.setattr(sys, "argv", ["compare", "no-such-commit"])
         with pytest.raises(SystemExit) as ended:
             compare.main()
