@@ -15,7 +15,6 @@ import shutil
 import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,22 +72,20 @@ def compare(
 
     :param names: of the measurements; all of them if there are none.
     """
-    with tempfile.TemporaryDirectory() as compiled:
-        for name in names or MEASUREMENTS:
-            if name == "instructions" and shutil.which("valgrind") is None:
-                yield not_measured(name, "valgrind is not installed")
-                continue
-            count = 1 if name == "instructions" else rounds
-            try:
-                with servers(name) as urls:
-                    found = [
-                        one_round(name, folders, urls, compiled, number)
-                        for number in range(count)
-                    ]
-            except NotMeasuredError as error:
-                yield not_measured(name, str(error))
-            else:
-                yield table_of(name, found)
+    for name in names or MEASUREMENTS:
+        if name == "instructions" and shutil.which("valgrind") is None:
+            yield not_measured(name, "valgrind is not installed")
+            continue
+        count = 1 if name == "instructions" else rounds
+        try:
+            with servers(name) as urls:
+                found = [
+                    one_round(name, folders, urls, number) for number in range(count)
+                ]
+        except NotMeasuredError as error:
+            yield not_measured(name, str(error))
+        else:
+            yield table_of(name, found)
 
 
 @contextlib.contextmanager
@@ -107,12 +104,10 @@ def one_round(
     name: str,
     folders: Mapping[str, Path],
     urls: Mapping[str, str],
-    compiled: str,
     number: int,
 ) -> Round:
     """Let a fresh process for each tree run batches, in turns.
 
-    :param compiled: a folder for compiled files.
     :param number: the round's; the other tree goes first in the next one.
     :raises NotMeasuredError: if one of these processes failed.
     """
@@ -120,8 +115,7 @@ def one_round(
     # One may be slower than another, and both processes must have the same.
     with one_core(), contextlib.ExitStack() as stack:
         running = {
-            kind: stack.enter_context(Tree(name, folders[kind], urls, compiled))
-            for kind in kinds
+            kind: stack.enter_context(Tree(name, folders[kind], urls)) for kind in kinds
         }
         return {
             each: in_turns(

@@ -91,9 +91,8 @@ def timeouts() -> Iterator[Batches]:
 @contextlib.contextmanager
 def imported() -> Iterator[Batches]:
     """Import the guard after Flask and SQLAlchemy."""
-    folder = os.environ["PYTHONPYCACHEPREFIX"]
-    imports.once(folder)  # compiles
-    yield {"elapsed time, ms": lambda: imports.once(folder)[1]}
+    imports.once()  # compiles
+    yield {"elapsed time, ms": lambda: imports.once()[1]}
 
 
 @contextlib.contextmanager

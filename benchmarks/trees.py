@@ -73,14 +73,11 @@ def git(*arguments: str) -> str:
 class Tree:
     """A process that measures the guard of one tree, batch by batch."""
 
-    def __init__(
-        self, name: str, folder: Path, urls: Mapping[str, str], compiled: str
-    ) -> None:
+    def __init__(self, name: str, folder: Path, urls: Mapping[str, str]) -> None:
         """Prepare it; the process is started by `with`.
 
         :param name: the measurement's.
         :param urls: of database servers.
-        :param compiled: a folder for compiled files.
         """
         self._folder = folder
         paths = [str(folder), str(REPOSITORY), os.environ.get("PYTHONPATH")]
@@ -88,10 +85,10 @@ class Tree:
             **os.environ,
             "BENCHMARK_SERVERS": json.dumps(dict(urls)),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "PYTHONPYCACHEPREFIX": compiled,
             # Else the package of the current folder would come first.
             "PYTHONSAFEPATH": "1",
         }
+        # Compiled files of the package go into its folder.
         self._env.pop("PYTHONDONTWRITEBYTECODE", None)
         self._command = [
             *(sys.executable, "-m", "benchmarks.one_tree"),

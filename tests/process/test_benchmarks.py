@@ -147,6 +147,7 @@ class TestCompare:
         monkeypatch.setattr(compare, "BATCHES", dict.fromkeys(MEASUREMENTS, 1))
         monkeypatch.setattr(compare, "SERVERS", ())
 
+    @pytest.mark.timeout(300)  # ten processes, one after the other on one core
     def test_measures_both_trees(self, folders: dict[str, Path]) -> None:
         names = ["requests", "checkout", "timeouts", "imports"]
         text = printed(compare.compare(folders, names, 1))
@@ -164,24 +165,25 @@ class TestCompare:
         text = printed(compare.compare(folders, ["timeouts"], 1))
         assert "base: ImportError: too old" in text
 
-    def test_a_guard_from_elsewhere_is_refused(
-        self, folders: dict[str, Path], tmp_path: Path
-    ) -> None:
+    def test_a_guard_from_elsewhere_is_refused(self, folders: dict[str, Path]) -> None:
         (folders[compare.BASE] / PACKAGE).unlink()
         with (
             pytest.raises(NotMeasuredError, match="The guard came from"),
-            Tree("timeouts", folders[compare.BASE], {}, str(tmp_path)),
+            Tree("timeouts", folders[compare.BASE], {}),
         ):
             pass
 
     def test_what_is_no_commit_is_named_in_one_line(self) -> None:
-        monkeypatch.setattr(sys, "argv", ["compare", "no-such-commit"])
-        with pytest.raises(SystemExit) as ended:
-            compare.main()
-        assert str(ended.value).startswith(
-            "No commit to compare with: 'no-such-commit'"
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.compare", "no-such-commit"],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
         )
-        assert "\n" not in str(ended.value)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("No commit to compare with: 'no-such-commit'")
 
     def test_takes_the_package_of_a_commit_and_of_this_tree(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
