@@ -28,7 +28,7 @@ from tests.support.servers import MissingServerError
 # The interval of so many leaves out one value at each end.
 ROUNDS = 9
 # In a round, if not 30 of some milliseconds.
-BATCHES = {"timeouts": 5, "imports": 5, "instructions": 1}
+BATCHES = {"timeouts": 5, "imports": 3, "instructions": 1}
 BASE, HERE = "base", "this tree"
 
 # By figure and tree, what each batch found.
