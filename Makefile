@@ -34,12 +34,12 @@ test test-all test-lowest coverage: export PYTHONDONTWRITEBYTECODE =
 QUICK := -m "not soak and (not process or quick)"
 ALL := -m "not soak"
 
-.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme demo bench clean
+.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme demo bench bench-compare clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-	  awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	  awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 venv: $(STAMP) ## Make .venv with everything that development needs
 
@@ -117,6 +117,11 @@ demo: $(DEMO_STAMP) ## Show the guard at work (KEEP=1: stay up; DATABASE_URL=…
 bench: $(STAMP) ## Measure what the guard costs (BENCH="checkout delay", say)
 	tools/ensure-servers
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-compare: $(STAMP) ## Measure what changed since a commit (BASE=main BENCH="requests timeouts", say)
+	@test -n "$(BASE)" || { echo "Say which commit to compare with, such as BASE=main"; exit 2; }
+	tools/ensure-servers
+	$(BIN)/python -m benchmarks.compare "$(BASE)" $(BENCH)
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) $(LOWEST) .venv-demo .nox dist build docs/_build htmlcov

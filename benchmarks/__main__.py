@@ -12,16 +12,23 @@ from benchmarks.support import machine
 # What each is about, as the documentation calls it.
 BENCHMARKS = {
     "checkout": "A checkout and checkin",
+    "requests": "A request, without a server",
     "instructions": "A request, in instructions",
+    "timeouts": "A pool timeout",
     "delay": "A short transaction over a network",
     "growth": "Cost as work grows",
     "saturation": "More requests than connections: gunicorn, gthread",
     "waitress": "More requests than connections: waitress",
     "gevent": "More requests than connections: gunicorn, gevent",
+    "overload": "More requests than an app can serve: gunicorn, gthread",
+    "overload_waitress": "More requests than an app can serve: waitress",
+    "overload_gevent": "More requests than an app can serve: gunicorn, gevent",
     "memory": "Memory",
     "imports": "Import",
     "status": "The status",
 }
+# Takes minutes, and shows little that its sibling does not.
+ONLY_IF_NAMED = {"overload_waitress", "overload_gevent"}
 
 
 def main() -> None:
@@ -36,7 +43,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
     print("\n".join(wrapped(machine())))
-    for name in options.names or BENCHMARKS:
+    for name in options.names or [n for n in BENCHMARKS if n not in ONLY_IF_NAMED]:
         start = time.monotonic()
         print(f"\n## {BENCHMARKS[name] if options.markdown else name}", flush=True)
         for table in import_module(f"benchmarks.{name}").run():

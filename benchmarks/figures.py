@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,19 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> str:
     if not all(base):
         return "-"
     return spread([a / b for a, b in zip(values, base, strict=True)])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of the median; None for less than 6 values.
+
+    Whatever the distribution, each value is above the median as likely as below, so
+    that the number of those below is that of heads among as many tosses of a coin.
+    """
+    ordered, count = sorted(values), len(values)
+    outside, left_out = 0.0, -1
+    while (outside := outside + 2 * math.comb(count, left_out + 1) / 2**count) <= 0.05:
+        left_out += 1
+    return (ordered[left_out], ordered[-1 - left_out]) if left_out >= 0 else None
 
 
 def difference(values: Sequence[float], base: Sequence[float]) -> str:

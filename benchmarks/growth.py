@@ -1,4 +1,4 @@
-"""What a turn at the pool costs as threads and connections become more.
+"""What a turn at the pool costs as threads, connections, engines, turns become more.
 
 The connections are SQLite's, in memory, so that next to nothing but the pools' own
 work is seen. Each turn has an app context of its own, as a request has, and each
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
@@ -22,10 +23,13 @@ from sqlalchemy.pool import QueuePool
 
 from benchmarks.figures import Table, ratio, spread
 from benchmarks.support import GUARDED, STOCK, engines, in_turns
+from flask_poolguard import PoolGuard
 
 KINDS = (STOCK, GUARDED)
-WAITING_THREADS = (1, 4, 16, 64, 256)
-CONNECTIONS = (1, 5, 20, 100)
+WAITING_THREADS = (1, 4, 16, 64, 256, 512)
+CONNECTIONS = (1, 5, 20, 100, 200)
+ENGINES = (1, 10, 100, 1000)
+TURNS_OF_A_REQUEST = (1, 5, 20, 50)
 ROUNDS = 10
 SECONDS = 0.4
 # Long enough for the others to come and wait.
@@ -35,7 +39,7 @@ HEAD = ("stock µs", "guarded µs", "guarded/stock")
 
 
 def run() -> Iterator[Table]:
-    """Measure with more and more threads, then with more and more connections."""
+    """Measure with more and more of each."""
     yield Table(
         "Threads on a pool of 5, processor time of a turn",
         ("threads", *HEAD),
@@ -48,6 +52,16 @@ def run() -> Iterator[Table]:
             ("connections", *HEAD),
             [row(each, with_connections(each, held)) for each in CONNECTIONS],
         )
+    yield Table(
+        "One thread and many engines in the process, each with one connection",
+        ("engines", *HEAD),
+        [row(each, with_engines(each)) for each in ENGINES],
+    )
+    yield Table(
+        "One thread, many turns in a row within one request, each turn's share",
+        ("turns", *HEAD),
+        [row(each, with_requests(each)) for each in TURNS_OF_A_REQUEST],
+    )
 
 
 def row(number: int, found: dict[str, list[float]]) -> list[str]:
@@ -79,6 +93,29 @@ def with_connections(count: int, held: bool) -> dict[str, list[float]]:
         return in_turns({kind: partial(alone, *turns[kind]) for kind in KINDS}, ROUNDS)
 
 
+def with_engines(count: int) -> dict[str, list[float]]:
+    """Take turns at one of many engines."""
+    with contextlib.ExitStack() as stack:
+        turns = stack.enter_context(pools(1))
+        for kind, (app, _) in turns.items():
+            for number in range(1, count):
+                other = sa.create_engine("sqlite://", **options(1))
+                stack.callback(other.dispose)
+                if kind == GUARDED:
+                    PoolGuard().register(other, name=f"other{number}", app=app)
+                with app.app_context(), other.connect():
+                    pass
+        return in_turns({kind: partial(alone, *turns[kind]) for kind in KINDS}, ROUNDS)
+
+
+def with_requests(count: int) -> dict[str, list[float]]:
+    """Take many turns in each request."""
+    with pools(5) as turns:
+        return in_turns(
+            {kind: partial(alone, *turns[kind], count) for kind in KINDS}, ROUNDS
+        )
+
+
 @contextlib.contextmanager
 def pools(size: int) -> Iterator[dict[str, tuple[Flask, sa.Engine]]]:
     """Give apps and engines by kind."""
@@ -86,28 +123,34 @@ def pools(size: int) -> Iterator[dict[str, tuple[Flask, sa.Engine]]]:
         made = {}
         for kind in KINDS:
             app, by_kind = stack.enter_context(
-                engines(
-                    "sqlite://",
-                    kind,
-                    creator=partial(
-                        sqlite3.connect, ":memory:", check_same_thread=False
-                    ),
-                    poolclass=QueuePool,
-                    pool_size=size,
-                    max_overflow=0,
-                )
+                engines("sqlite://", kind, **options(size))
             )
             made[kind] = app, by_kind[kind]
         yield made
 
 
-def alone(app: Flask, engine: sa.Engine) -> float:
-    """Return the µs that a turn takes if nobody waits."""
+def options(size: int) -> dict[str, Any]:
+    """Return arguments of `create_engine` for a pool of so many connections."""
+    return {
+        "creator": partial(sqlite3.connect, ":memory:", check_same_thread=False),
+        "poolclass": QueuePool,
+        "pool_size": size,
+        "max_overflow": 0,
+    }
+
+
+def alone(app: Flask, engine: sa.Engine, turns: int = 1) -> float:
+    """Return the µs that a turn takes if nobody waits.
+
+    :param turns: how many one app context has.
+    """
+    contexts = TURNS // turns
     start = time.process_time()
-    for _ in range(TURNS):
+    for _ in range(contexts):
         with app.app_context():
-            engine.pool.connect().close()
-    return (time.process_time() - start) / TURNS * 1e6
+            for _ in range(turns):
+                engine.pool.connect().close()
+    return (time.process_time() - start) / (contexts * turns) * 1e6
 
 
 def crowd(app: Flask, engine: sa.Engine, count: int) -> float:
@@ -137,4 +180,4 @@ def crowd(app: Flask, engine: sa.Engine, count: int) -> float:
     over.set()
     for thread in threads:
         thread.join()
-    return took / done * 1e6
+    return took / max(1, done) * 1e6

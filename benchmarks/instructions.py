@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Table, figure
+from benchmarks.support import IN_MEMORY
+from benchmarks.views import VIEWS
 
 REPOSITORY = Path(__file__).parents[1]
 TURNS = 600
@@ -24,52 +26,24 @@ WARM_UP = 200
 KINDS = ("stock", "guarded")
 CODE = """
 import sys
-import sqlalchemy as sa
-from flask import Flask
-from flask_sqlalchemy import SQLAlchemy
-from werkzeug.test import EnvironBuilder
-subject, kind, turns, database = sys.argv[1:]
-turns = int(turns)
-app = Flask("benchmark")
-app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{database}"
-db = SQLAlchemy(app)
+from pathlib import Path
+from benchmarks.views import make_app, requester
+subject, kind, turns, folder = sys.argv[1:]
 if kind == "guarded":
-    from flask_poolguard import PoolGuard
     from flask_poolguard.pool import housekeeper
     housekeeper.start = lambda: None  # its rounds are not by turns, but by time
-    PoolGuard(app)
-ONE = sa.text("SELECT 1")
-@app.get("/string")
-def string():
-    return "done"
-@app.get("/session")
-def session():
-    return str(db.session.scalar(ONE))
-@app.get("/connect")
-def connect():
-    with db.engine.connect() as connection:
-        return str(connection.scalar(ONE))
-def request(turns):
-    for _ in range(turns):
-        body = app(EnvironBuilder(f"/{subject}").get_environ(), lambda *args: None)
-        b"".join(body)
-        getattr(body, "close", bool)()
-def environ(turns):
-    for _ in range(turns):
-        EnvironBuilder("/").get_environ()
-def checkout(turns):
+app, db = make_app(Path(folder), kind == "guarded")
+if subject == "checkout":
     with app.test_request_context("/"):
         engine = db.engine
-        for _ in range(turns):
+        for _ in range(int(turns)):
             engine.connect().close()
-{"environ": environ, "checkout": checkout}.get(subject, request)(turns)
+else:
+    turn = requester(app, subject)
+    for _ in range(int(turns)):
+        turn()
 """
-ROWS = {
-    "checkout": "checkout+checkin",
-    "string": "a view that returns a string",
-    "session": "one query by db.session",
-    "connect": "one query by engine.connect()",
-}
+ROWS = {"checkout": "checkout+checkin", **VIEWS}
 
 
 def run() -> Iterator[Table]:
@@ -77,17 +51,11 @@ def run() -> Iterator[Table]:
     if shutil.which("valgrind") is None:
         yield Table("Instructions", ("not counted",), [["valgrind is not installed"]])
         return
-    with tempfile.TemporaryDirectory() as folder:
-        database = str(Path(folder) / "benchmark.sqlite")
-        made = _of_a_turn("environ", "stock", database)  # by the benchmark itself
-        rows = []
-        for subject, name in ROWS.items():
-            own = 0.0 if subject == "checkout" else made
-            stock, guarded = (
-                _of_a_turn(subject, kind, database) - own for kind in KINDS
-            )
-            ratio = f"{guarded / stock:.2f}"
-            rows.append([name, figure(stock), figure(guarded), ratio])
+    rows = []
+    for subject, name in ROWS.items():
+        stock, guarded = (of_a_turn(subject, kind) for kind in KINDS)
+        ratio = f"{guarded / stock:.2f}"
+        rows.append([name, figure(stock), figure(guarded), ratio])
     yield Table(
         f"SQLite, the mean of {TURNS} turns",
         ("thousands of instructions", *KINDS, "/ stock"),
@@ -95,29 +63,30 @@ def run() -> Iterator[Table]:
     )
 
 
-def _of_a_turn(subject: str, kind: str, database: str) -> float:
+def of_a_turn(subject: str, kind: str) -> float:
+    """Return how many one turn takes, in thousands."""
     few, many = (
-        _instructions(subject, kind, turns, database)
-        for turns in (WARM_UP, WARM_UP + TURNS)
+        _instructions(subject, kind, turns) for turns in (WARM_UP, WARM_UP + TURNS)
     )
     return (many - few) / TURNS / 1000
 
 
-def _instructions(subject: str, kind: str, turns: int, database: str) -> int:
+def _instructions(subject: str, kind: str, turns: int) -> int:
     """Return how many a whole process takes.
 
     :raises RuntimeError: if valgrind counted none.
     """
     valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}"]
-    command = [sys.executable, "-c", CODE, subject, kind, str(turns), database]
-    done = subprocess.run(
-        [*valgrind, *command],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
+    command = [sys.executable, "-c", CODE, subject, kind, str(turns)]
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        done = subprocess.run(
+            [*valgrind, *command, folder],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
     found = re.search(r"Collected : (\d+)", done.stderr)
     if found is None:
         raise RuntimeError(f"valgrind counted nothing: {done.stderr[-500:]}")

@@ -30,6 +30,7 @@ class Seen:
     """What clients saw.
 
     :ivar done: answers with status 200 within the time that is measured.
+    :ivar in_time: answers with any status within that time.
     :ivar latencies: seconds of each request that was answered within that time or was
         under way at its end, whatever its status. To leave out what began before would
         leave out those who wait longest.
@@ -42,6 +43,7 @@ class Seen:
 
     seconds: float
     done: int = 0
+    in_time: int = 0
     latencies: list[float] = field(default_factory=list)
     timeouts: int = 0
     failures: int = 0
@@ -115,7 +117,9 @@ def load(port: int, path: str, clients: int, warm: float, seconds: float) -> See
                 seen.latencies.append(now - client.began_at)
                 seen.timeouts += status == 503
                 seen.failures += status not in (200, 503)
-            seen.done += status == 200 and start <= now < end
+            if start <= now < end:
+                seen.in_time += status != 0
+                seen.done += status == 200
             if now >= end or status == 0 or client.closes:
                 selector.unregister(client.socket)
                 client.socket.close()
