@@ -181,7 +181,8 @@ class SlowPath:
         return self._queue.opened > self._breaker.pending
 
     def _wait(self, claim: Claim, until: float) -> GuardedRecord:
-        queue, waiter = self._queue, Waiter[GuardedRecord](claim)
+        queue, probe = self._queue, self._session_probe
+        waiter: Waiter[GuardedRecord] = Waiter(claim)
         is_withdrawn = False
         most = self._pool.policy.max_waiting
         try:
@@ -192,9 +193,12 @@ class SlowPath:
                 queue.opened >= queue.limit or queue.opens_none_until > _clock()
             ):
                 self._break_deadlock(claim)
-            record = queue.wait(waiter, until - min(LEAD, self._pool._timeout / 2))
-            if record is None and _clock() < until:
-                self._session_probe.begin(self._pool.holders.sessions_out)
+            record, ask_at = None, until - min(LEAD, self._pool._timeout / 2)
+            if not probe.has_asked(ask_at):
+                record = queue.wait(waiter, ask_at)
+                if record is None and _clock() < until:
+                    probe.begin(self._pool.holders.sessions_out)
+            if record is None:
                 record = queue.wait(waiter, until)
             if record is None:
                 record = queue.withdraw(waiter)

@@ -75,8 +75,12 @@ class SessionProbe:
         except RuntimeError:  # no thread can be started any more
             self._is_open = False
 
+    def has_asked(self, when: float) -> bool:
+        """Tell whether its last question will be recent enough at a monotonic time."""
+        return when - self._asked_at < LEAD
+
     def _is_recent(self, now: float) -> bool:
-        return self._is_open or now - self._asked_at < LEAD
+        return self._is_open or self.has_asked(now)
 
     def states(self) -> Mapping[int, SessionState]:
         """Return what is known by now: what each session does, by its number."""

@@ -40,7 +40,7 @@ class ContextCleanup:
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
         scope = scope_of(context)
-        if scope is not None:
+        if scope is not None and scope.gave_at:
             self.expect_no_more(scope)
         if self.is_clean(context):
             _forget(context)
@@ -61,7 +61,9 @@ class ContextCleanup:
                     again.warn()
 
     def expect_no_more(self, scope: Scope) -> None:
-        """Let no connection wait for a scope that will not ask again."""
+        """Let no connection wait for a scope that gave one back while others waited,
+        and will not ask again.
+        """
         for tracker in self._app_tracker.trackers:
             if tracker.returners.expected:
                 tracker.returners.ended(scope)

@@ -180,7 +180,8 @@ class Teardown:
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
-        self._cleanup.expect_no_more(scope)
+        if scope.gave_at:
+            self._cleanup.expect_no_more(scope)
         contexts, scope.contexts = scope.contexts, []
         current = _cv_app.get(None)
         # Still pushed: a stream's, or kept by a debugger or a test client.
