@@ -147,6 +147,7 @@ class FairQueue(Slots[Slot]):
     def withdraw(self, waiter: Waiter[Slot]) -> Slot | None:
         """Stop to wait; returns the record if one was handed over just now."""
         with self._lock:
+            self._serve()  # rather than let it go while one is kept for another
             self._remove(waiter)
             return waiter.grant
 

@@ -194,6 +194,7 @@ class GuardedPool(FairPool):
         except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
             if record is not None and number in (None, record.returns):
                 self.free(record)
+            queue.serve()  # what was kept for this thread
             raise
 
     def refill(self, record: GuardedRecord) -> None:
@@ -241,8 +242,10 @@ class GuardedPool(FairPool):
             return
         record.idle_since = self.clock()
         queue = self._pool
-        began_at = self.callbacks.comes_back(queue) if queue.waiting else math.inf
+        began_at = self.callbacks.comes_back() if queue.waiting else math.inf
         surplus = queue.put(record, began_at)
+        if began_at < math.inf:
+            self.callbacks.expect(queue)
         if surplus is not None:
             close_idle(queue, surplus, "overflow")
         if self._retired:  # meanwhile

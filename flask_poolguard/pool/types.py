@@ -127,7 +127,9 @@ class Queued(t.Protocol):
 
 
 class Served(t.Protocol):
-    """The queue of those who wait for a connection."""
+    """The queue of those who wait for a connection, if any."""
+
+    waiting: t.Any
 
     def serve(self) -> None:
         """Hand over what can be handed over."""
@@ -186,13 +188,16 @@ class PoolCallbacks:
         """
         return Asked(time.monotonic())
 
-    def comes_back(self, queue: Served) -> float:
+    def comes_back(self) -> float:
         """A thread gives a connection back while others wait for one: return when its
         request began if it is likely to ask again at once, else infinity.
-
-        If it does not ask, the queue is to be told to serve the others.
         """
         return math.inf
+
+    def expect(self, queue: Served) -> None:
+        """The connection of that thread is idle, and nobody was woken. If the thread
+        does not ask again, the queue is to be told to serve the others.
+        """
 
     def came_back(self) -> float:
         """A thread asks while others wait: return when its request began if it was

@@ -40,15 +40,17 @@ class ContextCleanup:
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
         scope = scope_of(context)
-        if scope is not None and scope.gave_at:
-            self.expect_no_more(scope)
         if self.is_clean(context):
             _forget(context)
+            if scope is not None and scope.gave_to:
+                self.expect_no_more(scope)
             return
         reclaimer = Reclaimer()
         try:
             self.sweep(context, reclaimer, first_late, raised)
         finally:
+            if scope is not None and scope.gave_to:
+                self.expect_no_more(scope)
             first_late = next_session()
             try:
                 reclaimer.report()

@@ -186,7 +186,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         if is_counted:
             usage.is_shown = False
         else:
-            usage.took(count)
+            usage.took(count + figures.waiting)
         region = figures.region or self.region
         if not region.show_out(record, checkout, mark.name):
             checkout.is_listed = False
@@ -223,9 +223,13 @@ class PoolTracker(ShownPool, PoolCallbacks):
         if reason is not None:
             self.figures.count(reason)
 
-    def comes_back(self, queue: Served) -> float:
+    def comes_back(self) -> float:
         """Return when the request of a thread began that will ask again at once."""
-        return self.returners.gave_back(queue)
+        return self.returners.comes_back()
+
+    def expect(self, queue: Served) -> None:
+        """Expect the thread that has just given a connection back."""
+        self.returners.expect(queue)
 
     def came_back(self) -> float:
         """Return when the request of a thread began that was expected."""
@@ -303,6 +307,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         """Warn of connections that are out for too long, and show what is not shown
         yet; the housekeeper calls it.
         """
+        self.returners.tend()
         if self.usage.renewed:
             self.usage.saw_outdated(self._count_outdated())
         look(self, self.figures)

@@ -35,19 +35,25 @@ def number_sessions(counter: Callable[[], int]) -> None:
 
 
 class Returner:
-    """A request that asks again at once.
+    """A request that asks one pool again at once.
 
+    :ivar pool: which one, by who is expected there.
     :ivar began_at: when it began, in monotonic seconds.
-    :ivar gave_at: when it gave a connection back last.
+    :ivar since: when it gave a connection back for the first time while others waited.
+    :ivar gave_at: when it did for the last time.
+    :ivar queue: in which its connection is idle then.
     """
 
-    __slots__ = ("began_at", "endpoint", "gave_at", "queue")
+    __slots__ = ("began_at", "endpoint", "gave_at", "pool", "queue", "since")
 
-    def __init__(self, queue: Served, endpoint: str, began_at: float) -> None:
-        self.queue = queue
+    def __init__(
+        self, pool: object, endpoint: str, began_at: float, since: float
+    ) -> None:
+        self.pool = pool
         self.endpoint = endpoint
         self.began_at = began_at
-        self.gave_at = 0.0
+        self.since = self.gave_at = since
+        self.queue: Served | None = None
 
 
 class Scope:
@@ -60,8 +66,9 @@ class Scope:
     :ivar response: the WSGI call during which the context was pushed; None for one
         that was pushed outside of any, and for the scope of a response.
     :ivar callsite: where such a context was pushed.
-    :ivar gave_at: monotonic seconds at which it gave a connection back while others
-        waited for one; 0 if it never did.
+    :ivar gave_to: the pool, by who is expected there, that it gave a connection back
+        to while others waited for one; None if it never did.
+    :ivar gave_at: when that was, in monotonic seconds.
     :ivar returner: set if it is known to ask again at once then.
     """
 
@@ -74,6 +81,7 @@ class Scope:
         "ended",
         "first_session",
         "gave_at",
+        "gave_to",
         "mark",
         "response",
         "returner",
@@ -88,6 +96,7 @@ class Scope:
     checkouts: set[Checkout]
     ended: bool
     gave_at: float
+    gave_to: object
     returner: Returner | None
 
     def end(self) -> None:
@@ -128,7 +137,7 @@ class ContextScope(Scope):
         self.callsite = None
         self.checkouts = set()
         self.ended = False
-        self.gave_at = 0.0
+        self.gave_at, self.gave_to = 0.0, None
         self.returner = None
         self.context: AppContext | None = context
         self.number = id(context)
@@ -187,7 +196,7 @@ class WSGIScope(Scope):
         self.callsite = None
         self.checkouts = set()
         self.ended = False
-        self.gave_at = 0.0
+        self.gave_at, self.gave_to = 0.0, None
         self.returner = None
         self.runner: MarkRef | None = None
         self.runners: set[MarkRef] = set()

@@ -180,7 +180,7 @@ class Teardown:
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
-        if scope.gave_at:
+        if scope.gave_to:
             self._cleanup.expect_no_more(scope)
         contexts, scope.contexts = scope.contexts, []
         current = _cv_app.get(None)

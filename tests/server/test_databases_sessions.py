@@ -456,7 +456,7 @@ class TestStates:
 
     def test_nothing_is_asked_about_nobody(self) -> None:
         asked: list[object] = []
-        SessionProbe(for_dialect("mysql"), "pymysql", asked.append).begin([])
+        SessionProbe(for_dialect("mysql"), "pymysql", asked.append).begin(list)
         names = {each.name for each in threading.enumerate()}
         assert not asked
         assert "poolguard-session-probe" not in names

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from flask_poolguard.pool import GuardedPool
+from flask_poolguard.pool import GuardedPool, housekeeper
 from flask_poolguard.pool.fair_queue import FairQueue, Waiter
 from flask_poolguard.pool.types import Asked
 from flask_poolguard.tracking import returners
 from flask_poolguard.tracking.returners import Returners
-from tests.support.people import SECONDS, people
+from tests.support.people import SECONDS, Struck, people
 from tests.support.tracked import Tracked
 
 
@@ -27,6 +27,7 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Returners], None]:
     monkeypatch.setattr(GuardedPool, "tend", lambda _: None)
     # However slow the machine is.
     monkeypatch.setattr(returners, "AT_ONCE", 600.0)
+    monkeypatch.setattr(returners, "PRIVILEGE", 600.0)
     return tend
 
 
@@ -134,6 +135,72 @@ class TestReturner:
             younger.do(younger._contexts.close)
             last.result(SECONDS)
 
+    def test_goes_before_others_for_a_while_only(
+        self, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A task that runs for long would let them starve."""
+        teach(tracked)
+        with people(tracked.engine, 2) as (older, younger):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app)
+            asked = younger.ask()
+            older.give_back()
+            older.take()
+            monkeypatch.setattr(returners, "PRIVILEGE", 0.0)
+            older.give_back()
+            asked.result(SECONDS)
+
+    def test_is_served_by_the_round_if_the_earlier_one_was_lost(
+        self,
+        tracked: Tracked,
+        monkeypatch: pytest.MonkeyPatch,
+        by_hand: Callable[[Returners], None],
+    ) -> None:
+        teach(tracked)
+        with people(tracked.engine, 2) as (older, younger):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app)
+            asked = younger.ask()
+            older.give_back()
+            monkeypatch.setattr(returners, "AT_ONCE", 0.0)
+            monkeypatch.setattr(Returners, "tend", by_hand)
+            housekeeper._soon.clear()
+            tracked.tracker.tend()
+            asked.result(SECONDS)
+
+    def test_is_struck_while_it_asks(
+        self, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        teach(tracked)
+        with people(tracked.engine, 2) as (older, younger):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app)
+            asked = younger.ask()
+            older.give_back()
+
+            def strike(_: float) -> None:
+                raise Struck
+
+            with monkeypatch.context() as patch:
+                patch.setattr(older.pool._pool, "get_now", strike)
+                with pytest.raises(Struck):
+                    older.take()
+            asked.result(SECONDS)
+
+    def test_has_what_is_kept_for_it_taken_by_who_would_time_out(
+        self, tracked: Tracked
+    ) -> None:
+        teach(tracked)
+        with people(tracked.engine, 2) as (older, younger):
+            older.begin(tracked.app).take()
+            younger.begin(tracked.app)
+            asked = younger.ask()
+            (_, _, waiter) = older.pool._pool.waiting[0]
+            older.give_back()
+            assert not waiter.is_settled()
+            assert older.pool._pool.withdraw(waiter) is not None
+            asked.result(SECONDS)
+
     def test_outside_any_task_is_not_waited_for(self, tracked: Tracked) -> None:
         teach(tracked)
         with people(tracked.engine, 2) as (bare, younger):
@@ -148,6 +215,38 @@ class TestReturner:
         with people(tracked.engine, 1) as (alone,):
             alone.begin(tracked.app).take().give_back()
             assert not tracked.tracker.returners.expected
+
+
+def test_of_two_connections_one_is_kept(sqlite_url: URL) -> None:
+    tracked = Tracked(sqlite_url, pool_size=2, max_overflow=0, pool_timeout=600)
+    with people(tracked.engine, 3) as (older, *others):
+        older.begin(tracked.app).take().take()
+        for each in others:
+            each.begin(tracked.app)
+        asked = [each.ask() for each in others]
+        tracked.tracker.returners._since["(outside any request)"] = 0.0
+        older.give_back()
+        older.give_back()  # for whom nobody would ask
+        asked[0].result(SECONDS)
+        older.leave()
+        asked[1].result(SECONDS)
+        older.begin_thread()
+    tracked.engine.dispose()
+
+
+def test_of_another_pool_teach_nothing(sqlite_url: URL) -> None:
+    """A request that gives to one pool and asks another does not ask that one again."""
+    first = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
+    second = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
+    scope_returners = first.tracker.returners, second.tracker.returners
+    with first.app.app_context():
+        assert scope_returners[0].comes_back() == math.inf
+        assert scope_returners[1].came_back() == math.inf
+        assert not scope_returners[1]._since
+        assert scope_returners[0].came_back() == math.inf
+        assert scope_returners[0]._since
+    for each in (first, second):
+        each.engine.dispose()
 
 
 @pytest.mark.parametrize("seed", range(40))
