@@ -350,7 +350,7 @@ DEEP = settings(
 @pytest.mark.parametrize(
     "budget",
     [
-        QUICK,
+        pytest.param(QUICK, marks=pytest.mark.timeout(360)),
         pytest.param(DEEP, marks=[pytest.mark.soak, pytest.mark.timeout(1200)]),
     ],
     ids=["quick", "deep"],
