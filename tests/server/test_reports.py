@@ -162,6 +162,7 @@ class TestTheReport:
         assert "0700" in finding.fix
 
     @pytest.mark.usefixtures("state_files_on_disk")
+    @pytest.mark.usefixtures("threadless")  # none writes to it meanwhile
     def test_names_a_live_workers_file_that_cannot_be_read(
         self, make_shop: MakeShop, sqlite_url: URL
     ) -> None:
