@@ -29,6 +29,10 @@ _clock = time.monotonic
 # is given Python's lock meanwhile: that one keeps it for 5 ms.
 AT_ONCE: t.Final = 0.006
 
+# Who has not asked after so many seconds does not come back: Python's lock keeps no
+# thread waiting for as long, not even where many compute.
+LATE: t.Final = 0.05
+
 # For so many seconds after its first return a request may go before others that wait. A
 # task that runs for long would keep them waiting for as long.
 PRIVILEGE: t.Final = 0.5
@@ -132,6 +136,7 @@ class Returners:
             elif self.expected.pop(scope, None) is not None:
                 queue = returner.queue
                 if queue is not None and queue.waiting:
-                    scope.returner = None
-                    self._since[returner.endpoint] = now + NOT_AGAIN
+                    if now - returner.gave_at >= LATE:
+                        scope.returner = None
+                        self._since[returner.endpoint] = now + NOT_AGAIN
                     queue.serve()

@@ -101,6 +101,7 @@ class TestReturner:
             by_hand(tracked.tracker.returners)  # it may still come
             assert not asked.done()
             monkeypatch.setattr(returners, "AT_ONCE", 0.0)
+            monkeypatch.setattr(returners, "LATE", 0.0)
             by_hand(tracked.tracker.returners)
             asked.result(SECONDS)
             monkeypatch.setattr(returners, "AT_ONCE", 600.0)
