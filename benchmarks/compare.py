@@ -4,7 +4,7 @@
 
 The measuring code is this tree's for both; only the package differs. Each round has a
 fresh process for either, and these run short batches in turns on one core, so that
-whatever else the machine does falls on both.
+the machine's other work falls on both.
 """
 
 from __future__ import annotations

@@ -22,11 +22,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks.processes import REPOSITORY
 from tests.support.processes import Daemon
 from tests.support.proxy import TCPProxy
 from tests.support.waiting import wait_until
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 class DelayProxy(TCPProxy):

@@ -93,7 +93,7 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> str:
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % confidence interval of the median; None for less than 6 values.
 
-    Whatever the distribution, each value is above the median as likely as below, so
+    In any distribution a value is above the median as likely as below it, so
     that the number of those below is that of heads among as many tosses of a coin.
     """
     ordered, count = sorted(values), len(values)

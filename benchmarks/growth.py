@@ -140,7 +140,7 @@ def options(size: int) -> dict[str, Any]:
 
 
 def alone(app: Flask, engine: sa.Engine, turns: int = 1) -> float:
-    """Return the µs that a turn takes if nobody waits.
+    """Return the µs that a turn takes if no thread waits.
 
     :param turns: how many one app context has.
     """

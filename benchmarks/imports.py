@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.figures import Table, ratio, spread
+from benchmarks.processes import run_python
 
 RUNS = 25
-REPOSITORY = Path(__file__).parents[1]
 # Collections fall where they fall; without them the two are comparable.
 CODE = """
 import gc, time
@@ -44,13 +41,6 @@ def once(folder: str | None = None) -> tuple[float, float]:
     """
     env = {**os.environ, **({"PYTHONPYCACHEPREFIX": folder} if folder else {})}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    answer = subprocess.run(
-        [sys.executable, "-c", CODE],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=REPOSITORY,
-    ).stdout
+    answer = run_python("-c", CODE, env=env)
     theirs, ours = (float(seconds) * 1000 for seconds in answer.split())
     return theirs, ours

@@ -14,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.figures import Table, figure
+from benchmarks.processes import REPOSITORY
 from benchmarks.support import IN_MEMORY
 from benchmarks.views import VIEWS
 
-REPOSITORY = Path(__file__).parents[1]
 TURNS = 600
 WARM_UP = 200
 KINDS = ("stock", "guarded")

@@ -12,17 +12,16 @@ import json
 import re
 import selectors
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+
+from benchmarks.processes import run_python
 
 HOST = "127.0.0.1"
 # How long to wait for the answers that are under way at the end.
 DRAIN_SECONDS = 40.0
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Seen:
     :ivar done: answers with status 200 within the time that is measured.
     :ivar in_time: answers with any status within that time.
     :ivar latencies: seconds of each request that was answered within that time or was
-        under way at its end, whatever its status. To leave out what began before would
+        under way at its end, of any status. To leave out what began before would
         leave out those who wait longest.
     :ivar timeouts: how many of these were answered with status 503.
     :ivar failures: how many ended in any other way.
@@ -138,15 +137,8 @@ def load_from_outside(
     port: int, path: str, *, clients: int, warm: float, seconds: float
 ) -> Seen:
     """Do the same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.load", str(port), path]
-    answer = subprocess.run(
-        [*command, str(clients), str(warm), str(seconds)],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-    ).stdout
-    return Seen(**json.loads(answer))
+    arguments = (str(each) for each in (port, path, clients, warm, seconds))
+    return Seen(**json.loads(run_python("-m", "benchmarks.load", *arguments)))
 
 
 def main() -> None:

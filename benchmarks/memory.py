@@ -7,16 +7,14 @@ answers one request.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from benchmarks.figures import Table, difference, ratio, spread
+from benchmarks.processes import run_python
 from benchmarks.support import (
     GUARDED,
     IN_MEMORY,
@@ -27,7 +25,6 @@ from benchmarks.support import (
 )
 
 ROUNDS = 9
-REPOSITORY = Path(__file__).parents[1]
 CODE = """
 import gc
 from benchmarks.app import create_app
@@ -78,12 +75,5 @@ def sizes(url: sa.URL, kind: str, folder: str) -> tuple[float, ...]:
         "WORK_SECONDS": "0",
     }
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    answer = subprocess.run(
-        [sys.executable, "-c", CODE],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env=env,
-    ).stdout
+    answer = run_python("-c", CODE, env=env)
     return tuple(int(kibibytes) / 1024 for kibibytes in answer.split())

@@ -14,13 +14,13 @@ import json
 import resource
 import selectors
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 
-from benchmarks.load import HOST, REPOSITORY, Client
+from benchmarks.load import HOST, Client
+from benchmarks.processes import run_python
 
 # When a client gives a request up.
 PATIENCE_SECONDS = 10.0
@@ -36,7 +36,7 @@ class Arrived:
     :ivar latencies: seconds of each answer with status 200 within that time.
     :ivar timeouts: answers with status 503 within that time.
     :ivar failures: requests that ended in any other way within that time.
-    :ivar given_up: requests that a client gave up, at whatever time.
+    :ivar given_up: requests that a client gave up, at any time.
     :ivar unanswered: requests under way when the round ended, after a short wait.
     :ivar late_seconds: by how much a request was begun too late, at most.
     :ivar clients_core: the share of a core that the clients took.
@@ -159,15 +159,8 @@ def arrive_from_outside(
     port: int, path: str, *, rate: float, warm: float, seconds: float
 ) -> Arrived:
     """Do the same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.open_load", str(port), path]
-    answer = subprocess.run(
-        [*command, str(rate), str(warm), str(seconds)],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-    ).stdout
-    return Arrived(**json.loads(answer))
+    arguments = (str(each) for each in (port, path, rate, warm, seconds))
+    return Arrived(**json.loads(run_python("-m", "benchmarks.open_load", *arguments)))
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def overload(server: AppServer, case: Case, rate: float) -> Arrived:
         seconds=case.seconds,
     )
     if seen.unanswered or seen.given_up:
-        server.stop(seconds=0.1)  # it would go on with what nobody waits for
+        server.stop(seconds=0.1)  # it would go on with requests that were given up
         server.start()
     return seen
 

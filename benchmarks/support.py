@@ -98,7 +98,7 @@ def one_core() -> Iterator[None]:
 def in_turns(turns: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Run each once per round, in an order that is reversed every round.
 
-    So whatever else the machine does falls on all of them.
+    So the machine's other work falls on all of them.
     """
     found: dict[str, list[T]] = {kind: [] for kind in turns}
     for number in range(rounds):

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Self, cast
 
-REPOSITORY = Path(__file__).parents[1]
+from benchmarks.processes import REPOSITORY
+
 PACKAGE = "flask_poolguard"
 
 

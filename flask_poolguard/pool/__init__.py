@@ -22,6 +22,7 @@ from .types import (
     PoolCallbacks,
     Recycle,
     Renewable,
+    Returning,
     Served,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "PoolCallbacks",
     "Recycle",
     "Renewable",
+    "Returning",
     "Served",
     "Tended",
     "UnpooledEntry",

@@ -62,7 +62,8 @@ class FairQueue(Slots[Slot]):
     collection inside may return a connection; ``_serving`` then leaves the serving to
     the call that was interrupted. The idle records change by single operations of a
     deque, and who adds one looks for waiters afterwards, while who begins to wait
-    looks for idle records afterwards: one of the two sees the other.
+    looks for idle records afterwards: one of the two sees the other. A record may lie
+    idle while others wait if an older thread is expected to ask for it at once.
     """
 
     def __init__(

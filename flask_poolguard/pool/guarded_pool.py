@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import threading
@@ -26,10 +25,10 @@ from .fork import (
 from .housekeeper import housekeeper
 from .idle_connections import (
     close_all,
+    close_at_exit,
     close_idle,
     close_outdated,
     close_unfit,
-    close_until,
 )
 from .idle_limits import IdleLimits
 from .session_probe import SessionProbe
@@ -42,11 +41,6 @@ from .types import (
     Policy,
     PoolCallbacks,
 )
-
-_clock = time.monotonic
-
-# A goodbye is one small packet; the end of a process is not to wait for more.
-_GOODBYE_SECONDS: t.Final = 1.0
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
@@ -105,6 +99,7 @@ class GuardedPool(FairPool):
         self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
         self._start()
         _pools.add(self)
+        close_at_exit(self)
         callbacks.began(self)
         housekeeper.add(self, may_hang=True)
 
@@ -177,7 +172,7 @@ class GuardedPool(FairPool):
         record = number = None
         try:
             if queue.waiting:
-                began_at = self.callbacks.came_back()
+                began_at = self.holders.returners.came_back()
                 if began_at < math.inf:
                     record = queue.get_now(began_at)
             else:
@@ -241,11 +236,11 @@ class GuardedPool(FairPool):
             self._pool.free(record)
             return
         record.idle_since = self.clock()
-        queue = self._pool
-        began_at = self.callbacks.comes_back() if queue.waiting else math.inf
+        queue, returners = self._pool, self.holders.returners
+        began_at = returners.comes_back() if queue.waiting else math.inf
         surplus = queue.put(record, began_at)
         if began_at < math.inf:
-            self.callbacks.expect(queue)
+            returners.expect(queue)
         if surplus is not None:
             close_idle(queue, surplus, "overflow")
         if self._retired:  # meanwhile
@@ -346,15 +341,3 @@ def _forget_parents() -> None:
     for pool in list(_pools):
         pool._fork_lock = threading.RLock()
         pool.forget_parent()
-
-
-# Who registered last is called first: what an app registers after the import is done.
-@atexit.register
-def _say_goodbye() -> None:
-    """Close what is idle when the process ends: a session whose client just vanishes
-    is one more that the server counts, and logs, as aborted.
-    """
-    until = _clock() + _GOODBYE_SECONDS
-    for pool in list(_pools):
-        if pool._pid == os.getpid():
-            close_until(pool._pool, until)

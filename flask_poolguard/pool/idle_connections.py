@@ -6,10 +6,13 @@ and whichever removes it from the deque has it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
+import os
 import time
 import typing as t
+import weakref
 
 from .slot import FIT
 
@@ -22,6 +25,19 @@ if t.TYPE_CHECKING:
     from .types import CloseReason
 
 _clock = time.monotonic
+
+# A goodbye is one small packet; the end of a process is not to wait for more.
+_GOODBYE_SECONDS: t.Final = 1.0
+
+
+class PoolOfProcess(t.Protocol):
+    """A guarded pool, as far as the end of its process needs it."""
+
+    _pid: int
+    _pool: FairQueue[GuardedRecord]
+
+
+_open_pools: weakref.WeakSet[PoolOfProcess] = weakref.WeakSet()
 
 
 def close_idle(
@@ -96,6 +112,23 @@ def close_all(queue: FairQueue[GuardedRecord]) -> None:
         except IndexError:
             return
         close_idle(queue, record, "closed")
+
+
+def close_at_exit(pool: PoolOfProcess) -> None:
+    """Close what is idle when the process ends: a session whose client just vanishes
+    is one more that the server counts, and logs, as aborted.
+    """
+    _open_pools.add(pool)
+
+
+# The one that registered last is called first: what an app registers after the import
+# is done by then.
+@atexit.register
+def _say_goodbye() -> None:
+    until = _clock() + _GOODBYE_SECONDS
+    for pool in list(_open_pools):
+        if pool._pid == os.getpid():
+            close_until(pool._pool, until)
 
 
 def close_until(queue: FairQueue[GuardedRecord], until: float) -> None:

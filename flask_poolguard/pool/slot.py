@@ -29,7 +29,6 @@ if t.TYPE_CHECKING:
     from .idle_limits import IdleLimits
     from .types import CloseReason, Policy, Recycle
 
-
 FIT: t.Final = "fit"
 
 

@@ -188,23 +188,6 @@ class PoolCallbacks:
         """
         return Asked(time.monotonic())
 
-    def comes_back(self) -> float:
-        """A thread gives a connection back while others wait for one: return when its
-        request began if it is likely to ask again at once, else infinity.
-        """
-        return math.inf
-
-    def expect(self, queue: Served) -> None:
-        """The connection of that thread is idle, and nobody was woken. If the thread
-        does not ask again, the queue is to be told to serve the others.
-        """
-
-    def came_back(self) -> float:
-        """A thread asks while others wait: return when its request began if it was
-        expected to ask at once, else infinity.
-        """
-        return math.inf
-
     def stopped_waiting(self, claim: Claim) -> None:
         """It waits no more: it got a slot, which may have to be connected, or none.
 
@@ -247,8 +230,34 @@ class PoolCallbacks:
         """This process is a child that inherited the pool."""
 
 
+class Returning:
+    """Who asks a pool again right after a return. Here nothing is known of that."""
+
+    def comes_back(self) -> float:
+        """A thread gives a connection back while others wait for one: return when its
+        request began if it is likely to ask again at once, else infinity.
+        """
+        return math.inf
+
+    def expect(self, queue: Served) -> None:
+        """The connection of that thread is idle, and no other thread was woken. If it
+        does not ask again, the queue is to be told to serve the others.
+        """
+
+    def came_back(self) -> float:
+        """A thread asks while others wait: return when its request began if it was
+        expected to ask at once, else infinity.
+        """
+        return math.inf
+
+
 class Holders:
-    """Who has the connections of a pool. Here nothing is known; a tracker knows."""
+    """Who has the connections of a pool. Here nothing is known; a tracker knows.
+
+    :ivar returners: who asks again at once.
+    """
+
+    returners = Returning()
 
     def find_deadlock(
         self,

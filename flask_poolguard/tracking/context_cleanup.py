@@ -8,7 +8,7 @@ import typing as t
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import Scope, WSGIScope, next_session
+from .scope import WSGIScope, next_session
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -42,15 +42,15 @@ class ContextCleanup:
         scope = scope_of(context)
         if self.is_clean(context):
             _forget(context)
-            if scope is not None and scope.gave_to:
-                self.expect_no_more(scope)
+            if scope is not None and scope.returner is not None:
+                scope.returner.end()
             return
         reclaimer = Reclaimer()
         try:
             self.sweep(context, reclaimer, first_late, raised)
         finally:
-            if scope is not None and scope.gave_to:
-                self.expect_no_more(scope)
+            if scope is not None and scope.returner is not None:
+                scope.returner.end()
             first_late = next_session()
             try:
                 reclaimer.report()
@@ -61,14 +61,6 @@ class ContextCleanup:
                     self.sweep(context, again, first_late)
                     again.count()
                     again.warn()
-
-    def expect_no_more(self, scope: Scope) -> None:
-        """Let no connection wait for a scope that gave one back while others waited,
-        and will not ask again.
-        """
-        for tracker in self._app_tracker.trackers:
-            if tracker.returners.expected:
-                tracker.returners.ended(scope)
 
     def is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""

@@ -155,7 +155,7 @@ def current_scopes() -> list[Scope]:
 LONGEST_AGE: t.Final = 5.0
 
 
-def began_at(scopes: list[Scope], now: float) -> float:
+def under_way_since(scopes: list[Scope], now: float) -> float:
     """Return since when a request, command or task counts as under way, by its scopes;
     outside of all, now. In monotonic seconds.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
 from .checkout import Checkout, PoolCheckouts
-from .current_scope import began_at, current_scopes
+from .current_scope import current_scopes, under_way_since
 from .endpoint import current_endpoint
 from .thread_marks import this_thread
 from .thread_stacks import describe_activities, describe_site
@@ -37,7 +37,7 @@ class ScopeClaim:
     def __init__(self) -> None:
         self.asked_at = now = _monotonic()
         self.scopes = current_scopes()
-        self.began_at = began_at(self.scopes, now)
+        self.began_at = under_way_since(self.scopes, now)
         self.mark = this_thread.mark.ref
         self.endpoint = current_endpoint()
         self.waited = 0.0

@@ -21,7 +21,6 @@ from ..pool import (
     PoolCallbacks,
     Recycle,
     Renewable,
-    Served,
     housekeeper,
 )
 from ..state.writer import NoStateFile
@@ -70,7 +69,6 @@ class PoolTracker(ShownPool, PoolCallbacks):
 
     What is counted is protected by the lock of ``figures``.
 
-    :ivar returners: who is expected to ask again.
     :ivar on_deserted: gives back what threads took that ended without popping their
         context.
     :ivar options: what the user set on the engine before it was guarded, by setting.
@@ -103,7 +101,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self.out = {}
         self.left_behind = set()
         self.usage = self.figures.usage
-        self.returners = Returners()
+        self.returners: Returners = Returners()
         self._held_warnings.forget()
 
     def follow(self, on_leak: str, held_warning: float | None) -> None:
@@ -223,23 +221,10 @@ class PoolTracker(ShownPool, PoolCallbacks):
         if reason is not None:
             self.figures.count(reason)
 
-    def comes_back(self) -> float:
-        """Return when the request of a thread began that will ask again at once."""
-        return self.returners.comes_back()
-
-    def expect(self, queue: Served) -> None:
-        """Expect the thread that has just given a connection back."""
-        self.returners.expect(queue)
-
-    def came_back(self) -> float:
-        """Return when the request of a thread began that was expected."""
-        return self.returners.came_back()
-
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""
         if deserted and self.on_deserted is not None:
             self.on_deserted()
-        self.returners.came_back()
         claim, scope, nested = ScopeClaim(), current_scope(), 1
         if scope is not None:
             nested += self.count_nested(scope, this_thread.mark)
@@ -304,9 +289,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self.usage.inherited = inherited
 
     def tend(self) -> None:
-        """Warn of connections that are out for too long, and show what is not shown
-        yet; the housekeeper calls it.
-        """
+        """Warn of what is due, and show it; the housekeeper calls it."""
         self.returners.tend()
         if self.usage.renewed:
             self.usage.saw_outdated(self._count_outdated())

@@ -15,10 +15,10 @@ import math
 import time
 import typing as t
 
-from ..pool import housekeeper
-from .current_scope import LONGEST_AGE, began_at, current_scope, current_scopes
+from ..pool import Returning, housekeeper
+from .current_scope import current_scope, current_scopes, under_way_since
 from .endpoint import current_endpoint
-from .scope import Returner, Scope
+from .scope import Returner
 
 if t.TYPE_CHECKING:
     from ..pool import Served
@@ -44,84 +44,78 @@ NOT_AGAIN: t.Final = 10.0
 _MOST: t.Final = 1024
 
 
-class Returners:
+class Returners(Returning):
     """Who is expected to ask one pool again.
 
     All changes are single operations of a dict. Nothing here runs while no thread
-    waits for a connection. A scope is expected once at a time, for one connection.
+    waits for a connection.
 
-    :ivar expected: scopes that gave a connection back and have not asked again.
+    :ivar expected: who gave a connection back and has not asked again, and in which
+        queue it is idle. Each for one connection at a time.
     """
 
     def __init__(self) -> None:
-        self.expected: dict[Scope, Returner] = {}
-        # Since when, in monotonic seconds, an endpoint is one of those.
-        self._since: dict[str, float] = {}
+        self.expected: dict[Returner, Served] = {}
+        # From when on, in monotonic seconds, an endpoint is known to ask again at once.
+        self._known_from: dict[str, float] = {}
         # The housekeeper was told to look.
         self._is_watched = False
 
     def comes_back(self) -> float:
-        """Return since when the request of this thread counts as under way, if it is
-        likely to ask again at once, else infinity. In monotonic seconds.
-
-        Called when it gives a connection back while others wait for one.
+        """Return since when the request of this thread is under way, in monotonic
+        seconds, if it is likely to ask again at once, else infinity.
         """
         scope = current_scope()
-        if scope is None or scope.ended or scope in self.expected:
+        if scope is None or scope.ended:
             return math.inf
-        now = _clock()
-        scope.gave_to, scope.gave_at = self, now
-        returner = scope.returner
-        if returner is None or returner.pool is not self:
-            endpoint = current_endpoint()
-            if now < self._since.get(endpoint, math.inf):
-                return math.inf
-            began = began_at(current_scopes(), now)
-            returner = scope.returner = Returner(self, endpoint, began, now)
-        if now - returner.since > PRIVILEGE:
+        now, returner = _clock(), scope.returner
+        if returner is None:
+            since = under_way_since(current_scopes(), now)
+            returner = Returner(self, current_endpoint(), since, now)
+            scope.returner = returner
+        elif returner.returners is not self or returner in self.expected:
             return math.inf
-        return max(returner.began_at, now - LONGEST_AGE)
+        returner.gave_at = now
+        if now < self._known_from.get(returner.endpoint, math.inf):
+            return math.inf
+        return math.inf if now - returner.first_at > PRIVILEGE else returner.began_at
 
     def expect(self, queue: Served) -> None:
-        """Expect the request of this thread.
+        """Expect the request of this thread, which :meth:`comes_back` was told of.
 
-        Called when its connection is idle, so that whoever serves the others finds it.
+        Called once its connection is idle: a call that serves the others finds it.
         """
         scope = current_scope()
-        returner = None if scope is None else scope.returner
-        if scope is None or returner is None:  # it ended in between
+        if scope is None or scope.returner is None:
             queue.serve()
             return
-        returner.queue, returner.gave_at = queue, scope.gave_at
-        self.expected[scope] = returner
+        self.expected[scope.returner] = queue
         if not self._is_watched:
             self._is_watched = True
             housekeeper.tend_soon(self)
 
     def came_back(self) -> float:
-        """Return what :meth:`comes_back` did, if the request of this thread was
+        """Return what :meth:`comes_back` did if the request of this thread was
         expected, else infinity.
-
-        Called when it asks for a connection while others wait for one.
         """
         scope = current_scope()
-        if scope is None or scope.gave_to is not self:
+        returner = None if scope is None else scope.returner
+        if returner is None or returner.returners is not self:
             return math.inf
+        if self.expected.pop(returner, None) is not None:
+            return returner.began_at
         now = _clock()
-        returner = self.expected.pop(scope, None)
-        if returner is not None:
-            return max(returner.began_at, now - LONGEST_AGE)
-        if now - scope.gave_at < AT_ONCE:
-            if len(self._since) >= _MOST:
-                self._since.clear()
-            self._since.setdefault(current_endpoint(), now)
+        if now - returner.gave_at < AT_ONCE:
+            if len(self._known_from) >= _MOST:
+                self._known_from.clear()
+            self._known_from.setdefault(returner.endpoint, now)
         return math.inf
 
-    def ended(self, scope: Scope) -> None:
-        """Hand over what waits for a scope that has come to its end."""
-        returner = self.expected.pop(scope, None)
-        if returner is not None and returner.queue is not None:
-            returner.queue.serve()
+    def ended(self, returner: Returner) -> None:
+        """Hand over what waits for a request that will not ask again."""
+        queue = self.expected.pop(returner, None)
+        if queue is not None:
+            queue.serve()
 
     def tend(self) -> None:
         """Hand over what waits for those who did not come back; the housekeeper calls
@@ -129,14 +123,11 @@ class Returners:
         """
         self._is_watched = False
         now = _clock()
-        for scope, returner in list(self.expected.items()):
+        for returner, queue in list(self.expected.items()):
             if now - returner.gave_at < AT_ONCE:
                 self._is_watched = True
                 housekeeper.tend_soon(self)
-            elif self.expected.pop(scope, None) is not None:
-                queue = returner.queue
-                if queue is not None and queue.waiting:
-                    if now - returner.gave_at >= LATE:
-                        scope.returner = None
-                        self._since[returner.endpoint] = now + NOT_AGAIN
-                    queue.serve()
+                continue
+            if now - returner.gave_at >= LATE and queue.waiting:
+                self._known_from[returner.endpoint] = now + NOT_AGAIN
+            self.ended(returner)

@@ -15,7 +15,6 @@ from .thread_marks import MarkRef, this_thread
 if t.TYPE_CHECKING:
     from flask import Flask
 
-    from ..pool import Served
     from .checkout import Checkout
 
 _clock = time.monotonic
@@ -34,26 +33,36 @@ def number_sessions(counter: Callable[[], int]) -> None:
     _next_session = counter
 
 
-class Returner:
-    """A request that asks one pool again at once.
+class Expecting(t.Protocol):
+    """Who is expected to ask one pool again."""
 
-    :ivar pool: which one, by who is expected there.
-    :ivar began_at: when it began, in monotonic seconds.
-    :ivar since: when it gave a connection back for the first time while others waited.
+    def ended(self, returner: Returner) -> None:
+        """Hand over what waits for a request that will not ask again."""
+
+
+class Returner:
+    """A request that has given a connection back while others waited for one.
+
+    :ivar returners: those of its pool. Of one pool only: the time for which a request
+        may go before others is that of all its returns.
+    :ivar began_at: since when it is under way, in monotonic seconds.
+    :ivar first_at: when it gave a connection back for the first time.
     :ivar gave_at: when it did for the last time.
-    :ivar queue: in which its connection is idle then.
     """
 
-    __slots__ = ("began_at", "endpoint", "gave_at", "pool", "queue", "since")
+    __slots__ = ("began_at", "endpoint", "first_at", "gave_at", "returners")
 
     def __init__(
-        self, pool: object, endpoint: str, began_at: float, since: float
+        self, returners: Expecting, endpoint: str, began_at: float, first_at: float
     ) -> None:
-        self.pool = pool
+        self.returners = returners
         self.endpoint = endpoint
         self.began_at = began_at
-        self.since = self.gave_at = since
-        self.queue: Served | None = None
+        self.first_at = self.gave_at = first_at
+
+    def end(self) -> None:
+        """Let no connection wait for it any more."""
+        self.returners.ended(self)
 
 
 class Scope:
@@ -66,10 +75,7 @@ class Scope:
     :ivar response: the WSGI call during which the context was pushed; None for one
         that was pushed outside of any, and for the scope of a response.
     :ivar callsite: where such a context was pushed.
-    :ivar gave_to: the pool, by who is expected there, that it gave a connection back
-        to while others waited for one; None if it never did.
-    :ivar gave_at: when that was, in monotonic seconds.
-    :ivar returner: set if it is known to ask again at once then.
+    :ivar returner: what is known of its returns; None if no other thread waited then.
     """
 
     __slots__ = (
@@ -80,24 +86,21 @@ class Scope:
         "checkouts",
         "ended",
         "first_session",
-        "gave_at",
-        "gave_to",
         "mark",
         "response",
         "returner",
     )
 
-    app: Flask
-    began_at: float
-    first_session: int
-    mark: MarkRef
-    response: WSGIScope | None
-    callsite: CallSite | None
-    checkouts: set[Checkout]
-    ended: bool
-    gave_at: float
-    gave_to: object
-    returner: Returner | None
+    def __init__(self, app: Flask, mark: MarkRef) -> None:
+        self.app = app
+        self.began_at = _clock()
+        self.first_session = _next_session()
+        self.mark = mark
+        self.response: WSGIScope | None = None
+        self.callsite: CallSite | None = None
+        self.checkouts: set[Checkout] = set()
+        self.ended = False
+        self.returner: Returner | None = None
 
     def end(self) -> None:
         """Note that it is over; what is taken from now on is not for it."""
@@ -125,20 +128,11 @@ class ContextScope(Scope):
 
     __slots__ = ("context", "number", "pushers", "requests")
 
-    # With every request, so without a super().__init__(): a call more for each scope.
     def __init__(
         self, context: AppContext, response: WSGIScope | None, mark: MarkRef
     ) -> None:
-        self.app = context.app
-        self.began_at = _clock()
-        self.first_session = _next_session()
-        self.mark = mark
+        super().__init__(context.app, mark)
         self.response = response
-        self.callsite = None
-        self.checkouts = set()
-        self.ended = False
-        self.gave_at, self.gave_to = 0.0, None
-        self.returner = None
         self.context: AppContext | None = context
         self.number = id(context)
         self.requests = 0
@@ -188,16 +182,7 @@ class WSGIScope(Scope):
     )
 
     def __init__(self, app: Flask) -> None:
-        self.app = app
-        self.began_at = _clock()
-        self.first_session = _next_session()
-        self.mark = this_thread.mark.ref
-        self.response = None
-        self.callsite = None
-        self.checkouts = set()
-        self.ended = False
-        self.gave_at, self.gave_to = 0.0, None
-        self.returner = None
+        super().__init__(app, this_thread.mark.ref)
         self.runner: MarkRef | None = None
         self.runners: set[MarkRef] = set()
         self.streams: bool | None = None

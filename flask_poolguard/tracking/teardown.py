@@ -180,8 +180,6 @@ class Teardown:
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
-        if scope.gave_to:
-            self._cleanup.expect_no_more(scope)
         contexts, scope.contexts = scope.contexts, []
         current = _cv_app.get(None)
         # Still pushed: a stream's, or kept by a debugger or a test client.
@@ -197,10 +195,14 @@ class Teardown:
             leave_what_g_has(current, scope)
         if not contexts and not scope.checkouts:
             scope.end()
+            if scope.returner is not None:
+                scope.returner.end()
             return
         reclaimer = Reclaimer()
         with ExitStack() as stack:  # each, even if one of them raises
             stack.callback(self._report, reclaimer)
+            if scope.returner is not None:
+                stack.callback(scope.returner.end)
             stack.callback(reclaimer.end_scope, scope)
             for context in contexts:
                 stack.callback(

@@ -64,7 +64,7 @@ class UsageCounter:
     def took(self, out: int) -> None:
         """Count a checkout.
 
-        :param out: how many connections are out now, with this one.
+        :param out: how many connections are out or waited for now, with this one.
         """
         self.demand[out - 1 if 0 < out <= EXACT else bucket_of(out)] += 1
         self.is_shown = False

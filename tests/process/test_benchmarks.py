@@ -24,8 +24,9 @@ from benchmarks import (
 from benchmarks import trees as trees_module
 from benchmarks.figures import Table, interval
 from benchmarks.one_tree import MEASUREMENTS
+from benchmarks.processes import REPOSITORY
 from benchmarks.saturation import Case
-from benchmarks.trees import PACKAGE, REPOSITORY, NotMeasuredError, Tree, trees
+from benchmarks.trees import PACKAGE, NotMeasuredError, Tree, trees
 from tests.support.servers import MariaDBServer
 
 pytestmark = pytest.mark.process

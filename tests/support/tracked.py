@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -69,3 +71,15 @@ class Tracked:
         there = database.server.session_ids(database=name)
         assert listed <= there
         assert len(there) == len(listed) + but
+
+
+@contextmanager
+def one_connection(url: URL) -> Iterator[Tracked]:
+    """Guard a pool of one connection, for which one may wait for ever; in the end it is
+    back, and none waits.
+    """
+    tracked = Tracked(url, pool_size=1, max_overflow=0, pool_timeout=600)
+    yield tracked
+    tracked.agree(out=0, idle=tracked.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
+    assert tracked.tracker.figures.waiting == 0
+    tracked.engine.dispose()

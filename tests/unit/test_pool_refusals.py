@@ -15,7 +15,7 @@ from tests.support.tracked import Tracked
 
 @pytest.fixture
 def tracked(sqlite_url: URL) -> Iterator[Tracked]:
-    """Guard a pool of one connection, for which nobody waits for long."""
+    """Guard a pool of one connection, for which no thread waits for long."""
     tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0)
     tracked.engine.pool._timeout = 0.01  # type: ignore[attr-defined] # a QueuePool's
     yield tracked

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from flask_poolguard.pool import GuardedPool, housekeeper
 from flask_poolguard.pool.fair_queue import FairQueue, Waiter
 from flask_poolguard.pool.types import Asked
 from flask_poolguard.tracking import returners
+from flask_poolguard.tracking.checkout import OUTSIDE
 from flask_poolguard.tracking.returners import Returners
-from tests.support.people import SECONDS, Struck, people
-from tests.support.tracked import Tracked
+from tests.support.people import SECONDS, Person, Struck, people
+from tests.support.tracked import Tracked, one_connection
 
 
 @pytest.fixture(autouse=True)
@@ -33,86 +36,94 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Returners], None]:
 
 @pytest.fixture
 def tracked(sqlite_url: URL) -> Iterator[Tracked]:
-    """Guard a pool of one connection, for which one may wait for ever."""
-    tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-    yield tracked
-    tracked.agree(out=0, idle=tracked.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
-    assert tracked.tracker.figures.waiting == 0
-    assert not tracked.tracker.returners.expected
-    tracked.engine.dispose()
+    """Guard a pool of one connection; tasks are known to ask again at once."""
+    with one_connection(sqlite_url) as tracked:
+        teach(tracked)
+        yield tracked
+        assert not tracked.tracker.returners.expected
 
 
 def teach(tracked: Tracked) -> None:
-    """Let tasks be known to ask again at once."""
-    with people(tracked.engine, 2) as (older, younger):
-        older.begin(tracked.app).take()
-        younger.begin(tracked.app)
-        asked = younger.ask()
+    """Let tasks be known to ask again at once: one does while others wait."""
+    with people(tracked.engine, 3) as (older, younger, youngest):
+        for each in (older, younger, youngest):
+            each.begin(tracked.app)
+        older.take()
+        asked, last = younger.ask(), youngest.ask()
         older.give_back()
         asked.result(SECONDS)  # it was not known yet
         again = older.ask()
         younger.give_back()
         again.result(SECONDS)
+        older.give_back()
+        end_task(older)
+        last.result(SECONDS)
+
+
+def end_task(person: Person) -> None:
+    """Let a person's task come to its end."""
+    person.do(person._contexts.close)
+
+
+@dataclass
+class Kept:
+    """What was just given back by an older task is kept for it; a younger one waits."""
+
+    older: Person
+    younger: Person
+    asked: Future[None]
+
+
+@pytest.fixture
+def kept(tracked: Tracked) -> Iterator[Kept]:
+    """Let an older task give back its connection while a younger one waits."""
+    with people(tracked.engine, 2) as (older, younger):
+        older.begin(tracked.app).take()
+        younger.begin(tracked.app)
+        asked = younger.ask()
+        older.give_back()
+        assert not asked.done()
+        assert (older.pool.waiting, older.pool.checkedin()) == (1, 1)
+        yield Kept(older, younger, asked)
+        asked.result(SECONDS)
 
 
 class TestReturner:
-    def test_has_its_connection_again_before_who_began_later(
-        self, tracked: Tracked
+    def test_has_its_connection_again_before_one_that_began_later(
+        self, tracked: Tracked, kept: Kept
     ) -> None:
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            waits = tracked.tracker.usage.waits
-            for _ in range(5):
-                older.give_back()
-                assert not asked.done()
-                assert (older.pool.waiting, older.pool.checkedin()) == (1, 1)
-                older.take()
-            assert tracked.tracker.usage.waits == waits
-            older.leave()
-            asked.result(SECONDS)
-            older.begin_thread()
+        waits = tracked.tracker.usage.waits
+        for _ in range(5):
+            kept.older.take()
+            kept.older.give_back()
+            assert not kept.asked.done()
+        assert tracked.tracker.usage.waits == waits
+        end_task(kept.older)
 
-    def test_that_ends_leaves_it_to_the_next(self, tracked: Tracked) -> None:
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            older.give_back()
-            assert not asked.done()
-            older.do(older._contexts.close)
-            asked.result(SECONDS)
+    def test_that_ends_leaves_it_to_the_next(self, kept: Kept) -> None:
+        end_task(kept.older)
 
     def test_that_does_not_ask_is_not_waited_for_again(
         self,
         tracked: Tracked,
+        kept: Kept,
         monkeypatch: pytest.MonkeyPatch,
         by_hand: Callable[[Returners], None],
     ) -> None:
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            older.give_back()
-            by_hand(tracked.tracker.returners)  # it may still come
-            assert not asked.done()
-            monkeypatch.setattr(returners, "AT_ONCE", 0.0)
-            monkeypatch.setattr(returners, "LATE", 0.0)
-            by_hand(tracked.tracker.returners)
-            asked.result(SECONDS)
-            monkeypatch.setattr(returners, "AT_ONCE", 600.0)
-            younger.give_back()
-            older.take()
-            asked = younger.ask()
-            older.give_back()
-            asked.result(SECONDS)
+        by_hand(tracked.tracker.returners)  # it may still come
+        assert not kept.asked.done()
+        monkeypatch.setattr(returners, "AT_ONCE", 0.0)
+        monkeypatch.setattr(returners, "LATE", 0.0)
+        by_hand(tracked.tracker.returners)
+        kept.asked.result(SECONDS)
+        monkeypatch.setattr(returners, "AT_ONCE", 600.0)
+        kept.younger.give_back()
+        kept.older.take()
+        asked = kept.younger.ask()
+        kept.older.give_back()
+        asked.result(SECONDS)
 
     def test_that_is_younger_is_not_waited_for(self, tracked: Tracked) -> None:
-        teach(tracked)
         with people(tracked.engine, 2) as (older, younger):
             older.begin(tracked.app)
             younger.begin(tracked.app).take()
@@ -120,90 +131,57 @@ class TestReturner:
             younger.give_back()
             asked.result(SECONDS)
 
-    def test_is_not_waited_for_when_another_asks(self, tracked: Tracked) -> None:
-        """Who gives or takes a connection meanwhile serves the oldest who waits."""
-        teach(tracked)
-        with people(tracked.engine, 3) as (older, younger, youngest):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
+    def test_is_not_waited_for_when_another_asks(
+        self, tracked: Tracked, kept: Kept
+    ) -> None:
+        """A thread that gives or takes one meanwhile serves the oldest that waits."""
+        with people(tracked.engine, 1) as (youngest,):
             youngest.begin(tracked.app)
-            asked = younger.ask()
-            older.give_back()
             last = youngest.start(youngest._take)
-            asked.result(SECONDS)
+            kept.asked.result(SECONDS)
             assert not last.done()
-            younger.give_back()
-            younger.do(younger._contexts.close)
+            kept.younger.give_back()
+            end_task(kept.younger)
             last.result(SECONDS)
 
     def test_goes_before_others_for_a_while_only(
-        self, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
+        self, kept: Kept, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A task that runs for long would let them starve."""
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            older.give_back()
-            older.take()
-            monkeypatch.setattr(returners, "PRIVILEGE", 0.0)
-            older.give_back()
-            asked.result(SECONDS)
+        kept.older.take()
+        monkeypatch.setattr(returners, "PRIVILEGE", 0.0)
+        kept.older.give_back()
 
     def test_is_served_by_the_round_if_the_earlier_one_was_lost(
         self,
         tracked: Tracked,
+        kept: Kept,
         monkeypatch: pytest.MonkeyPatch,
         by_hand: Callable[[Returners], None],
     ) -> None:
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            older.give_back()
-            monkeypatch.setattr(returners, "AT_ONCE", 0.0)
-            monkeypatch.setattr(Returners, "tend", by_hand)
-            housekeeper._soon.clear()
-            tracked.tracker.tend()
-            asked.result(SECONDS)
+        monkeypatch.setattr(returners, "AT_ONCE", 0.0)
+        monkeypatch.setattr(Returners, "tend", by_hand)
+        housekeeper._soon.clear()
+        tracked.tracker.tend()
 
-    def test_is_struck_while_it_asks(
-        self, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
+    def test_that_is_struck_while_it_asks_leaves_it_to_the_next(
+        self, kept: Kept, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            older.give_back()
+        def strike(_: float) -> None:
+            raise Struck
 
-            def strike(_: float) -> None:
-                raise Struck
+        with monkeypatch.context() as patch:
+            patch.setattr(kept.older.pool._pool, "get_now", strike)
+            with pytest.raises(Struck):
+                kept.older.take()
 
-            with monkeypatch.context() as patch:
-                patch.setattr(older.pool._pool, "get_now", strike)
-                with pytest.raises(Struck):
-                    older.take()
-            asked.result(SECONDS)
-
-    def test_has_what_is_kept_for_it_taken_by_who_would_time_out(
-        self, tracked: Tracked
-    ) -> None:
-        teach(tracked)
-        with people(tracked.engine, 2) as (older, younger):
-            older.begin(tracked.app).take()
-            younger.begin(tracked.app)
-            asked = younger.ask()
-            (_, _, waiter) = older.pool._pool.waiting[0]
-            older.give_back()
-            assert not waiter.is_settled()
-            assert older.pool._pool.withdraw(waiter) is not None
-            asked.result(SECONDS)
+    def test_loses_it_to_one_that_would_time_out(self, kept: Kept) -> None:
+        queue = kept.older.pool._pool
+        ((_, _, waiter),) = queue.waiting
+        assert not waiter.is_settled()
+        assert queue.withdraw(waiter) is not None
 
     def test_outside_any_task_is_not_waited_for(self, tracked: Tracked) -> None:
-        teach(tracked)
         with people(tracked.engine, 2) as (bare, younger):
             bare.take()
             younger.begin(tracked.app)
@@ -211,49 +189,50 @@ class TestReturner:
             bare.give_back()
             asked.result(SECONDS)
 
-    def test_without_others_costs_nothing(self, tracked: Tracked) -> None:
-        teach(tracked)
+    def test_alone_is_not_expected(self, tracked: Tracked) -> None:
         with people(tracked.engine, 1) as (alone,):
             alone.begin(tracked.app).take().give_back()
             assert not tracked.tracker.returners.expected
 
 
-def test_of_two_connections_one_is_kept(sqlite_url: URL) -> None:
+def test_one_that_gives_two_back_keeps_none_from_others(sqlite_url: URL) -> None:
+    """It would ask for one of them only."""
     tracked = Tracked(sqlite_url, pool_size=2, max_overflow=0, pool_timeout=600)
+    tracked.tracker.returners._known_from[OUTSIDE] = 0.0
     with people(tracked.engine, 3) as (older, *others):
         older.begin(tracked.app).take().take()
         for each in others:
             each.begin(tracked.app)
         asked = [each.ask() for each in others]
-        tracked.tracker.returners._since["(outside any request)"] = 0.0
         older.give_back()
-        older.give_back()  # for whom nobody would ask
-        asked[0].result(SECONDS)
-        older.leave()
-        asked[1].result(SECONDS)
-        older.begin_thread()
+        assert not any(future.done() for future in asked)
+        older.give_back()
+        for future in asked:
+            future.result(SECONDS)
     tracked.engine.dispose()
 
 
-def test_of_another_pool_teach_nothing(sqlite_url: URL) -> None:
+def test_one_of_another_pool_teaches_nothing(sqlite_url: URL) -> None:
     """A request that gives to one pool and asks another does not ask that one again."""
-    first = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-    second = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-    scope_returners = first.tracker.returners, second.tracker.returners
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 600}
+    first, second = (Tracked(sqlite_url, **options) for _ in range(2))
+    gave, asked = first.tracker.returners, second.tracker.returners
     with first.app.app_context():
-        assert scope_returners[0].comes_back() == math.inf
-        assert scope_returners[1].came_back() == math.inf
-        assert not scope_returners[1]._since
-        assert scope_returners[0].came_back() == math.inf
-        assert scope_returners[0]._since
+        assert gave.comes_back() == math.inf
+        assert asked.came_back() == math.inf
+        assert not asked._known_from
+        asked._known_from[OUTSIDE] = 0.0
+        assert asked.comes_back() == math.inf  # half a second is for one pool
+        assert gave.came_back() == math.inf
+        assert gave._known_from
     for each in (first, second):
         each.engine.dispose()
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_happens_the_oldest_comes_first(seed: int) -> None:
-    """Nobody is served while an older one waits; a connection is only idle while others
-    wait if it waits for one who is older than they; one call serves them all.
+def test_the_oldest_comes_first_in_any_order_of_steps(seed: int) -> None:
+    """No claim is served while an older one waits; a connection is only idle while
+    others wait if it waits for one that is older than they; one call serves them all.
     """
     chance = random.Random(seed)
     slots = chance.randint(1, 4)
@@ -276,7 +255,7 @@ def test_whatever_happens_the_oldest_comes_first(seed: int) -> None:
             if chance.random() < 0.7:
                 waiting = [e.claim.began_at for e in waiters if e.grant is None]
                 again = queue.get_now(age)
-                if age < oldest:  # nobody was woken, nobody older waits
+                if age < oldest:  # none was woken, none older waits
                     assert again is not None
                 if again is not None:
                     assert age < min(waiting, default=math.inf)

@@ -19,7 +19,7 @@ from flask_poolguard.tracking import deadlocks as waiting_module
 from flask_poolguard.tracking.current_scope import LONGEST_AGE, current_scopes
 from tests.support.guarded_app import Clock, guarded_pool
 from tests.support.people import SECONDS, Person, Stop, people
-from tests.support.tracked import Tracked
+from tests.support.tracked import Tracked, one_connection
 from tests.support.waiting import wait_until
 
 THREE = list(itertools.permutations(range(3)))
@@ -34,11 +34,8 @@ def no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tracked(sqlite_url: URL) -> Iterator[Tracked]:
     """Guard a pool of one connection, for which one may wait for ever."""
-    tracked = Tracked(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=600)
-    yield tracked
-    tracked.agree(out=0, idle=tracked.engine.pool.checkedin())  # type: ignore[attr-defined] # a QueuePool's
-    assert tracked.tracker.figures.waiting == 0
-    tracked.engine.dispose()
+    with one_connection(sqlite_url) as tracked:
+        yield tracked
 
 
 def serve_all(holder: Person, asked: dict[Person, Future[None]]) -> list[Person]:
