@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.pool.housekeeper import Housekeeper
 from flask_poolguard.state import memory_map
+from flask_poolguard.tracking.dead_threads import give_back_deserted
 from tests.support import leftovers, not_tested, products, templates
 from tests.support.drivers import DRIVERS, REQUIRED_DRIVERS
 from tests.support.forked_python import close_nursery
@@ -155,8 +156,10 @@ def nothing_left_behind(
     before = leftovers.snapshot()
     stale = has_app_context(), has_request_context(), get_current_context(silent=True)
     yield
-    with housekeeper._lock:  # what is left to the collector is to warn in no other test
+    # What is left to the collector, or to dead threads, is to warn in no other test.
+    with housekeeper._lock:
         housekeeper._tended.clear()
+    give_back_deserted()
     now = has_app_context(), has_request_context(), get_current_context(silent=True)
     if now != stale:
         pytest.fail(f"This test left contexts behind (app, request, command): {now}")
