@@ -8,7 +8,7 @@ import typing as t
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session
+from .scope import WSGIScope, next_session, response_var
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -130,8 +130,9 @@ def _forget(context: AppContext) -> None:
     """Take a context that has ended off its response's list, unless it is the
     request's own, the end of which may not be over yet.
     """
-    response = current_wsgi_scope()
+    response = response_var.get()
     if response is None or len(response.contexts) < 2:
         return
-    if context in response.contexts[1:]:
+    response = current_wsgi_scope()
+    if response is not None and context in response.contexts[1:]:
         response.contexts.remove(context)

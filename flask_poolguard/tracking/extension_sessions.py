@@ -46,8 +46,8 @@ def filed_under(context: AppContext) -> list[Filed]:
     """Return the database extension's sessions of a context; no mocks, no others."""
     filed: list[Filed] = []
     registry = _registry_of(context.app)
-    if registry is not None:
-        scope_function = registry.scopefunc
+    scope_function = getattr(registry, "scopefunc", None)
+    if scope_function is not None:
         if getattr(scope_function, "__name__", "") == "_app_ctx_id":  # its own
             session = registry.registry.get(id(context))
         else:  # the app's; it can only be asked within the context
@@ -83,8 +83,7 @@ def _registry_of(app: Flask) -> t.Any:
     orm = sys.modules.get("sqlalchemy.orm")
     if scoped is None or orm is None or not isinstance(scoped, orm.scoped_session):
         return None
-    registry = scoped.registry
-    return registry if hasattr(registry, "scopefunc") else None
+    return scoped.registry
 
 
 def would_remove(app: Flask) -> bool:

@@ -162,6 +162,7 @@ class ContextScope(Scope):
 class WSGIScope(Scope):
     """A WSGI call and, when its response streams, the time until that is closed.
 
+    :ivar is_called: the WSGI call is not over; what runs later is for its body.
     :ivar runner: the thread that runs the app's code for it right now.
     :ivar runners: the threads that ran its code; none does when it ends, so what they
         took may be given back by whichever thread closes it.
@@ -175,6 +176,7 @@ class WSGIScope(Scope):
     __slots__ = (
         "contexts",
         "endpoint",
+        "is_called",
         "keeps",
         "runner",
         "runners",
@@ -183,12 +185,17 @@ class WSGIScope(Scope):
 
     def __init__(self, app: Flask) -> None:
         super().__init__(app, this_thread.mark.ref)
+        self.is_called = False
         self.runner: MarkRef | None = None
         self.runners: set[MarkRef] = set()
         self.streams: bool | None = None
         self.keeps = False
         self.contexts: list[AppContext] = []
         self.endpoint: str | None = None
+
+    def is_run_here(self) -> bool:
+        """Tell whether this thread runs the app's code for it."""
+        return self.runner is this_thread.mark.ref
 
     def enter(self) -> tuple[WSGIScope | None, MarkRef | None]:
         """Begin to run code for it in this thread; return what to leave with."""

@@ -31,11 +31,11 @@ from .abandoned_streams import (
 )
 from .async_views import count_async_views_as_requests
 from .context_cleanup import NOT_POPPED, ContextCleanup
-from .current_scope import MERGED, current_wsgi_scope, open_scope, scope_of
+from .current_scope import MERGED, open_scope, scope_of
 from .dead_threads import dead_threads
 from .endpoint import request_endpoint
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session
+from .scope import WSGIScope, next_session, response_var
 from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
@@ -71,10 +71,11 @@ class Teardown:
         self._app_ref = weakref.ref(app)
         self._app_tracker = app_tracker
         self._cleanup = ContextCleanup(app_tracker)
-        self._on_call, self._on_push, self._on_error = on_call, on_push, on_error
+        self._on_call, self._on_error = on_call, on_error
         # Responses that were collected before they were closed.
         self._dropped: deque[WSGIScope] = deque()
-        # A strong reference to the method is kept by the app's own extension state.
+        # A signal refers to its receivers weakly; a method would take it twice as long.
+        self._pushed = _receiver(on_push)
         appcontext_pushed.connect(self._pushed, app)
         self._wrap_teardown(app)
         _wrap_finalize(app)
@@ -83,13 +84,6 @@ class Teardown:
         app.wsgi_app = functools.partial(self._call, app.wsgi_app)  # type: ignore[method-assign] # as Flask wants it replaced
 
     # App contexts ----------------------------------------------------------------
-
-    def _pushed(self, sender: Flask, **extra: object) -> None:
-        self._on_push(sender)
-        context = _cv_app.get()
-        response = open_scope(context).response
-        if response is not None and context not in response.contexts:
-            response.contexts.append(context)
 
     def _wrap_teardown(self, app: Flask) -> None:
         # On the instance, and indifferent to the signature: Flask 3.2 passes the
@@ -100,11 +94,12 @@ class Teardown:
 
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
-            if is_popped_elsewhere():
-                return
             # click < 8.2 ends the context of a command without telling it why.
-            context, raising = _cv_app.get(None), sys.exc_info()[1]
+            raising = sys.exc_info()[1]
             given = kwargs.get("exc", args[-1] if args else raising)
+            if is_popped_elsewhere(given):
+                return
+            context = _cv_app.get(None)
             first_late, raised = next_session(), True
             try:
                 try:
@@ -128,7 +123,7 @@ class Teardown:
 
         @functools.wraps(teardown_request)
         def do_teardown_request(*args: t.Any, **kwargs: t.Any) -> None:
-            if not is_popped_elsewhere():
+            if not is_popped_elsewhere(kwargs.get("exc", args[-1] if args else None)):
                 teardown_request(*args, **kwargs)
 
         app.do_teardown_request = do_teardown_request  # type: ignore[method-assign] # of this app only
@@ -141,7 +136,7 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        app = t.cast("Flask", self._app_ref())
+        app: Flask = self._app_ref()  # type: ignore[assignment] # it is what calls
         self._on_call(app)
         self._app_tracker.show_worker()
         from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
@@ -149,13 +144,14 @@ class Teardown:
             self._end_dropped(from_test_client)
         if not from_test_client:
             leave_abandoned()
-            close_abandoned()
+            if unclosed_var.get() is not None:
+                close_abandoned()
         outer = _cv_app.get(None)
         if outer is not None and not MERGED:
             note_shared(outer, app)
         environ[IN_ENVIRON] = scope = WSGIScope(app)
         before = scope.enter()
-        streams = False
+        streams, scope.is_called = False, True
         try:
             body = wsgi_app(environ, start_response)
             streams = scope.streams is not False and (
@@ -163,6 +159,7 @@ class Teardown:
             )
             scope.keeps = False
         finally:
+            scope.is_called = False
             try:
                 if not streams:
                     self.end_response(scope)
@@ -238,6 +235,19 @@ class Teardown:
                 leave_abandoned()
 
 
+def _receiver(on_push: Callable[[Flask], None]) -> Callable[..., None]:
+    """Return what is to be told of each context that is pushed."""
+
+    def pushed(sender: Flask, **extra: object) -> None:
+        on_push(sender)
+        context = _cv_app.get()
+        response = open_scope(context).response
+        if response is not None and context not in response.contexts:
+            response.contexts.append(context)
+
+    return pushed
+
+
 def _wrap_finalize(app: Flask) -> None:
     """Note of each response whether its request's connections are of use to it."""
     original = app.finalize_request
@@ -245,8 +255,8 @@ def _wrap_finalize(app: Flask) -> None:
     @functools.wraps(original)
     def finalize_request(*args: t.Any, **kwargs: t.Any) -> Response:
         response = original(*args, **kwargs)
-        scope = current_wsgi_scope()
-        if scope is not None:
+        scope = response_var.get()
+        if scope is not None and scope.is_run_here():
             scope.keeps = scope.streams = _may_use_connections(response)
             scope.endpoint = request_endpoint()
         return response

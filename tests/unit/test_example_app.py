@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -400,7 +401,13 @@ class TestFaults:
         with faulty_app.app_context():
             pool = db.engine.pool
         assert isinstance(pool, QueuePool)
-        monkeypatch.setattr("time.sleep", lambda _: out.append(pool.checkedout()))
+        here = threading.get_ident()
+
+        def sleep(seconds: float) -> None:
+            if threading.get_ident() == here:  # other threads sleep as well
+                out.append(pool.checkedout())
+
+        monkeypatch.setattr("time.sleep", sleep)
         client = faulty_app.test_client()
 
         client.get("/faults/slow?seconds=1")
