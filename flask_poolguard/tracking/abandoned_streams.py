@@ -43,7 +43,7 @@ def is_popped_elsewhere(exc: object) -> bool:
     """
     if exc is None:
         call = response_var.get()
-        if call is not None and call.is_called and call.is_run_here():
+        if call and call.is_called and call.runner is this_thread.mark.ref:
             return False
     context = sys._getframe(2).f_locals.get("self")
     if isinstance(context, AppContext):

@@ -8,7 +8,7 @@ import typing as t
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session, response_var
+from .scope import ContextScope, WSGIScope, next_session, response_var
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -40,7 +40,7 @@ class ContextCleanup:
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
         scope = scope_of(context)
-        if self.is_clean(context):
+        if self._is_clean(context, scope):
             _forget(context)
             if scope is not None and scope.returner is not None:
                 scope.returner.end()
@@ -64,12 +64,14 @@ class ContextCleanup:
 
     def is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""
+        return self._is_clean(context, scope_of(context))
+
+    def _is_clean(self, context: AppContext, scope: ContextScope | None) -> bool:
         if filed_under(context):
             return False
         for tracker in self._app_tracker.trackers:
             if tracker.left_behind:
                 return False
-        scope = scope_of(context)
         if scope is not None:
             if scope.checkouts:
                 return False

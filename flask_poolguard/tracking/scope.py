@@ -200,8 +200,8 @@ class WSGIScope(Scope):
     def enter(self) -> tuple[WSGIScope | None, MarkRef | None]:
         """Begin to run code for it in this thread; return what to leave with."""
         before = response_var.get(), self.runner
-        self.runner = this_thread.mark.ref
-        self.runners.add(self.runner)
+        self.runner = mark = this_thread.mark.ref
+        self.runners.add(mark)
         response_var.set(self)
         return before
 
