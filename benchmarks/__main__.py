@@ -16,6 +16,7 @@ BENCHMARKS = {
     "instructions": "A request, in instructions",
     "timeouts": "A pool timeout",
     "delay": "A short transaction over a network",
+    "others": "What a user would take instead",
     "growth": "Cost as work grows",
     "saturation": "More requests than connections: gunicorn, gthread",
     "waitress": "More requests than connections: waitress",
