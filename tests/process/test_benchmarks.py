@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from benchmarks import __main__ as command
 from benchmarks import (
     compare,
+    contenders,
     growth,
     open_load,
+    others,
     overload,
     requests,
     saturation,
     timeouts,
+    workers,
 )
 from benchmarks import trees as trees_module
-from benchmarks.figures import Table, interval
+from benchmarks.figures import Curve, Table, exponents, interval
 from benchmarks.one_tree import MEASUREMENTS
+from benchmarks.pictures import svg
 from benchmarks.processes import REPOSITORY
 from benchmarks.saturation import Case
 from benchmarks.trees import PACKAGE, NotMeasuredError, Tree, trees
@@ -59,6 +64,7 @@ class TestWithoutServer:
         assert len(tables) == 5
         for table in tables:
             assert [row[0] for row in table.rows] == ["1", "3"]
+        assert len({table.curve.name for table in tables if table.curve}) == 5
 
     def test_timeouts_counts_each_timeout(
         self, monkeypatch: pytest.MonkeyPatch
@@ -70,6 +76,41 @@ class TestWithoutServer:
         assert "5 held, 32 threads wait 0.01 s, 2 rounds of 64 timeouts" in text
 
 
+CURVE = Curve(
+    "curve",
+    "threads",
+    "µs",
+    {
+        "stock": {1: [1, 1, 1], 10: [10, 10, 10]},
+        "guarded": {1: [1, 2, 3], 10: [1, 2, 3]},
+    },
+)
+
+
+class TestCurves:
+    def test_growing_as_the_number_does_is_an_exponent_of_one(self) -> None:
+        (step,) = exponents(CURVE.found["stock"])
+        assert step == pytest.approx((1.0, 1, 10))
+        assert "stock 1.00 (from 1 to 10), guarded 0.00" in CURVE.steepest()
+
+    def test_the_same_figures_give_the_same_picture(self) -> None:
+        picture = svg(CURVE)
+        assert picture == svg(CURVE)
+        for text in ("threads", "µs", "stock", "guarded", "linear"):
+            assert f">{text}</text>" in picture
+
+    def test_a_picture_is_written_for_each_table_with_a_curve(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "pictures"
+        tables = Table("a", (), (), curve=CURVE), Table("b", (), ())
+        monkeypatch.setattr(growth, "run", lambda: iter(tables))
+        arguments = ["benchmarks", "growth", "--pictures", str(folder)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        command.main()
+        assert [each.name for each in folder.iterdir()] == ["curve.svg"]
+
+
 @pytest.fixture
 def lent_mariadb(mariadb_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let measurements use the tests' server in place of one of their own."""
@@ -78,7 +119,7 @@ def lent_mariadb(mariadb_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     def database(_: object) -> Iterator[tuple[str, URL]]:
         yield "MariaDB", mariadb_url
 
-    for module in (saturation, overload):
+    for module in (saturation, overload, others, workers):
         monkeypatch.setattr(module, "database", database)
 
 
@@ -103,6 +144,41 @@ class TestUnderGunicorn:
         assert "MariaDB, 1×5 ms, 5 s, capacity" in text
         assert "0.5 × capacity" in text
         assert "2 × capacity" in text
+
+
+@pytest.mark.usefixtures("lent_mariadb")
+class TestOthers:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Do without warming up."""
+        for name in ("BATCHES", "TURNS", "ROUNDS"):
+            monkeypatch.setattr(others, name, 1)
+        for name in ("WARM_SECONDS", "SECONDS"):
+            monkeypatch.setattr(others, name, 0.2)
+
+    def test_all_that_the_database_has_are_set_beside_stock(self) -> None:
+        text = printed(others.run((MariaDBServer,)))
+        for kind in ("guarded", "pre_ping", "DBUtils", "one per thread"):
+            assert text.count(f"\n{kind}  ") == 2
+        assert "\nPgBouncer  " not in text
+
+    def test_what_is_not_installed_is_named_with_its_remedy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "dbutils.pooled_db", None)
+        kinds = {kind: contenders.CONTENDERS[kind] for kind in ("stock", "DBUtils")}
+        monkeypatch.setattr(others, "CONTENDERS", kinds)
+        text = printed(others.run((MariaDBServer,)))
+        assert text.count("not installed: pip install DBUtils") == 2
+
+
+@pytest.mark.usefixtures("lent_mariadb")
+def test_workers_reads_a_file_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "WORKERS", (1, 3))
+    monkeypatch.setattr(workers, "RUNS", 1)
+    files, commands = workers.run()
+    for table in (files, commands):
+        assert [row[0] for row in table.rows] == ["1", "3"]
 
 
 class TestOpenLoad:
