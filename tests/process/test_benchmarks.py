@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import __main__ as command
 from benchmarks import (
     compare,
     contenders,
@@ -26,9 +25,8 @@ from benchmarks import (
     workers,
 )
 from benchmarks import trees as trees_module
-from benchmarks.figures import Curve, Table, exponents, interval
+from benchmarks.figures import Table, interval
 from benchmarks.one_tree import MEASUREMENTS
-from benchmarks.pictures import svg
 from benchmarks.processes import REPOSITORY
 from benchmarks.saturation import Case
 from benchmarks.trees import PACKAGE, NotMeasuredError, Tree, trees
@@ -74,41 +72,6 @@ class TestWithoutServer:
         monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", 0.01)
         text = printed(timeouts.run())
         assert "5 held, 32 threads wait 0.01 s, 2 rounds of 64 timeouts" in text
-
-
-CURVE = Curve(
-    "curve",
-    "threads",
-    "µs",
-    {
-        "stock": {1: [1, 1, 1], 10: [10, 10, 10]},
-        "guarded": {1: [1, 2, 3], 10: [1, 2, 3]},
-    },
-)
-
-
-class TestCurves:
-    def test_growing_as_the_number_does_is_an_exponent_of_one(self) -> None:
-        (step,) = exponents(CURVE.found["stock"])
-        assert step == pytest.approx((1.0, 1, 10))
-        assert "stock 1.00 (from 1 to 10), guarded 0.00" in CURVE.steepest()
-
-    def test_the_same_figures_give_the_same_picture(self) -> None:
-        picture = svg(CURVE)
-        assert picture == svg(CURVE)
-        for text in ("threads", "µs", "stock", "guarded", "linear"):
-            assert f">{text}</text>" in picture
-
-    def test_a_picture_is_written_for_each_table_with_a_curve(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        folder = tmp_path / "pictures"
-        tables = Table("a", (), (), curve=CURVE), Table("b", (), ())
-        monkeypatch.setattr(growth, "run", lambda: iter(tables))
-        arguments = ["benchmarks", "growth", "--pictures", str(folder)]
-        monkeypatch.setattr(sys, "argv", arguments)
-        command.main()
-        assert [each.name for each in folder.iterdir()] == ["curve.svg"]
 
 
 @pytest.fixture
