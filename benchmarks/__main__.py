@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from importlib import import_module
+from pathlib import Path
 
-from benchmarks.figures import wrapped
+from benchmarks.figures import Curve, wrapped
 from benchmarks.support import machine
 
 # What each is about, as the documentation calls it.
@@ -16,6 +17,7 @@ BENCHMARKS = {
     "instructions": "A request, in instructions",
     "timeouts": "A pool timeout",
     "delay": "A short transaction over a network",
+    "others": "What a user would take instead",
     "growth": "Cost as work grows",
     "saturation": "More requests than connections: gunicorn, gthread",
     "waitress": "More requests than connections: waitress",
@@ -23,6 +25,7 @@ BENCHMARKS = {
     "overload": "More requests than an app can serve: gunicorn, gthread",
     "overload_waitress": "More requests than an app can serve: waitress",
     "overload_gevent": "More requests than an app can serve: gunicorn, gevent",
+    "workers": "Cost of the status as workers become more",
     "memory": "Memory",
     "imports": "Import",
     "status": "The status",
@@ -31,12 +34,26 @@ BENCHMARKS = {
 ONLY_IF_NAMED = {"overload_waitress", "overload_gevent"}
 
 
+def draw(curve: Curve, folder: Path) -> None:
+    """Draw a curve into a folder."""
+    # Here, because it imports matplotlib, which the others do without.
+    from benchmarks.pictures import write
+
+    write(curve, folder)
+
+
 def main() -> None:
     """Print one section per measurement."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument(
         "--markdown", action="store_true", help="print sections for the documentation"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="also draw what grows (growth, workers), as SVG files in this folder",
     )
     options = parser.parse_args()
     unknown = set(options.names) - set(BENCHMARKS)
@@ -49,6 +66,8 @@ def main() -> None:
         for table in import_module(f"benchmarks.{name}").run():
             text = table.markdown() if options.markdown else table.text()
             print(f"\n{text}", flush=True)
+            if options.pictures is not None and table.curve is not None:
+                draw(table.curve, options.pictures)
         if not options.markdown:
             print(f"\n({name} took {time.monotonic() - start:.0f} s)", flush=True)
 

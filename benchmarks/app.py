@@ -1,7 +1,8 @@
 """The app that is measured, told what to be by the environment.
 
 ``DATABASE_URL``; ``GUARDED`` (``yes`` or ``no``); ``POOL_TIMEOUT`` in seconds;
-``WORK_SECONDS``, the server's time for one transaction.
+``WORK_SECONDS``, the server's time for one transaction; ``POOLGUARD_STATE_DIR``, the
+folder of the state files.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def create_app() -> Flask:
     The engine is its own, because Flask-SQLAlchemy cuts the fraction off a timeout.
     """
     app = Flask("benchmark")
+    app.config["POOLGUARD_STATE_DIR"] = os.environ["POOLGUARD_STATE_DIR"]
     engine = sa.create_engine(
         os.environ["DATABASE_URL"],
         pool_size=5,

@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 # How wide a table may be in a terminal, in characters.
 WIDTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What is found as a number grows, to be drawn.
+
+    :ivar name: of a picture's file, without its ending.
+    :ivar across: what the number is of.
+    :ivar upward: what was found, with its unit.
+    :ivar found: by kind and number, the values of all rounds.
+    """
+
+    name: str
+    across: str
+    upward: str
+    found: Mapping[str, Mapping[int, Sequence[float]]]
+
+    def steepest(self) -> str:
+        """Say where each kind's medians grow most, from one number to the next."""
+        steps = (
+            f"{kind} {exponent:.2f} (from {low} to {high})"
+            for kind, values in self.found.items()
+            for exponent, low, high in [max(exponents(values))]
+        )
+        return f"Steepest step, as an exponent (1 is linear): {', '.join(steps)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +43,14 @@ class Table:
 
     :ivar title: what was measured on, such as a server and its driver.
     :ivar notes: sentences to stand below it.
+    :ivar curve: the same, if it can be drawn.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    curve: Curve | None = None
 
     def text(self) -> str:
         """Return it for a terminal."""
@@ -74,8 +102,29 @@ def spread(values: Sequence[float]) -> str:
     """Return the median and the quartiles."""
     if len(values) < 2:
         return median(values)
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, middle, high = quartiles(values)
     return f"{figure(middle)} ({figure(low)}-{figure(high)})"
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the quartiles, of which the second is the median.
+
+    :param values: two or more.
+    """
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def exponents(
+    found: Mapping[int, Sequence[float]],
+) -> Iterator[tuple[float, int, int]]:
+    """Return with which power of the number the medians grow, and between which two.
+
+    On log-log axes it is the slope.
+    """
+    medians = [(number, statistics.median(found[number])) for number in sorted(found)]
+    for (low, before), (high, after) in pairwise(medians):
+        yield math.log(after / before) / math.log(high / low), low, high
 
 
 def median(values: Sequence[float]) -> str:

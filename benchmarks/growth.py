@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.pool import QueuePool
 
-from benchmarks.figures import Table, ratio, spread
+from benchmarks.figures import Curve, Table, ratio, spread
 from benchmarks.support import GUARDED, STOCK, engines, in_turns
 from flask_poolguard import PoolGuard
 
@@ -35,39 +35,54 @@ SECONDS = 0.4
 # Long enough for the others to come and wait.
 HELD_SECONDS = 0.0002
 TURNS = 1000
-HEAD = ("stock µs", "guarded µs", "guarded/stock")
 
 
 def run() -> Iterator[Table]:
     """Measure with more and more of each."""
-    yield Table(
+    yield table(
         "Threads on a pool of 5, processor time of a turn",
-        ("threads", *HEAD),
-        [row(each, with_threads(each)) for each in WAITING_THREADS],
+        *("threads", "threads"),
+        {each: with_threads(each) for each in WAITING_THREADS},
     )
     for held in (False, True):
-        rest = "others held" if held else "others idle"
-        yield Table(
-            f"One thread on pools of many connections, the {rest}",
-            ("connections", *HEAD),
-            [row(each, with_connections(each, held)) for each in CONNECTIONS],
+        rest = "held" if held else "idle"
+        yield table(
+            f"One thread on pools of many connections, the others {rest}",
+            *("connections", f"connections-{rest}"),
+            {each: with_connections(each, held) for each in CONNECTIONS},
         )
-    yield Table(
+    yield table(
         "One thread and many engines in the process, each with one connection",
-        ("engines", *HEAD),
-        [row(each, with_engines(each)) for each in ENGINES],
+        *("engines", "engines"),
+        {each: with_engines(each) for each in ENGINES},
     )
-    yield Table(
+    yield table(
         "One thread, many turns in a row within one request, each turn's share",
-        ("turns", *HEAD),
-        [row(each, with_requests(each)) for each in TURNS_OF_A_REQUEST],
+        *("turns", "turns"),
+        {each: with_requests(each) for each in TURNS_OF_A_REQUEST},
     )
 
 
-def row(number: int, found: dict[str, list[float]]) -> list[str]:
-    """Return a row for a number of threads or connections."""
-    stock, guarded = found[STOCK], found[GUARDED]
-    return [str(number), spread(stock), spread(guarded), ratio(guarded, stock)]
+def table(
+    title: str, across: str, name: str, found: dict[int, dict[str, list[float]]]
+) -> Table:
+    """Return a row for each number, and a curve for each kind.
+
+    :param across: what the number is of.
+    :param name: of the picture.
+    """
+    curve = Curve(
+        f"growth-{name}",
+        across,
+        "processor time of a turn, µs",
+        {kind: {n: both[kind] for n, both in found.items()} for kind in KINDS},
+    )
+    rows = [
+        [str(n), *(spread(both[k]) for k in KINDS), ratio(both[GUARDED], both[STOCK])]
+        for n, both in found.items()
+    ]
+    head = (across, "stock µs", "guarded µs", "guarded/stock")
+    return Table(title, head, rows, [curve.steepest()], curve)
 
 
 def with_threads(count: int) -> dict[str, list[float]]:

@@ -14,12 +14,15 @@ from sqlalchemy import URL
 
 from benchmarks import (
     compare,
+    contenders,
     growth,
     open_load,
+    others,
     overload,
     requests,
     saturation,
     timeouts,
+    workers,
 )
 from benchmarks import trees as trees_module
 from benchmarks.figures import Table, interval
@@ -59,6 +62,7 @@ class TestWithoutServer:
         assert len(tables) == 5
         for table in tables:
             assert [row[0] for row in table.rows] == ["1", "3"]
+        assert len({table.curve.name for table in tables if table.curve}) == 5
 
     def test_timeouts_counts_each_timeout(
         self, monkeypatch: pytest.MonkeyPatch
@@ -78,7 +82,7 @@ def lent_mariadb(mariadb_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     def database(_: object) -> Iterator[tuple[str, URL]]:
         yield "MariaDB", mariadb_url
 
-    for module in (saturation, overload):
+    for module in (saturation, overload, others, workers):
         monkeypatch.setattr(module, "database", database)
 
 
@@ -103,6 +107,41 @@ class TestUnderGunicorn:
         assert "MariaDB, 1×5 ms, 5 s, capacity" in text
         assert "0.5 × capacity" in text
         assert "2 × capacity" in text
+
+
+@pytest.mark.usefixtures("lent_mariadb")
+class TestOthers:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Do without warming up."""
+        for name in ("BATCHES", "TURNS", "ROUNDS"):
+            monkeypatch.setattr(others, name, 1)
+        for name in ("WARM_SECONDS", "SECONDS"):
+            monkeypatch.setattr(others, name, 0.2)
+
+    def test_all_that_the_database_has_are_set_beside_stock(self) -> None:
+        text = printed(others.run((MariaDBServer,)))
+        for kind in ("guarded", "pre_ping", "DBUtils", "one per thread"):
+            assert text.count(f"\n{kind}  ") == 2
+        assert "\nPgBouncer  " not in text
+
+    def test_what_is_not_installed_is_named_with_its_remedy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "dbutils.pooled_db", None)
+        kinds = {kind: contenders.CONTENDERS[kind] for kind in ("stock", "DBUtils")}
+        monkeypatch.setattr(others, "CONTENDERS", kinds)
+        text = printed(others.run((MariaDBServer,)))
+        assert text.count("not installed: pip install DBUtils") == 2
+
+
+@pytest.mark.usefixtures("lent_mariadb")
+def test_workers_reads_a_file_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "WORKERS", (1, 3))
+    monkeypatch.setattr(workers, "RUNS", 1)
+    files, commands = workers.run()
+    for table in (files, commands):
+        assert [row[0] for row in table.rows] == ["1", "3"]
 
 
 class TestOpenLoad:
