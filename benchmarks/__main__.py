@@ -18,7 +18,6 @@ BENCHMARKS = {
     "timeouts": "A pool timeout",
     "delay": "A short transaction over a network",
     "others": "What a user would take instead",
-    "first_request": "The first request of a worker",
     "growth": "Cost as work grows",
     "saturation": "More requests than connections: gunicorn, gthread",
     "waitress": "More requests than connections: waitress",
