@@ -69,7 +69,6 @@ class Settings:
     pool_class: Setting[str]
     idle_limit: Setting[float | None]
     max_idle: Setting[float | None]
-    min_idle: Setting[int]
     max_waiting: Setting[int | None]
     connect_retry: Setting[float]
     connect_timeout: Setting[float | None]
@@ -112,8 +111,7 @@ class AppConfig:
         engine's own option.
 
         :param engine_options: what the user himself passed to the engine.
-        :raises ConfigError: a ``POOLGUARD_*`` key and an engine option disagree, or
-            more connections are to be idle than the pool keeps.
+        :raises ConfigError: a ``POOLGUARD_*`` key and an engine option disagree.
         """
         own = {**self._app_wide, **self._binds.get(bind, {})}
         for name, option in engine_options.items():
@@ -125,20 +123,12 @@ class AppConfig:
                     f" set the {name} of the same pool."
                 )
         merged = {**engine_options, **own}
-        settings = Settings(
+        return Settings(
             **{
                 name: merged.get(name, Setting(BY_NAME[name].default))
                 for name in Settings.__slots__
             }
         )
-        idle, size = settings.min_idle, settings.pool_size
-        if idle.value > size.value > 0:
-            raise ConfigError(
-                f"{idle.origin} is {idle.value}, but the pool_size of bind {bind!r} is"
-                f" {size.value} ({size.origin}), and so many idle connections are kept"
-                " at most. Set it to that or below, or POOLGUARD_POOL_SIZE higher."
-            )
-        return settings
 
     def check_binds(self, known: t.Collection[str]) -> None:
         """Refuse settings for binds that do not exist.

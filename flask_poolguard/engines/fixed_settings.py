@@ -26,7 +26,6 @@ OF_POOLS: t.Final = (
     "pool_class",
     "idle_limit",
     "max_idle",
-    "min_idle",
     "max_waiting",
     "connect_retry",
     "ping_timeout",

@@ -194,7 +194,6 @@ def replace_pool(
                 recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
                 max_idle=settings.max_idle.value,
-                min_idle=settings.min_idle.value,
                 max_waiting=settings.max_waiting.value,
                 connect_retry=settings.connect_retry.value,
                 ping_timeout=settings.ping_timeout.value,

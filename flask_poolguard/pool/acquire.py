@@ -12,8 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..errors import PoolTimeout
 from .connect_breaker import ConnectBreaker, ServerFullError
 from .fair_queue import FairQueue, Waiter
-from .idle_limits import IdleLimits
-from .outage import Patience, first_line
+from .outage import Patience
 from .refusals import PoolOfHolders, Refusals
 from .session_probe import LEAD, SessionProbe
 from .slot import FIT, GuardedRecord
@@ -25,15 +24,11 @@ _clock = time.monotonic
 # an app that runs into deadlocks all the time is not busy with collecting.
 _COLLECT_EVERY: t.Final = 100
 
-# Seconds after a failure until an idle connection is opened again.
-_FILL_AGAIN: t.Final = 10
-
 
 class PoolOfWaiters(PoolOfHolders, t.Protocol):
     """A guarded pool, as far as the slow path needs it."""
 
     callbacks: PoolCallbacks
-    limits: IdleLimits
 
     def checkedout(self) -> int:
         """Return the number of connections that are out or being opened."""
@@ -52,8 +47,7 @@ class SlowPath:
     """Finds a fit record where the pool has none at once.
 
     The queue has the waiters, the breaker those that connect. Its only state is when
-    garbage may be collected again, and idle connections opened; any thread sets it,
-    and the last one is right.
+    garbage may be collected again; any thread sets it, and the last one is right.
     """
 
     def __init__(
@@ -68,7 +62,7 @@ class SlowPath:
         self._breaker = breaker
         self._session_probe = session_probe
         self._refusals = Refusals(pool, queue, breaker, session_probe)
-        self._collect_from = self._fill_from = -math.inf
+        self._collect_from = -math.inf
 
     def get(self, record: GuardedRecord | None) -> GuardedRecord:
         """Return a fit record when it takes a question, a connect, or waiting.
@@ -179,45 +173,6 @@ class SlowPath:
             raise
         finally:
             pool.callbacks.stopped_connecting(attempt)
-
-    def fill(self, idle: int, within: t.Callable[[], t.ContextManager[object]]) -> None:
-        """Open connections that lie idle, up to so many, while the server takes them.
-
-        After a failure the next call that tries again comes a while later.
-        """
-        while _clock() >= self._fill_from and self._breaker.obstacle() is None:
-            record = self._queue.reserve(idle)
-            if record is None:
-                return
-            with within():
-                self._open_idle(record)
-
-    def _open_idle(self, record: GuardedRecord) -> None:
-        pool, now, number = self._pool, _clock(), record.returns
-        attempt = Attempt(now)
-        attempt.is_counted = True  # no caller demands it
-        try:
-            pool.callbacks.began_connecting(attempt, pool.checkedout())
-            try:
-                self._open(record, Patience(now, 0, now + pool._timeout), _is_not)
-            finally:
-                pool.callbacks.stopped_connecting(attempt)
-            pool._do_return_conn(record)
-        except BaseException as error:
-            if record.returns == number:
-                pool.free(record)
-            self._fill_from = _clock() + _FILL_AGAIN
-            if not isinstance(error, Exception):
-                raise
-            pool.limits.warn_once(
-                "min-idle",
-                "An idle connection of bind %r could not be opened for"
-                " POOLGUARD_MIN_IDLE: %s. That is tried again every %d s, and when"
-                " the server answers.",
-                pool.name,
-                first_line(error),
-                _FILL_AGAIN,
-            )
 
     def _are_there_others(self) -> bool:
         """Tell whether there is another connection: idle, or in use and to be given

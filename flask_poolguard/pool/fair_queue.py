@@ -16,7 +16,10 @@ from .types import Claim
 _clock = time.monotonic
 
 # For one whose refusal could not be worded.
-_REFUSED: t.Final = "POOLGUARD_MAX_WAITING wait already, and this was the youngest"
+_REFUSED: t.Final = (
+    "As many wait for a connection as POOLGUARD_MAX_WAITING allows, and this one was"
+    " the youngest"
+)
 
 
 class Waiter(t.Generic[Slot]):
@@ -96,15 +99,6 @@ class FairQueue(Slots[Slot]):
             if record is not None:
                 self._restore(record)
             raise
-
-    def reserve(self, idle: int) -> Slot | None:
-        """Open a slot that is to become idle, if fewer than so many are, the pool keeps
-        one more, no thread waits and the server is not known to be full.
-        """
-        with self._lock:
-            if self.waiting or self.opens_none_until or len(self.idle) >= idle:
-                return None
-            return self._open() if self.opened < min(self._keep, self.limit) else None
 
     def enqueue(
         self, waiter: Waiter[Slot], most: float, refuse: t.Callable[[], BaseException]

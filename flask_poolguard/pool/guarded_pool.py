@@ -256,18 +256,11 @@ class GuardedPool(FairPool):
         """
         if self._pid != os.getpid():
             return
-        queue, limits = self._pool, self.limits
-        close_unfit(queue, self.clock(), self.policy, limits, self._dispose_again)
+        queue, limits, max_idle = self._pool, self.limits, self.policy.max_idle
+        close_unfit(queue, self.clock(), max_idle, limits, self._dispose_again)
         limits.conclude(self._breaker.is_away, queue.idle)
         if queue.waiting:
             queue.serve()
-
-    def fill(self, within: t.Callable[[], t.ContextManager[object]]) -> None:
-        """Open idle connections, up to ``POOLGUARD_MIN_IDLE``, one after the other,
-        each within such a context.
-        """
-        if not self._retired and self._pid == os.getpid():
-            self._slow_path.fill(self.policy.min_idle, within)
 
     def renew(self) -> None:
         """Replace all connections, each as soon as it is not in use.

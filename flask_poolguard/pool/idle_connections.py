@@ -22,7 +22,7 @@ if t.TYPE_CHECKING:
     from .fair_queue import FairQueue
     from .idle_limits import IdleLimits
     from .slot import GuardedRecord
-    from .types import CloseReason, Policy
+    from .types import CloseReason
 
 _clock = time.monotonic
 
@@ -53,23 +53,22 @@ def close_idle(
 def close_unfit(
     queue: FairQueue[GuardedRecord],
     now: float,
-    policy: Policy,
+    max_idle: float | None,
     limits: IdleLimits,
     dispose_again: Callable[[], None],
 ) -> None:
     """Close those whose time is up and those that are gone.
 
     :param now: by the pool's clock.
-    :param policy: says how long they may be idle without need, and how many stay.
+    :param max_idle: ``POOLGUARD_MAX_IDLE`` in seconds; None for no limit.
     :param limits: learns which idle times a connection survives.
     :param dispose_again: called after each that was looked at and put back: the pool
         may have been disposed of meanwhile.
     """
-    longest = math.inf if policy.max_idle is None else policy.max_idle
+    longest = math.inf if max_idle is None else max_idle
     for record in list(queue.idle):
         idle = now - record.idle_since
-        is_needed = idle < longest or len(queue.idle) <= policy.min_idle
-        if is_needed and record.is_over() is None and not record.has_spoken():
+        if idle < longest and record.is_over() is None and not record.has_spoken():
             limits.survived(idle)
             continue
         try:
@@ -77,7 +76,7 @@ def close_unfit(
         except ValueError:  # another thread has just taken it
             continue
         try:
-            reason = record.fitness(is_asked_for=False) if is_needed else "idle"
+            reason = "idle" if idle >= longest else record.fitness(is_asked_for=False)
         except BaseException:
             close_idle(queue, record, "dead")
             raise

@@ -48,7 +48,6 @@ class Policy:
     recycle_origin: str = "recycle"
     idle_limit: float | None = None
     max_idle: float | None = None
-    min_idle: int = 0
     max_waiting: int | None = None
     connect_retry: float = 5.0
     ping_timeout: float = 2.0

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
 import typing as t
 import weakref
-
-from flask.globals import _cv_app
 
 from ..pool import after_fork_in_child, housekeeper
 from ..state import visibility
@@ -39,7 +36,6 @@ class AppTracker:
 
     def __init__(self, app: Flask, state_dir: str | None) -> None:
         self._about = app.name, app.root_path
-        self._app_ref = weakref.ref(app)
         self._state_dir = state_dir
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
@@ -163,17 +159,12 @@ class AppTracker:
             self.show_pools()
 
     def tend(self) -> None:
-        """Forget pools that are gone, open connections that are to be idle, and do what
-        other processes ask of this one; the housekeeper calls it.
+        """Forget pools that are gone, and do what other processes ask of this one; the
+        housekeeper calls it.
         """
         self.forget_gone()
-        if self._pid != os.getpid():
-            return
-        if self._has_served or self._is_started:
-            for tracker in self.trackers:
-                tracker.pools.fill(self._within)
         path = self.path
-        if path is None:
+        if path is None or self._pid != os.getpid():
             return
         request = self._inbox.look(path)
         if not request:
@@ -182,19 +173,6 @@ class AppTracker:
             number = number_for(request, tracker.facts.bind)
             if number > tracker.usage.renewed:
                 tracker.renew(number)
-
-    @contextlib.contextmanager
-    def _within(self) -> t.Iterator[None]:
-        """Make a context of the app current, for listeners that need one. It is not
-        pushed: no signal and no teardown function runs.
-        """
-        app = self._app_ref()
-        token = None if app is None else _cv_app.set(app.app_context())
-        try:
-            yield
-        finally:
-            if token is not None:
-                _cv_app.reset(token)
 
     def forked(self) -> None:
         """Leave the parent's file and connections to the parent."""

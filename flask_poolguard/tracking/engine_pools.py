@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import typing as t
 import weakref
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..pool import GuardedPool, Obstacle, Renewable
+from ..pool import Obstacle, Renewable
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -71,20 +70,6 @@ class EnginePools:
                     bind,
                     exc_info=True,
                 )
-
-    def fill(self, within: Callable[[], t.ContextManager[object]]) -> None:
-        """Open the idle connections that the engine's pool is to have.
-
-        Not between ``Engine.dispose()`` and the next use of the engine: code that
-        closes all connections wants none.
-
-        :param within: a context for that; not entered if none is missing.
-        """
-        engine = self.engine
-        if engine is None or self.is_disposed():
-            return
-        if isinstance(engine.pool, GuardedPool):
-            engine.pool.fill(within)
 
     def outdated(self) -> int:
         """Return how many connections are older than that, and in use."""
