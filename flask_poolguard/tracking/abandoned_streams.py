@@ -19,7 +19,7 @@ from flask.globals import _cv_app
 
 from ..errors import LeakError, LeakWarning
 from .current_scope import MERGED, pushed_by, request_var
-from .scope import WSGIScope, response_var
+from .scope import WSGIScope
 from .streams import unclosed_var
 from .thread_marks import this_thread
 
@@ -31,20 +31,14 @@ _ABANDONED: t.Final = "_poolguard_abandoned"
 IN_ENVIRON: t.Final = "flask_poolguard.response"
 
 
-def is_popped_elsewhere(exc: object) -> bool:
+def is_popped_elsewhere() -> bool:
     """Tell, to a wrapper that Flask calls, whether the context that Flask pops was
     pushed in another thread. Only the caller's frame knows which one that is.
 
-    To look at a frame takes longer than the rest of a context's end. During a WSGI
-    call another thread's context is popped by a generator that is collected, which
-    does that by an exception.
-
-    :param exc: what ends the context.
+    That look costs a request as much as the rest of a context's end. Nothing else
+    tells: a generator, or an object with ``__del__``, may pop such a context during
+    any request, with or without an exception.
     """
-    if exc is None:
-        call = response_var.get()
-        if call and call.is_called and call.runner is this_thread.mark.ref:
-            return False
     context = sys._getframe(2).f_locals.get("self")
     if isinstance(context, AppContext):
         if context is _cv_app.get(None):

@@ -162,7 +162,6 @@ class ContextScope(Scope):
 class WSGIScope(Scope):
     """A WSGI call and, when its response streams, the time until that is closed.
 
-    :ivar is_called: the WSGI call is not over; what runs later is for its body.
     :ivar runner: the thread that runs the app's code for it right now.
     :ivar runners: the threads that ran its code; none does when it ends, so what they
         took may be given back by whichever thread closes it.
@@ -176,7 +175,6 @@ class WSGIScope(Scope):
     __slots__ = (
         "contexts",
         "endpoint",
-        "is_called",
         "keeps",
         "runner",
         "runners",
@@ -185,7 +183,6 @@ class WSGIScope(Scope):
 
     def __init__(self, app: Flask) -> None:
         super().__init__(app, this_thread.mark.ref)
-        self.is_called = False
         self.runner: MarkRef | None = None
         self.runners: set[MarkRef] = set()
         self.streams: bool | None = None

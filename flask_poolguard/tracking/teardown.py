@@ -94,12 +94,11 @@ class Teardown:
 
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
-            # click < 8.2 ends the context of a command without telling it why.
-            raising = sys.exc_info()[1]
-            given = kwargs.get("exc", args[-1] if args else raising)
-            if is_popped_elsewhere(given):
+            if is_popped_elsewhere():
                 return
-            context = _cv_app.get(None)
+            # click < 8.2 ends the context of a command without telling it why.
+            context, raising = _cv_app.get(None), sys.exc_info()[1]
+            given = kwargs.get("exc", args[-1] if args else raising)
             first_late, raised = next_session(), True
             try:
                 try:
@@ -123,7 +122,7 @@ class Teardown:
 
         @functools.wraps(teardown_request)
         def do_teardown_request(*args: t.Any, **kwargs: t.Any) -> None:
-            if not is_popped_elsewhere(kwargs.get("exc", args[-1] if args else None)):
+            if not is_popped_elsewhere():
                 teardown_request(*args, **kwargs)
 
         app.do_teardown_request = do_teardown_request  # type: ignore[method-assign] # of this app only
@@ -151,7 +150,7 @@ class Teardown:
             note_shared(outer, app)
         environ[IN_ENVIRON] = scope = WSGIScope(app)
         before = scope.enter()
-        streams, scope.is_called = False, True
+        streams = False
         try:
             body = wsgi_app(environ, start_response)
             streams = scope.streams is not False and (
@@ -159,7 +158,6 @@ class Teardown:
             )
             scope.keeps = False
         finally:
-            scope.is_called = False
             try:
                 if not streams:
                     self.end_response(scope)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import (
+    Flask,
     Response,
     abort,
     copy_current_request_context,
@@ -26,6 +28,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import create_environ
 
 from flask_poolguard import LeakError
+from flask_poolguard.tracking.current_scope import MERGED
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness, take_connection
 
@@ -429,6 +432,68 @@ class TestCollectedInAnotherThread:
         assert not has_app_context()
         assert not has_request_context()
         assert shop.out() == 0
+        assert Witness(shop).names() == ["added", "seed", "seed"]
+
+
+class _PopsWhenCollected:
+    """Has pushed a context of an app, which it pops when it is collected."""
+
+    def __init__(self, app: Flask) -> None:
+        self._context = app.app_context()
+        self._context.push()
+        self._cycle = self
+
+    def __del__(self) -> None:
+        self._context.pop()
+
+
+def _pops_when_closed(app: Flask) -> Iterator[None]:
+    context = app.app_context()
+    context.push()
+    with contextlib.suppress(GeneratorExit):
+        yield
+    context.pop()
+
+
+def _pops_at_its_end(app: Flask) -> Iterator[None]:
+    with app.app_context():
+        yield
+
+
+class TestPoppedElsewhere:
+    """A context of another thread that is popped in the middle of a request."""
+
+    # What Flask raises within a collection reaches no code.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.skipif(MERGED, reason="Flask checks where it is there")
+    @pytest.mark.parametrize(
+        "push", [_PopsWhenCollected, _pops_when_closed, _pops_at_its_end]
+    )
+    def test_the_request_goes_on(
+        self, shop: Shop, push: Callable[[Flask], object]
+    ) -> None:
+        held: list[object] = []
+
+        def hold() -> None:
+            held.append(push(shop.app))
+            if isinstance(held[0], Iterator):
+                next(held[0])
+
+        @shop.route
+        def popping() -> str:
+            shop.db.session.add(shop.Note(name="added"))
+            shop.db.session.flush()
+            if push is _pops_at_its_end:
+                # Flask cannot pop it here, and says so.
+                with contextlib.suppress(ValueError, AssertionError, StopIteration):
+                    next(cast(Iterator[None], held[0]))
+            held.clear()
+            gc.collect()
+            shop.db.session.commit()
+            return "committed"
+
+        in_thread(hold)
+        assert in_thread(lambda: read_all(Call(shop, "/popping"))) == "committed"
         assert Witness(shop).names() == ["added", "seed", "seed"]
 
 
