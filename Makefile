@@ -18,9 +18,9 @@ DEMO := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 DEMO_STAMP := $(DEMO)/.made-from-pyproject
 LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
-# On the oldest releases what these look at is the same: the tests' own tools, the load
-# that `tune` makes, how commands, workers and servers get on, and what is found.
-NOT_ON_LOWEST := support_* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
+# On the oldest releases what these look at is the same: the tests' own tools, pictures,
+# the load that `tune` makes, how commands, workers and servers get on, and what is found.
+NOT_ON_LOWEST := support_* benchmark_* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
   cli_status cli_advise cli_check report_* findings_*
 IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 
