@@ -8,7 +8,7 @@ import typing as t
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import ContextScope, WSGIScope, next_session, response_var
+from .scope import WSGIScope, next_session
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -40,7 +40,7 @@ class ContextCleanup:
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
         scope = scope_of(context)
-        if self._is_clean(context, scope):
+        if self.is_clean(context):
             _forget(context)
             if scope is not None and scope.returner is not None:
                 scope.returner.end()
@@ -64,14 +64,12 @@ class ContextCleanup:
 
     def is_clean(self, context: AppContext) -> bool:
         """Tell whether a context left nothing behind, and close its scope if so."""
-        return self._is_clean(context, scope_of(context))
-
-    def _is_clean(self, context: AppContext, scope: ContextScope | None) -> bool:
         if filed_under(context):
             return False
         for tracker in self._app_tracker.trackers:
             if tracker.left_behind:
                 return False
+        scope = scope_of(context)
         if scope is not None:
             if scope.checkouts:
                 return False
@@ -132,9 +130,8 @@ def _forget(context: AppContext) -> None:
     """Take a context that has ended off its response's list, unless it is the
     request's own, the end of which may not be over yet.
     """
-    response = response_var.get()
+    response = current_wsgi_scope()
     if response is None or len(response.contexts) < 2:
         return
-    response = current_wsgi_scope()
-    if response is not None and context in response.contexts[1:]:
+    if context in response.contexts[1:]:
         response.contexts.remove(context)

@@ -190,15 +190,11 @@ class WSGIScope(Scope):
         self.contexts: list[AppContext] = []
         self.endpoint: str | None = None
 
-    def is_run_here(self) -> bool:
-        """Tell whether this thread runs the app's code for it."""
-        return self.runner is this_thread.mark.ref
-
     def enter(self) -> tuple[WSGIScope | None, MarkRef | None]:
         """Begin to run code for it in this thread; return what to leave with."""
         before = response_var.get(), self.runner
-        self.runner = mark = this_thread.mark.ref
-        self.runners.add(mark)
+        self.runner = this_thread.mark.ref
+        self.runners.add(self.runner)
         response_var.set(self)
         return before
 

@@ -31,11 +31,11 @@ from .abandoned_streams import (
 )
 from .async_views import count_async_views_as_requests
 from .context_cleanup import NOT_POPPED, ContextCleanup
-from .current_scope import MERGED, open_scope, scope_of
+from .current_scope import MERGED, current_wsgi_scope, open_scope, scope_of
 from .dead_threads import dead_threads
 from .endpoint import request_endpoint
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session, response_var
+from .scope import WSGIScope, next_session
 from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
@@ -135,7 +135,7 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        app: Flask = self._app_ref()  # type: ignore[assignment] # it is what calls
+        app = t.cast("Flask", self._app_ref())
         self._on_call(app)
         self._app_tracker.show_worker()
         from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
@@ -143,8 +143,7 @@ class Teardown:
             self._end_dropped(from_test_client)
         if not from_test_client:
             leave_abandoned()
-            if unclosed_var.get() is not None:
-                close_abandoned()
+            close_abandoned()
         outer = _cv_app.get(None)
         if outer is not None and not MERGED:
             note_shared(outer, app)
@@ -253,8 +252,8 @@ def _wrap_finalize(app: Flask) -> None:
     @functools.wraps(original)
     def finalize_request(*args: t.Any, **kwargs: t.Any) -> Response:
         response = original(*args, **kwargs)
-        scope = response_var.get()
-        if scope is not None and scope.is_run_here():
+        scope = current_wsgi_scope()
+        if scope is not None:
             scope.keeps = scope.streams = _may_use_connections(response)
             scope.endpoint = request_endpoint()
         return response
