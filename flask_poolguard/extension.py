@@ -89,7 +89,7 @@ class PoolGuard:
             state.registered, self._waiting = self._waiting, {}
         # Nothing in here may keep the app alive: a weak reference, taken back.
         reference = weakref.ref(app)
-        state.teardown = Teardown(
+        state.teardown = Teardown(  # keeps a receiver alive, which its signal does not
             app,
             state.app_tracker,
             on_call=functools.partial(look_on_call, state),

@@ -3,8 +3,9 @@
 To add a setting: a row of ``OPTIONS``; a field of ``Settings`` (per bind) or
 ``AppConfig`` in ``config.py``; its section in ``docs/settings.md``. One that a pool
 goes by is passed on in ``engines/install.py``, as a field of ``pool.types.Policy`` or
-an argument of the pool, and named in ``engines/fixed_settings.py`` (``OF_POOLS``, else
-a change that comes late is ignored; ``FIXED`` if it cannot be followed). One that a
+an argument of the pool, and named in ``OF_POOLS`` of ``engines/fixed_settings.py``:
+a change that comes late is ignored otherwise. One that ``init_app`` itself goes by, so
+that no later change can be followed, is named in ``FIXED`` of ``config.py``. One that a
 tracker goes by is a field of ``PoolInfo`` and followed in ``PoolTracker.follow``.
 """
 

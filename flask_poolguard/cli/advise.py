@@ -9,7 +9,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from ..report.advice import make_advice
-from ..report.advice_model import Wish
+from ..report.advice_model import AdviceOptions
 from ..report.sizing import SHARE
 from . import current
 from .advise_view import render, verdict_on
@@ -75,9 +75,9 @@ def command(
     By what the live workers of this app on this host were asked for since they
     started, and by what the server has left. Changes nothing.
     """
-    wish = Wish(percent / 100, at_least, workers, hosts)
+    options = AdviceOptions(percent / 100, at_least, workers, hosts)
     advice = make_advice(
-        current.report(), current.state().engines, current_app.config, wish
+        current.report(), current.state().engines, current_app.config, options
     )
     verdict = verdict_on(advice)
     if as_json:

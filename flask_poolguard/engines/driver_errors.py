@@ -25,7 +25,7 @@ from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.current_scope import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
-from ..tracking.returned import HOW_TO_KEEP
+from ..tracking.reclaimed import HOW_TO_KEEP
 from .error_facts import TAKE_NO_LOCK, ErrorFacts, first_error, room_of
 from .first_errors import remember
 
@@ -42,7 +42,7 @@ _LISTENED: t.Final = "_poolguard_errors"
 def listen(engine: Engine) -> None:
     """Let the engine judge errors better."""
     if _LISTENED not in engine.dialect.__dict__:
-        judge = engine.dialect.__dict__[_LISTENED] = _Judge(engine)
+        judge = engine.dialect.__dict__[_LISTENED] = DriverErrorListener(engine)
         event.listen(engine, "handle_error", judge.handle_error, retval=True)
 
 
@@ -79,7 +79,7 @@ class _NotingCreator:
             raise
 
 
-class _Judge:
+class DriverErrorListener:
     """Listens to one engine, through ``engine.dispose()``."""
 
     def __init__(self, engine: Engine) -> None:

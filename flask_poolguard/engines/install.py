@@ -59,10 +59,10 @@ def guard(
 ) -> Guarded:
     """Put a guarded pool on an engine, or watch the pool that it must keep.
 
-    :raises ConfigError: a setting contradicts an option of the engine.
     An engine that two apps share belongs to the one that was set up last; the
     guarantee holds for both.
 
+    :raises ConfigError: a setting contradicts an option of the engine.
     :raises SetupError: the app has guarded this engine already.
     """
     engine, pool = found.engine, found.engine.pool

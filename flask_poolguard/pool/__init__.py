@@ -6,13 +6,11 @@ from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .greenlets import Blocker, are_threads_greenlets, blocker_of, find_blockers
 from .guarded_pool import GuardedPool
 from .housekeeper import Chore, Tended, housekeeper
-from .idle_limits import SHARE_OF_LIMIT, derive
+from .idle_limits import SHARE_OF_LIMIT
 from .outage import gave_up, give_up
 from .session_probe import UnpooledEntry
 from .slot import GuardedRecord
 from .types import (
-    NO_CALLBACKS,
-    NO_HOLDERS,
     Attempt,
     Claim,
     CloseReason,
@@ -23,12 +21,10 @@ from .types import (
     Recycle,
     Renewable,
     Returning,
-    Served,
+    WaitingQueue,
 )
 
 __all__ = [
-    "NO_CALLBACKS",
-    "NO_HOLDERS",
     "SHARE_OF_LIMIT",
     "Attempt",
     "Blocker",
@@ -44,13 +40,12 @@ __all__ = [
     "Recycle",
     "Renewable",
     "Returning",
-    "Served",
     "Tended",
     "UnpooledEntry",
+    "WaitingQueue",
     "after_fork_in_child",
     "are_threads_greenlets",
     "blocker_of",
-    "derive",
     "find_blockers",
     "gave_up",
     "give_up",

@@ -93,7 +93,7 @@ class Claim(t.Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Asked:
+class AnonymousClaim:
     """The claim of a thread of which nothing else is known."""
 
     began_at: float
@@ -126,8 +126,8 @@ class Queued(t.Protocol):
         """Its connection, None if it has none."""
 
 
-class Served(t.Protocol):
-    """The queue of those who wait for a connection, if any."""
+class WaitingQueue(t.Protocol):
+    """Where threads wait for a connection."""
 
     waiting: t.Any
 
@@ -186,7 +186,7 @@ class PoolCallbacks:
 
         :param out: how many connections are out or being opened.
         """
-        return Asked(time.monotonic())
+        return AnonymousClaim(time.monotonic())
 
     def stopped_waiting(self, claim: Claim) -> None:
         """It waits no more: it got a slot, which may have to be connected, or none.
@@ -239,7 +239,7 @@ class Returning:
         """
         return math.inf
 
-    def expect(self, queue: Served) -> None:
+    def expect(self, queue: WaitingQueue) -> None:
         """The connection of that thread is idle, and no other thread was woken. If it
         does not ask again, the queue is to be told to serve the others.
         """

@@ -12,7 +12,7 @@ from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
 from ..urls import public_url
 from . import servers, sizing
-from .advice_model import Advice, BindAdvice, Seen, Wish
+from .advice_model import Advice, AdviceOptions, BindAdvice, Observed
 from .config_lines import lines_to_write
 from .effective_settings import find_differences
 from .estimate import Asked, Estimate, estimate
@@ -24,7 +24,10 @@ _Pools = Sequence[tuple[Worker, PoolStatus]]
 
 
 def make_advice(
-    report: Report, engines: Sequence[Guarded], config: Mapping[str, t.Any], wish: Wish
+    report: Report,
+    engines: Sequence[Guarded],
+    config: Mapping[str, t.Any],
+    options: AdviceOptions,
 ) -> Advice:
     """Choose sizes for an app's binds.
 
@@ -35,7 +38,7 @@ def make_advice(
     :param config: ``app.config``.
     """
     pools = {each.bind: _pools_of(report, each) for each in engines}
-    workers = max(wish.workers or len(report.workers), 1) * wish.hosts
+    workers = max(options.workers or len(report.workers), 1) * options.hosts
     seen = {bind: _look(report, each) for bind, each in pools.items()}
     refusals = {each.bind: _refusal(each, seen[each.bind]) for each in engines}
     views = _ask_again(report, engines)
@@ -51,12 +54,12 @@ def make_advice(
         unknown = None
         if group[0].tracker.database.has_server:
             of_group = {each.bind: views[each.bind] for each in group}
-            shares, unknown = shares_of(report, of_group, kept, workers, wish)
+            shares, unknown = shares_of(report, of_group, kept, workers, options)
         estimates = {
-            each.bind: _estimate(report, pools[each.bind], wish) for each in advised
+            each.bind: _estimate(report, pools[each.bind], options) for each in advised
         }
         for each in _advise_on_server(
-            advised, pools, seen, estimates, shares, unknown, wish.share
+            advised, pools, seen, estimates, shares, unknown, options.share
         ):
             advice[each.bind] = each
     binds = tuple(
@@ -86,8 +89,8 @@ def make_advice(
         host=report.host,
         live_workers=len(report.workers),
         workers=workers,
-        share=wish.share,
-        checkouts_needed=wish.checkouts,
+        share=options.share,
+        checkouts_needed=options.checkouts,
         binds=binds,
         differences=find_differences(report.workers, engines),
         lines=lines_to_write(engines, changes, config),
@@ -103,12 +106,12 @@ def _pools_of(report: Report, guarded: Guarded) -> _Pools:
     ]
 
 
-def _look(report: Report, pools: _Pools) -> Seen:
+def _look(report: Report, pools: _Pools) -> Observed:
     usages = [pool.usage for _, pool in pools]
     demand = sizing.add_up(usage.demand for usage in usages)
     peaks = [pool.peak_checked_out for _, pool in pools]
     timeouts = [pool.timeouts for _, pool in pools if pool.timeouts is not None]
-    return Seen(
+    return Observed(
         workers=len(pools),
         checkouts=sum(demand.values()),
         hours=round(sum(_hours(report, worker) for worker, _ in pools), 6),
@@ -130,7 +133,7 @@ def _hours(report: Report, worker: Worker) -> float:
     return max((now - then).total_seconds(), 1.0) / 3600
 
 
-def _refusal(guarded: Guarded, seen: Seen) -> str | None:
+def _refusal(guarded: Guarded, seen: Observed) -> str | None:
     """Return why nothing is said about a bind's sizes."""
     pool_class = guarded.tracker.facts.pool_class
     if pool_class != "GuardedPool":
@@ -145,11 +148,11 @@ def _refusal(guarded: Guarded, seen: Seen) -> str | None:
     return None if seen.checkouts else "no checkouts so far"
 
 
-def _estimate(report: Report, pools: _Pools, wish: Wish) -> Estimate:
+def _estimate(report: Report, pools: _Pools, options: AdviceOptions) -> Estimate:
     return estimate(
         (Asked(pool.usage, _hours(report, worker) * 3600) for worker, pool in pools),
-        wish.share,
-        wish.checkouts,
+        options.share,
+        options.checkouts,
     )
 
 
@@ -195,7 +198,7 @@ def _may_open(pools: _Pools) -> int:
 def _advise_on_server(
     advised: Sequence[Guarded],
     pools: Mapping[str, _Pools],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, Observed],
     estimates: Mapping[str, Estimate],
     shares: Sequence[Share],
     unknown: str | None,

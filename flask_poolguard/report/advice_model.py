@@ -10,7 +10,7 @@ from . import sizing
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AdviceOptions:
     """What the operator wants to reckon with.
 
     :ivar share: of checkouts that may find ``pool_size`` connections out; above 0.
@@ -33,13 +33,13 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observed:
     """What a bind's pools were asked for since their workers started.
 
     :ivar checkouts: all of them, also those that waited in vain.
     :ivar hours: that the workers lived, added up.
     :ivar peak: the most connections that were out in one worker at a time.
-    :ivar demand: see :class:`.model.Usage`; of all workers.
+    :ivar demand: see :class:`~flask_poolguard.state.status.Usage`; of all workers.
     """
 
     workers: int
@@ -88,7 +88,7 @@ class BindAdvice:
     pool_class: str
     present_size: int | None
     present_overflow: int | None
-    seen: Seen
+    seen: Observed
     refusal: str | None = None
     pool_size: int | None = None
     max_overflow: int | None = None

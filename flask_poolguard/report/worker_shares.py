@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..databases import ServerView
 from . import sizing
-from .advice_model import Wish
+from .advice_model import AdviceOptions
 from .model import Report
 from .quotas import Quota, quotas_of, why_unknown
 
@@ -30,7 +30,7 @@ def shares_of(
     views: Mapping[str, ServerView | None],
     kept: Mapping[str, int],
     workers: int,
-    wish: Wish,
+    options: AdviceOptions,
 ) -> tuple[list[Share], str | None]:
     """Divide what a server has left; without shares, say why they are not known.
 
@@ -42,11 +42,11 @@ def shares_of(
     unknown = why_unknown(views.values(), quotas)
     if unknown is not None:
         return [], unknown
-    is_planned = wish.workers is not None or wish.hosts > 1
+    is_planned = options.workers is not None or options.hosts > 1
     shares = []
     for quota in quotas:
         ours = _ours(report, quota.binds)
-        others = quota.others(ours, wish.hosts, is_planned=is_planned)
+        others = quota.others(ours, options.hosts, is_planned=is_planned)
         if ours is None or others is None:
             return [], "it is not known which of its sessions are the workers'"
         of_kept = sum(count for bind, count in kept.items() if bind in quota.binds)

@@ -3,8 +3,9 @@
 A worker's tracker fills a :class:`PoolStatus`, its state file holds it, the reader
 returns it, the rules judge it, and every surface shows it. To add a figure means: a
 field here, with a default so that files of workers of an earlier release can be read;
-what counts it in ``tracking/pool_figures.py``, and its line in ``status()`` there; the
-column that shows it. The version in ``file_format.MAGIC`` changes only with the layout
+what counts it in ``tracking/pool_figures.py``, and its line in ``status_of()`` of
+``tracking/pool_status.py`` (in ``COUNTERS`` there, if it only grows); the column that
+shows it. The version in ``file_format.MAGIC`` changes only with the layout
 of the bytes.
 
 What ``--json`` prints has the names of these fields.

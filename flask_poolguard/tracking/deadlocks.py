@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PoolDeadlock
 from .checkout import Checkout, PoolCheckouts
-from .current_scope import current_scopes, under_way_since
-from .endpoint import current_endpoint
-from .thread_marks import this_thread
+from .claims import ScopeClaim
 from .thread_stacks import describe_activities, describe_site
 
 if t.TYPE_CHECKING:
@@ -20,44 +18,6 @@ _monotonic = time.monotonic
 
 # As many holders are named in an error.
 _NAMED: t.Final = 50
-
-
-class ScopeClaim:
-    """A request, command or task that waits for a connection.
-
-    :ivar began_at: monotonic seconds at which it began; outside of all, now.
-    :ivar asked_at: monotonic seconds at which it began to wait; later by as much as it
-        was busy with connecting meanwhile.
-    :ivar scopes: within which it runs, the innermost first.
-    :ivar waited: seconds, up to when it last stopped to wait.
-    """
-
-    __slots__ = ("asked_at", "began_at", "endpoint", "mark", "scopes", "waited")
-
-    def __init__(self) -> None:
-        self.asked_at = now = _monotonic()
-        self.scopes = current_scopes()
-        self.began_at = under_way_since(self.scopes, now)
-        self.mark = this_thread.mark.ref
-        self.endpoint = current_endpoint()
-        self.waited = 0.0
-
-    def blocks(self, checkout: Checkout) -> bool:
-        """Tell whether a connection cannot come back while this one waits.
-
-        The same thread has it, for a request, command or task that it is still within.
-        What another thread of the same request has can come back, and what a thread
-        took outside of any may have been handed to another.
-        """
-        return checkout.mark is self.mark and checkout.scope in self.scopes
-
-    def may_block(self, pool: PoolCheckouts) -> bool:
-        """Tell, at little cost, whether it may have a connection of this pool."""
-        return any(
-            checkout.pool is pool
-            for scope in self.scopes
-            for checkout in list(scope.checkouts)
-        )
 
 
 def find_deadlock(

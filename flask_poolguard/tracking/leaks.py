@@ -14,10 +14,10 @@ from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError, LeakWa
 from ..signals import connection_leaked
 from .callsite import TakenAs
 from .checkout import SETTINGS
-from .deliberate import is_left_alone
 from .leak_warnings import warn_of
+from .left_to_owner import is_left_alone
 from .orm_transactions import end_or_cut_off
-from .returned import Returned, mark_session, stand_in
+from .reclaimed import Reclaimed, mark_session, stand_in
 from .scope import Scope, WSGIScope
 from .sql_effects import Effect
 
@@ -251,7 +251,7 @@ class _TakingBack:
         elif self.action == "left":
             self.action = "returned"
 
-    def _returned(self) -> Returned:
+    def _returned(self) -> Reclaimed:
         checkout = self._checkout
         what = "connection" if self._session is None else "session"
         done = {
@@ -265,7 +265,7 @@ class _TakingBack:
             if checkout.is_bare()
             else f"{checkout.endpoint}"
         )
-        return Returned(what, checkout.site(), scope, done)
+        return Reclaimed(what, checkout.site(), scope, done)
 
     def leak(self, remedy: str) -> Leak:
         """Return what to say of it."""

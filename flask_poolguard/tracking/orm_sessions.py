@@ -14,14 +14,14 @@ from .current_scope import current_scopes, home_of
 from .endpoint import current_endpoint
 from .extension_sessions import filed_under
 from .pool_tracker import tracker_of
-from .returned import mark_of, unmark
+from .reclaimed import mark_of, unmark
 from .scope import ContextScope, Scope, number_sessions
 
 if t.TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session, SessionTransaction
 
-    from .returned import Returned
+    from .reclaimed import Reclaimed
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -78,8 +78,8 @@ def _after_begin(
     checkout.session = weakref.ref(session)
     _settle_owner(session, checkout)
     mark = mark_of(session)
-    if mark is not None and mark.is_sure and not _is_used_anew(mark.returned):
-        raise mark.returned.error()
+    if mark is not None and mark.is_sure and not _is_used_anew(mark.reclaimed):
+        raise mark.reclaimed.error()
     if mark is not None:
         unmark(session)
 
@@ -132,7 +132,7 @@ def _owner_of(session: Session, current: CheckoutScope | None) -> Scope | None:
     return home
 
 
-def _is_used_anew(mark: Returned) -> bool:
+def _is_used_anew(mark: Reclaimed) -> bool:
     """Tell whether a request, command or task that began later uses a session that was
     taken back: a scoped session that nothing removes goes from one to the next.
     """
@@ -142,7 +142,7 @@ def _is_used_anew(mark: Returned) -> bool:
     return scopes[-1].began_at > mark.at or _began_within(scopes, mark)
 
 
-def _began_within(scopes: list[Scope], mark: Returned) -> bool:
+def _began_within(scopes: list[Scope], mark: Reclaimed) -> bool:
     # Requests that share a context: the call is newer, the context is not.
     return scopes[0].began_at > mark.at and not isinstance(scopes[0], ContextScope)
 
@@ -151,8 +151,8 @@ def _before_commit(session: Session) -> None:
     mark = mark_of(session)
     if mark is None:
         return
-    if mark.is_sure or not _is_used_anew(mark.returned):
-        raise mark.returned.error()
+    if mark.is_sure or not _is_used_anew(mark.reclaimed):
+        raise mark.reclaimed.error()
     unmark(session)
 
 

@@ -22,7 +22,7 @@ _PID: t.Final = "_poolguard_pid"
 _GENERATION: t.Final = "_poolguard_generation"
 
 # Which tracker knows a connection that is out; likewise.
-_TRACKER: t.Final = "_poolguard_ledger"
+_TRACKER: t.Final = "_poolguard_tracker"
 
 # On a dialect, which an engine keeps for life.
 _WATCHER: t.Final = "_poolguard_watcher"

@@ -14,10 +14,10 @@ from ..pool import Attempt, Obstacle, Recycle, housekeeper
 from ..state.history import History
 from ..state.pool_region import PoolRegion
 from ..state.status import PoolStatus
-from .deadlocks import ScopeClaim
+from .claims import ScopeClaim
 from .pool_facts import PoolFacts
 from .pool_history import PoolHistory
-from .pool_status import COUNTERS, Seen, status_of, totals_of
+from .pool_status import COUNTERS, RunningLines, status_of, totals_of
 from .thread_marks import count_threads, live_marks
 from .usage import UsageCounter
 
@@ -83,7 +83,7 @@ class PoolFigures:
         self._obstacle: Obstacle | None = None
         self._written_at = -math.inf
         self._is_stale = self._shows_unserved = False
-        self.seen = Seen()
+        self.running = RunningLines()
         self._history = PoolHistory()
         self._shown_history = History()
 
@@ -234,16 +234,16 @@ class PoolFigures:
             self._is_stale = True
             housekeeper.tend_soon(self)
 
-    def saw(self, out: int, seen: Seen) -> None:
+    def note_lines(self, out: int, lines: RunningLines) -> None:
         """Note what goes on now; the next :meth:`tend` shows it.
 
         :param out: how many connections are out.
         """
         with self.lock:
             self._history.saw(out, len(self._waiting))
-            if seen.has_lines or self.seen.has_lines:
+            if lines.has_any or self.running.has_any:
                 self._is_stale = True
-            self.seen = seen
+            self.running = lines
 
     def tend(self) -> None:
         """Show what is not shown yet; the housekeeper calls it."""

@@ -11,7 +11,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..errors import PoolTimeout
 from ..pool import Claim, Holders
 from .checkout import PoolCheckouts
-from .deadlocks import ScopeClaim, describe_holders, find_deadlock
+from .claims import ScopeClaim
+from .deadlocks import describe_holders, find_deadlock
 
 _monotonic = time.monotonic
 

@@ -34,8 +34,8 @@ COUNTERS: t.Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What goes on in a pool at one moment.
+class RunningLines:
+    """Which lines ran at one moment where connections are held, or waited for.
 
     :ivar activities: see :class:`PoolStatus`, as ``waiting_lines``.
     :ivar at: monotonic seconds.
@@ -46,7 +46,7 @@ class Seen:
     at: float = 0.0
 
     @property
-    def has_lines(self) -> bool:
+    def has_any(self) -> bool:
         """Tell whether there is a line to show."""
         return bool(self.activities or self.waiting_lines)
 
@@ -62,7 +62,7 @@ class Figures(t.Protocol):
     :ivar longest_connect: seconds that the longest test or connect took.
     :ivar leaking_lines: how many leaks each endpoint and line has.
     :ivar deadlock_line: where the last deadlock was.
-    :ivar seen: what went on when it was last looked at.
+    :ivar running: which lines ran when that was last looked at.
     """
 
     facts: PoolFacts
@@ -76,7 +76,7 @@ class Figures(t.Protocol):
     leaking_lines: dict[tuple[str, str], int]
     deadlock_line: str | None
     usage: UsageCounter
-    seen: Seen
+    running: RunningLines
 
 
 def status_of(
@@ -132,9 +132,11 @@ def status_of(
         ),
         unlisted_out=counts["unlisted_out"],
         unlisted_checkouts=counts["unlisted_checkouts"],
-        waiting_lines=figures.seen.waiting_lines,
-        activities=figures.seen.activities,
-        seen_seconds=_oldest((figures.seen.at,) if figures.seen.activities else ()),
+        waiting_lines=figures.running.waiting_lines,
+        activities=figures.running.activities,
+        seen_seconds=_oldest(
+            (figures.running.at,) if figures.running.activities else ()
+        ),
     )
 
 

@@ -24,17 +24,17 @@ from ..pool import (
     housekeeper,
 )
 from ..state.writer import NoStateFile
-from .activities import look
 from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
+from .claims import ScopeClaim
 from .current_scope import current_scope, scope_of_reconnecting
-from .deadlocks import ScopeClaim
 from .endpoint import current_endpoint
 from .engine_pools import EnginePools
 from .held_warnings import HeldWarnings
 from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
 from .returners import Returners
+from .running_lines import note_running_lines
 from .shown_pool import ShownPool
 from .thread_marks import deserted, this_thread
 from .thread_stacks import describe_activity
@@ -50,7 +50,7 @@ _AGAIN: t.Final = TakenAs.AGAIN
 # An engine's dialect stays the same through dispose() and execution_options(). The
 # tracker hangs on it, so that both go when the engine goes: a table of all trackers
 # would keep every engine alive, because a tracker knows its connections.
-_ON_DIALECT: t.Final = "_poolguard_ledger"
+_ON_DIALECT: t.Final = "_poolguard_tracker"
 
 
 def tracker_of(engine: Engine) -> PoolTracker | None:
@@ -293,7 +293,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self.returners.tend()
         if self.usage.renewed:
             self.usage.saw_outdated(self._count_outdated())
-        look(self, self.figures)
+        note_running_lines(self, self.figures)
         self.figures.tend()
         if not self.facts.counted:
             self.forget_closed()

@@ -21,7 +21,7 @@ from .endpoint import current_endpoint
 from .scope import Returner
 
 if t.TYPE_CHECKING:
-    from ..pool import Served
+    from ..pool import WaitingQueue
 
 _clock = time.monotonic
 
@@ -55,7 +55,7 @@ class Returners(Returning):
     """
 
     def __init__(self) -> None:
-        self.expected: dict[Returner, Served] = {}
+        self.expected: dict[Returner, WaitingQueue] = {}
         # From when on, in monotonic seconds, an endpoint is known to ask again at once.
         self._known_from: dict[str, float] = {}
         # The housekeeper was told to look.
@@ -80,7 +80,7 @@ class Returners(Returning):
             return math.inf
         return math.inf if now - returner.first_at > PRIVILEGE else returner.began_at
 
-    def expect(self, queue: Served) -> None:
+    def expect(self, queue: WaitingQueue) -> None:
         """Expect the request of this thread, which :meth:`comes_back` was told of.
 
         Called once its connection is idle: a call that serves the others finds it.

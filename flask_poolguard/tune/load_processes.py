@@ -64,11 +64,6 @@ class LoadProcesses:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def pids(self) -> list[int]:
-        """The ids of the processes."""
-        return [member.process.pid for member in self._members]
-
     def ask(self, within: float, do: str, **order: t.Any) -> list[Answer]:
         """Give all the same order; return what each answered.
 

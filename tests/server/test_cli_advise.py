@@ -22,7 +22,7 @@ from flask_poolguard import PoolDeadlock
 from flask_poolguard.cli.advise_view import render, verdict_on
 from flask_poolguard.report import Report
 from flask_poolguard.report.advice import make_advice
-from flask_poolguard.report.advice_model import Advice, BindAdvice, Wish
+from flask_poolguard.report.advice_model import Advice, AdviceOptions, BindAdvice
 from flask_poolguard.report.config_lines import lines_to_write
 from flask_poolguard.report.text import Page
 from tests.conftest import Database
@@ -72,7 +72,7 @@ def fresh_report(shop: Shop) -> Report:
     return shop.report()
 
 
-def advice_of(shop: Shop, wish: Wish, **server: Any) -> Advice:
+def advice_of(shop: Shop, wish: AdviceOptions, **server: Any) -> Advice:
     """Return the advice to an app in this process.
 
     :param server: what its servers say instead.
@@ -193,7 +193,7 @@ class TestOneServer:
         take(shop, 2, times=10, bind="reports")
         # 20 - 2 head room, for one worker.
         advice = advice_of(
-            shop, Wish(at_least=20), max_connections=20, connections=6, ours=6
+            shop, AdviceOptions(at_least=20), max_connections=20, connections=6, ours=6
         )
         first, second = bind_in(advice), bind_in(advice, "reports")
         assert first.room == second.room == 18
@@ -210,7 +210,7 @@ class TestOneServer:
     ) -> None:
         shop = make_shop(default=create_engine(mariadb_url))
         take(shop, 4, times=10)
-        wish = Wish(at_least=20, workers=5, hosts=2)
+        wish = AdviceOptions(at_least=20, workers=5, hosts=2)
         with sessions(mariadb_url, 4):
             advice = advice_of(shop, wish, max_connections=40, connections=12, ours=4)
         found = bind_in(advice)
@@ -243,7 +243,11 @@ class TestOneServer:
         take(shop, 1, bind="reports")
         found = bind_in(
             advice_of(
-                shop, Wish(at_least=20), max_connections=40, connections=4, ours=3
+                shop,
+                AdviceOptions(at_least=20),
+                max_connections=40,
+                connections=4,
+                ours=3,
             )
         )
         # 40 - 4 head room - 1 of others - 15 of the other bind.
@@ -255,7 +259,7 @@ class TestOneServer:
     ) -> None:
         shop = make_shop(default=create_engine(mariadb_url))
         take(shop, 2, times=10)
-        advice = advice_of(shop, Wish(at_least=20), **{unknown: None})
+        advice = advice_of(shop, AdviceOptions(at_least=20), **{unknown: None})
         assert bind_in(advice).max_overflow is None
         assert bind_in(advice).pool_size == 2
         assert not any("OVERFLOW" in line for line in advice.lines)
@@ -266,7 +270,7 @@ class TestOneServer:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         take(shop, 2, times=10)
-        found = bind_in(advice_of(shop, Wish(at_least=20)))
+        found = bind_in(advice_of(shop, AdviceOptions(at_least=20)))
         assert not found.has_limit
         assert (found.pool_size or 0) + (found.max_overflow or 0) == found.most
 
@@ -282,8 +286,8 @@ class TestOneUser:
         postgresql.execute("ALTER ROLE app CONNECTION LIMIT 20")
         try:
             with sessions(postgresql_url, 5):
-                wide = bind_in(advice_of(shop, Wish(at_least=20)))
-                narrow = bind_in(advice_of(shop, Wish(at_least=20, workers=5)))
+                wide = bind_in(advice_of(shop, AdviceOptions(at_least=20)))
+                narrow = bind_in(advice_of(shop, AdviceOptions(at_least=20, workers=5)))
         finally:
             postgresql.execute("ALTER ROLE app CONNECTION LIMIT -1")
         # 20 - 2 head room - 5 of others.
@@ -300,7 +304,7 @@ class TestOneUser:
         try:
             shop = make_shop(default=create_engine(mariadb_url))
             take(shop, 3, times=10)
-            found = bind_in(advice_of(shop, Wish(at_least=20)))
+            found = bind_in(advice_of(shop, AdviceOptions(at_least=20)))
         finally:
             mariadb.execute("GRANT USAGE ON *.* TO app WITH MAX_USER_CONNECTIONS 0")
         # 12 - 2 head room.
@@ -318,7 +322,7 @@ class TestOneUser:
         )
         take(shop, 3, times=10)
         take(shop, 3, times=10, bind="other")
-        advice = advice_of(shop, Wish(at_least=20, workers=2))
+        advice = advice_of(shop, AdviceOptions(at_least=20, workers=2))
         for engine in shop.engines.values():
             engine.dispose()
         postgresql.drop_database(str(other.database))
@@ -336,7 +340,7 @@ class TestOneUser:
         teller = postgresql_url.set(username="teller", password="x")
         shop = make_shop(default=create_engine(postgresql_url))
         take(shop, 5, times=10)
-        wish = Wish(at_least=20, hosts=3)
+        wish = AdviceOptions(at_least=20, hosts=3)
         try:
             with sessions(teller, 10):
                 others = bind_in(advice_of(shop, wish, max_connections=60))
@@ -367,7 +371,7 @@ class TestPooler:
             take(shop, 2, times=10)
             # Without a connection it would be known that none of them is the workers'.
             shop.engines["default"].dispose()
-            advice = advice_of(shop, Wish(at_least=20))
+            advice = advice_of(shop, AdviceOptions(at_least=20))
         found = bind_in(advice)
         assert (found.pool_size, found.max_overflow, found.room) == (2, None, None)
         assert "a pooler stands before the server" in (found.room_unknown or "")
@@ -395,7 +399,7 @@ class TestNesting:
             thread.start()
         wait_until(lambda: barrier.n_waiting == 2, what="both threads to have had two")
         try:
-            advice = advice_of(shop, Wish(at_least=20))
+            advice = advice_of(shop, AdviceOptions(at_least=20))
         finally:
             barrier.wait()
         for thread in threads:
@@ -434,7 +438,7 @@ class TestNesting:
             thread.start()
         for thread in threads:
             thread.join(60)
-        advice = advice_of(shop, Wish(at_least=1))
+        advice = advice_of(shop, AdviceOptions(at_least=1))
         found = bind_in(advice)
         (finding,) = [
             each for each in fresh_report(shop).findings if each.code == "nesting"
@@ -461,7 +465,7 @@ class TestNesting:
 class TestNoAdvice:
     def test_without_a_worker(self, make_shop: MakeShop, sqlite_url: URL) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
-        advice = advice_of(shop, Wish())
+        advice = advice_of(shop, AdviceOptions())
         assert bind_in(advice).refusal == "no live worker has used it"
         assert advice.lines == ()
         assert "Come back when there was some" in render(advice, Page(80, False))
@@ -481,7 +485,7 @@ class TestNoAdvice:
         )
         take(shop, 1, times=10)
         take(shop, 1, times=10, bind="none")
-        advice = advice_of(shop, Wish(at_least=1))
+        advice = advice_of(shop, AdviceOptions(at_least=1))
         assert "does not tell who had to wait" in (bind_in(advice).refusal or "")
         assert "no size to choose" in (bind_in(advice, "none").refusal or "")
         assert bind_in(advice).seen.peak == 1
@@ -493,7 +497,7 @@ class TestNoAdvice:
         )
         take(shop, 1, times=10)
         shop.engines["idle"].pool.status()
-        advice = advice_of(shop, Wish(at_least=1))
+        advice = advice_of(shop, AdviceOptions(at_least=1))
         assert "no advice on idle: no " in verdict_on(advice).text
 
 
@@ -503,7 +507,7 @@ class TestLittleTraffic:
     ) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         take(shop, 1, times=12)
-        advice = advice_of(shop, Wish())
+        advice = advice_of(shop, AdviceOptions())
         found = bind_in(advice)
         assert (found.refusal, found.low, found.high) == (None, 1, None)
         assert (found.pool_size, found.max_overflow) == (5, 10)
@@ -527,7 +531,7 @@ class TestLittleTraffic:
         config = {"POOLGUARD_POOL_SIZE": 1, "POOLGUARD_MAX_OVERFLOW": 1}
         shop = make_shop(config, default=create_engine(sqlite_url))
         take(shop, 2, times=6)
-        advice = advice_of(shop, Wish())
+        advice = advice_of(shop, AdviceOptions())
         assert bind_in(advice).pool_size == 2
         assert advice.lines[0] == "POOLGUARD_POOL_SIZE = 2"
         assert verdict_on(advice).text.startswith("set pool_size 2 (now 1)")
@@ -537,7 +541,7 @@ class TestLittleTraffic:
     ) -> None:
         shop = make_shop({"POOLGUARD_POOL_SIZE": 0}, default=create_engine(sqlite_url))
         take(shop, 2, times=6)
-        advice = advice_of(shop, Wish())
+        advice = advice_of(shop, AdviceOptions())
         assert bind_in(advice).changes == []
         assert "max_overflow -1 stays" in render(advice, Page(80, False))
 
@@ -548,7 +552,7 @@ class TestLittleTraffic:
         shop = make_shop(config, default=create_engine(sqlite_url))
         take(shop, 1, times=900)
         take(shop, 3, times=40)
-        found = bind_in(advice_of(shop, Wish()))
+        found = bind_in(advice_of(shop, AdviceOptions()))
         (finding,) = [
             each
             for each in fresh_report(shop).findings
@@ -577,7 +581,7 @@ class TestVerdict:
         )
         for bind in shop.engines:
             take(shop, 3 if bind != "small" else 2, times=10, bind=bind)
-        advice = advice_of(shop, Wish(at_least=1))
+        advice = advice_of(shop, AdviceOptions(at_least=1))
         small = dataclasses.replace(bind_in(advice, "small"), pool_size=4)
         fits = dataclasses.replace(bind_in(advice), present_size=3, max_overflow=10)
         binds = (fits, bind_in(advice, "wide"), small)
@@ -596,21 +600,21 @@ class TestVerdict:
         shop = make_shop(**{name: create_engine(sqlite_url) for name in names})
         for name in names:
             take(shop, 1, bind=name)
-        assert "; 2 more below; " in verdict_on(advice_of(shop, Wish())).text
+        assert "; 2 more below; " in verdict_on(advice_of(shop, AdviceOptions())).text
 
 
 class TestAgain:
     def test_keeps_what_fits(self, make_shop: MakeShop, sqlite_url: URL) -> None:
         shop = make_shop(default=create_engine(sqlite_url))
         take(shop, 5, times=10)
-        first = bind_in(advice_of(shop, Wish(at_least=1)))
+        first = bind_in(advice_of(shop, AdviceOptions(at_least=1)))
         config = {
             "POOLGUARD_POOL_SIZE": first.pool_size,
             "POOLGUARD_MAX_OVERFLOW": first.max_overflow,
         }
         again = make_shop(config, default=create_engine(sqlite_url))
         take(again, 5, times=10)
-        advice = advice_of(again, Wish(at_least=1))
+        advice = advice_of(again, AdviceOptions(at_least=1))
         assert advice.lines == ()
         assert "Nothing to change." in render(advice, Page(80, False))
 

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from flask_poolguard.state.status import PoolStatus
-from flask_poolguard.tracking import activities
+from flask_poolguard.tracking import running_lines
 from tests.conftest import Database
 from tests.support.reporting import MakeShop, Shop, pool_in
 from tests.support.waiting import wait_until
@@ -24,7 +24,7 @@ FILE = "tests/server/test_now_lines.py"
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look also at what is held, or waited for, for less than a second."""
-    monkeypatch.setattr(activities, "LOOKED_AT", 0.0)
+    monkeypatch.setattr(running_lines, "LOOKED_AT", 0.0)
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def test_is_not_that_of_another_who_had_the_connection(shop: Shop) -> None:
 def test_is_not_looked_for_where_nothing_is_held_for_long(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activities, "LOOKED_AT", 1e6)
+    monkeypatch.setattr(running_lines, "LOOKED_AT", 1e6)
     looked: list[object] = []
-    monkeypatch.setattr(activities, "describe_activities", looked.append)
+    monkeypatch.setattr(running_lines, "describe_activities", looked.append)
     with holding(shop):
         assert figures(shop).holders[0].now is None
     assert not looked

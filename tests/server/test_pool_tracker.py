@@ -29,7 +29,7 @@ from flask_poolguard.state.file_format import MAX_THREAD
 from flask_poolguard.state.memory_map import Map, View
 from flask_poolguard.state.status import Holder, PoolStatus
 from flask_poolguard.state.writer import StateFile
-from flask_poolguard.tracking.deadlocks import ScopeClaim
+from flask_poolguard.tracking.claims import ScopeClaim
 from tests.conftest import Database
 from tests.support.shop import Shop, Witness
 from tests.support.tracked import Tracked, outs, shown

@@ -15,7 +15,7 @@ from flask_poolguard.databases import (
 )
 from flask_poolguard.report import Plan
 from flask_poolguard.report.advice import make_advice
-from flask_poolguard.report.advice_model import Wish
+from flask_poolguard.report.advice_model import AdviceOptions
 from flask_poolguard.report.quotas import Quota, quotas_of, why_unknown
 from tests.support.reporting import MakeShop, sessions, the_one
 
@@ -187,7 +187,7 @@ class TestCommands:
         with sessions(mariadb_url, 4):
             finding = the_one(shop.diagnose(Plan(3, hosts)), "budget")
             guard = shop.app.extensions["poolguard"]
-            wish = Wish(at_least=1, workers=3, hosts=hosts)
+            wish = AdviceOptions(at_least=1, workers=3, hosts=hosts)
             for tracker in guard.app_tracker.trackers:
                 tracker.tend()
             advice = make_advice(shop.report(), guard.engines, shop.app.config, wish)

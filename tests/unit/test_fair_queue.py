@@ -17,7 +17,7 @@ from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool, Policy
 from flask_poolguard.pool.fair_queue import FairQueue, Waiter
 from flask_poolguard.pool.slot import GuardedRecord
-from flask_poolguard.pool.types import Asked
+from flask_poolguard.pool.types import AnonymousClaim
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Person, Stop, Struck, people
 
@@ -68,7 +68,7 @@ class TestOrder:
         return pool._pool
 
     def waiters(self, queue: FairQueue[Any], ages: Any) -> list[Waiter[Any]]:
-        waiters = [Waiter[Any](Asked(began_at)) for began_at in ages]
+        waiters = [Waiter[Any](AnonymousClaim(began_at)) for began_at in ages]
         for each in waiters:
             queue.enqueue(each, FOR_EVER, AssertionError)
         return waiters
@@ -138,7 +138,7 @@ class TestOrder:
         record = queue.get_now()
         assert record is not None
         (first,) = self.waiters(queue, ages[:1])
-        second = Waiter[Any](Asked(ages[1]))
+        second = Waiter[Any](AnonymousClaim(ages[1]))
         with pytest.raises(ZeroDivisionError):
             queue.enqueue(second, 1, refuse)
         older, younger = (first, second) if ages[0] < ages[1] else (second, first)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_poolguard.databases import IdleLimit
-from flask_poolguard.pool import Recycle, derive
+from flask_poolguard.pool import Recycle
+from flask_poolguard.pool.idle_limits import derive
 from flask_poolguard.pool.types import JITTER
 
 # From a millisecond to longer than any server's maximum.

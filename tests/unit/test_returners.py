@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from flask_poolguard.pool import GuardedPool, housekeeper
 from flask_poolguard.pool.fair_queue import FairQueue, Waiter
-from flask_poolguard.pool.types import Asked
+from flask_poolguard.pool.types import AnonymousClaim
 from flask_poolguard.tracking import returners
 from flask_poolguard.tracking.checkout import OUTSIDE
 from flask_poolguard.tracking.returners import Returners
@@ -270,7 +270,7 @@ def test_the_oldest_comes_first_in_any_order_of_steps(seed: int) -> None:
                 assert not waiting
                 held.append((age, record))
             else:
-                waiter = Waiter[Any](Asked(age))
+                waiter = Waiter[Any](AnonymousClaim(age))
                 queue.enqueue(waiter, math.inf, AssertionError)
                 waiters.append(waiter)
         served = [each for each in waiters if each.grant is not None]

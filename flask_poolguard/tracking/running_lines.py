@@ -9,7 +9,7 @@ from collections import Counter
 from ..state.status import WaitingLine
 from .checkout import PoolCheckouts
 from .pool_figures import PoolFigures
-from .pool_status import Seen
+from .pool_status import RunningLines
 from .thread_stacks import describe_activities
 
 # What is held, or waited for, for so many seconds is looked at: which line runs now.
@@ -19,7 +19,7 @@ LOOKED_AT: t.Final = 1.0
 _MOST: t.Final = 5
 
 
-def look(pool: PoolCheckouts, figures: PoolFigures) -> None:
+def note_running_lines(pool: PoolCheckouts, figures: PoolFigures) -> None:
     """See what the threads of one pool do now, and note it with its figures."""
     region, now = figures.region, time.monotonic()
     until = now - LOOKED_AT
@@ -43,4 +43,6 @@ def look(pool: PoolCheckouts, figures: PoolFigures) -> None:
     waiting_lines = (
         WaitingLine(site, count) for site, count in sites.most_common(_MOST)
     )
-    figures.saw(len(pool.out), Seen(activities, tuple(waiting_lines), now))
+    figures.note_lines(
+        len(pool.out), RunningLines(activities, tuple(waiting_lines), now)
+    )

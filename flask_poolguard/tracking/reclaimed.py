@@ -29,7 +29,7 @@ HOW_TO_KEEP: t.Final = (
 )
 
 
-class Returned:
+class Reclaimed:
     """That a connection was taken back: when, at the end of what, taken where.
 
     :ivar at: monotonic seconds.
@@ -62,8 +62,8 @@ class ReturnedConnection:
     Ending it does nothing, so that a late ``close()`` or ``rollback()`` is harmless.
     """
 
-    def __init__(self, returned: Returned) -> None:
-        self._returned = returned
+    def __init__(self, reclaimed: Reclaimed) -> None:
+        self._reclaimed = reclaimed
 
     def rollback(self) -> None:
         """Do nothing: it was rolled back or closed."""
@@ -74,17 +74,17 @@ class ReturnedConnection:
     def __getattr__(self, name: str) -> t.NoReturn:
         if name.startswith("__"):  # a protocol that Python asks for, such as copying
             raise AttributeError(name)
-        raise self._returned.error()
+        raise self._reclaimed.error()
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name != "_returned":
-            raise self._returned.error()
+        if name != "_reclaimed":
+            raise self._reclaimed.error()
         object.__setattr__(self, name, value)
 
 
-def stand_in(fairy: PoolProxiedConnection, returned: Returned) -> None:
+def stand_in(fairy: PoolProxiedConnection, reclaimed: Reclaimed) -> None:
     """Let each further use of a proxy, which has no connection any more, raise."""
-    fairy.dbapi_connection = ReturnedConnection(returned)  # type: ignore[misc] # has what ending it calls
+    fairy.dbapi_connection = ReturnedConnection(reclaimed)  # type: ignore[misc] # has what ending it calls
 
 
 class Mark(t.NamedTuple):
@@ -93,11 +93,11 @@ class Mark(t.NamedTuple):
     :ivar is_sure: it lost something; else it may have, and only a commit is told.
     """
 
-    returned: Returned
+    reclaimed: Reclaimed
     is_sure: bool
 
 
-def mark_session(session: Session, returned: Returned, is_sure: bool = True) -> None:
+def mark_session(session: Session, reclaimed: Reclaimed, is_sure: bool = True) -> None:
     """Let each use of a session raise, until it is rolled back or closed.
 
     So that the session hears of either, it is given an empty transaction, such as it
@@ -105,7 +105,7 @@ def mark_session(session: Session, returned: Returned, is_sure: bool = True) -> 
     """
     if not session.in_transaction():
         session.begin()
-    session.__dict__[_ON_SESSION] = Mark(returned, is_sure)
+    session.__dict__[_ON_SESSION] = Mark(reclaimed, is_sure)
     event.listen(session, "after_transaction_end", _ended)
 
 
