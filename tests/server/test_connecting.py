@@ -35,9 +35,9 @@ def shop(make_shop: MakeShop, driver_database: Database, proxy: TCPProxy) -> Sho
     """Return an app that reaches its server through the proxy."""
     url = driver_database.url.set(host=proxy.host, port=proxy.port)
     config = {
-        "POOLGUARD_POOL_TIMEOUT": 3,
+        "POOLGUARD_POOL_TIMEOUT": 5,
         "POOLGUARD_CONNECT_RETRY": 0.5,
-        "POOLGUARD_CONNECT_TIMEOUT": 1,  # of which libpq makes 2
+        "POOLGUARD_CONNECT_TIMEOUT": 3,
     }
     return make_shop(config, default=create_engine(url))
 
@@ -157,7 +157,7 @@ class TestConnecting:
         config = {
             "POOLGUARD_POOL_SIZE": 1,
             "POOLGUARD_MAX_OVERFLOW": 0,
-            "POOLGUARD_POOL_TIMEOUT": 2,
+            "POOLGUARD_POOL_TIMEOUT": 4,
         }
         shop = make_shop(config, default=create_engine(url))
         proxy.close()
