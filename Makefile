@@ -1,7 +1,7 @@
 # The interpreter that the environments are made from.
 PYTHON ?= python3
 # Most tests wait for a server, so more workers than cores pay off.
-WORKERS ?= 6
+WORKERS ?= 4
 # More words for pytest, such as PYTEST_ARGS="-k teardown".
 PYTEST_ARGS ?=
 # Which test suites of other projects, such as SUITES="flask-sqlalchemy ihatemoney", and

@@ -15,7 +15,8 @@ from flask_poolguard.tracking.thread_marks import ThreadMark
 from flask_poolguard.tracking.thread_stacks import current_frames, describe_users
 
 # Two threads look, two leave cycles behind, whose finaliser lets others run. A look
-# makes objects, and with so low a threshold that starts a collection in its middle.
+# makes objects, and with so low a threshold that starts a collection in its middle. They
+# leave fewer than are finalised in that time, or a look would never end.
 COLLECT_WHILE_LOOKING = """
 import gc, threading, time
 from flask_poolguard.tracking.thread_marks import ThreadMark
@@ -26,17 +27,17 @@ class Cycle:
         self.me = self
 
     def __del__(self):
-        time.sleep(0.0005)
+        time.sleep(0.0002)
 
 def look():
-    for _ in range(2000):
+    for _ in range(4000):
         current_frames()
         time.sleep(0)
 
 def litter():
     while any(each.is_alive() for each in looking):
         Cycle()
-        time.sleep(0.0002)
+        time.sleep(0.001)
 
 gc.set_threshold(5)
 looking = [threading.Thread(target=look) for _ in range(2)]

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, create_engine, event
 from flask_poolguard import PoolGuard, PoolTimeout
 from flask_poolguard.state.reader import read_workers
 from flask_poolguard.state.status import PoolStatus, Usage
-from flask_poolguard.tracking import deadlocks as waiting_module
+from flask_poolguard.tracking import claims as waiting_module
 from flask_poolguard.tracking import pool_figures as figures_module
 from flask_poolguard.tracking import pool_status as status_module
 from flask_poolguard.tracking.usage import BUCKETS, EXACT, bucket_of
