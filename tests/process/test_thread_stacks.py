@@ -15,8 +15,8 @@ from flask_poolguard.tracking.thread_marks import ThreadMark
 from flask_poolguard.tracking.thread_stacks import current_frames, describe_users
 
 # Two threads look, two leave cycles behind, whose finaliser lets others run. A look
-# makes objects, and with so low a threshold that starts a collection in its middle. They
-# leave fewer than are finalised in that time, or a look would never end.
+# makes objects, and with so low a threshold that starts a collection in its middle.
+# They leave fewer than are finalised in that time, or a look would never end.
 COLLECT_WHILE_LOOKING = """
 import gc, threading, time
 from flask_poolguard.tracking.thread_marks import ThreadMark

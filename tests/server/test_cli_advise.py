@@ -300,7 +300,7 @@ class TestOneUser:
     def test_that_has_an_account_on_mariadb(
         self, make_shop: MakeShop, mariadb: DatabaseServer, mariadb_url: URL
     ) -> None:
-        wait_until(lambda: not mariadb.session_ids(), what="the end of others' sessions")
+        wait_until(lambda: not mariadb.session_ids(), what="others' end")
         mariadb.execute("GRANT USAGE ON *.* TO app WITH MAX_USER_CONNECTIONS 12")
         try:
             shop = make_shop(default=create_engine(mariadb_url))
