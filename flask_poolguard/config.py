@@ -70,6 +70,8 @@ class Settings:
     idle_limit: Setting[float | None]
     max_idle: Setting[float | None]
     max_waiting: Setting[int | None]
+    budget: Setting[int | None]
+    budget_name: Setting[str | None]
     connect_retry: Setting[float]
     connect_timeout: Setting[float | None]
     ping_timeout: Setting[float]

@@ -54,6 +54,10 @@ _LONGEST: t.Final = 1_000_000_000
 _LONGEST_ANSWER: t.Final = 1_000_000
 
 
+# Places are locked one by one, and counted for each error of a pool that has none left.
+_MOST_PLACES: t.Final = 100_000
+
+
 def _is_count(value: t.Any, at_least: int = 0) -> bool:
     return type(value) is int and at_least <= value <= _MOST
 
@@ -131,6 +135,18 @@ OPTIONS: t.Final = (
         None,
         "a whole number from 0 to 1,000,000, or None",
         lambda v: v is None or _is_count(v),
+    ),
+    Option(
+        "budget",
+        None,
+        "a whole number from 1 to 100,000, or None",
+        lambda v: v is None or (_is_count(v, 1) and v <= _MOST_PLACES),
+    ),
+    Option(
+        "budget_name",
+        None,
+        "a text, or None for the app's name",
+        lambda v: v is None or (type(v) is str and v != ""),
     ),
     Option(
         "connect_retry",

@@ -27,6 +27,8 @@ OF_POOLS: t.Final = (
     "idle_limit",
     "max_idle",
     "max_waiting",
+    "budget",
+    "budget_name",
     "connect_retry",
     "ping_timeout",
     "tcp_user_timeout",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from .fair_queue import FairQueue
 from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .greenlets import Blocker, are_threads_greenlets, blocker_of, find_blockers
 from .guarded_pool import GuardedPool
 from .housekeeper import Chore, Tended, housekeeper
+from .idle_connections import close_longest_idle
 from .idle_limits import SHARE_OF_LIMIT
 from .outage import gave_up, give_up
 from .session_probe import UnpooledEntry
@@ -16,6 +18,7 @@ from .types import (
     CloseReason,
     Holders,
     Obstacle,
+    Places,
     Policy,
     PoolCallbacks,
     Recycle,
@@ -31,10 +34,12 @@ __all__ = [
     "Chore",
     "Claim",
     "CloseReason",
+    "FairQueue",
     "GuardedPool",
     "GuardedRecord",
     "Holders",
     "Obstacle",
+    "Places",
     "Policy",
     "PoolCallbacks",
     "Recycle",
@@ -46,6 +51,7 @@ __all__ = [
     "after_fork_in_child",
     "are_threads_greenlets",
     "blocker_of",
+    "close_longest_idle",
     "find_blockers",
     "gave_up",
     "give_up",

@@ -10,6 +10,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 from ..error_notes import Room
 from .fair_queue import FairQueue
 from .slot import GuardedRecord
+from .types import Places
 
 
 class FairPool(QueuePool):
@@ -17,6 +18,7 @@ class FairPool(QueuePool):
     have their queue, with a lock of its own.
 
     :param timeout: in seconds; None waits for ever, as in a QueuePool.
+    :param new_places: makes what gives a queue's slots their places.
     :ivar name: the bind's, for messages.
     """
 
@@ -31,17 +33,21 @@ class FairPool(QueuePool):
         max_overflow: int,
         timeout: float | None,
         use_lifo: bool,
+        new_places: t.Callable[[], Places],
         **kwargs: t.Any,
     ) -> None:
         Pool.__init__(self, creator, **kwargs)
         self._max_overflow = -1 if pool_size == 0 else max_overflow
         self._timeout = math.inf if timeout is None else timeout
+        self._new_places = new_places
         self._make_queue(pool_size, use_lifo)
 
     def _make_queue(self, pool_size: int, use_lifo: bool) -> None:
         """Begin with a new queue, without any connection."""
         limit = math.inf if self._max_overflow < 0 else pool_size + self._max_overflow
-        self._pool = FairQueue(pool_size, limit, use_lifo, self._make_record)
+        self._pool = FairQueue(
+            pool_size, limit, use_lifo, self._make_record, self._new_places()
+        )
 
     def _another(self, **kwargs: t.Any) -> t.Any:
         """Return another pool with the same settings.
@@ -55,6 +61,7 @@ class FairPool(QueuePool):
             pre_ping=self._pre_ping,
             use_lifo=self._pool.use_lifo,
             timeout=self._timeout,
+            new_places=self._new_places,
             echo=self.echo,
             logging_name=self._orig_logging_name,
             _dispatch=self.dispatch,
@@ -83,6 +90,10 @@ class FairPool(QueuePool):
             record.close_because("dead")
         finally:
             self._pool.free(record, record.has_served)
+
+    def join_budget(self) -> None:
+        """Keep one place of the pool's budget, if any, for this process: a worker."""
+        self._pool.places.join()
 
     # Numbers -----------------------------------------------------------------------
 

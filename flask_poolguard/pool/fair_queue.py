@@ -11,7 +11,7 @@ import typing as t
 
 from ..errors import TooManyWaiting
 from .slots import Slot, Slots
-from .types import Claim
+from .types import UNLIMITED, Claim, Places
 
 _clock = time.monotonic
 
@@ -72,8 +72,8 @@ class FairQueue(Slots[Slot]):
         limit: float,
         use_lifo: bool,
         make_record: t.Callable[[], Slot],
+        places: Places = UNLIMITED,
     ) -> None:
-        super().__init__(maxsize, limit, use_lifo, make_record)
         # A heap of those who wait: the oldest claim, and of equals the first to ask.
         self.waiting: list[tuple[float, int, Waiter[Slot]]] = []
         self._numbers = itertools.count()
@@ -81,6 +81,7 @@ class FairQueue(Slots[Slot]):
         self._serving = self._again = False
         # Until then the server is known to have no room for one more connection.
         self.opens_none_until = 0.0
+        super().__init__(maxsize, limit, use_lifo, make_record, places)
 
     # Taking ------------------------------------------------------------------------
 
@@ -202,6 +203,7 @@ class FairQueue(Slots[Slot]):
         with self._lock:
             self.opened -= 1
             record.returns += 1
+            self.places.give()
             if keep and len(self._hollow) + len(self.idle) < self._keep:
                 self._hollow.append(record)
             else:
@@ -212,6 +214,13 @@ class FairQueue(Slots[Slot]):
         """Hand over what can be handed over."""
         with self._lock:
             self._serve()
+
+    def count_places(self) -> None:
+        """Count anew which slots have a place: a signal's exception may have come
+        between the two.
+        """
+        with self._lock:
+            self.places.count = self.opened
 
     def open_none_until(self, when: float) -> None:
         """Open no further slot until then (0 for from now on), except the only one."""

@@ -36,11 +36,18 @@ from .slot import GuardedRecord
 from .types import (
     NO_CALLBACKS,
     NO_HOLDERS,
+    UNLIMITED,
     Holders,
     Obstacle,
+    Places,
     Policy,
     PoolCallbacks,
 )
+
+
+def _unlimited() -> Places:
+    return UNLIMITED
+
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
@@ -50,8 +57,8 @@ class GuardedPool(FairPool):
     serves the oldest request first.
 
     It takes a QueuePool's arguments; *policy*, *callbacks* and *holders* are the
-    extension's. ``_fork_lock`` protects the change-over to a child process, nothing
-    else. It is re-entrant because a garbage collection inside may return a connection.
+    extension's, and so is *new_places*. ``_fork_lock`` protects the change-over to a
+    child process, nothing else. It is re-entrant because a garbage collection inside may return a connection.
     """
 
     # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.
@@ -81,6 +88,7 @@ class GuardedPool(FairPool):
         policy: Policy | None = None,
         callbacks: PoolCallbacks = NO_CALLBACKS,
         holders: Holders = NO_HOLDERS,
+        new_places: t.Callable[[], Places] = _unlimited,
         **kwargs: t.Any,
     ) -> None:
         if policy is None:  # used as a plain poolclass
@@ -95,7 +103,9 @@ class GuardedPool(FairPool):
         self._pid = os.getpid()
         self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.limits.max_age
-        super().__init__(creator, pool_size, max_overflow, timeout, use_lifo, **kwargs)
+        super().__init__(
+            creator, pool_size, max_overflow, timeout, use_lifo, new_places, **kwargs
+        )
         self.database = for_dialect(getattr(self._dialect, "name", "unknown"))
         self._start()
         _pools.add(self)
@@ -110,7 +120,9 @@ class GuardedPool(FairPool):
             self.database.refuses_login,
         )
         driver = getattr(self._dialect, "driver", "")
-        self._session_probe = SessionProbe(self.database, driver, self._invoke_creator)
+        self._session_probe = SessionProbe(
+            self.database, driver, self._invoke_creator, self._pool.places
+        )
         self._slow_path = SlowPath(self, self._pool, self._breaker, self._session_probe)
 
     # What others ask for -----------------------------------------------------------
@@ -232,6 +244,9 @@ class GuardedPool(FairPool):
 
     def _take_back(self, record: GuardedRecord) -> None:
         record.is_found_fit = record.is_counted = False
+        places = self._pool.places
+        if places.owes > 0 and record.dbapi_connection is not None and places.pays():
+            record.close_because("idle")
         if record.dbapi_connection is None:
             self._pool.free(record)
             return

@@ -17,7 +17,7 @@ import weakref
 from .slot import FIT
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .fair_queue import FairQueue
     from .idle_limits import IdleLimits
@@ -48,6 +48,21 @@ def close_idle(
         record.close_because(reason)
     finally:
         queue.free(record, reason != "overflow")
+
+
+def close_longest_idle(queues: Iterable[FairQueue[GuardedRecord]]) -> bool:
+    """Close the connection of several pools that has been idle for longest; False if
+    none is idle.
+    """
+    idle = [(each.idle_since, queue, each) for queue in queues for each in queue.idle]
+    for _, queue, record in sorted(idle, key=lambda each: each[0]):
+        try:
+            queue.idle.remove(record)
+        except ValueError:  # another thread has just taken it
+            continue
+        close_idle(queue, record, "idle")
+        return True
+    return False
 
 
 def close_unfit(

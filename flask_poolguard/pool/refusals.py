@@ -108,7 +108,9 @@ class Refusals:
     def _limit_reached(self) -> str:
         pool, queue = self._pool, self._queue
         if queue.opened < queue.limit:  # the server's limit, or one being opened
-            return f"All {queue.opened} connections of the pool are in use"
+            return queue.places.refusal() or (
+                f"All {queue.opened} connections of the pool are in use"
+            )
         return (
             f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached"
         )

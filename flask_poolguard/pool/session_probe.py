@@ -6,12 +6,13 @@ import contextlib
 import threading
 import time
 import typing as t
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database, SessionState
 from .greenlets import are_threads_greenlets, blocker_of
+from .types import UNLIMITED, Places
 
 _clock = time.monotonic
 
@@ -36,6 +37,7 @@ class SessionProbe:
 
     :param driver: SQLAlchemy's name of it.
     :param connect: makes a connection as the pool would.
+    :param places: where that connection takes its place from.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class SessionProbe:
         database: Database,
         driver: str,
         connect: t.Callable[[ConnectionPoolEntry], t.Any],
+        places: Places = UNLIMITED,
     ) -> None:
         self._database = database
         self._driver = driver
         self._connect = connect
+        self._places = places
         self._lock = threading.Lock()
         self._asked_at = -LEAD
         self._is_open = False
@@ -89,10 +93,22 @@ class SessionProbe:
     def _ask(self, ids: Collection[int]) -> None:
         try:
             # Without the answer, the error that this is for names the holders only.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), self._place() as is_there:
+                if not is_there:
+                    return
                 connection = self._connect(UnpooledEntry())
                 with contextlib.closing(connection):
                     found = self._database.sessions(connection, only=ids).sessions
                     self._states = {each.id: each.state for each in found if each.state}
         finally:
             self._is_open = False
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[bool]:
+        """Borrow a place for the question's connection; tell whether there is one."""
+        is_there = self._places.borrow()
+        try:
+            yield is_there
+        finally:
+            if is_there:
+                self._places.give_back()

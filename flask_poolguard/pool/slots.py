@@ -6,7 +6,7 @@ import math
 import typing as t
 from collections import deque
 
-from .types import Queued
+from .types import Places, Queued
 
 Slot = t.TypeVar("Slot", bound=Queued)
 
@@ -26,6 +26,7 @@ class Slots(t.Generic[Slot]):
     :param maxsize: how many idle connections are kept; 0 for any number.
     :param limit: how many slots may be open at a time; infinite for any number.
     :param make_record: makes a record without a connection.
+    :param places: each slot that is open has one.
     :ivar idle: records that have a connection, the one that came back last at the end.
     :ivar pop: takes the next idle record; IndexError if there is none.
     :ivar records: every record that is here, out or being connected.
@@ -38,11 +39,14 @@ class Slots(t.Generic[Slot]):
         limit: float,
         use_lifo: bool,
         make_record: t.Callable[[], Slot],
+        places: Places,
     ) -> None:
         self.maxsize = maxsize
         self.use_lifo = use_lifo
         self.limit = limit
         self._make_record = make_record
+        self.places = places
+        places.belong_to(self)
         self._keep = maxsize or math.inf
         self.idle: deque[Slot] = deque()
         self.pop = self.idle.pop if use_lifo else self.idle.popleft
@@ -109,8 +113,13 @@ class Slots(t.Generic[Slot]):
         except IndexError:  # another thread just took it
             return None
 
-    def _open(self) -> Slot:
-        """Return a record that is to be connected. Called under the queue's lock."""
+    def _open(self) -> Slot | None:
+        """Return a record that is to be connected, None if there is no place for one.
+
+        Called under the queue's lock.
+        """
+        if not self.places.take():
+            return None
         self.opened += 1
         try:
             if self._hollow:
@@ -119,5 +128,6 @@ class Slots(t.Generic[Slot]):
             self.records.add(record)
         except BaseException:
             self.opened -= 1
+            self.places.give()
             raise
         return record

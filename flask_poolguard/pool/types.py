@@ -144,8 +144,55 @@ class Renewable(t.Protocol):
     def outdated(self) -> int:
         """Return how many connections are older than the last call, and in use."""
 
+    def join_budget(self) -> None:
+        """Keep one place of the pool's budget, if any, for this process: a worker."""
+
     def obstacle(self) -> Obstacle | None:
         """Return what keeps new connections from being made; None if nothing does."""
+
+
+class Places:
+    """Where a pool's slots get their places from, one before each is opened. Here there
+    is no end of them.
+
+    The first three are called under the lock of the pool's queue.
+
+    :ivar owes: how many connections are to be closed when they come back.
+    :ivar count: how many slots have a place.
+    """
+
+    owes = 0
+    count = 0
+
+    def belong_to(self, queue: t.Any) -> None:
+        """A queue is there whose slots take these places."""
+
+    def take(self) -> bool:
+        """Take a place; False if there is none now. Who waits is served again when
+        there is one.
+        """
+        return True
+
+    def give(self) -> None:
+        """Give back the place of a slot that has no connection any more."""
+
+    def pays(self) -> bool:
+        """Tell whether a connection that comes back is to be closed, and count it."""
+        return False
+
+    def join(self) -> None:
+        """Keep one place for this process, which is a worker, while it lives."""
+
+    def borrow(self) -> bool:
+        """Take a place for a connection that is no slot's; False if there is none."""
+        return True
+
+    def give_back(self) -> None:
+        """Give back what was borrowed."""
+
+    def refusal(self) -> str:
+        """Return who has the places, if that keeps threads waiting; else ""."""
+        return ""
 
 
 class PoolCallbacks:
@@ -295,3 +342,4 @@ class Holders:
 
 NO_CALLBACKS: t.Final = PoolCallbacks()
 NO_HOLDERS: t.Final = Holders()
+UNLIMITED: t.Final = Places()

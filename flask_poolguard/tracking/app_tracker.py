@@ -36,7 +36,7 @@ class AppTracker:
 
     def __init__(self, app: Flask, state_dir: str | None) -> None:
         self._about = app.name, app.root_path
-        self._state_dir = state_dir
+        self.state_dir = state_dir
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
         self._has_served = self._is_started = False
@@ -83,7 +83,7 @@ class AppTracker:
             self._file = NoStateFile()
         elif self._file is None:
             self._file = StateFile(
-                self._state_dir, this_process(*self._about, self._threads)
+                self.state_dir, this_process(*self._about, self._threads)
             )
             if self._has_served:
                 self._file.show_served()
@@ -166,6 +166,9 @@ class AppTracker:
         path = self.path
         if path is None or self._pid != os.getpid():
             return
+        if self._has_served or self._is_started:
+            for tracker in self.trackers:
+                tracker.pools.join_budget()
         request = self._inbox.look(path)
         if not request:
             return

@@ -58,6 +58,11 @@ class EnginePools:
         """Tell whether there was an engine, and it is gone."""
         return self._engine is not None and self._engine() is None
 
+    def join_budget(self) -> None:
+        """Keep one place of their budget for this process, which is a worker."""
+        for pool in list(self._pools):
+            pool.join_budget()
+
     def renew(self, bind: str) -> None:
         """Replace all connections, each as soon as it is not in use."""
         for pool in list(self._pools):

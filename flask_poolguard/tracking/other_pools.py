@@ -86,6 +86,9 @@ class _Watcher:
             for each in list(self._tracker.out.values())
         )
 
+    def join_budget(self) -> None:
+        """Do nothing: a pool that keeps its own class has no budget."""
+
     def obstacle(self) -> None:
         """Return None: what the pool meets when it connects is not known."""
 

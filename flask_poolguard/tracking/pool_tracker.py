@@ -71,6 +71,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
 
     :ivar on_deserted: gives back what threads took that ended without popping their
         context.
+    :ivar state_dir: ``POOLGUARD_STATE_DIR``.
     :ivar options: what the user set on the engine before it was guarded, by setting.
     """
 
@@ -93,6 +94,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self._held_warnings = HeldWarnings(held_warning)
         self.on_deserted: Callable[[], None] | None = None
         self.options: Mapping[str, t.Any] = {}
+        self.state_dir: str | None = None
         self._start()
         housekeeper.add(self)
 
