@@ -17,7 +17,6 @@ from sqlalchemy import URL, create_engine
 
 from flask_poolguard.report.deployment import parents_among
 from flask_poolguard.state.reader import read_workers
-from tests.conftest import Database
 from tests.support.app_server import REPOSITORY
 from tests.support.desk import (
     APP,
@@ -105,11 +104,11 @@ class TestWithoutRequest:
     def test_are_seen_under_gunicorn(
         self,
         tmp_path: Path,
-        served_database: Database,
+        mariadb_url: URL,
         options: dict[str, Any],
         threads: int | None,
     ) -> None:
-        env = environment(served_database.url, FLASK_POOLGUARD_POOL_SIZE="190")
+        env = environment(mariadb_url, FLASK_POOLGUARD_POOL_SIZE="190")
         with DeskServer(tmp_path, env, workers=3, **options) as server:
             workers = server.worker_pids()
             wait_for(workers)
@@ -162,10 +161,10 @@ class TestWithoutRequest:
 
     @pytest.mark.parametrize("preload", [False, True], ids=["load", "preload"])
     def test_need_no_new_connections(
-        self, tmp_path: Path, served_database: Database, preload: bool
+        self, tmp_path: Path, mariadb_url: URL, preload: bool
     ) -> None:
         """And so do not keep `recycle` waiting for an answer."""
-        env = environment(served_database.url)
+        env = environment(mariadb_url)
         with DeskServer(tmp_path, env, workers=2, preload=preload) as server:
             wait_for(server.worker_pids())
             done = recycle(env)
@@ -176,10 +175,8 @@ class TestWithoutRequest:
             assert recycle(env)["done"] is True
             assert pids(status(env)) == server.worker_pids()
 
-    def test_are_seen_under_waitress(
-        self, tmp_path: Path, served_database: Database
-    ) -> None:
-        env = environment(served_database.url)
+    def test_are_seen_under_waitress(self, tmp_path: Path, mariadb_url: URL) -> None:
+        env = environment(mariadb_url)
         with WaitressApp(APP, tmp_path, env=env, is_factory=True) as server:
             wait_for({server.pid})
             assert pids(status(env)) == {server.pid}
@@ -188,10 +185,10 @@ class TestWithoutRequest:
 
     @pytest.mark.parametrize("how", ["plain", "reloader"])
     def test_are_seen_of_the_development_server(
-        self, tmp_path: Path, served_database: Database, how: str
+        self, tmp_path: Path, mariadb_url: URL, how: str
     ) -> None:
         """With a reloader, of the process that serves, not of the one that watches."""
-        env = environment(served_database.url)
+        env = environment(mariadb_url)
         with flask_run(tmp_path, env, *(["--debug"] if how == "reloader" else [])) as (
             daemon
         ):
@@ -218,9 +215,9 @@ class TestWithoutRequest:
         ],
     )
     def test_are_seen_under_uwsgi(
-        self, tmp_path: Path, served_database: Database, arguments: tuple[str, ...]
+        self, tmp_path: Path, mariadb_url: URL, arguments: tuple[str, ...]
     ) -> None:
-        env = environment(served_database.url, FLASK_POOLGUARD_POOL_SIZE="190")
+        env = environment(mariadb_url, FLASK_POOLGUARD_POOL_SIZE="190")
         with UwsgiApp(
             FACTORY, tmp_path, processes=3, env=env, arguments=arguments
         ) as server:
