@@ -3,5 +3,13 @@
 from __future__ import annotations
 
 from .budget import Budget, PoolPlaces, find_budget
+from .standing import PlaceHolder, Standing, find_standing
 
-__all__ = ["Budget", "PoolPlaces", "find_budget"]
+__all__ = [
+    "Budget",
+    "PlaceHolder",
+    "PoolPlaces",
+    "Standing",
+    "find_budget",
+    "find_standing",
+]

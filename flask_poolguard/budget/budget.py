@@ -7,7 +7,6 @@ checkout of an open connection has nothing to do with it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import os
@@ -19,7 +18,8 @@ from collections.abc import Iterable
 
 from ..pool import Places, after_fork_in_child, close_longest_idle
 from .giving import Giving, part_of, wishes
-from .shared_file import BudgetError, BudgetFile, Row
+from .shared_file import BudgetError, BudgetFile, Row, file_name
+from .standing import standing_in
 
 if t.TYPE_CHECKING:
     from ..pool import FairQueue, GuardedRecord
@@ -53,11 +53,6 @@ class PoolPlaces(Places):
         self.queue_ref = weakref.ref(queue)
         self._budget.add(self)
 
-    @property
-    def owes(self) -> int:
-        """How many connections are to be closed when they come back."""
-        return self._budget.owed
-
     def take(self) -> bool:
         """Take a place for a slot that is about to be opened, if there is one."""
         if self._budget.take():
@@ -90,10 +85,6 @@ class PoolPlaces(Places):
         """Return who has the places, for the error of a thread that got none."""
         return self._budget.refusal()
 
-    def standing(self) -> tuple[int, int] | None:
-        """Return the budget, and how many places of it are taken."""
-        return self._budget.standing()
-
 
 class Budget:
     """The places that this process has, and may have, of one budget.
@@ -105,8 +96,6 @@ class Budget:
     :param name: the file's.
     :param most: how many connections all processes together may have.
     :param app: shown to others.
-    :ivar owed: how many connections are to be closed when they come back, because
-        another process gets their places.
     """
 
     def __init__(self, state_dir: str | None, name: str, most: int, app: str) -> None:
@@ -130,7 +119,7 @@ class Budget:
         self._is_member = False
         self._is_kept, self._trouble = True, ""
         self._asked_at = self._refused_until = 0.0
-        self._lent = self.owed = 0
+        self._lent = self._owed = 0
 
     def forked(self) -> None:
         """Leave the parent's places to the parent."""
@@ -203,43 +192,26 @@ class Budget:
     def pays(self) -> bool:
         """Tell whether to close a connection that comes back, and count it."""
         with self._lock:
-            self.owed -= 1
-            return self.owed >= 0
+            if self._owed <= 0:
+                return False
+            self._owe(self._owed - 1)
+            return True
+
+    def _owe(self, connections: int) -> None:
+        """Let so many connections be closed when they come back: another process gets
+        their places.
+        """
+        with self._lock:
+            self._owed = connections
+            for part in self._parts:
+                part.owes = connections
 
     def refusal(self) -> str:
         """Return who has the places, if that keeps threads waiting; else ""."""
-        if not self._asked_at:
+        file = self._file
+        if not self._asked_at or file is None:
             return ""
-        found = self._look_at_all()
-        if found is None:
-            return ""
-        holders, apps = found
-        total = sum(holders.values())
-        taken = ", ".join(
-            f"{count} by worker {pid} ({apps.get(pid) or 'unknown'})"
-            for pid, count in sorted(holders.items(), key=lambda each: -each[1])
-        )
-        return f"{total} of {self.most} places of this host are taken: {taken}"
-
-    def standing(self) -> tuple[int, int] | None:
-        """Return the budget, and how many places of it all processes have taken; None
-        if it is not kept.
-        """
-        found = self._look_at_all()
-        return None if found is None else (self.most, sum(found[0].values()))
-
-    def _look_at_all(self) -> tuple[dict[int, int], dict[int, str]] | None:
-        """Return how many places each process has, and each one's app, by pid."""
-        with self._lock:
-            file, own = self._file, len(self._places)
-            if file is None or not self._is_kept:
-                return None
-        holders = dict(file.holders(self.most))
-        if own:
-            holders[self._pid] = own
-        apps = {pid: row.app for pid, row in file.rows().items()}
-        apps[self._pid] = self._app
-        return holders, apps
+        return str(standing_in(file, self.most))
 
     # The thread --------------------------------------------------------------------
 
@@ -252,7 +224,7 @@ class Budget:
         self._tell_trouble()
         queues = self._serve_wishes()
         giving = self._reckon(queues)
-        self.owed = giving.returned
+        self._owe(giving.returned)
         if giving.idle:
             # In a thread of its own: a line may hold a goodbye up for ever.
             _start("poolguard-giver", _close, queues, giving.idle)
@@ -343,7 +315,8 @@ class Budget:
 
     def _lose(self, trouble: str) -> None:
         self._is_kept, self._trouble = False, trouble
-        self._asked_at, self.owed = 0.0, 0
+        self._asked_at = 0.0
+        self._owe(0)
 
     def _grab(self, now: float) -> bool:
         """Lock one more place unless an older wish comes first, or there is none."""
@@ -449,8 +422,7 @@ def find_budget(
     :param most: how many connections; of several, the smallest counts.
     :param app: the app's name, shown to others.
     """
-    text = "\0".join(map(str, parts))
-    name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.budget"
+    name = file_name(parts)
     budget = _by_name.get((state_dir, name))
     if budget is None:
         budget = _by_name[state_dir, name] = Budget(state_dir, name, most, app)

@@ -11,15 +11,18 @@ and what it could give. That is for fairness only, so a torn or old row does no 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import stat
 import struct
 import threading
 import typing as t
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from ..state.directory import StateDirError, usable, user_id
+from ..state.directory import StateDirError, candidates, trust, usable, user_id
+from ..state.locked_file import has_locks
 
 try:
     import fcntl
@@ -99,19 +102,39 @@ class BudgetFile:
         :param name: the file's.
         :raises BudgetError: there is no such folder, or the file is not to be trusted.
         """
-        if fcntl is None:
+        if not has_locks():
             raise BudgetError("this platform has no record locks")
         reasons: list[str] = []
         try:
             for folder in usable(state_dir, reasons):
                 path = os.path.join(folder, name)
-                fd = _open(path)
-                found = os.fstat(fd)
-                key = found.st_dev, found.st_ino
-                return _open_files.setdefault(key, cls(fd, path))
+                return cls._at(path, os.O_RDWR | os.O_CREAT)
         except (OSError, StateDirError) as error:
             raise BudgetError(str(error)) from error
         raise BudgetError("; ".join(reasons))
+
+    @classmethod
+    def find(cls, state_dir: str | None, name: str) -> BudgetFile | None:
+        """Return the file if a process of this user has made it, to look into it.
+
+        :param state_dir: ``POOLGUARD_STATE_DIR``.
+        """
+        for folder in candidates(state_dir) if has_locks() else ():
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError, StateDirError, BudgetError):
+                trust(folder)
+                return cls._at(path, os.O_RDWR)
+        return None
+
+    @classmethod
+    def _at(cls, path: str, flags: int) -> BudgetFile:
+        fd = _open(path, flags)
+        found = os.fstat(fd)
+        key = found.st_dev, found.st_ino
+        known = _open_files.setdefault(key, cls(fd, path))
+        if known._pid != os.getpid():  # a forked child's: the parent's locks stay
+            known._begin()
+        return known
 
     def is_there(self) -> bool:
         """Tell whether others that open the path find this very file."""
@@ -137,8 +160,12 @@ class BudgetFile:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, PLACES + place)
 
     def holders(self, most: int) -> Counter[int]:
-        """Return how many of the first places other processes have, by their number."""
-        return Counter(pid for pid, _ in self._locks(PLACES, most))
+        """Return how many of the first places each process has, by its pid."""
+        found = Counter(pid for pid, _ in self._locks(PLACES, most))
+        own = sum(PLACES <= each < PLACES + most for each in list(self._own))
+        if own and self._pid == os.getpid():
+            found[self._pid] = own
+        return found
 
     # Rows --------------------------------------------------------------------------
 
@@ -168,10 +195,13 @@ class BudgetFile:
         return os.pread(self._fd, len(_NO_WISHES), len(_MAGIC)) != _NO_WISHES
 
     def rows(self) -> dict[int, Row]:
-        """Return the rows of the other processes, by pid."""
+        """Return the rows of all processes, by pid."""
         data = os.pread(self._fd, _SIZE, 0)
         found = {}
-        for pid, number in self._locks(0, ROWS):
+        own = [(self._pid, each) for each in list(self._own) if each < ROWS]
+        if self._pid != os.getpid():
+            own = []
+        for pid, number in [*self._locks(0, ROWS), *own]:
             try:
                 (asked,) = _ASKED.unpack_from(data, len(_MAGIC) + number * _ASKED.size)
                 row = _ROW.unpack_from(data, _ROWS_AT + number * _ROW.size)
@@ -212,7 +242,9 @@ class BudgetFile:
             last = end if length == 0 else min(offset + length, end)
             for each in range(first, last):
                 yield pid, each - start
-            ranges += [each for each in ((begin, first), (last, end)) if each[0] < each[1]]
+            ranges += [
+                each for each in ((begin, first), (last, end)) if each[0] < each[1]
+            ]
 
 
 def _lock_within(fd: int, start: int, length: int) -> tuple[int, int, int] | None:
@@ -228,9 +260,14 @@ def _lock_within(fd: int, start: int, length: int) -> tuple[int, int, int] | Non
     return None if kind == fcntl.F_UNLCK else (begins, size, pid)
 
 
-def _open(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o600)
+def file_name(parts: Iterable[t.Any]) -> str:
+    """Return the name of the file of the budget that these parts tell from others."""
+    text = "\0".join(map(str, parts))
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.budget"
+
+
+def _open(path: str, flags: int) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     # Not closed where it is refused: it may be open here already, and locked.
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != user_id():

@@ -6,6 +6,7 @@ import typing as t
 from collections.abc import Sequence
 from datetime import datetime
 
+from ..budget import Standing
 from ..report.model import BindSettings, Failure, Report, Server
 from ..report.phrases import listed
 from ..report.text import NONE, UNKNOWN, Page, columns, duration, visible
@@ -244,7 +245,16 @@ def _servers(report: Report, page: Page) -> list[str]:
             url = urls.get(each.bind, UNKNOWN)
             lines += page.wrap(f"{each.bind}: {url}", "  ", "    ")
         lines += page.wrap(_describe(servers[0]), "    ", "    ")
+        for text in dict.fromkeys(filter(None, map(_budget, servers))):
+            lines += page.wrap(text, "    ", "    ")
     return lines
+
+
+def _budget(server: Server) -> str | None:
+    """Return how a bind's budget stands, None if it has none."""
+    if server.budget is None:
+        return None
+    return f"budget: {visible(str(Standing(server.budget, server.budget_holders)))}"
 
 
 def _describe(server: Server) -> str:

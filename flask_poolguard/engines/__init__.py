@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .budgets import standing_of
 from .connect_args import carries_label
 from .discover import Found, find, plain, sync_engine_of
 from .first_errors import explain, watch
@@ -23,6 +24,7 @@ __all__ = [
     "plain",
     "reconfigure",
     "resize",
+    "standing_of",
     "sync_engine_of",
     "watch",
 ]

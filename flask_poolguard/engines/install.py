@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import math
 import typing as t
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import event
@@ -23,24 +21,18 @@ from sqlalchemy.pool import (
 )
 from sqlalchemy.util.queue import Empty
 
-from ..budget import PoolPlaces, find_budget
 from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
-from ..pool import GuardedPool, Places, Policy, Recycle
+from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
 from ..tracking.other_pools import observe
 from ..tracking.pool_facts import PoolFacts
 from ..tracking.pool_tracker import PoolTracker, attach_tracker, tracker_of
 from ..tracking.statements import watch_statements
-from ..urls import (
-    HOW_TO_QUOTE,
-    is_in_memory,
-    public_url,
-    server_key,
-    unquoted_tail,
-)
+from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
+from .budgets import places_for
 from .connect_args import prepare
 from .discover import Found, values_of
 from .driver_errors import listen, note_failures
@@ -212,7 +204,7 @@ def replace_pool(
             ),
             callbacks=tracker,
             holders=tracker,
-            new_places=_places_for(engine, settings, tracker),
+            new_places=places_for(engine, settings, tracker),
             **arguments,
         )
     tracker.pools.belong_to(engine)
@@ -226,20 +218,6 @@ def replace_pool(
             tracker.facts.bind,
             out,
         )
-
-
-def _places_for(
-    engine: Engine, settings: Settings, tracker: PoolTracker
-) -> Callable[[], Places]:
-    """Return what makes the places of a pool's slots: those of its budget, if any."""
-    most, app = settings.budget.value, tracker.app
-    if most is None or app is None or not tracker.database.has_server:
-        return Places
-    server = server_key(engine.url) or public_url(engine.url)
-    name = settings.budget_name.value or app.name
-    parts = (name, server, engine.url.username)
-    budget = find_budget(tracker.state_dir, parts, most, app.name)
-    return functools.partial(PoolPlaces, budget)
 
 
 def _is_to_be_replaced(pool: Pool, pool_class: type[Pool], settings: Settings) -> bool:

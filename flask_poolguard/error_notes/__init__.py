@@ -12,6 +12,7 @@ from .losses import explain_loss
 from .refusals import (
     Room,
     explain_away,
+    explain_budget,
     explain_full,
     explain_login,
     explain_timeout,
@@ -26,6 +27,7 @@ __all__ = [
     "Room",
     "add_note",
     "explain_away",
+    "explain_budget",
     "explain_full",
     "explain_login",
     "explain_loss",

@@ -43,6 +43,19 @@ def explain_full(room: Room) -> str:
     )
 
 
+def explain_budget(room: Room) -> str:
+    """Return the note of an error that says that the budget's places are all taken."""
+    return note(
+        "POOLGUARD_BUDGET allows no more connections on this host. Bind"
+        f" {room.bind!r} of this process has {_connections(room.open)}{_most(room)}.",
+        "the workers named in the error have all places, and none of these connections"
+        " is idle, or it was given to a request that had waited for longer.",
+        "raise POOLGUARD_BUDGET if the server bears it (`flask pool doctor`), or run"
+        " fewer threads; shorter transactions help too.",
+        "places of this host are taken",
+    )
+
+
 def explain_away(bind: str, connect_retry: float | None) -> str:
     """Return the note of an error that says that no server answers.
 

@@ -58,7 +58,8 @@ class GuardedPool(FairPool):
 
     It takes a QueuePool's arguments; *policy*, *callbacks* and *holders* are the
     extension's, and so is *new_places*. ``_fork_lock`` protects the change-over to a
-    child process, nothing else. It is re-entrant because a garbage collection inside may return a connection.
+    child process, nothing else. It is re-entrant because a garbage collection inside
+    may return a connection.
     """
 
     # Keeps logging.getLogger("sqlalchemy.pool") and echo_pool in charge.

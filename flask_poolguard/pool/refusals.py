@@ -6,7 +6,14 @@ import math
 import time
 import typing as t
 
-from ..error_notes import Room, add_note, explain_away, explain_full, explain_timeout
+from ..error_notes import (
+    Room,
+    add_note,
+    explain_away,
+    explain_budget,
+    explain_full,
+    explain_timeout,
+)
 from ..errors import PoolTimeout, TooManyWaiting
 
 if t.TYPE_CHECKING:
@@ -124,7 +131,9 @@ class Refusals:
         if _clock() >= self._said.until:
             pool, states = self._pool, self._session_probe.states()
             held, note = pool.holders.held_seconds(), ""
-            if held:
+            if self._queue.places.refusal():
+                note = explain_budget(self._room())
+            elif held:
                 note = explain_timeout(self._room(), pool._timeout, held)
             holders = pool.holders.describe_holders(states)
             self._said = _Said(_clock() + SAID_FOR, holders, note)

@@ -10,8 +10,9 @@ import typing as t
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from ..budget import Standing
 from ..config import AUTO, AppConfig, Setting
-from ..engines import Guarded
+from ..engines import Guarded, standing_of
 from ..pool import GuardedPool
 from ..state.search import Search
 from ..state.status import Worker
@@ -102,6 +103,11 @@ def make_report(
         gone &= find_ended(engines, answers, read().ours)
     workers = mark_ended(serving, gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
+    budgets = {
+        each.bind: standing
+        for each in engines
+        if (standing := standing_of(each)) is not None
+    }
     evidence = Evidence(
         config=app.config,
         engines=engines,
@@ -109,6 +115,7 @@ def make_report(
         workers=workers,
         answers=answers,
         sessions=sessions,
+        budgets=budgets,
         plan=plan or Plan(),
         earlier=earlier,
         earlier_workers=earlier_workers,
@@ -137,7 +144,10 @@ def make_report(
         app=app.name,
         workers=workers,
         servers=tuple(
-            _with_sessions(_server(each, engines, answers, ours, search), sessions)
+            _with_budget(
+                _with_sessions(_server(each, engines, answers, ours, search), sessions),
+                budgets,
+            )
             for each in engines
         ),
         findings=tuple(sorted(findings, key=rank)),
@@ -195,6 +205,18 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
         return server
     return dataclasses.replace(
         server, sessions=found.sessions, sessions_hidden=found.hidden
+    )
+
+
+def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
+    found = budgets.get(server.bind)
+    if found is None:
+        return server
+    return dataclasses.replace(
+        server,
+        budget=found.limit,
+        budget_taken=found.taken,
+        budget_holders=found.holders,
     )
 
 

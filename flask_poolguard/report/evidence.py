@@ -6,6 +6,7 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..budget import Standing
 from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
@@ -66,6 +67,7 @@ class Evidence:
     :ivar parents: the processes that only started these.
     :ivar answers: what each bind's server said.
     :ivar sessions: of each bind's server; empty if they were not asked for.
+    :ivar budgets: how those stand that the binds have, by bind.
     :ivar plan: the deployment to judge.
     :ivar earlier: what the servers said at the first of two looks.
     :ivar earlier_workers: the live workers at that look.
@@ -79,6 +81,7 @@ class Evidence:
     workers: Sequence[Worker]
     answers: Mapping[str, Answer]
     sessions: Mapping[str, Joined] = field(default_factory=dict)
+    budgets: Mapping[str, Standing] = field(default_factory=dict)
     plan: Plan = field(default_factory=Plan)
     earlier: Mapping[str, Answer] = field(default_factory=dict)
     earlier_workers: Sequence[Worker] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
+from ..budget import PlaceHolder
 from ..databases import SessionState
 from ..state.plain import INTERNAL, to_plain
 from ..state.status import Worker
@@ -69,6 +70,10 @@ class Server:
     :ivar sessions: all that the users of its binds may see; None if not asked for.
     :ivar sessions_hidden: what of them cannot be seen, and why.
     :ivar failure: why it could not be asked; None if it could, or was not to be.
+    :ivar budget: ``POOLGUARD_BUDGET`` of the bind: how many connections the processes
+        of this host may have together; None for none.
+    :ivar budget_taken: how many places of it are taken.
+    :ivar budget_holders: by which processes, those with the most first.
     """
 
     bind: str
@@ -82,6 +87,9 @@ class Server:
     sessions: tuple[Session, ...] | None = None
     sessions_hidden: tuple[str, ...] = ()
     failure: Failure | None = None
+    budget: int | None = None
+    budget_taken: int | None = None
+    budget_holders: tuple[PlaceHolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

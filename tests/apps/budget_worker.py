@@ -58,7 +58,8 @@ def main() -> None:
             elif order == "dispose":
                 engine.dispose()
         except Exception as error:
-            answer["error"] = f"{type(error).__name__}: {error}"
+            notes = " ".join(getattr(error, "__notes__", ()))
+            answer["error"] = f"{type(error).__name__}: {error} {notes}"
         answer["seconds"] = time.monotonic() - begun
         print(json.dumps(answer), flush=True)
 

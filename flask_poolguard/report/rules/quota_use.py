@@ -65,6 +65,8 @@ class QuotaUse:
     :ivar to_open: how many more the pools on this host may open; None also without a
         limit, or where no worker is known to lead there.
     :ivar reach: what the threads can use at once.
+    :ivar budget: what the budgets of all its binds allow on all hosts; None if one has
+        none.
     """
 
     quota: Quota
@@ -76,6 +78,7 @@ class QuotaUse:
     pools: Pools
     to_open: int | None
     reach: Reach | None
+    budget: int | None = None
 
     @property
     def is_out_of_reach(self) -> bool:
@@ -110,7 +113,17 @@ def quota_uses(evidence: Evidence) -> Iterator[QuotaUse]:
                 pools=_pools(evidence, counts),
                 to_open=_to_open(evidence, counts, ours),
                 reach=_reach(evidence, counts),
+                budget=_budget(evidence, quota),
             )
+
+
+def _budget(evidence: Evidence, quota: Quota) -> int | None:
+    """Return what binds may have together by their budgets; equal ones are shared."""
+    budgets = [evidence.budgets.get(bind) for bind in quota.binds]
+    if not budgets or None in budgets:
+        return None
+    of_one_host = sum(each.limit for each in set(filter(None, budgets)))
+    return of_one_host * evidence.plan.hosts
 
 
 def number_of_workers(evidence: Evidence) -> int:

@@ -25,8 +25,13 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
     for use in quota_uses(evidence):
         is_unlimited = any(limit is None for _, limit in use.pools)
         total = sum(count * (limit or 0) for (_, limit), count in use.pools.items())
-        is_too_much = is_unlimited or total > use.quota.limit - (use.others or 0)
-        if is_too_much and not use.is_proxied:
+        room = use.quota.limit - (use.others or 0)
+        if use.is_proxied:
+            continue
+        if use.budget is not None and (is_unlimited or total > use.budget):
+            if use.budget > room:
+                yield _budget_too_large(use, room)
+        elif is_unlimited or total > room:
             yield _overbooked(evidence, use)
 
 
@@ -108,6 +113,21 @@ def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
         fix,
         "When the workers need them all, the server refuses connections, to this app"
         " and to everybody else: requests wait for one of their own worker's, or fail.",
+    )
+
+
+def _budget_too_large(use: QuotaUse, room: int) -> Finding:
+    others = f", of which others use {use.others} now" if use.others else ""
+    return Finding(
+        "warning",
+        "budget",
+        f"{key_of(use.guarded, 'budget')} lets the workers have {use.budget}"
+        f" connections together; {use.name} allows {use.quota.terms}{others}",
+        f"Lower {key_of(use.guarded, 'budget')} to"
+        f" {max(room - use.quota.head_room, 1)}, which leaves a tenth free, or raise"
+        f" {use.quota.remedy}.",
+        "When the workers need them all, the server refuses connections, to this app"
+        " and to everybody else.",
     )
 
 

@@ -1,0 +1,51 @@
+"""Which budget a bind's pool has, and how that stands."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from collections.abc import Callable
+
+from sqlalchemy.engine import Engine
+
+from ..budget import PoolPlaces, Standing, find_budget, find_standing
+from ..config import Settings
+from ..pool import GuardedPool, Places
+from ..tracking.pool_tracker import PoolTracker
+from ..urls import public_url, server_key
+
+if t.TYPE_CHECKING:
+    from .install import Guarded
+
+
+def places_for(
+    engine: Engine, settings: Settings, tracker: PoolTracker
+) -> Callable[[], Places]:
+    """Return what makes the places of a pool's slots: those of its budget, if any."""
+    most, app = settings.budget.value, tracker.app
+    if most is None or app is None or not tracker.database.has_server:
+        return Places
+    parts = _parts(engine, settings, app.name)
+    budget = find_budget(tracker.state_dir, parts, most, app.name)
+    return functools.partial(PoolPlaces, budget)
+
+
+def standing_of(guarded: Guarded) -> Standing | None:
+    """Return how the budget of a bind stands on this host; None if it has none."""
+    limit, tracker = guarded.settings.budget.value, guarded.tracker
+    if (
+        limit is None
+        or tracker.app is None
+        or not tracker.database.has_server
+        or not isinstance(guarded.engine.pool, GuardedPool)
+    ):
+        return None
+    parts = _parts(guarded.engine, guarded.settings, tracker.app.name)
+    standing = find_standing(tracker.state_dir, parts, limit)
+    return standing or Standing(limit, ())
+
+
+def _parts(engine: Engine, settings: Settings, app: str) -> tuple[object, ...]:
+    """Return what tells a budget from others: its name, the server, and the user."""
+    server = server_key(engine.url) or public_url(engine.url)
+    return settings.budget_name.value or app, server, engine.url.username
