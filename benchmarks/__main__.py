@@ -25,6 +25,7 @@ BENCHMARKS = {
     "overload": "More requests than an app can serve: gunicorn, gthread",
     "overload_waitress": "More requests than an app can serve: waitress",
     "overload_gevent": "More requests than an app can serve: gunicorn, gevent",
+    "crowd": "More workers than connections, killed and reloaded",
     "workers": "Cost of the status as workers become more",
     "memory": "Memory",
     "imports": "Import",

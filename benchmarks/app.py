@@ -2,7 +2,8 @@
 
 ``DATABASE_URL``; ``GUARDED`` (``yes`` or ``no``); ``POOL_TIMEOUT`` in seconds;
 ``WORK_SECONDS``, the server's time for one transaction; ``POOLGUARD_STATE_DIR``, the
-folder of the state files.
+folder of the state files. May be: ``POOL_SIZE`` and ``MAX_OVERFLOW`` (5 and 0), and
+``BUDGET``, which is ``POOLGUARD_BUDGET``.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ SLEEP = {"mysql": "SELECT SLEEP(:seconds)", "postgresql": "SELECT pg_sleep(:seco
 
 
 def create_app() -> Flask:
-    """Build the app, on a pool of five connections.
+    """Build the app.
 
     The engine is its own, because Flask-SQLAlchemy cuts the fraction off a timeout.
     """
     app = Flask("benchmark")
     app.config["POOLGUARD_STATE_DIR"] = os.environ["POOLGUARD_STATE_DIR"]
+    if "BUDGET" in os.environ:
+        app.config["POOLGUARD_BUDGET"] = int(os.environ["BUDGET"])
     engine = sa.create_engine(
         os.environ["DATABASE_URL"],
-        pool_size=5,
-        max_overflow=0,
+        pool_size=int(os.environ.get("POOL_SIZE", "5")),
+        max_overflow=int(os.environ.get("MAX_OVERFLOW", "0")),
         pool_timeout=float(os.environ["POOL_TIMEOUT"]),
     )
     if os.environ["GUARDED"] == "yes":

@@ -35,6 +35,7 @@ class Seen:
         leave out those who wait longest.
     :ivar timeouts: how many of these were answered with status 503.
     :ivar failures: how many ended in any other way.
+    :ivar broken: of these, how many got no answer: the worker was killed.
     :ivar answered: all that were answered, before and after that time too.
     :ivar clients_core: the share of a core that the clients took.
     :ivar app_seconds: of a processor that the app took, for all that were answered.
@@ -46,6 +47,7 @@ class Seen:
     latencies: list[float] = field(default_factory=list)
     timeouts: int = 0
     failures: int = 0
+    broken: int = 0
     answered: int = 0
     clients_core: float = 0.0
     app_seconds: float = 0.0
@@ -116,6 +118,7 @@ def load(port: int, path: str, clients: int, warm: float, seconds: float) -> See
                 seen.latencies.append(now - client.began_at)
                 seen.timeouts += status == 503
                 seen.failures += status not in (200, 503)
+                seen.broken += status == 0
             if start <= now < end:
                 seen.in_time += status != 0
                 seen.done += status == 200
