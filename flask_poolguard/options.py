@@ -131,6 +131,12 @@ OPTIONS: t.Final = (
         lambda v: v is None or _is_seconds(v),
     ),
     Option(
+        "max_age",
+        None,
+        "seconds above 0 (to 1e9), or None",
+        lambda v: v is None or _is_seconds(v),
+    ),
+    Option(
         "max_waiting",
         None,
         "a whole number from 0 to 1,000,000, or None",

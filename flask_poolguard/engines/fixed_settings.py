@@ -26,6 +26,7 @@ OF_POOLS: t.Final = (
     "pool_class",
     "idle_limit",
     "max_idle",
+    "max_age",
     "max_waiting",
     "budget",
     "budget_name",

@@ -197,6 +197,7 @@ def replace_pool(
                 recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
                 max_idle=settings.max_idle.value,
+                max_age=settings.max_age.value,
                 max_waiting=settings.max_waiting.value,
                 connect_retry=settings.connect_retry.value,
                 ping_timeout=settings.ping_timeout.value,

@@ -21,6 +21,7 @@ from .liveness import (
     watch,
 )
 from .record import PoolOfRecords, PoolRecord
+from .types import jittered
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ class GuardedRecord(PoolRecord):
     """
 
     __slots__ = (
+        "_expires_at",
         "_fileno",
         "_idle_allowed",
         "_number",
@@ -93,6 +95,7 @@ class GuardedRecord(PoolRecord):
         self._poll: Callable[[int], t.Any] | None = None
         # Bounds for is_fit(), in seconds of idling and as a monotonic time.
         self._quiet_for = self._unproved_at = self._silence = 0.0
+        self._expires_at = math.inf  # monotonic, by POOLGUARD_MAX_AGE
         self.idle_since = self.proved_at = 0.0
         super().__init__(pool)
 
@@ -173,8 +176,10 @@ class GuardedRecord(PoolRecord):
             return "invalidated"
         if -1 < pool.limits.max_age < time.time() - self.starttime:
             return "recycled"
-        allowed = self._idle_allowed
-        if allowed is not None and pool.clock() - self.idle_since >= allowed:
+        now, allowed = pool.clock(), self._idle_allowed
+        if now >= self._expires_at:
+            return "recycled"
+        if allowed is not None and now - self.idle_since >= allowed:
             return "recycled"
         return None
 
@@ -250,7 +255,9 @@ class GuardedRecord(PoolRecord):
         self.recycle = self._pool.limits.ask(limit)
         self._idle_allowed = self.recycle.jittered()
         self._pool.limits.explain(self._count_killed)
-        self.idle_since = self.proved_at = self._pool.clock()
+        self.idle_since = self.proved_at = now = self._pool.clock()
+        most = self._pool.policy.max_age
+        self._expires_at = math.inf if most is None else now + jittered(most)
         self._set_bounds()
 
     def _count_killed(self) -> int | None:
@@ -297,4 +304,4 @@ class GuardedRecord(PoolRecord):
         self._quiet_for = min(allowed, self._silence)
         if self._pool._pre_ping:  # never without a question
             self._quiet_for = -math.inf
-        self._unproved_at = self.proved_at + allowed
+        self._unproved_at = min(self.proved_at + allowed, self._expires_at)

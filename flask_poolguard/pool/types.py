@@ -48,6 +48,7 @@ class Policy:
     recycle_origin: str = "recycle"
     idle_limit: float | None = None
     max_idle: float | None = None
+    max_age: float | None = None
     max_waiting: int | None = None
     connect_retry: float = 5.0
     ping_timeout: float = 2.0
@@ -66,12 +67,15 @@ class Recycle:
     source: str
 
     def jittered(self) -> float | None:
-        """Return this connection's own value, up to a tenth sooner, so that
-        connections opened together do not all expire together.
-        """
-        if self.seconds is None:
-            return None
-        return self.seconds * (1 - JITTER * random.random())  # noqa: S311 (spread)
+        """Return this connection's own value, None for never."""
+        return None if self.seconds is None else jittered(self.seconds)
+
+
+def jittered(seconds: float) -> float:
+    """Return a time that is up to a tenth shorter, so that connections that were opened
+    together do not all expire together.
+    """
+    return seconds * (1 - JITTER * random.random())  # noqa: S311 (spread)
 
 
 class Obstacle(t.NamedTuple):
