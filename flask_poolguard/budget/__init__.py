@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .budget import Budget, PoolPlaces, find_budget
-from .standing import PlaceHolder, Standing, find_standing
+from .budget import Budget, find_budget, find_standing
+from .pool_places import PoolPlaces
+from .standing import PlaceHolder, Standing
 
 __all__ = [
     "Budget",

@@ -13,13 +13,14 @@ import os
 import threading
 import time
 import typing as t
-import weakref
 from collections.abc import Iterable
 
-from ..pool import Places, after_fork_in_child, close_longest_idle
-from .giving import Giving, part_of, wishes
+from ..pool import after_fork_in_child, close_longest_idle
+from .giving import Giving, part_of
+from .own_places import OwnPlaces
+from .pool_places import ANY
 from .shared_file import BudgetError, BudgetFile, Row, file_name
-from .standing import standing_in
+from .standing import Standing, standing_in
 
 if t.TYPE_CHECKING:
     from ..pool import FairQueue, GuardedRecord
@@ -30,8 +31,8 @@ logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
-# Seconds between two looks: of a process that wishes for a place, of one that may have
-# to give one, and of any other.
+# Seconds between two looks: of a process in which a thread waits for a place, of one
+# that may have to give one, and of any other.
 _WISHING: t.Final = 0.05
 _GIVING: t.Final = 0.1
 _AT_REST: t.Final = 1.0
@@ -41,181 +42,61 @@ _AT_REST: t.Final = 1.0
 IDLE: t.Final = 0.1
 
 
-class PoolPlaces(Places):
-    """The places of one pool's queue.
+class Budget(OwnPlaces):
+    """The places of this process, and the thread that looks for more.
 
-    ``count`` changes under the queue's lock, like the number of open slots.
+    ``_look_lock`` keeps two looks from overlapping; it is only ever tried.
     """
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self.count = 0
-        self.queue_ref: t.Callable[[], Queue | None] = lambda: None
-
-    def belong_to(self, queue: Queue) -> None:
-        """Note the queue whose slots take these places."""
-        self.queue_ref = weakref.ref(queue)
-        self._budget.add(self)
-
-    def take(self) -> bool:
-        """Take a place for a slot that is about to be opened, if there is one."""
-        if self._budget.take():
-            self.count += 1
-            return True
-        return False
-
-    def give(self) -> None:
-        """Give back the place of a slot that has no connection any more."""
-        self.count -= 1
-        self._budget.trim()
-
-    def pays(self) -> bool:
-        """Tell whether a connection that comes back is to be closed, and count it."""
-        return self._budget.pays()
-
-    def join(self) -> None:
-        """Keep one place for this process, which is a worker, while it lives."""
-        self._budget.join()
-
-    def borrow(self) -> bool:
-        """Take a place for a connection that is no slot's; False if there is none."""
-        return self._budget.borrow()
-
-    def give_back(self) -> None:
-        """Give back what was borrowed."""
-        self._budget.give_back()
-
-    def refusal(self) -> str:
-        """Return who has the places, for the error of a thread that got none."""
-        return self._budget.refusal()
-
-
-class Budget:
-    """The places that this process has, and may have, of one budget.
-
-    ``_lock`` protects them. It is taken within a queue's lock, so no queue is called
-    under it; and it is re-entrant, because a garbage collection inside may give a
-    connection back.
-
-    :param name: the file's.
-    :param most: how many connections all processes together may have.
-    :param app: shown to others.
-    """
-
-    def __init__(self, state_dir: str | None, name: str, most: int, app: str) -> None:
-        self._state_dir, self._name = state_dir, name
-        self.most, self._app = most, app
-        self._begin()
-        _all.add(self)
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
+        self._look_lock = threading.Lock()
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        self._parts: weakref.WeakSet[PoolPlaces] = weakref.WeakSet()
-        self._file: BudgetFile | None = None
-        self._row: int | None = None
-        # Those that this process has locked. Some may have no slot: a worker's first,
-        # and what was just found for a thread that waits.
-        self._places: list[int] = []
-        self._is_member = False
-        self._is_kept, self._trouble = True, ""
-        self._asked_at = self._refused_until = 0.0
-        self._lent = self._owed = 0
+        self._asked_at = self._looked_at = 0.0
+        super()._begin()
 
-    def forked(self) -> None:
-        """Leave the parent's places to the parent."""
-        if self._pid != os.getpid():
-            self._begin()
+    # What pools and workers ask ----------------------------------------------------
 
-    # What queues and workers ask ---------------------------------------------------
+    def draw(self) -> int | None:
+        """Return a place for a connection that is about to be opened, ``ANY`` for a
+        budget that is not kept; None if there is none.
 
-    def add(self, part: PoolPlaces) -> None:
-        """Note one more pool."""
+        Then the thread of this budget looks for one, and serves those who wait when it
+        has it.
+        """
         self.forked()
-        with self._lock:
-            self._parts.add(part)
+        if not self._is_kept:
+            return ANY
+        with contextlib.suppress(IndexError):
+            return self._free.popleft()
+        now = _clock()
+        place = self._grab(now) if now >= self._refused_until else None
+        if place is None:
+            self._refused_until = now + _WISHING
+        if place is None or place == ANY or self._thread is None:
+            self._wake_thread()
+        return place
 
     def join(self) -> None:
-        """Keep one place for this process, which is a worker, while it lives."""
-        self.forked()
-        with self._lock:
-            if not self._is_member:
-                self._is_member = True
-                self._wake_thread()
+        """Keep one place for this process, which is a worker, while it lives.
 
-    def take(self) -> bool:
-        """Tell whether one more slot may be opened.
-
-        If not, the thread of this budget looks for a place, and serves those who wait
-        when it has one.
+        To be called every second or so: it looks, if the budget's thread cannot.
         """
         self.forked()
-        with self._lock:
-            if not self._is_kept or self._used() < len(self._places):
-                return True
-            now = _clock()
-            if now < self._refused_until:
-                return False
-            if self._grab(now):
-                if self._thread is None:
-                    self._wake_thread()
-                return True
+        if not self._is_member:
+            self._is_member = True
             self._wake_thread()
-            if self._has_lost():
-                return True
-            self._refused_until = now + _WISHING
-            if not self._asked_at:
-                self._asked_at = now
-                self._publish(now)
-            return False
-
-    def borrow(self) -> bool:
-        """Take a place for a connection that is no slot's; False if there is none."""
-        with self._lock:
-            if self._asked_at or not self.take():
-                return False
-            self._lent += 1
-            return True
-
-    def give_back(self) -> None:
-        """Give back what was borrowed."""
-        with self._lock:
-            self._lent = max(self._lent - 1, 0)
-            self._trim()
-
-    def trim(self) -> None:
-        """Free the places that no slot has, but for a worker's first."""
-        if self._pid != os.getpid():
-            return
-        with self._lock:
-            self._trim()
-
-    def pays(self) -> bool:
-        """Tell whether to close a connection that comes back, and count it."""
-        with self._lock:
-            if self._owed <= 0:
-                return False
-            self._owe(self._owed - 1)
-            return True
-
-    def _owe(self, connections: int) -> None:
-        """Let so many connections be closed when they come back: another process gets
-        their places.
-        """
-        with self._lock:
-            self._owed = connections
-            for part in self._parts:
-                part.owes = connections
+        elif _clock() - self._looked_at > 2 * _AT_REST:
+            self.look()
 
     def refusal(self) -> str:
-        """Return who has the places, if that keeps threads waiting; else ""."""
+        """Return who has the places, if all are taken; else ""."""
         file = self._file
-        if not self._asked_at or file is None:
+        if file is None or not self._is_kept:
             return ""
-        return str(standing_in(file, self.most))
+        standing = standing_in(file, self.limit, self.own())
+        return str(standing) if standing.taken >= self.limit else ""
 
     # The thread --------------------------------------------------------------------
 
@@ -223,153 +104,139 @@ class Budget:
         """Take what is wished for, give what others wish for; return in how many
         seconds to look again.
         """
-        if self._pid != os.getpid():
+        if self._pid != os.getpid() or not self._look_lock.acquire(blocking=False):
             return _AT_REST
+        try:
+            return self._look()
+        finally:
+            self._looked_at = _clock()
+            self._look_lock.release()
+
+    def _look(self) -> float:
         self._tell_trouble()
-        queues = self._serve_wishes()
-        giving = self._reckon(queues)
-        self._owe(giving.returned)
+        if not self._is_kept:
+            return _AT_REST
+        queues = [
+            queue
+            for each in list(self._parts)
+            if (queue := each.queue_ref()) is not None
+        ]
+        self.settle()
+        waits = self._serve(queues)
+        self._give(queues)
+        if waits:
+            return _WISHING
+        return _GIVING if len(self._claimed) > 1 else _AT_REST
+
+    def _serve(self, queues: list[Queue]) -> bool:
+        """Take places for those who wait, the longest first; tell whether one still
+        does.
+        """
+        while True:
+            wanting = sorted(filter(_wants, queues), key=_waiting_since)
+            now = _clock()
+            self._refused_until = 0.0
+            if wanting:
+                since = min(now, _waiting_since(wanting[0]))
+            elif self._is_member and not self._claimed:
+                since = self._asked_at or now
+            else:
+                self._asked_at = 0.0
+                self._shed()
+                self._publish(now, queues, waits=False)
+                return False
+            place = None if self._free else self._grab(since, waits=bool(wanting))
+            if place is not None and place != ANY:
+                self._free.append(place)
+            has_one = bool(self._free)
+            self._asked_at = 0.0 if has_one else since
+            self._publish(now, queues, waits=bool(wanting))
+            if not has_one or not wanting:
+                if wanting:
+                    self._close_elsewhere(queues, wanting)
+                return bool(wanting)
+            before = len(self._free)
+            for queue in wanting:
+                queue.serve()
+            if len(self._free) >= before:  # those who waited are gone
+                return False
+
+    def _close_elsewhere(self, queues: list[Queue], wanting: list[Queue]) -> None:
+        """Close an idle connection of another pool of this process."""
+        others = [each for each in queues if each not in wanting and each.idle]
+        if others:
+            _start("poolguard-giver", close_longest_idle, others)
+
+    def _give(self, queues: list[Queue]) -> None:
+        giving, file, now = Giving(), self._file, _clock()
+        if file is not None and self._row is not None and file.is_wished_for():
+            others = {number: row for number, (_, row) in file.rows().items()}
+            rows = {**others, self._row: self._own_row(now, queues, waits=True)}
+            since = min(map(_waiting_since, queues), default=math.inf)
+            giving = part_of(self._row, rows, since, now)
+        if giving.returned or self._owed:
+            self._owe(giving.returned)
+        for _ in range(giving.spare):
+            with contextlib.suppress(IndexError):
+                self._release(self._free.pop())
         if giving.idle:
             # In a thread of its own: a line may hold a goodbye up for ever.
             _start("poolguard-giver", _close, queues, giving.idle)
-        if self._asked_at:
-            return _WISHING
-        return _GIVING if self._used() > 1 else _AT_REST
-
-    def _serve_wishes(self) -> list[Queue]:
-        """Take places for those who wait, the longest first; return all queues."""
-        while True:
-            queues = self._count_anew()
-            wanting = sorted(filter(_wants, queues), key=_waiting_since)
-            with self._lock:
-                now = _clock()
-                self._refused_until = 0.0
-                before = self._used()
-                is_wished = bool(wanting) or (self._is_member and not self._places)
-                has_one = is_wished and (before < len(self._places) or self._grab(now))
-                if has_one or not is_wished:
-                    self._asked_at = 0.0
-                elif not self._asked_at:
-                    self._asked_at = now
-                if not wanting:
-                    self._trim()
-                self._publish(now)
-            if not wanting or not has_one:
-                return queues
-            for queue in wanting:
-                queue.serve()
-            if self._used() == before:  # those who waited are gone
-                return queues
-
-    def _count_anew(self) -> list[Queue]:
-        """Return all queues, with their slots counted: a signal's exception may have
-        come between a place and its slot.
-        """
-        with self._lock:
-            parts = list(self._parts)
-        queues = []
-        for part in parts:
-            queue = part.queue_ref()
-            if queue is not None:
-                queue.count_places()
-                queues.append(queue)
-        return queues
-
-    def _reckon(self, queues: list[Queue]) -> Giving:
-        with self._lock:
-            file, now = self._file, _clock()
-            if file is None or not self._is_kept or self._used() < 2:
-                return Giving(0, 0)
-            if not file.is_wished_for():
-                return Giving(0, 0)
-            own = self._own_row(now)
-        rows = {**file.rows(), self._pid: own}
-        since = min(map(_waiting_since, queues), default=math.inf)
-        return part_of(self._pid, rows, since, now)
 
     def _tell_trouble(self) -> None:
-        with self._lock:
-            file = self._file
-            if file is not None and self._is_kept and not file.is_there():
-                self._lose(f"{file.path} was removed or replaced")
-            trouble, self._trouble = self._trouble, ""
+        file = self._file
+        if file is not None and self._is_kept and not file.is_there():
+            self._lose(f"{file.path} was removed or replaced, or is closed")
+        trouble, self._trouble = self._trouble, ""
         if trouble:
             logger.warning(
                 "POOLGUARD_BUDGET is not kept by this process, which opens connections"
                 " up to the sizes of its pools: %s.",
                 trouble,
             )
-            for queue in self._count_anew():
+            for queue in self._queues():
                 queue.serve()
 
-    # Under the lock ----------------------------------------------------------------
+    # Rows --------------------------------------------------------------------------
 
-    def _used(self) -> int:
-        return sum(part.count for part in self._parts) + self._lent
+    def _own_row(self, now: float, queues: list[Queue], waits: bool) -> Row:
+        idle = sum(
+            now - each.idle_since >= IDLE  # by the pool's clock, which tests let jump
+            for queue in queues
+            for each in list(queue.idle)
+        )
+        spare = len(self._free)
+        used = max(len(self._claimed) - spare, 0)
+        asked, limit = self._asked_at, self.limit
+        return Row(asked, now, waits, used, idle, spare, limit, self._app)
+
+    def _publish(self, now: float, queues: list[Queue], waits: bool) -> None:
+        if self._file is None or self._row is None:
+            return
+        try:
+            self._file.write(self._row, self._own_row(now, queues, waits))
+        except BudgetError as error:
+            self._lose(str(error))
+        except OSError:
+            return
 
     def _wake_thread(self) -> None:
         if self._thread is None:
-            reference = weakref.ref(self)
-            self._thread = _start("poolguard-budget", _run, reference, self._wake)
+            self._thread = _start("poolguard-budget", _run, self, self._wake)
         with contextlib.suppress(RuntimeError):  # it is awake already
             self._wake.release()
 
-    def _has_lost(self) -> bool:
-        return not self._is_kept
-
-    def _lose(self, trouble: str) -> None:
-        self._is_kept, self._trouble = False, trouble
-        self._asked_at = 0.0
-        self._owe(0)
-
-    def _grab(self, now: float) -> bool:
-        """Lock one more place unless an older wish comes first, or there is none."""
-        try:
-            if self._file is None:
-                self._file = BudgetFile.open(self._state_dir, self._name)
-                self._row = self._file.join()
-            if self._comes_after_others(self._file, now):
-                return False
-            # Elsewhere than others begin, so that few meet one that is taken.
-            first = self._places[-1] + 1 if self._places else self._pid
-            for number in range(self.most):
-                place = (first + number) % self.most
-                if self._file.take(place):
-                    self._places.append(place)
-                    return True
-        except (BudgetError, OSError) as error:
-            self._lose(str(error))
-        return False
-
-    def _comes_after_others(self, file: BudgetFile, now: float) -> bool:
-        if not file.is_wished_for():
+    def is_over(self) -> bool:
+        """Free all places if no pool is left that could use them, and tell whether that
+        is so.
+        """
+        if self._parts:
             return False
-        own = Row(self._asked_at or now, now, not self._places, 0, 0, "")
-        rows = {**file.rows(), self._pid: own}
-        return wishes(rows, now)[0] != self._pid
-
-    def _trim(self) -> None:
-        kept = max(self._used(), 1 if self._is_member else 0)
-        while len(self._places) > kept:
-            place = self._places.pop()
-            if self._file is not None:
-                with contextlib.suppress(OSError):
-                    self._file.free(place)
-
-    def _own_row(self, now: float) -> Row:
-        idle = 0
-        for part in self._parts:
-            queue = part.queue_ref()
-            if queue is not None:
-                # By the pool's clock, which tests let jump.
-                idle += sum(now - each.idle_since >= IDLE for each in list(queue.idle))
-        used, is_first = self._used(), not self._places
-        return Row(self._asked_at, now, is_first, used, idle, self._app)
-
-    def _publish(self, now: float) -> None:
-        if self._file is not None and self._row is not None and self._is_kept:
-            with contextlib.suppress(OSError):
-                self._file.write(self._row, self._own_row(now))
+        self._is_member = False
+        for place in list(self._claimed):
+            self._release(place)
+        self._free.clear()
+        return not self._parts
 
 
 def _wants(queue: Queue) -> bool:
@@ -390,53 +257,71 @@ def _close(queues: list[Queue], count: int) -> None:
             return
 
 
-def _start(name: str, run: t.Callable[..., None], *args: t.Any) -> threading.Thread:
+def _start(
+    name: str, run: t.Callable[..., object], *args: t.Any
+) -> threading.Thread | None:
     thread = threading.Thread(target=run, args=args, name=name, daemon=True)
-    with contextlib.suppress(RuntimeError):  # none can be started at a process's end
+    try:
         thread.start()
+    except RuntimeError:  # none can be started: join() looks then
+        return None
     return thread
 
 
-def _run(reference: weakref.ref[Budget], wake: t.Any) -> None:
-    pause = 0.0
-    while True:
+def _run(budget: Budget, wake: t.Any) -> None:
+    pause, epoch = 0.0, budget.epoch
+    while budget.epoch is epoch:
         wake.acquire(timeout=pause)
-        budget = reference()
-        if budget is None:
-            return
         try:
             pause = budget.look()
+            if budget.is_over():
+                budget._thread = None
+                if budget.is_over():  # no pool has come meanwhile
+                    return
         except Exception:
             logger.warning("A look at the budget failed", exc_info=True)
             pause = _AT_REST
-        del budget
 
 
-_all: weakref.WeakSet[Budget] = weakref.WeakSet()
-_by_name: weakref.WeakValueDictionary[tuple[str | None, str], Budget] = (
-    weakref.WeakValueDictionary()
-)
+# Each is a few objects, and an app has few.
+_by_name: dict[tuple[str | None, str], Budget] = {}
 
 
 def find_budget(
-    state_dir: str | None, parts: Iterable[object], most: int, app: str
+    state_dir: str | None, parts: Iterable[object], limit: int, app: str
 ) -> Budget:
     """Return this process's budget of these parts; pools with equal ones share it.
 
     :param state_dir: ``POOLGUARD_STATE_DIR``.
     :param parts: what tells it from others: its name, the server, the user.
-    :param most: how many connections; of several, the smallest counts.
+    :param limit: how many connections; of several, the smallest counts.
     :param app: the app's name, shown to others.
     """
-    name = file_name(parts)
-    budget = _by_name.get((state_dir, name))
-    if budget is None:
-        budget = _by_name[state_dir, name] = Budget(state_dir, name, most, app)
-    budget.most = min(budget.most, most)
+    key = _key(state_dir, parts)
+    budget = _by_name.setdefault(key, Budget(*key, limit, app))
+    budget.limit = min(budget.limit, limit) if budget.is_in_use() else limit
     return budget
+
+
+def find_standing(
+    state_dir: str | None, parts: Iterable[t.Any], limit: int
+) -> Standing | None:
+    """Return how a budget stands on this host; None if no process has used it, or its
+    file cannot be trusted. The parameters are those of :func:`find_budget`.
+    """
+    key = _key(state_dir, parts)
+    file, budget = BudgetFile.find(*key), _by_name.get(key)
+    own = None if budget is None else budget.own()
+    return None if file is None else standing_in(file, limit, own)
+
+
+def _key(state_dir: str | None, parts: Iterable[object]) -> tuple[str | None, str]:
+    # Two ways to one file would be two budgets that both have its places.
+    folder = None if state_dir is None else os.path.realpath(state_dir)
+    return folder, file_name(parts)
 
 
 @after_fork_in_child
 def _after_fork_in_child() -> None:
-    for budget in list(_all):
+    for budget in list(_by_name.values()):
         budget.forked()

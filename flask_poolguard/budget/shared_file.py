@@ -3,7 +3,7 @@
 What counts in it are locks, not bytes: whoever has locked byte ``PLACES + n`` has place
 *n*, and the kernel frees that when the process ends, however it ends. They are POSIX
 record locks: a forked child has none of its parent's, and the kernel tells who has one.
-The process must keep its one descriptor of the file, because closing any frees all.
+The process must keep its descriptor of the file, because closing any frees them all.
 
 Besides, each process that takes part has a row, which it has locked: what it wishes for
 and what it could give. That is for fairness only, so a torn or old row does no harm.
@@ -16,12 +16,12 @@ import hashlib
 import os
 import stat
 import struct
-import threading
+import tempfile
 import typing as t
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from ..state.directory import StateDirError, candidates, trust, usable, user_id
+from ..state.directory import FOLDER, StateDirError, trust, usable, user_id
 from ..state.locked_file import has_locks
 
 try:
@@ -38,12 +38,15 @@ _MAGIC: t.Final = b"poolguard budget 1\n".ljust(64, b"\0")
 # In a table of their own, so that one look tells that no process wishes for a place.
 _ASKED: t.Final = struct.Struct("=d")
 _NO_WISHES: t.Final = bytes(ROWS * _ASKED.size)
-_ROW: t.Final = struct.Struct("=d?II47s")
+# All of a row but its first field.
+_ROW: t.Final = struct.Struct("=d?IIII48s")
 _ROWS_AT: t.Final = len(_MAGIC) + len(_NO_WISHES)
 _SIZE: t.Final = _ROWS_AT + ROWS * _ROW.size
-# As C's struct flock on Linux and macOS lays it out is found by trying.
+# C's struct flock.
 _LINUX_FLOCK: t.Final = struct.Struct("hhqqi4x")
 _DARWIN_FLOCK: t.Final = struct.Struct("qqihh")
+
+_Key = tuple[int, int]
 
 
 class BudgetError(Exception):
@@ -55,44 +58,45 @@ class Row(t.NamedTuple):
 
     :ivar asked_at: since when it has wished for a place; 0 if it does not.
     :ivar seen_at: when it wrote this; one that is stopped does not.
-    :ivar is_first: it has no place at all.
+    :ivar waits: a thread waits for that place; else it is a worker's first.
     :ivar used: its open connections.
-    :ivar idle: those of them that nobody uses.
+    :ivar idle: those of them that no thread has used for a moment.
+    :ivar spare: its places without a connection.
+    :ivar limit: its ``POOLGUARD_BUDGET``: the number of places that it can take.
     :ivar app: its app's name.
     """
 
     asked_at: float
     seen_at: float
-    is_first: bool
+    waits: bool
     used: int
     idle: int
+    spare: int
+    limit: int
     app: str
 
+    @property
+    def places(self) -> int:
+        """How many places it has."""
+        return self.used + self.spare
 
-# By device and inode. Two ways to one file would share its locks, so there is one. No
-# file is ever closed again, which would free what is locked in it.
-_open_files: dict[tuple[int, int], BudgetFile] = {}
+
+# By device and inode. Two ways to one file would share its locks, so there is one.
+_open_files: dict[_Key, BudgetFile] = {}
 
 
 class BudgetFile:
-    """One process's way to the file.
+    """One process's way to the file, which it never closes.
 
-    A child that is forked may go on with it, and has none of its parent's places.
-    ``_lock`` protects which bytes this process has locked; it is re-entrant, because a
-    garbage collection inside may give a connection back.
+    It needs no lock: which bytes are locked is for the kernel to know, and for the one
+    :class:`.budget.Budget` that uses it.
 
     :ivar path: where it is.
     """
 
-    def __init__(self, fd: int, path: str) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, key: _Key, path: str) -> None:
+        self._fd, self._key = fd, key
         self.path = path
-        self._begin()
-
-    def _begin(self) -> None:
-        self._lock = threading.RLock()
-        self._own: set[int] = set()
-        self._pid = os.getpid()
 
     @classmethod
     def open(cls, state_dir: str | None, name: str) -> BudgetFile:
@@ -105,12 +109,13 @@ class BudgetFile:
         if not has_locks():
             raise BudgetError("this platform has no record locks")
         reasons: list[str] = []
-        try:
-            for folder in usable(state_dir, reasons):
-                path = os.path.join(folder, name)
-                return cls._at(path, os.O_RDWR | os.O_CREAT)
-        except (OSError, StateDirError) as error:
-            raise BudgetError(str(error)) from error
+        for folder in _folders(state_dir):
+            for usable_folder in usable(folder, reasons):
+                path = os.path.join(usable_folder, name)
+                try:
+                    return cls._at(path, os.O_CREAT)
+                except OSError as error:
+                    raise BudgetError(f"{path}: {error.strerror}") from error
         raise BudgetError("; ".join(reasons))
 
     @classmethod
@@ -119,73 +124,87 @@ class BudgetFile:
 
         :param state_dir: ``POOLGUARD_STATE_DIR``.
         """
-        for folder in candidates(state_dir) if has_locks() else ():
+        for folder in _folders(state_dir) if has_locks() else ():
             path = os.path.join(folder, name)
             with contextlib.suppress(OSError, StateDirError, BudgetError):
                 trust(folder)
-                return cls._at(path, os.O_RDWR)
+                return cls._at(path, 0)
         return None
 
     @classmethod
     def _at(cls, path: str, flags: int) -> BudgetFile:
+        with contextlib.suppress(OSError):
+            known = _open_files.get(_key_of(os.lstat(path)))
+            if known is not None and known._is_open():
+                return known
         fd = _open(path, flags)
-        found = os.fstat(fd)
-        key = found.st_dev, found.st_ino
-        known = _open_files.setdefault(key, cls(fd, path))
-        if known._pid != os.getpid():  # a forked child's: the parent's locks stay
-            known._begin()
-        return known
+        key = _key_of(os.fstat(fd))
+        # Whose descriptor was closed by somebody else has lost its locks.
+        file = _open_files[key] = cls(fd, key, path)
+        return file
 
     def is_there(self) -> bool:
         """Tell whether others that open the path find this very file."""
         try:
-            found, own = os.lstat(self.path), os.fstat(self._fd)
+            return _key_of(os.lstat(self.path)) == self._key and self._is_open()
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+
+    def _is_open(self) -> bool:
+        """Tell whether the descriptor is still of this file: somebody may have closed
+        all, and its number may be that of another file by now.
+        """
+        try:
+            return _key_of(os.fstat(self._fd)) == self._key
+        except OSError:
+            return False
+
+    def _check(self) -> None:
+        if not self._is_open():
+            raise BudgetError(f"the descriptor of {self.path} was closed")
 
     # Places ------------------------------------------------------------------------
 
-    def take(self, place: int) -> bool:
-        """Take a place unless another process has it.
+    def lock(self, place: int) -> bool:
+        """Lock a place unless another process has; one that is locked here stays so.
 
+        :raises BudgetError: the descriptor was closed.
         :raises OSError: the kernel has no more locks.
         """
-        return self._take(PLACES + place)
+        return self._lock(PLACES + place)
 
-    def free(self, place: int) -> None:
-        """Let others have a place of this process."""
-        with self._lock:
-            self._own.discard(PLACES + place)
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, PLACES + place)
+    def unlock(self, place: int) -> None:
+        """Let others have a place. Does nothing if it is not this process's."""
+        with contextlib.suppress(OSError):
+            if self._is_open():
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, PLACES + place)
 
-    def holders(self, most: int) -> Counter[int]:
-        """Return how many of the first places each process has, by its pid."""
-        found = Counter(pid for pid, _ in self._locks(PLACES, most))
-        own = sum(PLACES <= each < PLACES + most for each in list(self._own))
-        if own and self._pid == os.getpid():
-            found[self._pid] = own
-        return found
+    def holders(self, limit: int) -> Counter[int]:
+        """Return how many of the first places other processes have, by their pids; 0
+        stands for processes of other containers.
+        """
+        return Counter(pid for pid, _ in self._locks(PLACES, limit))
 
     # Rows --------------------------------------------------------------------------
 
     def join(self) -> int | None:
-        """Take a row; None if there is none left."""
-        for number in range(ROWS):
-            if self._take(number):
-                self.write(number, Row(0.0, 0.0, False, 0, 0, ""))
-                return number
-        return None
+        """Take a row; None if there is none left.
+
+        :raises BudgetError: the descriptor was closed.
+        """
+        return next((each for each in range(ROWS) if self._lock(each)), None)
 
     def write(self, number: int, row: Row) -> None:
         """Write this process's own row.
 
+        :raises BudgetError: the descriptor was closed.
         :raises OSError: the disk is full.
         """
-        app = row.app.encode()[:47].decode(errors="ignore").encode()
+        app = row.app.encode()[:48].decode(errors="ignore").encode()
         packed = _ROW.pack(*row[1:-1], app)
-        os.pwrite(self._fd, packed, _ROWS_AT + number * _ROW.size)
         asked = _ASKED.pack(row.asked_at)
+        self._check()
+        os.pwrite(self._fd, packed, _ROWS_AT + number * _ROW.size)
         os.pwrite(self._fd, asked, len(_MAGIC) + number * _ASKED.size)
 
     def is_wished_for(self) -> bool:
@@ -194,38 +213,29 @@ class BudgetFile:
         """
         return os.pread(self._fd, len(_NO_WISHES), len(_MAGIC)) != _NO_WISHES
 
-    def rows(self) -> dict[int, Row]:
-        """Return the rows of all processes, by pid."""
+    def rows(self) -> dict[int, tuple[int, Row]]:
+        """Return pid and row of each other process, by the row's number."""
         data = os.pread(self._fd, _SIZE, 0)
         found = {}
-        own = [(self._pid, each) for each in list(self._own) if each < ROWS]
-        if self._pid != os.getpid():
-            own = []
-        for pid, number in [*self._locks(0, ROWS), *own]:
+        for pid, number in self._locks(0, ROWS):
             try:
                 (asked,) = _ASKED.unpack_from(data, len(_MAGIC) + number * _ASKED.size)
-                row = _ROW.unpack_from(data, _ROWS_AT + number * _ROW.size)
+                *figures, app = _ROW.unpack_from(data, _ROWS_AT + number * _ROW.size)
             except struct.error:  # it was cut off
                 continue
-            seen_at, is_first, used, idle, app = row
             name = app.rstrip(b"\0").decode(errors="replace")
-            found[pid] = Row(asked, seen_at, is_first, used, idle, name)
+            found[number] = pid, Row._make((asked, *figures, name))
         return found
 
     # Locks -------------------------------------------------------------------------
 
-    def _take(self, start: int) -> bool:
-        if self._pid != os.getpid():  # in a forked child
-            self._begin()
-        with self._lock:
-            if start in self._own:
-                return False
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
-            except (BlockingIOError, PermissionError):  # POSIX allows either
-                return False
-            self._own.add(start)
-            return True
+    def _lock(self, start: int) -> bool:
+        self._check()
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            return False
+        return True
 
     def _locks(self, start: int, count: int) -> Iterator[tuple[int, int]]:
         """Give each byte of a range that another process has locked, with its pid."""
@@ -234,7 +244,7 @@ class BudgetFile:
         ranges = [(start, start + count)]
         while ranges:
             begin, end = ranges.pop()
-            found = _lock_within(self._fd, begin, end - begin)
+            found = _lock_within(self._fd, begin, end - begin) if begin < end else None
             if found is None:
                 continue
             offset, length, pid = found
@@ -242,9 +252,33 @@ class BudgetFile:
             last = end if length == 0 else min(offset + length, end)
             for each in range(first, last):
                 yield pid, each - start
-            ranges += [
-                each for each in ((begin, first), (last, end)) if each[0] < each[1]
-            ]
+            ranges += [(begin, first), (last, end)]
+
+
+def file_name(parts: Iterable[t.Any]) -> str:
+    """Return the name of the file of the budget that these parts tell from others."""
+    text = "\0".join(map(str, parts))
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.budget"
+
+
+def _folders(state_dir: str | None) -> list[str]:
+    """Return the folders for the file, in an order that is the same in all processes.
+
+    State files may lie in a folder that comes and goes with a login; what all
+    processes have to share may not.
+    """
+    if state_dir is not None:
+        return [state_dir]
+    name = f"{FOLDER}-{user_id()}"
+    shared = "/dev/shm"  # noqa: S108 (a per-user folder, checked by trust)
+    first = [os.path.join(shared, name)] if os.path.isdir(shared) else []
+    with contextlib.suppress(FileNotFoundError):  # none of them is writable
+        first.append(os.path.join(tempfile.gettempdir(), name))
+    return first
+
+
+def _key_of(found: os.stat_result) -> _Key:
+    return found.st_dev, found.st_ino
 
 
 def _lock_within(fd: int, start: int, length: int) -> tuple[int, int, int] | None:
@@ -260,24 +294,29 @@ def _lock_within(fd: int, start: int, length: int) -> tuple[int, int, int] | Non
     return None if kind == fcntl.F_UNLCK else (begins, size, pid)
 
 
-def file_name(parts: Iterable[t.Any]) -> str:
-    """Return the name of the file of the budget that these parts tell from others."""
-    text = "\0".join(map(str, parts))
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.budget"
-
-
 def _open(path: str, flags: int) -> int:
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    # Not closed where it is refused: it may be open here already, and locked.
+    flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
+    try:
+        _make_fit(fd, path)
+    except BaseException:
+        if _key_of(os.fstat(fd)) not in _open_files:  # else this frees its locks
+            os.close(fd)
+        raise
+    return fd
+
+
+def _make_fit(fd: int, path: str) -> None:
+    """Refuse a file that is not one of these, and fill one that is new."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != user_id():
         raise BudgetError(f"{path} is not a file of this user's")
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BudgetError(f"{path} is open to others; chmod 0600 it")
     if found.st_size < _SIZE:
-        # Zeros are rows that say nothing. Two that do this at a time write the same.
-        os.ftruncate(fd, _SIZE)
+        # Zeros are rows that say nothing. Several may do this at a time: they write the
+        # same, and none sees the whole size before the head is there.
         os.pwrite(fd, _MAGIC, 0)
+        os.ftruncate(fd, _SIZE)
     elif os.pread(fd, len(_MAGIC), 0) != _MAGIC:
         raise BudgetError(f"{path} is not a budget of this release; remove it")
-    return fd

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import typing as t
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
@@ -13,9 +12,6 @@ from ..config import Settings
 from ..pool import GuardedPool, Places
 from ..tracking.pool_tracker import PoolTracker
 from ..urls import public_url, server_key
-
-if t.TYPE_CHECKING:
-    from .install import Guarded
 
 
 def places_for(
@@ -30,17 +26,19 @@ def places_for(
     return functools.partial(PoolPlaces, budget)
 
 
-def standing_of(guarded: Guarded) -> Standing | None:
+def standing_of(
+    engine: Engine, settings: Settings, tracker: PoolTracker
+) -> Standing | None:
     """Return how the budget of a bind stands on this host; None if it has none."""
-    limit, tracker = guarded.settings.budget.value, guarded.tracker
+    limit = settings.budget.value
     if (
         limit is None
         or tracker.app is None
         or not tracker.database.has_server
-        or not isinstance(guarded.engine.pool, GuardedPool)
+        or not isinstance(engine.pool, GuardedPool)
     ):
         return None
-    parts = _parts(guarded.engine, guarded.settings, tracker.app.name)
+    parts = _parts(engine, settings, tracker.app.name)
     standing = find_standing(tracker.state_dir, parts, limit)
     return standing or Standing(limit, ())
 

@@ -215,12 +215,12 @@ class FairQueue(Slots[Slot]):
         with self._lock:
             self._serve()
 
-    def count_places(self) -> None:
-        """Count anew which slots have a place: a signal's exception may have come
-        between the two.
+    def settle_places(self) -> None:
+        """Give back places that no slot has: a signal's exception may have come between
+        the two.
         """
         with self._lock:
-            self.places.count = self.opened
+            self.places.settle(self.opened)
 
     def open_none_until(self, when: float) -> None:
         """Open no further slot until then (0 for from now on), except the only one."""

@@ -220,6 +220,7 @@ class GuardedPool(FairPool):
                 self.forget_parent()
                 return
             if record.was_detached():
+                self._pool.places.lend(record.last())
                 self.callbacks.closed(record, "detached")
             self.callbacks.gave(record)
             if self._retired:

@@ -6,9 +6,11 @@ SQLAlchemy 2.0.31 and 2.1.9, on which it was checked.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import typing as t
+import weakref
 
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionRecord
@@ -16,6 +18,8 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from .fork import keep_from_finalising
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .types import CloseReason, PoolCallbacks
 
 # Closed without a logout, which may block: the other end is gone.
@@ -42,6 +46,7 @@ class PoolRecord(_ConnectionRecord):
         the connection outdated.
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar is_connecting: one is being made right now.
+    :ivar last: gives the connection that it had last, as long as that lives.
     :ivar connect_until: monotonic time at which no thread waits for that any more.
     """
 
@@ -52,6 +57,7 @@ class PoolRecord(_ConnectionRecord):
         "has_served",
         "is_connecting",
         "is_open",
+        "last",
         "pid",
     )
 
@@ -60,6 +66,7 @@ class PoolRecord(_ConnectionRecord):
         self.pid = os.getpid()
         self.has_served = self.is_open = self.is_connecting = False
         self.connect_until = math.inf
+        self.last: Callable[[], t.Any] = lambda: None
         self.generation = pool.generation
         super().__init__(t.cast(Pool, pool), connect=False)
 
@@ -98,6 +105,8 @@ class PoolRecord(_ConnectionRecord):
             raise
         finally:
             self.is_connecting = False
+        with contextlib.suppress(TypeError):  # a driver's may have no references
+            self.last = weakref.ref(self.dbapi_connection)
         self.has_served = self.is_open = True
         self._pool.callbacks.connected(self)
 

@@ -131,7 +131,8 @@ class Refusals:
         if _clock() >= self._said.until:
             pool, states = self._pool, self._session_probe.states()
             held, note = pool.holders.held_seconds(), ""
-            if self._queue.places.refusal():
+            queue = self._queue
+            if queue.opened < queue.limit and queue.places.refusal():
                 note = explain_budget(self._room())
             elif held:
                 note = explain_timeout(self._room(), pool._timeout, held)

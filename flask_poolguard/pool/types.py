@@ -159,14 +159,12 @@ class Places:
     """Where a pool's slots get their places from, one before each is opened. Here there
     is no end of them.
 
-    The first three are called under the lock of the pool's queue.
+    The first four are called under the lock of the pool's queue.
 
     :ivar owes: how many connections are to be closed when they come back.
-    :ivar count: how many slots have a place.
     """
 
     owes = 0
-    count = 0
 
     def belong_to(self, queue: t.Any) -> None:
         """A queue is there whose slots take these places."""
@@ -180,9 +178,15 @@ class Places:
     def give(self) -> None:
         """Give back the place of a slot that has no connection any more."""
 
+    def settle(self, opened: int) -> None:
+        """Give back what no slot has, of which so many are open."""
+
     def pays(self) -> bool:
         """Tell whether a connection that comes back is to be closed, and count it."""
         return False
+
+    def lend(self, connection: object) -> None:
+        """A connection left the pool, and needs its place for as long as it lives."""
 
     def join(self) -> None:
         """Keep one place for this process, which is a worker, while it lives."""
@@ -195,7 +199,7 @@ class Places:
         """Give back what was borrowed."""
 
     def refusal(self) -> str:
-        """Return who has the places, if that keeps threads waiting; else ""."""
+        """Return who has the places, if all are taken; else ""."""
         return ""
 
 

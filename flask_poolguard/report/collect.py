@@ -106,7 +106,8 @@ def make_report(
     budgets = {
         each.bind: standing
         for each in engines
-        if (standing := standing_of(each)) is not None
+        if (standing := standing_of(each.engine, each.settings, each.tracker))
+        is not None
     }
     evidence = Evidence(
         config=app.config,

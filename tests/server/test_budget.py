@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +20,12 @@ from flask_poolguard import PoolTimeout
 from flask_poolguard.engines import standing_of
 from tests.conftest import Database
 from tests.support.budget_process import BudgetProcess
-from tests.support.guarded_app import guarded_engine, warnings_of
+from tests.support.guarded_app import (
+    engine_of,
+    guarded_engine,
+    make_app,
+    warnings_of,
+)
 from tests.support.reporting import MakeShop, found
 from tests.support.waiting import wait_until
 
@@ -151,6 +159,66 @@ class TestWaiting:
         third.take(1)
         os.kill(first.pid, signal.SIGCONT)
 
+    def test_ends_although_there_are_fewer_places_than_processes(
+        self, start: Start
+    ) -> None:
+        """Each of the others has its only connection idle."""
+        for _ in range(2):
+            other = start(2)
+            other.take(1)
+            other.do("give")
+        start(2).take(1)
+
+    def test_is_in_the_order_of_all_processes(
+        self, start: Start, database: Database, tmp_path: Path
+    ) -> None:
+        """Both threads that waited here come before the process that waited later."""
+        holder, late = start(5), start(5)
+        holder.take(3)
+        late.take(1)
+        order: list[str] = []
+        config = {
+            "POOLGUARD_BUDGET": 5,
+            "POOLGUARD_POOL_TIMEOUT": 20,
+            "POOLGUARD_STATE_DIR": str(tmp_path / "state"),
+        }
+        with guarded_engine(database.url, **config) as engine, engine.connect():
+            done = threading.Event()
+
+            def wait() -> None:
+                with engine.connect():
+                    order.append("here")
+                    done.wait(20)
+
+            threads = [threading.Thread(target=wait) for _ in range(2)]
+            for each in threads:
+                each.start()
+            time.sleep(0.5)
+            late.tell("take")
+            time.sleep(0.5)
+            for _ in range(2):
+                before = len(order)
+                holder.do("give")
+                wait_until(lambda: len(order) > before, what="one of them")  # noqa: B023
+            holder.do("give")
+            late.hear()
+            assert order == ["here", "here"]
+            done.set()
+            for each in threads:
+                each.join()
+
+    def test_of_a_process_with_a_smaller_budget_holds_up_no_other(
+        self, start: Start
+    ) -> None:
+        name = {"POOLGUARD_BUDGET_NAME": "all"}
+        small = start(2, POOLGUARD_POOL_TIMEOUT=3, **name)
+        large = start(10, POOLGUARD_POOL_TIMEOUT=1, **name)
+        small.take(2)
+        small.tell("take")
+        time.sleep(0.3)
+        large.take(2)
+        assert "error" in small.hear()
+
     def test_is_short_for_a_worker_without_any(
         self, start: Start, database: Database
     ) -> None:
@@ -163,6 +231,65 @@ class TestWaiting:
         late.take(1)
         assert watch(database, 0.5) <= 8
         assert [each.do("rest")["failed"] for each in others] == [0] * 3
+
+
+class TestAnEngine:
+    """Of several that share a budget within one process."""
+
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> dict[str, Any]:
+        """Return settings with a small budget."""
+        return {
+            "POOLGUARD_BUDGET": 2,
+            "POOLGUARD_POOL_TIMEOUT": 5,
+            "POOLGUARD_STATE_DIR": str(tmp_path / "state"),
+        }
+
+    def test_gets_what_another_has_idle(
+        self, database: Database, config: dict[str, Any]
+    ) -> None:
+        with (
+            guarded_engine(database.url, **config) as first,
+            guarded_engine(database.url, **config) as second,
+        ):
+            with first.connect(), first.connect():
+                pass
+            with second.connect():
+                assert sessions(database) <= 2
+
+    def test_that_is_collected_leaves_its_places_to_others(
+        self, database: Database, config: dict[str, Any], start: Start
+    ) -> None:
+        app = make_app(database.url, **config)
+        engine = engine_of(app)
+        with engine.connect(), engine.connect():
+            pass
+        gone = weakref.ref(engine)
+        del app, engine
+        wait_until(lambda: gc.collect() >= 0 and gone() is None, what="its end")
+        start(2).take(2)
+        with (
+            guarded_engine(database.url, **{**config, "POOLGUARD_POOL_TIMEOUT": 1}) as (
+                late
+            ),
+            pytest.raises(PoolTimeout, match="2 of 2 places"),
+        ):
+            late.connect()
+
+    def test_a_connection_that_is_detached_keeps_its_place(
+        self, database: Database, config: dict[str, Any]
+    ) -> None:
+        config["POOLGUARD_POOL_TIMEOUT"] = 0.5
+        with guarded_engine(database.url, **config) as engine:
+            detached = engine.connect()
+            detached.detach()
+            with engine.connect():
+                with pytest.raises(PoolTimeout, match="2 of 2 places"):
+                    engine.connect()
+                detached.close()
+                del detached
+                with engine.connect():
+                    assert sessions(database) == 2
 
 
 class TestAWorker:
@@ -259,7 +386,8 @@ class TestOneProcess:
         (holder,) = server.budget_holders
         assert (holder.pid, holder.places) == (os.getpid(), 1)
         (guarded,) = shop.app.extensions["poolguard"].engines
-        assert str(standing_of(guarded)).startswith("1 of 9 places of this host")
+        standing = standing_of(guarded.engine, guarded.settings, guarded.tracker)
+        assert str(standing).startswith("1 of 9 places of this host")
 
     def test_makes_the_finding_of_the_pools_sizes_needless(
         self, make_shop: MakeShop, database: Database

@@ -39,10 +39,10 @@ class Sleeper:
         reader, writer = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            answer = b"y" if all(map(file.take, places)) else b"n"
+            answer = b"y" if all(map(file.lock, places)) else b"n"
             number = file.join()
             if number is not None:
-                row = Row(0.0, 1.0, False, len(places), 0, "sleeper")
+                row = Row(0.0, 1.0, False, len(places), 0, 0, 10, "sleeper")
                 file.write(number, row)
             os.write(writer, answer)
             signal.pause()
@@ -80,35 +80,36 @@ class TestPlaces:
     ) -> None:
         assert sleep(3).has_them
         assert not sleep(3).has_them
-        assert not file.take(3)
-        assert file.take(4)
-        assert not in_child(lambda: file.take(4))
+        assert not file.lock(3)
+        assert file.lock(4)
+        assert not in_child(lambda: file.lock(4))
 
-    def test_are_taken_once_in_a_process(self, file: BudgetFile, folder: str) -> None:
-        """Its own locks do not keep it from locking again, and closing frees all."""
-        assert file.take(1)
-        assert not file.take(1)
+    def test_stay_when_the_file_is_opened_again(
+        self, file: BudgetFile, folder: str
+    ) -> None:
+        """Closing any descriptor of it would free them all."""
+        assert file.lock(1)
         again = BudgetFile.open(folder, NAME)
         assert again is file
-        assert not in_child(lambda: file.take(1))
+        assert not in_child(lambda: file.lock(1))
 
     def test_are_free_when_the_process_is_killed(
         self, file: BudgetFile, sleep: Callable[..., Sleeper]
     ) -> None:
         sleeper = sleep(0, 1, 2)
-        assert not file.take(1)
+        assert not file.lock(1)
         sleeper.kill()
         assert file.holders(10) == {}
-        assert file.take(1)
+        assert file.lock(1)
 
     @pytest.mark.parametrize("fork", FORKS)
     def test_of_a_parent_are_not_its_childs(
         self, file: BudgetFile, fork: Callable[[], int]
     ) -> None:
-        file.take(0)
-        assert in_child(lambda: file.take(1), fork=fork)
+        file.lock(0)
+        assert in_child(lambda: file.lock(1), fork=fork)
         assert in_child(lambda: sorted(file.holders(10)), fork=fork) == [os.getpid()]
-        assert not in_child(lambda: file.take(0), fork=fork)
+        assert not in_child(lambda: file.lock(0), fork=fork)
 
     def test_of_a_parent_are_free_when_it_ends_and_its_child_lives(
         self, file: BudgetFile
@@ -116,7 +117,7 @@ class TestPlaces:
         reader, writer = os.pipe()
         parent = os.fork()
         if parent == 0:
-            file.take(0)
+            file.lock(0)
             child = os.fork()
             if child == 0:
                 signal.pause()
@@ -127,10 +128,10 @@ class TestPlaces:
         child = int(os.read(reader, 20))
         os.close(reader)
         os.close(writer)
-        assert not file.take(0)
+        assert not file.lock(0)
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
-        assert file.take(0)
+        assert file.lock(0)
         os.kill(child, signal.SIGKILL)
 
     def test_are_all_counted_in_whichever_order_they_were_taken(
@@ -138,14 +139,13 @@ class TestPlaces:
     ) -> None:
         """The kernel names any lock in a range, and not the first."""
         first, second, third = sleep(9, 2, 3), sleep(0, 8), sleep(5)
-        file.take(4)
+        file.lock(4)
         assert file.holders(10) == {
             first.pid: 3,
             second.pid: 2,
             third.pid: 1,
-            os.getpid(): 1,
         }
-        assert file.holders(5) == {first.pid: 2, second.pid: 1, os.getpid(): 1}
+        assert file.holders(5) == {first.pid: 2, second.pid: 1}
 
     def test_and_their_holders_are_seen_from_elsewhere(
         self, file: BudgetFile, folder: str, sleep: Callable[..., Sleeper]
@@ -166,17 +166,52 @@ class TestRows:
         self, file: BudgetFile, sleep: Callable[..., Sleeper]
     ) -> None:
         sleeper = sleep()
-        assert file.rows()[sleeper.pid].app == "sleeper"
+        assert [(pid, row.app) for pid, row in file.rows().values()] == [
+            (sleeper.pid, "sleeper")
+        ]
         sleeper.kill()
         assert file.rows() == {}
 
     def test_cut_a_long_name_between_characters(self, file: BudgetFile) -> None:
         number = file.join()
         assert number is not None
-        file.write(number, Row(2.0, 1.0, True, 3, 2, "가" * 40))
-        row = file.rows()[os.getpid()]
-        assert row == Row(2.0, 1.0, True, 3, 2, "가" * 15)
+        file.write(number, Row(2.0, 1.0, True, 3, 2, 1, 9, "가" * 40))
+        rows = in_child(file.rows)
+        row = Row(2.0, 1.0, True, 3, 2, 1, 9, "가" * 16)
+        assert rows == {number: (os.getpid(), row)}
         assert file.is_wished_for()
+
+
+class TestADescriptor:
+    def test_that_is_closed_by_another_is_noticed(
+        self, file: BudgetFile, folder: str, tmp_path: Path
+    ) -> None:
+        """Its number may be that of a file of the app's by now."""
+        assert file.lock(1)
+        number = file.join()
+        os.close(file._fd)
+        other = os.open(tmp_path / "the app's own", os.O_RDWR | os.O_CREAT)
+        assert other == file._fd
+        assert not file.is_there()
+        with pytest.raises(BudgetError, match="was closed"):
+            file.write(number or 0, Row(1.0, 1.0, True, 0, 0, 0, 1, "shop"))
+        with pytest.raises(BudgetError, match="was closed"):
+            file.lock(2)
+        file.unlock(1)
+        assert (tmp_path / "the app's own").read_bytes() == b""
+        again = BudgetFile.open(folder, NAME)
+        assert again is not file
+        assert again.lock(2)
+        os.close(other)
+
+    def test_is_one_however_often_the_file_is_looked_into(
+        self, file: BudgetFile, folder: str
+    ) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10):
+            assert BudgetFile.find(folder, NAME) is file
+            assert BudgetFile.find(folder, "another") is None
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 class TestAFileThatCannotBeTrusted:

@@ -1,0 +1,177 @@
+"""The places that one process has of a budget, without a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+import weakref
+from collections import deque
+
+from .giving import wishes
+from .pool_places import ANY, PoolPlaces
+from .shared_file import BudgetError, BudgetFile, Row
+
+if t.TYPE_CHECKING:
+    from ..pool import FairQueue, GuardedRecord
+
+    Queue = FairQueue[GuardedRecord]
+
+_clock = time.monotonic
+
+# After so many looks at which a place was nowhere, it is on its way to no pool.
+_LOST_AFTER: t.Final = 20
+
+
+class OwnPlaces:
+    """The places that this process has, and may have.
+
+    No lock protects them: a garbage collection may give a connection back at any
+    point, and the lock that it then needs may be held by a thread that waits for this
+    one. A place is in one of three collections (free here, a pool's, lent), and moves
+    from one to the next by single operations of a deque or list. ``_claimed`` has all
+    of them; what it has and none of the others, an asynchronous exception left over,
+    and :meth:`settle` frees it.
+
+    :param name: the file's.
+    :param limit: how many connections all processes together may have.
+    :param app: shown to others.
+    :ivar epoch: another one in a forked child.
+    """
+
+    def __init__(self, state_dir: str | None, name: str, limit: int, app: str) -> None:
+        self._state_dir, self._name = state_dir, name
+        self.limit, self._app = limit, app
+        self._begin()
+
+    def _begin(self) -> None:
+        self.epoch = object()
+        self._pid = os.getpid()
+        self._parts: weakref.WeakSet[PoolPlaces] = weakref.WeakSet()
+        self._file: BudgetFile | None = None
+        self._row: int | None = None
+        self._claimed: dict[int, object] = {}
+        self._free: deque[int] = deque()
+        self._is_member = False
+        self._is_kept, self._trouble = True, ""
+        self._refused_until = 0.0
+        # What was claimed and nowhere at the last looks, by its claim, and how often.
+        self._lost: dict[object, int] = {}
+        self._owed = 0
+
+    def forked(self) -> None:
+        """Leave the parent's places to the parent."""
+        if self._pid != os.getpid():
+            self._begin()
+
+    def add(self, part: PoolPlaces) -> None:
+        """Note one more pool."""
+        self.forked()
+        self._parts.add(part)
+
+    def is_in_use(self) -> bool:
+        """Tell whether a pool has it."""
+        return bool(self._parts)
+
+    def put_back(self, place: int) -> None:
+        """Take a place back: another process may have it, unless it is a worker's
+        first.
+        """
+        self._free.append(place)
+        self._refused_until = 0.0
+        self._shed()
+
+    def own(self) -> tuple[int, str]:
+        """Return how many places this process has, and its app."""
+        return len(self._claimed) if self._pid == os.getpid() else 0, self._app
+
+    def pays(self) -> bool:
+        """Tell whether to close a connection that comes back, and count it."""
+        owed = self._owed
+        self._owe(max(owed - 1, 0))
+        return owed > 0
+
+    def _owe(self, connections: int) -> None:
+        """Let so many be closed when they come back, for another process."""
+        self._owed = connections
+        for part in list(self._parts):
+            part.owes = connections
+
+    def _queues(self) -> list[Queue]:
+        found = (part.queue_ref() for part in list(self._parts))
+        return [queue for queue in found if queue is not None]
+
+    def settle(self) -> None:
+        """Free what is claimed and nowhere, because an asynchronous exception came
+        between; what is so at one look may be on its way.
+        """
+        known = set(self._free)
+        for queue in self._queues():
+            queue.settle_places()
+        for part in list(self._parts):
+            known |= {*part.held, *part.lent}
+        lost = {}
+        for place, claim in list(self._claimed.items()):
+            if place in known:
+                continue
+            lost[claim] = self._lost.get(claim, 0) + 1
+            if lost[claim] > _LOST_AFTER:
+                self._release(place)
+        self._lost = lost
+
+    def _grab(self, since: float, waits: bool = True) -> int | None:
+        """Lock a place that no older wish comes before; None if there is none, ``ANY``
+        if the budget cannot be kept.
+
+        :param since: since when a thread has waited for it.
+        """
+        try:
+            file = self._file
+            if file is None:
+                file = self._file = BudgetFile.open(self._state_dir, self._name)
+                self._row = file.join()
+            first = self._left_to_others(file, since, waits)
+            number = self.limit - first
+            for each in range(number):
+                # Elsewhere than others begin, so that few meet one that is taken.
+                place = first + (each + self._pid) % number
+                claim = object()
+                if self._claimed.setdefault(place, claim) is not claim:
+                    continue
+                if file.lock(place):
+                    return place
+                del self._claimed[place]
+        except (BudgetError, OSError) as error:
+            self._lose(str(error))
+            return ANY
+        return None
+
+    def _left_to_others(self, file: BudgetFile, since: float, waits: bool) -> int:
+        """Return how many of the first places are left to older wishes: one that goes
+        by a smaller limit cannot use the others.
+        """
+        if not file.is_wished_for():
+            return 0
+        rows = {number: row for number, (_, row) in file.rows().items()}
+        own = -1 if self._row is None else self._row
+        places = len(self._claimed)
+        rows[own] = Row(since, _clock(), waits, places, 0, 0, self.limit, "")
+        order = wishes(rows, _clock())
+        older = order[: order.index(own)]
+        return min(max((rows[each].limit for each in older), default=0), self.limit)
+
+    def _shed(self) -> None:
+        """Free the places that no pool has, but for a worker's first."""
+        while self._free and len(self._claimed) > (1 if self._is_member else 0):
+            with contextlib.suppress(IndexError):
+                self._release(self._free.pop())
+
+    def _release(self, place: int) -> None:
+        if self._file is not None:
+            self._file.unlock(place)
+        self._claimed.pop(place, None)
+
+    def _lose(self, trouble: str) -> None:
+        self._is_kept, self._trouble = False, trouble
+        self._owe(0)
