@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..pool import after_fork_in_child, close_longest_idle
 from .giving import Giving, part_of
@@ -40,6 +40,9 @@ _AT_REST: t.Final = 1.0
 # it is taken again at once, and would else go to and fro between processes, closed and
 # opened each time.
 IDLE: t.Final = 0.1
+# Where all have some, a busy process gives one at most so often: rows are a moment old,
+# so more would go to and fro.
+_EVENS_EVERY: t.Final = 0.5
 
 
 class Budget(OwnPlaces):
@@ -53,7 +56,7 @@ class Budget(OwnPlaces):
         self._wake = threading.Lock()
         self._wake.acquire()
         self._thread: threading.Thread | None = None
-        self._asked_at = self._looked_at = 0.0
+        self._asked_at = self._looked_at = self._evens_at = 0.0
         super()._begin()
 
     # What pools and workers ask ----------------------------------------------------
@@ -174,6 +177,10 @@ class Budget(OwnPlaces):
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
             since = min(map(_waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)
+            if giving.returned and now < self._evens_at and _all_have_one(rows):
+                giving = giving._replace(returned=0)
+        if giving.returned:
+            self._evens_at = now + _EVENS_EVERY
         if giving.returned or self._owed:
             self._owe(giving.returned)
         for _ in range(giving.spare):
@@ -237,6 +244,10 @@ class Budget(OwnPlaces):
             self._release(place)
         self._free.clear()
         return not self._parts
+
+
+def _all_have_one(rows: Mapping[int, Row]) -> bool:
+    return all(row.places for row in rows.values() if row.asked_at)
 
 
 def _wants(queue: Queue) -> bool:
