@@ -74,6 +74,11 @@ class OwnPlaces:
         """Tell whether a pool has it."""
         return bool(self._parts)
 
+    def is_in(self, epoch: object) -> bool:
+        """Tell whether an epoch began in this process."""
+        self.forked()
+        return epoch is self.epoch
+
     def put_back(self, place: int) -> None:
         """Take a place back: another process may have it, unless it is a worker's
         first.

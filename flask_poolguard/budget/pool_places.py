@@ -26,6 +26,9 @@ class Source(t.Protocol):
     def draw(self) -> int | None:
         """Return a place, ``ANY`` for a budget that is not kept, None for none."""
 
+    def is_in(self, epoch: object) -> bool:
+        """Tell whether that began in this process."""
+
     def put_back(self, place: int) -> None:
         """Take a place back."""
 
@@ -123,7 +126,7 @@ class PoolPlaces(Places):
 
     def _put_back(self, place: int, epoch: object) -> None:
         # A child's queue may still be given what its parent had.
-        if place != ANY and epoch is self._source.epoch:
+        if place != ANY and self._source.is_in(epoch):
             self._source.put_back(place)
 
     def refusal(self) -> str:
