@@ -237,6 +237,7 @@ def test_a_forked_child_has_nothing_of_its_parents(
 
     def take() -> int:
         if gives:
+            budget.forked()  # as the hook of the fork does
             queue.free(slot)
         own = queue_of(budget)
         return sum(own.get_now() is not None for _ in range(3))
