@@ -318,12 +318,20 @@ def find_standing(
     state_dir: str | None, parts: Iterable[t.Any], limit: int
 ) -> Standing | None:
     """Return how a budget stands on this host; None if no process has used it, or its
-    file cannot be trusted. The parameters are those of :func:`find_budget`.
+    file cannot be trusted.
+
+    :param limit: counts if no process is there that goes by one; the others are as of
+        :func:`find_budget`.
     """
     key = _key(state_dir, parts)
     file, budget = BudgetFile.find(*key), _by_name.get(key)
+    if file is None:
+        return None
+    limits = [row.limit for _, row in file.rows().values()]
     own = None if budget is None else budget.own()
-    return None if file is None else standing_in(file, limit, own)
+    if budget is not None and own is not None and own[0]:
+        limits.append(budget.limit)
+    return standing_in(file, max(limits, default=limit), own)
 
 
 def _key(state_dir: str | None, parts: Iterable[object]) -> tuple[str | None, str]:

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine
 
 from flask_poolguard import PoolTimeout
 from flask_poolguard.engines import standing_of
+from flask_poolguard.report.verdict import verdict_of
 from tests.conftest import Database
 from tests.support.budget_process import BudgetProcess
 from tests.support.guarded_app import (
@@ -357,6 +358,11 @@ class TestAFile:
 
 
 class TestOneProcess:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> dict[str, str]:
+        """Return a state folder as a setting: pools of earlier tests may live."""
+        return {"POOLGUARD_STATE_DIR": str(tmp_path / "state")}
+
     def test_waits_in_the_order_of_its_pool(
         self, database: Database, tmp_path: Path
     ) -> None:
@@ -377,9 +383,11 @@ class TestOneProcess:
         assert sessions(database) == 0
 
     def test_is_shown_with_its_server(
-        self, make_shop: MakeShop, database: Database
+        self, make_shop: MakeShop, database: Database, folder: dict[str, str]
     ) -> None:
-        shop = make_shop({"POOLGUARD_BUDGET": 9}, default=create_engine(database.url))
+        shop = make_shop(
+            {**folder, "POOLGUARD_BUDGET": 9}, default=create_engine(database.url)
+        )
         shop.use()
         (server,) = shop.report().servers
         assert (server.budget, server.budget_taken) == (9, 1)
@@ -389,10 +397,25 @@ class TestOneProcess:
         standing = standing_of(guarded.engine, guarded.settings, guarded.tracker)
         assert str(standing).startswith("1 of 9 places of this host")
 
-    def test_makes_the_finding_of_the_pools_sizes_needless(
-        self, make_shop: MakeShop, database: Database
+    def test_that_waits_for_a_place_is_told_so_first(
+        self, make_shop: MakeShop, database: Database, folder: dict[str, str]
     ) -> None:
-        sizes = {"POOLGUARD_POOL_SIZE": 100_000}
+        shop = make_shop(
+            {**folder, "POOLGUARD_BUDGET": 1, "POOLGUARD_POOL_TIMEOUT": 0.1},
+            default=create_engine(database.url),
+        )
+        with shop.engines["default"].connect(), pytest.raises(PoolTimeout):
+            shop.engines["default"].connect()
+        report = shop.report()
+        (finding,) = found(report, "timeouts")
+        assert "raise POOLGUARD_BUDGET (now 1) if the server bears it" in finding.fix
+        assert "POOLGUARD_POOL_SIZE" not in finding.fix
+        assert "as POOLGUARD_BUDGET of 1 is used up" in verdict_of(report).text
+
+    def test_makes_the_finding_of_the_pools_sizes_needless(
+        self, make_shop: MakeShop, database: Database, folder: dict[str, str]
+    ) -> None:
+        sizes = {**folder, "POOLGUARD_POOL_SIZE": 100_000}
         shop = make_shop(sizes, default=create_engine(database.url))
         shop.use()
         assert found(shop.report(), "budget")
@@ -403,10 +426,10 @@ class TestOneProcess:
         assert not found(shop.report(), "budget")
 
     def test_is_told_of_a_budget_that_is_larger_than_the_server(
-        self, make_shop: MakeShop, database: Database
+        self, make_shop: MakeShop, database: Database, folder: dict[str, str]
     ) -> None:
         shop = make_shop(
-            {"POOLGUARD_POOL_SIZE": 100_000, "POOLGUARD_BUDGET": 99_999},
+            {**folder, "POOLGUARD_POOL_SIZE": 100_000, "POOLGUARD_BUDGET": 99_999},
             default=create_engine(database.url),
         )
         shop.use()

@@ -62,10 +62,11 @@ def find_saturated(evidence: Evidence) -> Iterator[Finding]:
             f" {each.bind!r}, the first for {duration(wait)}"
             f" ({'; '.join(_taken(*pair) for pair in pools)})"
             f"{_held_by([pool for _, pool in pools])}",
-            _how_to_relieve(each, pools),
+            _how_to_relieve(evidence, each, pools),
             f"Who has waited{so_long(timeouts)} fails, and until then keeps a thread"
             " of its worker from serving others.",
-            f"{_is_used_up(each.bind, pools)}, {requests(number)}, the first for"
+            f"{_used_budget(evidence, each, pools)}{_is_used_up(each.bind, pools)},"
+            f" {requests(number)}, the first for"
             f" {duration(wait)}{f'; {where}' if where else ''}",
         )
 
@@ -96,7 +97,7 @@ def _was_saturated(evidence: Evidence, bind: Bind) -> Iterator[Finding]:
         f"Requests waited for a connection of bind {bind.bind!r} {found.when()}, the"
         f" longest for {longest}: {found.number} of {found.asked} checkouts of"
         f" {workers} found {_none_free(pools)}",
-        _how_to_shorten(bind, pools),
+        _how_to_shorten(evidence, bind, pools),
         "So much longer these requests took. While they wait, they keep threads of"
         " their workers from serving others; from the pool's timeout on they fail.",
         f"requests waited for pool {bind.bind} of {workers} {found.when()}, the longest"
@@ -153,8 +154,23 @@ def _holders(pools: Sequence[PoolStatus]) -> str:
     return ", ".join(texts) + (f" and {more} lines more" if more > 0 else "")
 
 
-def _how_to_relieve(guarded: Bind, pools: Pools) -> str:
-    if all(
+def _used_budget(evidence: Evidence, bind: Bind, pools: Pools) -> str:
+    """Return that the bind's budget is why its pools cannot open more; "" if it is not.
+
+    That they never had all that their sizes allow tells it also when places are free
+    again.
+    """
+    standing = evidence.budgets.get(bind.bind)
+    if standing is None or any(
+        pool.limit is not None and (pool.peak_checked_out or 0) >= pool.limit
+        for _, pool in pools
+    ):
+        return ""
+    return f"{key_of(bind, 'budget')} of {standing.limit} is used up, "
+
+
+def _how_to_relieve(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
+    if not _used_budget(evidence, guarded, pools) and all(
         pool.checked_out is not None
         and pool.limit is not None
         and pool.checked_out < pool.limit
@@ -164,7 +180,7 @@ def _how_to_relieve(guarded: Bind, pools: Pools) -> str:
             "The pool may open more, but gets no connection from its server: see what"
             " else is found, and the app's log."
         )
-    return _how_to_shorten(guarded, pools)
+    return _how_to_shorten(evidence, guarded, pools)
 
 
 def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
@@ -184,15 +200,25 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
             f"{counted(pools, count_timeouts)} of bind {each.bind!r} got no connection"
             f" in time since {began(pools)}; {lately_text(evidence, risen, lately)} (by"
             f" worker: {by_worker(pools, count_timeouts)})",
-            _how_to_shorten(each, pools),
+            _how_to_shorten(evidence, each, pools),
             "Each of them was a request that failed, after it had waited"
             f"{so_long([pool.timeout_seconds or math.inf for _, pool in pools])} or"
             " was refused.",
-            in_short([each.bind], lately, "got no connection in time", pools),
+            in_short(
+                [each.bind],
+                lately,
+                f"got no connection in time{_in_short(evidence, each, pools)}",
+                pools,
+            ),
         )
 
 
-def _how_to_shorten(guarded: Bind, pools: Pools) -> str:
+def _in_short(evidence: Evidence, bind: Bind, pools: Pools) -> str:
+    used = _used_budget(evidence, bind, pools)
+    return f", as {used.removesuffix(', ')}," if used else ""
+
+
+def _how_to_shorten(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
     fix = "Give connections back sooner"
     holders = [each for _, pool in pools for each in pool.holders if each.endpoint]
     if holders:
@@ -202,6 +228,12 @@ def _how_to_shorten(guarded: Bind, pools: Pools) -> str:
             f" {line_of(longest)})"
         )
     pool = pools[0][1]
+    standing = evidence.budgets.get(guarded.bind)
+    if standing is not None and _used_budget(evidence, guarded, pools):
+        return (
+            f"{fix}, or raise {key_of(guarded, 'budget')} (now {standing.limit}) if the"
+            " server bears it: the pools never had as many as their sizes allow."
+        )
     if pool.limit is None:
         return fix + "."
     return (
