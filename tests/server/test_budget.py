@@ -380,7 +380,7 @@ class TestOneProcess:
             engine.dispose()
             with engine.connect():
                 pass
-        assert sessions(database) == 0
+        wait_until(lambda: sessions(database) == 0, what="the sessions' end")
 
     def test_is_shown_with_its_server(
         self, make_shop: MakeShop, database: Database, folder: dict[str, str]
@@ -404,6 +404,7 @@ class TestOneProcess:
             {**folder, "POOLGUARD_BUDGET": 1, "POOLGUARD_POOL_TIMEOUT": 0.1},
             default=create_engine(database.url),
         )
+        shop.use()
         with shop.engines["default"].connect(), pytest.raises(PoolTimeout):
             shop.engines["default"].connect()
         report = shop.report()
