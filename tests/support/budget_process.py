@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import URL
 
 from tests.support.app_server import REPOSITORY
+
+
+def open_connections(pids: Iterable[int], port: int) -> int:
+    """Return how many TCP connections to a port processes have open at a moment.
+
+    Not what the server lists: it ends a session a moment after the client did.
+    """
+    # One read, so one moment; whose they are is looked for afterwards.
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    established = {
+        fields[9]
+        for fields in map(str.split, lines)
+        if int(fields[2].rpartition(":")[2], 16) == port and fields[3] == "01"
+    }
+    found = 0
+    for pid in pids:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                name = os.readlink(fd)
+                found += name.removeprefix("socket:[").removesuffix("]") in established
+    return found
 
 
 class BudgetProcess:
