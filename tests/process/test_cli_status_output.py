@@ -148,7 +148,8 @@ class TestOutput:
         )
         assert names(report["servers"][0]) == (
             "bind product reachable idle_timeout_seconds max_connections connections"
-            " ours reserved sessions sessions_hidden failure"
+            " ours reserved sessions sessions_hidden failure budget budget_taken"
+            " budget_holders"
         )
         assert names(report["findings"][0]) == (
             "level code message fix consequence summary"
