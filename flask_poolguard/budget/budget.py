@@ -42,7 +42,7 @@ _AT_REST: t.Final = 1.0
 IDLE: t.Final = 0.1
 # Where all have some, a busy process gives one at most so often: rows are a moment old,
 # so more would go to and fro.
-_EVENS_EVERY: t.Final = 0.5
+_EVENS_EVERY: t.Final = 0.15
 
 
 class Budget(OwnPlaces):

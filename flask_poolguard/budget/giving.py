@@ -10,6 +10,9 @@ from .shared_file import Row
 # A process that has not written its row for so many seconds is stopped, or hangs: it
 # neither takes a place nor gives one.
 ALIVE: t.Final = 3.0
+# One for which a thread waits writes it 20 times a second: if it ends, or hangs, with a
+# wish, the others are not to wait for long.
+WISHING: t.Final = 0.5
 
 
 class Giving(t.NamedTuple):
@@ -36,7 +39,7 @@ def wishes(rows: Mapping[int, Row], now: float) -> list[int]:
     found = [
         (not row.waits, row.places > 0, row.asked_at, number)
         for number, row in rows.items()
-        if row.asked_at and now - row.seen_at <= ALIVE
+        if row.asked_at and now - row.seen_at <= (WISHING if row.waits else ALIVE)
     ]
     return [number for *_, number in sorted(found)]
 
