@@ -77,7 +77,9 @@ class Budget(OwnPlaces):
         place = self._grab(now) if now >= self._refused_until else None
         if place is None:
             self._refused_until = now + _WISHING
-        if place is None or place == ANY or self._thread is None:
+        # While there is a wish it looks often enough by itself.
+        is_new = place is None and not self._asked_at
+        if is_new or place == ANY or self._thread is None:
             self._wake_thread()
         return place
 
@@ -144,7 +146,11 @@ class Budget(OwnPlaces):
             elif self._is_member and not self._claimed:
                 since = self._asked_at or now
             else:
+                # In this order: who begins to wait meanwhile either is seen here, or
+                # sees no wish and wakes this thread again.
                 self._asked_at = 0.0
+                if any(map(_wants, queues)):
+                    continue
                 self._shed()
                 self._publish(now, queues, waits=False)
                 return False
