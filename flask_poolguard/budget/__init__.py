@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .budget import Budget, find_budget, find_standing
+from .budget import Budget
 from .pool_places import PoolPlaces
+from .registry import find_budget, find_standing
 from .standing import PlaceHolder, Standing
 
 __all__ = [

@@ -13,14 +13,14 @@ import os
 import threading
 import time
 import typing as t
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from ..pool import after_fork_in_child, close_longest_idle
+from ..pool import close_longest_idle
 from .giving import Giving, part_of
 from .own_places import OwnPlaces
 from .pool_places import ANY
-from .shared_file import BudgetError, BudgetFile, Row, file_name
-from .standing import Standing, standing_in
+from .shared_file import BudgetError, Row
+from .standing import standing_in
 
 if t.TYPE_CHECKING:
     from ..pool import FairQueue, GuardedRecord
@@ -298,55 +298,3 @@ def _run(budget: Budget, wake: t.Any) -> None:
         except Exception:
             logger.warning("A look at the budget failed", exc_info=True)
             pause = _AT_REST
-
-
-# Each is a few objects, and an app has few.
-_by_name: dict[tuple[str | None, str], Budget] = {}
-
-
-def find_budget(
-    state_dir: str | None, parts: Iterable[object], limit: int, app: str
-) -> Budget:
-    """Return this process's budget of these parts; pools with equal ones share it.
-
-    :param state_dir: ``POOLGUARD_STATE_DIR``.
-    :param parts: what tells it from others: its name, the server, the user.
-    :param limit: how many connections; of several, the smallest counts.
-    :param app: the app's name, shown to others.
-    """
-    key = _key(state_dir, parts)
-    budget = _by_name.setdefault(key, Budget(*key, limit, app))
-    budget.limit = min(budget.limit, limit) if budget.is_in_use() else limit
-    return budget
-
-
-def find_standing(
-    state_dir: str | None, parts: Iterable[t.Any], limit: int
-) -> Standing | None:
-    """Return how a budget stands on this host; None if no process has used it, or its
-    file cannot be trusted.
-
-    :param limit: counts if no process is there that goes by one; the others are as of
-        :func:`find_budget`.
-    """
-    key = _key(state_dir, parts)
-    file, budget = BudgetFile.find(*key), _by_name.get(key)
-    if file is None:
-        return None
-    limits = [row.limit for _, row in file.rows().values()]
-    own = None if budget is None else budget.own()
-    if budget is not None and own is not None and own[0]:
-        limits.append(budget.limit)
-    return standing_in(file, max(limits, default=limit), own)
-
-
-def _key(state_dir: str | None, parts: Iterable[object]) -> tuple[str | None, str]:
-    # Two ways to one file would be two budgets that both have its places.
-    folder = None if state_dir is None else os.path.realpath(state_dir)
-    return folder, file_name(parts)
-
-
-@after_fork_in_child
-def _after_fork_in_child() -> None:
-    for budget in list(_by_name.values()):
-        budget.forked()

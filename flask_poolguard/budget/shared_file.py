@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 
 from ..state.directory import FOLDER, StateDirError, trust, usable, user_id
 from ..state.locked_file import has_locks
+from .record_locks import locked_by_others
 
 try:
     import fcntl
@@ -42,10 +43,6 @@ _NO_WISHES: t.Final = bytes(ROWS * _ASKED.size)
 _ROW: t.Final = struct.Struct("=d?IIII48s")
 _ROWS_AT: t.Final = len(_MAGIC) + len(_NO_WISHES)
 _SIZE: t.Final = _ROWS_AT + ROWS * _ROW.size
-# C's struct flock.
-_LINUX_FLOCK: t.Final = struct.Struct("hhqqi4x")
-_DARWIN_FLOCK: t.Final = struct.Struct("qqihh")
-
 _Key = tuple[int, int]
 
 
@@ -239,20 +236,8 @@ class BudgetFile:
 
     def _locks(self, start: int, count: int) -> Iterator[tuple[int, int]]:
         """Give each byte of a range that another process has locked, with its pid."""
-        # The kernel names any lock in a range, and not the first: what is before and
-        # behind it is asked for as well.
-        ranges = [(start, start + count)]
-        while ranges:
-            begin, end = ranges.pop()
-            found = _lock_within(self._fd, begin, end - begin) if begin < end else None
-            if found is None:
-                continue
-            offset, length, pid = found
-            first = max(offset, begin)
-            last = end if length == 0 else min(offset + length, end)
-            for each in range(first, last):
-                yield pid, each - start
-            ranges += [(begin, first), (last, end)]
+        for pid, number in locked_by_others(self._fd, start, start + count):
+            yield pid, number - start
 
 
 def file_name(parts: Iterable[t.Any]) -> str:
@@ -279,19 +264,6 @@ def _folders(state_dir: str | None) -> list[str]:
 
 def _key_of(found: os.stat_result) -> _Key:
     return found.st_dev, found.st_ino
-
-
-def _lock_within(fd: int, start: int, length: int) -> tuple[int, int, int] | None:
-    """Return start, length and owner of a lock of another process's in a range."""
-    if os.uname().sysname == "Darwin":
-        asked = _DARWIN_FLOCK.pack(start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
-        answer = _DARWIN_FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        begins, size, pid, kind, _ = answer
-    else:
-        asked = _LINUX_FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-        answer = _LINUX_FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        kind, _, begins, size, pid = answer
-    return None if kind == fcntl.F_UNLCK else (begins, size, pid)
 
 
 def _open(path: str, flags: int) -> int:
