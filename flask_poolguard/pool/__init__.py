@@ -6,24 +6,23 @@ from .fair_queue import FairQueue
 from .fork import after_fork_in_child, keep_from_finalising, orphan
 from .greenlets import Blocker, are_threads_greenlets, blocker_of, find_blockers
 from .guarded_pool import GuardedPool
+from .holders import Holders, Returning
 from .housekeeper import Chore, Tended, housekeeper
 from .idle_connections import close_longest_idle
 from .idle_limits import SHARE_OF_LIMIT
 from .outage import gave_up, give_up
+from .places import Places
 from .session_probe import UnpooledEntry
 from .slot import GuardedRecord
 from .types import (
     Attempt,
     Claim,
     CloseReason,
-    Holders,
     Obstacle,
-    Places,
     Policy,
     PoolCallbacks,
     Recycle,
     Renewable,
-    Returning,
     WaitingQueue,
 )
 

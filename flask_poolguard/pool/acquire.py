@@ -15,8 +15,8 @@ from .fair_queue import FairQueue, Waiter
 from .outage import Patience
 from .refusals import PoolOfHolders, Refusals
 from .session_probe import LEAD, SessionProbe
-from .slot import FIT, GuardedRecord
-from .types import Attempt, Claim, PoolCallbacks
+from .slot import GuardedRecord
+from .types import FIT, Attempt, Claim, PoolCallbacks
 
 _clock = time.monotonic
 

@@ -9,8 +9,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from ..error_notes import Room
 from .fair_queue import FairQueue
+from .idle_limits import IdleLimits
+from .places import Places
 from .slot import GuardedRecord
-from .types import Places
 
 
 class FairPool(QueuePool):
@@ -23,6 +24,9 @@ class FairPool(QueuePool):
     """
 
     name: str
+    # Named here too, because tests that compare the attributes of two pools leave out
+    # those of the class.
+    limits: IdleLimits = t.cast(IdleLimits, None)
 
     _pool: FairQueue[GuardedRecord]  # type: ignore[assignment] # has what others look at in a queue
 
@@ -96,6 +100,17 @@ class FairPool(QueuePool):
         self._pool.places.join()
 
     # Numbers -----------------------------------------------------------------------
+
+    @property  # type: ignore[override] # declared int; floats work
+    def _recycle(self) -> float:
+        """Show the derived value where SQLAlchemy keeps its own (-1 for none)."""
+        seconds = self.limits.recycle.seconds
+        return -1 if seconds is None else seconds
+
+    @_recycle.setter
+    def _recycle(self, value: float) -> None:
+        """Accept an age from Pool.__init__, and later assignments."""
+        self.limits.max_age = value
 
     @property
     def _overflow(self) -> int:  # type: ignore[override] # counted here, never set

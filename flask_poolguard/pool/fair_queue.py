@@ -10,8 +10,9 @@ import time
 import typing as t
 
 from ..errors import TooManyWaiting
+from .places import UNLIMITED, Places
 from .slots import Slot, Slots
-from .types import UNLIMITED, Claim, Places
+from .types import Claim
 
 _clock = time.monotonic
 
@@ -216,9 +217,7 @@ class FairQueue(Slots[Slot]):
             self._serve()
 
     def settle_places(self) -> None:
-        """Give back places that no slot has: a signal's exception may have come between
-        the two.
-        """
+        """Give back places that a signal's exception left without a slot."""
         with self._lock:
             self.places.settle(self.opened)
 

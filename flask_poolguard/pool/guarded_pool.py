@@ -22,6 +22,7 @@ from .fork import (
     orphan_all,
     renew_listeners_locks,
 )
+from .holders import NO_HOLDERS, Holders
 from .housekeeper import housekeeper
 from .idle_connections import (
     close_all,
@@ -31,23 +32,15 @@ from .idle_connections import (
     close_unfit,
 )
 from .idle_limits import IdleLimits
+from .places import Places, unlimited
 from .session_probe import SessionProbe
 from .slot import GuardedRecord
 from .types import (
     NO_CALLBACKS,
-    NO_HOLDERS,
-    UNLIMITED,
-    Holders,
     Obstacle,
-    Places,
     Policy,
     PoolCallbacks,
 )
-
-
-def _unlimited() -> Places:
-    return UNLIMITED
-
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
@@ -74,7 +67,6 @@ class GuardedPool(FairPool):
     _breaker: ConnectBreaker = t.cast(ConnectBreaker, None)
     _session_probe: SessionProbe = t.cast(SessionProbe, None)
     _slow_path: SlowPath = t.cast(SlowPath, None)
-    limits: IdleLimits = t.cast(IdleLimits, None)
     database: Database = t.cast(Database, None)
     # Replaced as a whole with each renew(), and compared with that of each record.
     generation: object = None
@@ -89,7 +81,7 @@ class GuardedPool(FairPool):
         policy: Policy | None = None,
         callbacks: PoolCallbacks = NO_CALLBACKS,
         holders: Holders = NO_HOLDERS,
-        new_places: t.Callable[[], Places] = _unlimited,
+        new_places: t.Callable[[], Places] = unlimited,
         **kwargs: t.Any,
     ) -> None:
         if policy is None:  # used as a plain poolclass
@@ -136,17 +128,6 @@ class GuardedPool(FairPool):
     def obstacle(self) -> Obstacle | None:
         """Return what keeps new connections from being made; None if nothing does."""
         return None if self._retired else self._breaker.obstacle()
-
-    @property  # type: ignore[override] # declared int; floats work
-    def _recycle(self) -> float:
-        """Show the derived value where SQLAlchemy keeps its own (-1 for none)."""
-        seconds = self.limits.recycle.seconds
-        return -1 if seconds is None else seconds
-
-    @_recycle.setter
-    def _recycle(self, value: float) -> None:
-        """Accept an age from Pool.__init__, and later assignments."""
-        self.limits.max_age = value
 
     @property
     def _reset_on_return(self) -> ResetStyle:

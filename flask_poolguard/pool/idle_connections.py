@@ -14,7 +14,7 @@ import time
 import typing as t
 import weakref
 
-from .slot import FIT
+from .types import FIT
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable

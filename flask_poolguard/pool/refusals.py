@@ -19,9 +19,10 @@ from ..errors import PoolTimeout, TooManyWaiting
 if t.TYPE_CHECKING:
     from .connect_breaker import ConnectBreaker
     from .fair_queue import FairQueue
+    from .holders import Holders
     from .session_probe import SessionProbe
     from .slot import GuardedRecord
-    from .types import Holders, Policy
+    from .types import Policy
 
 _clock = time.monotonic
 

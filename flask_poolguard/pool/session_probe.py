@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database, SessionState
 from .greenlets import are_threads_greenlets, blocker_of
-from .types import UNLIMITED, Places
+from .places import UNLIMITED, Places
 
 _clock = time.monotonic
 

@@ -21,7 +21,7 @@ from .liveness import (
     watch,
 )
 from .record import PoolOfRecords, PoolRecord
-from .types import jittered
+from .types import FIT, jittered
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,6 @@ if t.TYPE_CHECKING:
     from ..databases import Database
     from .idle_limits import IdleLimits
     from .types import CloseReason, Policy, Recycle
-
-FIT: t.Final = "fit"
 
 
 class PoolOfSlots(PoolOfRecords, t.Protocol):
@@ -47,7 +45,7 @@ class PoolOfSlots(PoolOfRecords, t.Protocol):
         """Return monotonic seconds."""
 
     def refill(self, record: GuardedRecord) -> None:
-        """Replace a connection that was lost after the pool had handed it over."""
+        """Replace a lost connection."""
 
 
 class GuardedRecord(PoolRecord):
@@ -147,8 +145,8 @@ class GuardedRecord(PoolRecord):
         if over is not None:
             return over
         idle, allowed = now - self.idle_since, self._idle_allowed
-        # A connection that came back lately may not have been used, and
-        # the server counts from the last statement. One ping per limit settles it.
+        # One that came back lately may not have been used, and the server counts from
+        # the last statement. One ping per limit settles it.
         unproved = allowed is not None and now - self.proved_at >= allowed
         silent = idle >= self._silence
         spoken = self.has_spoken()
@@ -177,11 +175,8 @@ class GuardedRecord(PoolRecord):
         if -1 < pool.limits.max_age < time.time() - self.starttime:
             return "recycled"
         now, allowed = pool.clock(), self._idle_allowed
-        if now >= self._expires_at:
-            return "recycled"
-        if allowed is not None and now - self.idle_since >= allowed:
-            return "recycled"
-        return None
+        is_idle = allowed is not None and now - self.idle_since >= allowed
+        return "recycled" if is_idle or now >= self._expires_at else None
 
     def has_spoken(self) -> bool:
         """Tell whether the server sent something or hung up without being asked."""
@@ -193,9 +188,7 @@ class GuardedRecord(PoolRecord):
             return True
 
     def is_quiet(self) -> bool | None:
-        """Tell whether nothing has happened to an idle connection; None if its time
-        was up anyway, or that cannot be seen.
-        """
+        """Tell whether nothing happened to it; None for unknown, or its time is up."""
         if self._poll is None or self.is_over() is not None:
             return None
         return not self.has_spoken()
@@ -253,11 +246,11 @@ class GuardedRecord(PoolRecord):
     def _learn_limit(self) -> None:
         self.limit = limit = self._ask_for_limit()
         self.recycle = self._pool.limits.ask(limit)
-        self._idle_allowed = self.recycle.jittered()
+        self._idle_allowed = jittered(self.recycle.seconds)
         self._pool.limits.explain(self._count_killed)
         self.idle_since = self.proved_at = now = self._pool.clock()
-        most = self._pool.policy.max_age
-        self._expires_at = math.inf if most is None else now + jittered(most)
+        most = jittered(self._pool.policy.max_age)
+        self._expires_at = math.inf if most is None else now + most
         self._set_bounds()
 
     def _count_killed(self) -> int | None:
@@ -289,7 +282,7 @@ class GuardedRecord(PoolRecord):
     def respect(self, limit: float) -> None:
         """Idle for less than a limit that was learned after this one connected."""
         recycle = derive(IdleLimit(None, ""), None, limit)
-        allowed = recycle.jittered()
+        allowed = jittered(recycle.seconds)
         if allowed is not None and (
             self._idle_allowed is None or allowed < self._idle_allowed
         ):

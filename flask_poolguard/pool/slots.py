@@ -6,7 +6,8 @@ import math
 import typing as t
 from collections import deque
 
-from .types import Places, Queued
+from .places import Places
+from .types import Queued
 
 Slot = t.TypeVar("Slot", bound=Queued)
 

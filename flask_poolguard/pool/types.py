@@ -5,11 +5,9 @@ This module imports no other one of ``pool/``.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 import typing as t
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -27,6 +25,9 @@ CloseReason = t.Literal[
     "closed",  # the pool was disposed of, or the app closed it
     "detached",  # the app took it out of the pool
 ]
+
+# What a record's judgement is called that can be handed out.
+FIT: t.Final = "fit"
 
 # A connection's own recycle time lies within this share below the derived one.
 JITTER: t.Final = 0.1
@@ -66,15 +67,13 @@ class Recycle:
     seconds: float | None
     source: str
 
-    def jittered(self) -> float | None:
-        """Return this connection's own value, None for never."""
-        return None if self.seconds is None else jittered(self.seconds)
 
-
-def jittered(seconds: float) -> float:
-    """Return a time that is up to a tenth shorter, so that connections that were opened
-    together do not all expire together.
+def jittered(seconds: float | None) -> float | None:
+    """Return one connection's own time, up to a tenth shorter, so that those opened
+    together do not all expire together; None stays None, for never.
     """
+    if seconds is None:
+        return None
     return seconds * (1 - JITTER * random.random())  # noqa: S311 (spread)
 
 
@@ -153,54 +152,6 @@ class Renewable(t.Protocol):
 
     def obstacle(self) -> Obstacle | None:
         """Return what keeps new connections from being made; None if nothing does."""
-
-
-class Places:
-    """Where a pool's slots get their places from, one before each is opened. Here there
-    is no end of them.
-
-    The first four are called under the lock of the pool's queue.
-
-    :ivar owes: how many connections are to be closed when they come back.
-    """
-
-    owes = 0
-
-    def belong_to(self, queue: t.Any) -> None:
-        """A queue is there whose slots take these places."""
-
-    def take(self) -> bool:
-        """Take a place; False if there is none now. Who waits is served again when
-        there is one.
-        """
-        return True
-
-    def give(self) -> None:
-        """Give back the place of a slot that has no connection any more."""
-
-    def settle(self, opened: int) -> None:
-        """Give back what no slot has, of which so many are open."""
-
-    def pays(self) -> bool:
-        """Tell whether a connection that comes back is to be closed, and count it."""
-        return False
-
-    def lend(self, connection: object) -> None:
-        """A connection left the pool, and needs its place for as long as it lives."""
-
-    def join(self) -> None:
-        """Keep one place for this process, which is a worker, while it lives."""
-
-    def borrow(self) -> bool:
-        """Take a place for a connection that is no slot's; False if there is none."""
-        return True
-
-    def give_back(self) -> None:
-        """Give back what was borrowed."""
-
-    def refusal(self) -> str:
-        """Return who has the places, if all are taken; else ""."""
-        return ""
 
 
 class PoolCallbacks:
@@ -285,69 +236,4 @@ class PoolCallbacks:
         """This process is a child that inherited the pool."""
 
 
-class Returning:
-    """Who asks a pool again right after a return. Here nothing is known of that."""
-
-    def comes_back(self) -> float:
-        """A thread gives a connection back while others wait for one: return when its
-        request began if it is likely to ask again at once, else infinity.
-        """
-        return math.inf
-
-    def expect(self, queue: WaitingQueue) -> None:
-        """The connection of that thread is idle, and no other thread was woken. If it
-        does not ask again, the queue is to be told to serve the others.
-        """
-
-    def came_back(self) -> float:
-        """A thread asks while others wait: return when its request began if it was
-        expected to ask at once, else infinity.
-        """
-        return math.inf
-
-
-class Holders:
-    """Who has the connections of a pool. Here nothing is known; a tracker knows.
-
-    :ivar returners: who asks again at once.
-    """
-
-    returners = Returning()
-
-    def find_deadlock(
-        self,
-        claim: Claim,
-        waiting: Callable[[], Sequence[Claim]],
-        opened: int,
-        owns: Callable[[ConnectionPoolEntry], bool],
-    ) -> tuple[Claim, PoolTimeout] | None:
-        """A thread begins to wait, and no slot is left: return which is to give way.
-
-        :param waiting: returns the claims of all that wait.
-        :param opened: how many slots there are, all out.
-        :param owns: tells whether a record is this pool's; those that are out of the
-            pool that it replaced (``Engine.dispose``) are none of its slots.
-        :returns: a claim among those and the error to raise there; None if a thread
-            that does not wait can give a connection back.
-        """
-        return None
-
-    def sessions_out(self) -> Sequence[int]:
-        """Return the server's numbers of the sessions that are out."""
-        return ()
-
-    def held_seconds(self) -> Sequence[float]:
-        """Return for how long each connection that is out has been out."""
-        return ()
-
-    def describe_holders(self, states: Mapping[int, str]) -> str:
-        """Say who has the connections, for the error of a thread that got none.
-
-        :param states: the server's word of what its sessions do, by its own number.
-        """
-        return ""
-
-
 NO_CALLBACKS: t.Final = PoolCallbacks()
-NO_HOLDERS: t.Final = Holders()
-UNLIMITED: t.Final = Places()

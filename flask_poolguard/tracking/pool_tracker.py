@@ -47,9 +47,8 @@ if t.TYPE_CHECKING:
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
 _AGAIN: t.Final = TakenAs.AGAIN
 
-# An engine's dialect stays the same through dispose() and execution_options(). The
-# tracker hangs on it, so that both go when the engine goes: a table of all trackers
-# would keep every engine alive, because a tracker knows its connections.
+# An engine's dialect stays the same through dispose() and execution_options(), and goes
+# with it: a table of trackers, which know connections, would keep all engines alive.
 _ON_DIALECT: t.Final = "_poolguard_tracker"
 
 
@@ -69,8 +68,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
 
     What is counted is protected by the lock of ``figures``.
 
-    :ivar on_deserted: gives back what threads took that ended without popping their
-        context.
+    :ivar on_deserted: gives back what ended threads took without popping a context.
     :ivar state_dir: ``POOLGUARD_STATE_DIR``.
     :ivar options: what the user set on the engine before it was guarded, by setting.
     """
