@@ -1,17 +1,23 @@
-"""Which budget a bind's pool has, and how that stands."""
+"""Which budget a bind's pool has, and how that stands.
+
+What keeps budgets is imported by apps that have one only.
+"""
 
 from __future__ import annotations
 
 import functools
+import typing as t
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
 
-from ..budget import PoolPlaces, Standing, find_budget, find_standing
 from ..config import Settings
 from ..pool import GuardedPool, Places
 from ..tracking.pool_tracker import PoolTracker
 from ..urls import public_url, server_key
+
+if t.TYPE_CHECKING:
+    from ..budget import Standing
 
 
 def places_for(
@@ -21,6 +27,8 @@ def places_for(
     most, app = settings.budget.value, tracker.app
     if most is None or app is None or not tracker.database.has_server:
         return Places
+    from ..budget import PoolPlaces, find_budget
+
     parts = _parts(engine, settings, app.name)
     budget = find_budget(tracker.state_dir, parts, most, app.name)
     return functools.partial(PoolPlaces, budget)
@@ -38,6 +46,8 @@ def standing_of(
         or not isinstance(engine.pool, GuardedPool)
     ):
         return None
+    from ..budget import Standing, find_standing
+
     parts = _parts(engine, settings, tracker.app.name)
     standing = find_standing(tracker.state_dir, parts, limit)
     return standing or Standing(limit, ())
