@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -20,6 +22,7 @@ from flask_poolguard import PoolTimeout
 from flask_poolguard.engines import standing_of
 from flask_poolguard.report.verdict import verdict_of
 from tests.conftest import Database
+from tests.support.app_server import REPOSITORY
 from tests.support.budget_process import BudgetProcess, open_connections
 from tests.support.guarded_app import (
     engine_of,
@@ -316,6 +319,35 @@ class TestAWorker:
         time.sleep(1.5)
         busy.do("give")
         worker.take(1)
+
+
+WITHOUT = """
+import sys, threading
+from tests.support.guarded_app import make_app, engine_of
+app = make_app(sys.argv[1], POOLGUARD_STATE_DIR=sys.argv[2])
+with app.app_context(), engine_of(app).connect():
+    print(*[name for name in sys.modules if "poolguard.budget" in name])
+    print(*sorted(each.name for each in threading.enumerate()))
+"""
+
+
+def test_an_app_without_one_has_no_file_no_thread_and_no_module(
+    database: Database, tmp_path: Path
+) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    folder = tmp_path / "state"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, url, str(folder)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "",
+        "MainThread poolguard-closer poolguard-housekeeper",
+    ]
+    assert list(folder.glob("*.budget")) == []
 
 
 class TestAFile:
