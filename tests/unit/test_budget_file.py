@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_poolguard.budget import Standing, find_standing
+from flask_poolguard.budget import Standing, find_standing, shared_file
 from flask_poolguard.budget.shared_file import BudgetError, BudgetFile, Row, file_name
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.waiting import wait_until
@@ -180,6 +180,17 @@ class TestRows:
         row = Row(2.0, 1.0, True, 3, 2, 1, 9, "가" * 16)
         assert rows == {number: (os.getpid(), row)}
         assert file.is_wished_for()
+
+
+def test_lies_in_one_folder_whoever_is_logged_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unlike state files, which lie in the folder of a login while there is one."""
+    before = shared_file._folders(None)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert shared_file._folders(None) == before
+    assert not any(each.startswith((str(tmp_path), "/run/user")) for each in before)
+    assert shared_file._folders("/srv/state") == ["/srv/state"]
 
 
 class TestADescriptor:
