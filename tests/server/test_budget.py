@@ -449,6 +449,23 @@ class TestOneProcess:
         assert "POOLGUARD_POOL_SIZE" not in finding.fix
         assert "as POOLGUARD_BUDGET of 1 is used up" in verdict_of(report).text
 
+    def test_whose_sizes_are_used_up_too_is_told_of_both(
+        self, make_shop: MakeShop, database: Database, folder: dict[str, str]
+    ) -> None:
+        config = {
+            "POOLGUARD_BUDGET": 1,
+            "POOLGUARD_POOL_SIZE": 1,
+            "POOLGUARD_MAX_OVERFLOW": 0,
+            "POOLGUARD_POOL_TIMEOUT": 0.1,
+        }
+        shop = make_shop({**folder, **config}, default=create_engine(database.url))
+        shop.use()
+        with shop.engines["default"].connect(), pytest.raises(PoolTimeout):
+            shop.engines["default"].connect()
+        (finding,) = found(shop.report(), "timeouts")
+        assert "raise POOLGUARD_POOL_SIZE (now 1)" in finding.fix
+        assert "and POOLGUARD_BUDGET (now 1) too" in finding.fix
+
     def test_makes_the_finding_of_the_pools_sizes_needless(
         self, make_shop: MakeShop, database: Database, folder: dict[str, str]
     ) -> None:

@@ -236,7 +236,10 @@ def _how_to_shorten(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
         )
     if pool.limit is None:
         return fix + "."
+    too = ""
+    if standing is not None and standing.taken >= standing.limit:
+        too = f", and {key_of(guarded, 'budget')} (now {standing.limit}) too"
     return (
         f"{fix}, or raise {key_of(guarded, 'pool_size')} (now {pool.size}) or"
-        f" {key_of(guarded, 'max_overflow')} (now {pool.max_overflow})."
+        f" {key_of(guarded, 'max_overflow')} (now {pool.max_overflow}){too}."
     )
