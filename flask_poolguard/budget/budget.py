@@ -121,11 +121,7 @@ class Budget(OwnPlaces):
         self._tell_trouble()
         if not self._is_kept:
             return _AT_REST
-        queues = [
-            queue
-            for each in list(self._parts)
-            if (queue := each.queue_ref()) is not None
-        ]
+        queues = self._queues()
         self.settle()
         waits = self._serve(queues)
         self._give(queues)

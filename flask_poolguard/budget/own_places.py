@@ -115,7 +115,7 @@ class OwnPlaces:
         for queue in self._queues():
             queue.settle_places()
         for part in list(self._parts):
-            known |= {*part.held, *part.lent}
+            known |= {*part.held, *part.lent, *part.borrowed}
         lost = {}
         for place, claim in list(self._claimed.items()):
             if place in known:

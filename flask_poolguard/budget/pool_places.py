@@ -52,7 +52,8 @@ class PoolPlaces(Places):
     asynchronous exception leaves over there, the budget's thread settles.
 
     :ivar held: a place per open slot, in no order.
-    :ivar lent: those of connections that are no slot's.
+    :ivar lent: those of connections that left the pool and live.
+    :ivar borrowed: those of connections that never were in it.
     :ivar queue_ref: gives the queue, None once that is gone.
     """
 
@@ -61,6 +62,7 @@ class PoolPlaces(Places):
         self._epoch = source.epoch
         self.held: list[int] = []
         self.lent: deque[int] = deque()
+        self.borrowed: deque[int] = deque()
         self.queue_ref: t.Callable[[], Queue | None] = lambda: None
 
     def belong_to(self, queue: Queue) -> None:
@@ -99,13 +101,13 @@ class PoolPlaces(Places):
         place = self._source.draw()
         if place is None:
             return False
-        self.lent.append(place)
+        self.borrowed.append(place)
         return True
 
     def give_back(self) -> None:
         """Give back what was borrowed."""
         with contextlib.suppress(IndexError):
-            self._put_back(self.lent.pop(), self._epoch)
+            self._put_back(self.borrowed.pop(), self._epoch)
 
     def lend(self, connection: object) -> None:
         """Let a connection that left the pool keep its place for as long as it lives.
@@ -134,5 +136,5 @@ class PoolPlaces(Places):
         return self._source.refusal()
 
 
-# A place of a budget that is not kept: it is nobody's.
+# Stands for a place where the budget is not kept, and belongs to no process.
 ANY: t.Final = -1

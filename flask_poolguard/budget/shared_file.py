@@ -1,9 +1,10 @@
 """The file that the processes of a host share a budget through.
 
-What counts in it are locks, not bytes: whoever has locked byte ``PLACES + n`` has place
-*n*, and the kernel frees that when the process ends, however it ends. They are POSIX
-record locks: a forked child has none of its parent's, and the kernel tells who has one.
-The process must keep its descriptor of the file, because closing any frees them all.
+What counts in it are locks, not bytes: the process that has locked byte ``PLACES + n``
+has place *n*, and the kernel frees that when the process ends, however it ends. They
+are POSIX record locks: a forked child has none of its parent's, and the kernel tells
+which process has one. That must keep its descriptor of the file, because closing any
+frees them all.
 
 Besides, each process that takes part has a row, which it has locked: what it wishes for
 and what it could give. That is for fairness only, so a torn or old row does no harm.
@@ -136,7 +137,7 @@ class BudgetFile:
                 return known
         fd = _open(path, flags)
         key = _key_of(os.fstat(fd))
-        # Whose descriptor was closed by somebody else has lost its locks.
+        # One whose descriptor the app closed has lost its locks.
         file = _open_files[key] = cls(fd, key, path)
         return file
 
@@ -148,7 +149,7 @@ class BudgetFile:
             return False
 
     def _is_open(self) -> bool:
-        """Tell whether the descriptor is still of this file: somebody may have closed
+        """Tell whether the descriptor is still of this file: the app may have closed
         all, and its number may be that of another file by now.
         """
         try:

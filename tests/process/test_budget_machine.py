@@ -1,4 +1,4 @@
-"""A budget agrees with a model, whatever processes do, fork and die of."""
+"""A budget agrees with a model while processes come, take, fork and are killed."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ class TestWaiting:
             for _ in range(2):
                 before = len(order)
                 holder.do("give")
-                wait_until(lambda: len(order) > before, what="one of them")  # noqa: B023
+                wait_until(lambda: len(order) > before, what="one")  # noqa: B023 (run at once)
             holder.do("give")
             late.hear()
             assert order == ["here", "here"]

@@ -1,4 +1,4 @@
-"""The file of a budget: whose places, whatever becomes of processes and file."""
+"""The file of a budget: whose places, and what becomes of them with the process."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class TestRows:
         assert file.is_wished_for()
 
 
-def test_lies_in_one_folder_whoever_is_logged_in(
+def test_lies_in_one_folder_with_and_without_a_login(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Unlike state files, which lie in the folder of a login while there is one."""

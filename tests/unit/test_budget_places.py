@@ -1,4 +1,4 @@
-"""The places of one process, whatever comes between two steps."""
+"""The places of one process when something comes between two steps."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def interrupt_everywhere(folder: str) -> int:
         def use() -> None:
             slot = queue.get_now()  # noqa: B023 (run at once)
             if slot is not None:
-                queue.free(slot)  # noqa: B023
+                queue.free(slot)  # noqa: B023 (run at once)
 
         came_so_far = interrupted_at(number, use)
         queue.opened = 0
@@ -250,3 +250,22 @@ def test_a_forked_child_has_nothing_of_its_parents(
 
     assert in_child(take, fork=fork) == 2
     assert locked(budget) == 1
+
+
+def test_a_question_gives_back_its_own_place_and_no_detached_connections(
+    budgets: Callable[[int], Budget],
+) -> None:
+    class Connection:
+        """A driver's connection that leaves its pool."""
+
+    budget = budgets(3)
+    queue = queue_of(budget)
+    places = queue.places
+    slot, connection = queue.get_now(), Connection()
+    assert places.borrow()
+    places.lend(connection)
+    queue.free(slot)
+    places.give_back()
+    assert locked(budget) == 1
+    del connection
+    assert locked(budget) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import URL, create_engine
 
 from flask_poolguard import PoolDeadlock
+from flask_poolguard.budget import PlaceHolder, Standing
 from flask_poolguard.report.evidence import Evidence
 from flask_poolguard.report.rules import OF_WORKERS, findings_of
 from flask_poolguard.state.history import History, Minute
@@ -52,6 +54,23 @@ def minute(when: str, **counts: int) -> History:
             ),
         )
     )
+
+
+class TestBudget:
+    @pytest.mark.parametrize("taken", [2, 9])
+    def test_is_named_as_the_cause_of_timeouts_only_if_it_is_used_up(
+        self, evidence: Evidence, taken: int
+    ) -> None:
+        """A server that is full keeps pools below their sizes as well."""
+        standing = Standing(9, (PlaceHolder(1, "shop", taken),))
+        met = dataclasses.replace(
+            changed(evidence, timeouts=3, history=minute(NOW, timeouts=3)),
+            budgets={"default": standing},
+        )
+        (finding,) = found_by_rules(met, "timeouts")
+        assert ("raise POOLGUARD_BUDGET (now 9)" in finding.fix) == (taken == 9)
+        assert ("raise POOLGUARD_POOL_SIZE" in finding.fix) == (taken == 2)
+        assert ("is used up" in (finding.summary or "")) == (taken == 9)
 
 
 class TestDeadlocks:

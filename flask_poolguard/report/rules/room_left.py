@@ -127,7 +127,7 @@ def _budget_too_large(use: QuotaUse, room: int) -> Finding:
         f" {max(room - use.quota.head_room, 1)}, which leaves a tenth free, or raise"
         f" {use.quota.remedy}.",
         "When the workers need them all, the server refuses connections, to this app"
-        " and to everybody else.",
+        " and to all other clients.",
     )
 
 

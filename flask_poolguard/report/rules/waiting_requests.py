@@ -155,13 +155,13 @@ def _holders(pools: Sequence[PoolStatus]) -> str:
 
 
 def _used_budget(evidence: Evidence, bind: Bind, pools: Pools) -> str:
-    """Return that the bind's budget is why its pools cannot open more; "" if it is not.
-
-    That they never had all that their sizes allow tells it also when places are free
-    again.
+    """Return that the bind's budget is why its pools cannot open more; "" if it is not,
+    or no more.
     """
     standing = evidence.budgets.get(bind.bind)
-    if standing is None or any(
+    if standing is None or standing.taken < standing.limit:
+        return ""
+    if any(
         pool.limit is not None and (pool.peak_checked_out or 0) >= pool.limit
         for _, pool in pools
     ):
