@@ -42,6 +42,7 @@ from tests.support.servers import (
     MariaDBServer,
     PostgreSQLServer,
 )
+from tests.support.waiting import wait_until
 
 URL = "sqlite:////nowhere/shop.sqlite"
 
@@ -731,7 +732,10 @@ class TestOpenConnections:
         engine = app.extensions["sqlalchemy"]._app_engines[app][None]
         first = checked_out_id(engine)
         engine_of(app)
-        assert first not in server.session_ids(database=url.database)
+        wait_until(
+            lambda: first not in server.session_ids(database=url.database),
+            what="the closed session's end",
+        )
         assert checked_out_id(engine) != first
         assert warnings_of(caplog) == []
         engine.dispose()
@@ -748,7 +752,10 @@ class TestOpenConnections:
             assert session_id(connection) == first
             with engine.connect() as other:
                 assert session_id(other) != first
-        assert first not in server.session_ids(database=url.database)
+        wait_until(
+            lambda: first not in server.session_ids(database=url.database),
+            what="the closed session's end",
+        )
         (warning,) = warnings_of(caplog)
         assert "Connections of bind 'default' were out" in warning
         engine.dispose()
@@ -850,7 +857,10 @@ class TestDispose:
             assert session_id(connection) == first
             assert len(tracker.out) == 1
         assert len(tracker.out) == 0
-        assert first not in server.session_ids(database=url.database)
+        wait_until(
+            lambda: first not in server.session_ids(database=url.database),
+            what="the closed session's end",
+        )
         assert guarded_pool(engine).checkedin() == 0
         assert guarded_pool(engine).checkedout() == 0
         engine.dispose()

@@ -87,7 +87,10 @@ class TestMaxIdle:
                     pass
                 wait_until(lambda: closed(engine)["idle"] == 1, what="the end")
                 time.sleep(0.4)
-                assert server.session_ids(database=url.database) == {kept}
+                wait_until(
+                    lambda: server.session_ids(database=url.database) == {kept},
+                    what="the other session's end",
+                )
                 assert (pool.checkedin(), pool.checkedout()) == (0, 1)
             wait_until(lambda: closed(engine)["idle"] == 2, what="the other's end")
             wait_until(

@@ -294,7 +294,10 @@ class TestOnLeak:
             shop.engines["other"].dispose()
             assert shop.client.get("/misuse").text == "taken"
             assert shop.out() == 0
-            assert server.session_ids(database=name) == set()
+            wait_until(
+                lambda: not server.session_ids(database=name),
+                what="the closed sessions' end",
+            )
             (message,) = warnings_in(caplog)
             assert "; it was closed, because" in message
             Witness(shop).assert_nothing_left()
