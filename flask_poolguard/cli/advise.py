@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 
 from ..report.advice import make_advice
 from ..report.advice_model import AdviceOptions
-from ..report.sizing import SHARE
+from ..tracking.sizing import SHARE
 from . import current
 from .advise_view import render, verdict_on
 from .output import Number, echo, echo_json, json_option, page

@@ -10,8 +10,9 @@ from datetime import datetime
 from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
+from ..tracking import sizing
 from ..urls import public_url
-from . import servers, sizing
+from . import servers
 from .advice_model import Advice, AdviceOptions, BindAdvice, Observed
 from .config_lines import lines_to_write
 from .effective_settings import find_differences

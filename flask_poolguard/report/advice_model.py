@@ -6,7 +6,7 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from . import sizing
+from ..tracking import sizing
 
 
 @dataclass(frozen=True, slots=True)

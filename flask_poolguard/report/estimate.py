@@ -17,7 +17,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..state.status import Usage
-from .sizing import SHARE, Need, add_up, checkouts_needed, need_of, not_ruled_out
+from ..tracking.sizing import (
+    SHARE,
+    Need,
+    add_up,
+    checkouts_needed,
+    need_of,
+    not_ruled_out,
+)
 
 # From here on the hundredth part of all checkouts is ten of them, not an accident.
 ENOUGH_CHECKOUTS: t.Final = 1000

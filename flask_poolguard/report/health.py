@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..state.directory import user_id
 from ..state.search import Problem, Search
 from ..state.status import PoolStatus, Worker
+from ..tracking.sizing import most_usable, peak_of
 from .deployment import are_of_one_deployment
 from .evidence import Evidence
 from .gaps import describe_left_out, find_problems, folders_of_others, user_name
@@ -26,7 +27,6 @@ from .monitoring_plugin import (
     perfdata_of,
 )
 from .rules import OF_WORKERS, findings_of
-from .sizing import most_usable, peak_of
 from .text import duration
 from .verdict import rank
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..databases import ServerView
-from . import sizing
+from ..tracking import sizing
 from .advice_model import AdviceOptions
 from .model import Report
 from .quotas import Quota, quotas_of, why_unknown

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_poolguard.report import estimate, sizing
-from flask_poolguard.report.sizing import Need
+from flask_poolguard.report import estimate
+from flask_poolguard.tracking import sizing
+from flask_poolguard.tracking.sizing import Need
 from tests.support.statuses import POOL
 
 counts = st.integers(0, 1_000_000)

@@ -11,11 +11,11 @@ import typing as t
 from collections.abc import Callable, Iterator, Sequence
 
 from ...engines import Guarded
+from ...tracking.sizing import SHARE
 from ..estimate import ENOUGH_CHECKOUTS
 from ..evidence import Evidence
 from ..model import Finding
 from ..phrases import connections, size_key
-from ..sizing import SHARE
 from .pool_use import Use, estimate_of, in_worker, uses_of
 
 # Overflow that comes and goes: so often, and with such a share of the checkouts, that

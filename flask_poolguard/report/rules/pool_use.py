@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ...engines import Guarded
 from ...state.status import PoolStatus, Usage, Worker
+from ...tracking.sizing import most_usable, peak_of, smallest, without_deadlock
 from ..estimate import Asked, Estimate, estimate
 from ..evidence import Evidence
 from ..phrases import busiest, named_workers, requests
 from ..recent import NOW_SECONDS, recent
-from ..sizing import most_usable, peak_of, smallest, without_deadlock
 
 
 @dataclass(frozen=True, slots=True)

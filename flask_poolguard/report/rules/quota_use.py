@@ -10,12 +10,12 @@ from sqlalchemy.engine import URL, make_url
 
 from ...engines import Guarded
 from ...state.status import Worker
+from ...tracking.sizing import most_usable, peak_of
 from ...urls import server_key
 from ..evidence import AnsweringServer, Evidence
 from ..phrases import workers
 from ..quotas import Quota, quotas_of
 from ..session_counts import count_ours
-from ..sizing import most_usable, peak_of
 
 # Pools by bind and limit, which is None for no limit.
 Pools = Counter[tuple[str, int | None]]
