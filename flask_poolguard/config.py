@@ -62,8 +62,8 @@ class Setting(t.Generic[T]):
 class Settings:
     """What one pool is to be like; times in seconds."""
 
-    pool_size: Setting[int]
-    max_overflow: Setting[int]
+    pool_size: Setting[int | t.Literal["auto"]]
+    max_overflow: Setting[int | t.Literal["auto"]]
     pool_timeout: Setting[float]
     pool_recycle: Setting[float | t.Literal["auto"]]
     pool_class: Setting[str]

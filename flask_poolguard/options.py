@@ -92,12 +92,17 @@ def _one_of(*values: str) -> Callable[[t.Any], bool]:
 
 
 OPTIONS: t.Final = (
-    Option("pool_size", 5, "a whole number from 0 to 1,000,000", _is_count),
+    Option(
+        "pool_size",
+        5,
+        '"auto", or a whole number from 0 to 1,000,000',
+        lambda v: v == AUTO or _is_count(v),
+    ),
     Option(
         "max_overflow",
         10,
-        "a whole number from 0 to 1,000,000, or -1 for no limit",
-        lambda v: _is_count(v, -1),
+        '"auto", a whole number from 0 to 1,000,000, or -1 for no limit',
+        lambda v: v == AUTO or _is_count(v, -1),
     ),
     Option(
         "pool_timeout",

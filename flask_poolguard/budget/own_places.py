@@ -74,6 +74,11 @@ class OwnPlaces:
         """Tell whether a pool has it."""
         return bool(self._parts)
 
+    @property
+    def kept_limit(self) -> int | None:
+        """How many places there are; None if they are not kept to."""
+        return self.limit if self._is_kept else None
+
     def is_in(self, epoch: object) -> bool:
         """Tell whether an epoch began in this process."""
         self.forked()

@@ -23,6 +23,10 @@ class Source(t.Protocol):
 
     epoch: object
 
+    @property
+    def kept_limit(self) -> int | None:
+        """How many places there are; None if they are not kept to."""
+
     def draw(self) -> int | None:
         """Return a place, ``ANY`` for a budget that is not kept, None for none."""
 
@@ -69,6 +73,11 @@ class PoolPlaces(Places):
         """Note the queue whose slots take these places."""
         self.queue_ref = weakref.ref(queue)
         self._source.add(self)
+
+    @property
+    def limit(self) -> int | None:
+        """How many there are for all processes; None if they are not kept to."""
+        return self._source.kept_limit
 
     def take(self) -> bool:
         """Take a place for a slot that is about to be opened, if there is one."""

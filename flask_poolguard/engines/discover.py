@@ -29,6 +29,9 @@ _SQLALCHEMY: t.Final = {
     "pool_recycle": -1,
 }
 
+# What changes by itself where it is "auto".
+_SIZES: t.Final = ("pool_size", "max_overflow")
+
 # The pool_recycle that both database extensions give to MySQL by themselves.
 _THEIRS: t.Final = 7200
 
@@ -120,10 +123,12 @@ def _unusual(engine: Engine, bind: str) -> dict[str, Setting[t.Any]]:
     They were set, if not in the config then in code: a subclass of the
     extension, a pool object, a plugin of SQLAlchemy's.
     """
+    known = tracker_of(engine)
+    ours = () if known is None or known.auto_sizes is None else _SIZES
     return {
         name: Setting(value, _origin(name, bind))
         for name, value in values_of(engine.pool).items()
-        if name in _SQLALCHEMY and value != _SQLALCHEMY[name]
+        if name in _SQLALCHEMY and value != _SQLALCHEMY[name] and name not in ours
     }
 
 

@@ -135,7 +135,8 @@ def _find_lost(
         setting: Setting[t.Any] = getattr(settings, name)
         if (
             setting.origin.startswith(PREFIX)
-            and setting.value not in (None, AUTO)
+            and setting.value is not None
+            and (name, setting.value) != ("pool_recycle", AUTO)
             and not _can_follow(name, setting.value, pool_class, values)
         ):
             yield _Lost(found.bind, setting, pool_class)
@@ -152,5 +153,5 @@ def _can_follow(
         is_queue = issubclass(pool_class, QueuePool)
         return is_queue if wanted == "queue" else pool_class is NullPool
     if pool_class is AsyncAdaptedQueuePool:
-        return name in SIZES
+        return name in SIZES and wanted != AUTO
     return pool_class is not NullPool and name in values and values[name] == wanted

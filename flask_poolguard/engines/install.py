@@ -38,6 +38,7 @@ from .discover import Found, values_of
 from .driver_errors import listen, note_failures
 from .dropped_connections import roll_back_dropped
 from .fixed_settings import SIZES, pool_class_for, refuse_or_warn
+from .sizes import auto_sizes_for, first_sizes
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -103,6 +104,7 @@ def guard(
         settings.held_warning.value,
     )
     tracker.state_dir = app_tracker.state_dir
+    tracker.server_threads = app_tracker.threads
     if earlier is not None:  # it was unregistered
         tracker.follow(settings.on_leak.value, settings.held_warning.value)
         tracker.show_again(facts)
@@ -172,13 +174,13 @@ def replace_pool(
         "_dispatch": old.dispatch,
         "dialect": old._dialect,
     }
+    auto = None
     if pool_class is NullPool:
         engine.pool = NullPool(old._creator, **arguments)
     elif pool_class is AsyncAdaptedQueuePool:
         engine.pool = AsyncAdaptedQueuePool(
             old._creator,
-            pool_size=settings.pool_size.value,
-            max_overflow=settings.max_overflow.value,
+            **first_sizes(settings, old),
             timeout=settings.pool_timeout.value,
             use_lifo=old._pool.use_lifo,
             recycle=old._recycle if recycle.value == AUTO else int(recycle.value),
@@ -187,8 +189,7 @@ def replace_pool(
     else:
         engine.pool = GuardedPool(
             old._creator,
-            pool_size=settings.pool_size.value,
-            max_overflow=settings.max_overflow.value,
+            **first_sizes(settings),
             timeout=settings.pool_timeout.value,
             use_lifo=old._pool.use_lifo,
             policy=Policy(
@@ -208,7 +209,9 @@ def replace_pool(
             new_places=places_for(engine, settings, tracker),
             **arguments,
         )
+        auto = auto_sizes_for(settings)
     tracker.pools.belong_to(engine)
+    tracker.follow_demand(auto)
     event.listen(old, "checkin", _close)
     out = old.checkedout()
     _close_idle(old)
@@ -252,8 +255,10 @@ def _close(connection: object, record: ConnectionPoolEntry) -> None:
 
 def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
     """Return what does not change while an engine's pool lives."""
-    size: int | None = settings.pool_size.value
-    max_overflow: int | None = settings.max_overflow.value
+    is_guarded = issubclass(pool_class, GuardedPool)
+    first = first_sizes(settings, None if is_guarded else found.engine.pool)
+    size: int | None = first["pool_size"]
+    max_overflow: int | None = first["max_overflow"]
     if not issubclass(pool_class, QueuePool):
         size = max_overflow = None
     elif not issubclass(pool_class, GuardedPool | AsyncAdaptedQueuePool):
@@ -267,11 +272,13 @@ def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFa
         pool_class=pool_class.__name__,
         size=size,
         max_overflow=max_overflow,
-        pool_timeout=_timeout(settings) if pool_class is GuardedPool else None,
+        pool_timeout=_timeout(settings) if is_guarded else None,
         counted=not issubclass(pool_class, StaticPool),
         age_based=settings.pool_recycle.value != AUTO,
         is_async=found.engine.dialect.is_async,
         in_memory=is_in_memory(found.engine.url),
+        has_auto_size=is_guarded and settings.pool_size.value == AUTO,
+        has_auto_overflow=is_guarded and settings.max_overflow.value == AUTO,
     )
 
 

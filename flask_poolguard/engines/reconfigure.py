@@ -90,3 +90,4 @@ def _replace(
         observe(engine, tracker)
     tracker.learned(recycle_before_connecting(settings, pool_class), None)
     tracker.show_again(facts)
+    tracker.start_sizes(tracker.server_threads)

@@ -73,6 +73,18 @@ class FairPool(QueuePool):
             **kwargs,
         )
 
+    def resize(self, size: int, max_overflow: int) -> None:
+        """Have other sizes from now on; who waits gets what came free by that.
+
+        Idle connections above the size are closed by the housekeeper's next round.
+
+        :param size: above 0.
+        :param max_overflow: -1 for no limit.
+        """
+        self._max_overflow = max_overflow
+        self._pool.resize(size, math.inf if max_overflow < 0 else size + max_overflow)
+        self._pool.serve()
+
     # Records -----------------------------------------------------------------------
 
     def _make_record(self) -> GuardedRecord:
@@ -98,6 +110,11 @@ class FairPool(QueuePool):
     def join_budget(self) -> None:
         """Keep one place of the pool's budget, if any, for this process: a worker."""
         self._pool.places.join()
+
+    @property
+    def budget_limit(self) -> int | None:
+        """How many connections its budget allows; None without one that is kept to."""
+        return self._pool.places.limit
 
     # Numbers -----------------------------------------------------------------------
 

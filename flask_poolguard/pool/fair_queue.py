@@ -194,7 +194,7 @@ class FairQueue(Slots[Slot]):
         self.idle.appendleft(record)
         if self.waiting:
             self.serve()
-        return self._surplus() if len(self.idle) > self._keep else None
+        return self.take_surplus()
 
     def free(self, record: Slot, keep: bool = True) -> None:
         """Take back a slot whose record has no connection.

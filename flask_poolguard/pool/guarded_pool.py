@@ -29,6 +29,7 @@ from .idle_connections import (
     close_at_exit,
     close_idle,
     close_outdated,
+    close_surplus,
     close_unfit,
 )
 from .idle_limits import IdleLimits
@@ -249,13 +250,15 @@ class GuardedPool(FairPool):
     def tend(self) -> None:
         """Do what must be done without traffic; the housekeeper calls it.
 
-        Closes idle connections whose time is up and those that are gone, and lets
-        waiting threads try again if the server was full.
+        Closes idle connections whose time is up, those that are gone, and those that
+        are more than a smaller pool keeps, and lets waiting threads try again if the
+        server was full.
         """
         if self._pid != os.getpid():
             return
         queue, limits, max_idle = self._pool, self.limits, self.policy.max_idle
         close_unfit(queue, self.clock(), max_idle, limits, self._dispose_again)
+        close_surplus(queue)
         limits.conclude(self._breaker.is_away, queue.idle)
         if queue.waiting:
             queue.serve()

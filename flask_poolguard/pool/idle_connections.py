@@ -104,6 +104,12 @@ def close_unfit(
         dispose_again()
 
 
+def close_surplus(queue: FairQueue[GuardedRecord]) -> None:
+    """Close those that are more than the pool is to keep since it was made smaller."""
+    while (record := queue.take_surplus()) is not None:
+        close_idle(queue, record, "overflow")
+
+
 def close_outdated(queue: FairQueue[GuardedRecord]) -> None:
     """Close those that are older than the pool's last renewal."""
     for record in list(queue.idle):

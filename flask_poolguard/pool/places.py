@@ -16,6 +16,11 @@ class Places:
 
     owes = 0
 
+    @property
+    def limit(self) -> int | None:
+        """How many there are for all who share them; None for no end of them."""
+        return None
+
     def belong_to(self, queue: t.Any) -> None:
         """A queue is there whose slots take these places."""
 

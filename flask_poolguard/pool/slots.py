@@ -90,6 +90,20 @@ class Slots(t.Generic[Slot]):
         """The number of records without a connection that are kept."""
         return len(self._hollow)
 
+    def resize(self, maxsize: int, limit: float) -> None:
+        """Keep so many idle connections, and open so many slots, from now on.
+
+        Each number is read by itself, so this needs no lock. What is idle beyond them
+        is left to :meth:`take_surplus`, what waits to the next that serves.
+        """
+        self.maxsize = maxsize
+        self._keep = maxsize or math.inf
+        self.limit = limit
+
+    def take_surplus(self) -> Slot | None:
+        """Take an idle record that is one too many; None if there is none."""
+        return self._surplus() if len(self.idle) > self._keep else None
+
     # Taking ------------------------------------------------------------------------
 
     def _pop(self) -> Slot | None:

@@ -138,6 +138,9 @@ class PoolStatus:
 
     :ivar size: 0 for no limit, as in SQLAlchemy.
     :ivar max_overflow: -1 for no limit.
+    :ivar has_auto_size, has_auto_overflow: whether these follow what is asked for.
+    :ivar swings: how often such a size was raised within the last hour after it had
+        been lowered.
     :ivar overflow: open connections above ``size``.
     :ivar waiting: threads that wait for others to give a connection back.
     :ivar connecting: threads for which a connection is tested or opened.
@@ -174,6 +177,9 @@ class PoolStatus:
     pool_class: str
     size: int | None
     max_overflow: int | None
+    has_auto_size: bool = False
+    has_auto_overflow: bool = False
+    swings: int = 0
     checked_out: int | None = field(metadata=FOUND_OUT, default=None)
     idle: int | None = field(metadata=FOUND_OUT, default=None)
     overflow: int | None = field(metadata=FOUND_OUT, default=None)
@@ -222,6 +228,11 @@ class PoolStatus:
         if not self.size or self.max_overflow is None or self.max_overflow < 0:
             return None
         return self.size + self.max_overflow
+
+    @property
+    def is_auto(self) -> bool:
+        """Tell whether any of its sizes follows what is asked for."""
+        return self.has_auto_size or self.has_auto_overflow
 
     @property
     def timed_out(self) -> int:

@@ -32,6 +32,8 @@ class AppTracker:
 
     ``_lock`` protects the change-over from no file, or from a parent's, to the
     process's own.
+
+    :ivar threads: with how many its server serves requests, if that is known.
     """
 
     def __init__(self, app: Flask, state_dir: str | None) -> None:
@@ -40,7 +42,7 @@ class AppTracker:
         self._lock = threading.RLock()
         self._file: NoStateFile | None = None
         self._has_served = self._is_started = False
-        self._threads: int | None = None
+        self.threads: int | None = None
         self._pid = os.getpid()
         self._inbox = Inbox()
         # Replaced as a whole, under the lock, because each scope's end goes through it.
@@ -83,7 +85,7 @@ class AppTracker:
             self._file = NoStateFile()
         elif self._file is None:
             self._file = StateFile(
-                self.state_dir, this_process(*self._about, self._threads)
+                self.state_dir, this_process(*self._about, self.threads)
             )
             if self._has_served:
                 self._file.show_served()
@@ -114,7 +116,8 @@ class AppTracker:
 
         :param threads: how many are to answer requests, if that is known.
         """
-        self._is_started, self._threads = True, threads
+        self._is_started = True
+        self._note_threads(threads)
         self.open_file()
 
     def show_forked(self, threads: int | None) -> None:
@@ -128,7 +131,8 @@ class AppTracker:
         """
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self.forked()
-        self._is_started, self._threads = True, threads
+        self._is_started = True
+        self._note_threads(threads)
         try:
             with self._lock:
                 file = self._find_file()
@@ -136,6 +140,11 @@ class AppTracker:
             return
         for tracker in self.trackers:
             tracker.show_in(file)
+
+    def _note_threads(self, threads: int | None) -> None:
+        self.threads = threads
+        for tracker in self.trackers:
+            tracker.start_sizes(threads)
 
     def show_pools(self) -> None:
         """Make all pools visible."""
@@ -181,7 +190,7 @@ class AppTracker:
         """Leave the parent's file and connections to the parent."""
         file, self._file = self._file, None
         self._has_served = self._is_started = False
-        self._threads = None
+        self.threads = None
         self._pid = os.getpid()
         if file is not None:
             file.abandon()

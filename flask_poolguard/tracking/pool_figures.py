@@ -70,7 +70,7 @@ class PoolFigures:
         self.lock = threading.RLock()
         self.region: PoolRegion | None = None
         self.counts = dict.fromkeys(COUNTERS, 0)
-        self.peak = 0
+        self.peak = self.swings = 0
         self.longest_connect = 0.0
         self.leaking_lines: dict[tuple[str, str], int] = {}
         self.deadlock_line: str | None = None

@@ -59,6 +59,7 @@ class Figures(t.Protocol):
     :ivar learned_limit: after so many seconds idle connections were found dead.
     :ivar held_warning: ``POOLGUARD_HELD_WARNING`` in seconds; None for no warning.
     :ivar peak: the most connections that were out at once.
+    :ivar swings: how often an automatic size was raised after it had been lowered.
     :ivar longest_connect: seconds that the longest test or connect took.
     :ivar leaking_lines: how many leaks each endpoint and line has.
     :ivar deadlock_line: where the last deadlock was.
@@ -72,6 +73,7 @@ class Figures(t.Protocol):
     learned_limit: float | None
     counts: dict[str, int]
     peak: int
+    swings: int
     longest_connect: float
     leaking_lines: dict[tuple[str, str], int]
     deadlock_line: str | None
@@ -99,6 +101,9 @@ def status_of(
         pool_class=facts.pool_class,
         size=facts.size,
         max_overflow=facts.max_overflow,
+        has_auto_size=facts.has_auto_size,
+        has_auto_overflow=facts.has_auto_overflow,
+        swings=figures.swings,
         waiting=len(waiting) if facts.tells_waiting else None,
         oldest_wait_seconds=_oldest(waiting),
         connecting=len(connecting) if is_guarded else None,

@@ -35,7 +35,7 @@ from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
 from .returners import Returners
 from .running_lines import note_running_lines
-from .shown_pool import ShownPool
+from .sized_pool import SizedPool
 from .thread_marks import deserted, this_thread
 from .thread_stacks import describe_activity
 
@@ -63,7 +63,7 @@ def attach_tracker(engine: Engine, tracker: PoolTracker) -> None:
     tracker.pools.belong_to(engine)
 
 
-class PoolTracker(ShownPool, PoolCallbacks):
+class PoolTracker(SizedPool, PoolCallbacks):
     """Who has which connection of one bind's pool; the callbacks of that pool.
 
     What is counted is protected by the lock of ``figures``.
@@ -272,10 +272,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self.figures.learned(recycle, server_limit, learned_limit)
 
     def forked(self) -> None:
-        """Start anew in a child; the parent's tracker goes on in the parent.
-
-        Several parts find out about a fork, each in its own time.
-        """
+        """Start anew in a child: several parts find that out, each in its own time."""
         if self._pid == os.getpid():
             return
         inherited = 0
@@ -287,6 +284,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
         self.figures.reset()
         self._start()
         self.usage.inherited = inherited
+        self.start_sizes(None)
 
     def tend(self) -> None:
         """Warn of what is due, and show it; the housekeeper calls it."""
@@ -295,6 +293,7 @@ class PoolTracker(ShownPool, PoolCallbacks):
             self.usage.saw_outdated(self._count_outdated())
         note_running_lines(self, self.figures)
         self.figures.tend()
+        self.tend_sizes()
         if not self.facts.counted:
             self.forget_closed()
         self._held_warnings.tend(self)

@@ -91,6 +91,25 @@ def not_ruled_out(demand: Demand, share: float) -> int:
     )
 
 
+def surely_enough(demand: Demand, share: float) -> int | None:
+    """Return the smallest number beyond which so few checkouts went that it is hardly
+    chance: fewer than the share do.
+
+    :returns: never less than :func:`smallest`; None if there were too few checkouts to
+        tell of any number.
+    """
+    trials = sum(demand.values())
+    bounds = (bound for bound in sorted(demand) if demand[bound])
+    return next(
+        (
+            each
+            for each in bounds
+            if _is_below_chance(exceeding(demand, each), trials, share)
+        ),
+        None,
+    )
+
+
 def _is_beyond_chance(events: int, trials: int, share: float) -> bool:
     """Tell whether an event of that probability hardly ever comes so often."""
     expected = share * trials
@@ -98,7 +117,22 @@ def _is_beyond_chance(events: int, trials: int, share: float) -> bool:
         return False
     if expected > _MANY:  # then the distribution is as good as normal
         return events - expected > _DEVIATIONS * math.sqrt(expected * (1 - share))
-    fewer = 0.0  # the probability of fewer events
+    return _fewer(events, trials, share) > 1 - _CHANCE
+
+
+def _is_below_chance(events: int, trials: int, share: float) -> bool:
+    """Tell whether an event of that probability hardly ever comes so seldom."""
+    expected = share * trials
+    if events >= expected:
+        return False
+    if expected > _MANY:
+        return expected - events > _DEVIATIONS * math.sqrt(expected * (1 - share))
+    return _fewer(events + 1, trials, share) < _CHANCE
+
+
+def _fewer(events: int, trials: int, share: float) -> float:
+    """Return the probability of fewer events; not the rest of it once it is high."""
+    fewer = 0.0
     for number in range(events):
         fewer += math.exp(
             math.lgamma(trials + 1)
@@ -108,8 +142,8 @@ def _is_beyond_chance(events: int, trials: int, share: float) -> bool:
             + (trials - number) * math.log1p(-share)
         )
         if fewer > 1 - _CHANCE:
-            return True
-    return False
+            break
+    return fewer
 
 
 def without_deadlock(threads: int, nesting: int) -> int:

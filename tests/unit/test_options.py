@@ -16,6 +16,8 @@ from flask_poolguard.options import OPTIONS
 GOOD: list[tuple[str, Any]] = [
     ("POOLGUARD_POOL_SIZE", 0),
     ("POOLGUARD_POOL_SIZE", 7),
+    ("POOLGUARD_POOL_SIZE", "auto"),
+    ("POOLGUARD_MAX_OVERFLOW", "auto"),
     ("POOLGUARD_MAX_OVERFLOW", -1),
     ("POOLGUARD_MAX_OVERFLOW", 0),
     ("POOLGUARD_POOL_TIMEOUT", 0),

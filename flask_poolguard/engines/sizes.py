@@ -1,0 +1,50 @@
+"""The numbers of a pool's sizes, where a setting may say ``"auto"``."""
+
+from __future__ import annotations
+
+import typing as t
+
+from sqlalchemy.pool import Pool
+
+from ..config import AUTO, Setting, Settings
+from ..options import BY_NAME
+from ..tracking.auto_sizes import AutoSizes
+from .discover import values_of
+
+
+class FirstSizes(t.TypedDict):
+    """What a pool is made with."""
+
+    pool_size: int
+    max_overflow: int
+
+
+def first_sizes(settings: Settings, old: Pool | None = None) -> FirstSizes:
+    """Return the sizes that a pool is made with.
+
+    :param old: whose numbers stay where they are automatic; without it they are
+        SQLAlchemy's, until those of the worker are known.
+    """
+    kept: dict[str, t.Any] = {} if old is None else values_of(old)
+    return FirstSizes(
+        pool_size=_number(settings.pool_size, "pool_size", kept),
+        max_overflow=_number(settings.max_overflow, "max_overflow", kept),
+    )
+
+
+def auto_sizes_for(settings: Settings) -> AutoSizes | None:
+    """Return what decides the sizes of a guarded pool; None for numbers."""
+    size, overflow = settings.pool_size.value, settings.max_overflow.value
+    if AUTO not in (size, overflow):
+        return None
+    return AutoSizes(
+        None if size == AUTO else size, None if overflow == AUTO else overflow
+    )
+
+
+def _number(
+    setting: Setting[int | t.Literal["auto"]], name: str, kept: dict[str, t.Any]
+) -> int:
+    if setting.value == AUTO:
+        return t.cast(int, kept.get(name, BY_NAME[name].default))
+    return setting.value
