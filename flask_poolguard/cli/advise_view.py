@@ -33,7 +33,7 @@ def verdict_on(advice: Advice) -> Verdict:
 
 
 def _level(advice: Advice, advised: Sequence[BindAdvice]) -> VerdictLevel:
-    if not advised:
+    if not advised and not any(each.is_auto for each in advice.binds):
         return "unknown"
     if any(each.is_short for each in advised):
         return "critical"
@@ -50,6 +50,8 @@ def _rank(each: BindAdvice) -> int:
 
 def _in_short(each: BindAdvice) -> str:
     """Return what to do about one bind."""
+    if each.is_auto:
+        return f"{each.bind} follows its demand: {each.refusal}"
     if each.refusal is not None:
         return f"no advice on {each.bind}: {each.refusal}"
     text = " and ".join(
@@ -113,6 +115,16 @@ def _headline(advice: Advice) -> str:
 
 def _bind(each: BindAdvice, advice: Advice, page: Page) -> Iterator[str]:
     seen = each.seen
+    if each.is_auto:
+        yield from page.wrap(
+            f"{each.refusal}. Its sizes follow these figures by themselves.",
+            "  ",
+            "    ",
+        )
+        if seen.checkouts:
+            for text in _reasons(each):
+                yield from page.wrap(text, "    ", "      ")
+        return
     if each.refusal is not None:
         yield from page.wrap(f"No advice: {each.refusal}.", "  ", "    ")
         # Of a pool of another class no traffic tells what it needs, nor does a test.

@@ -79,6 +79,18 @@ def _bind(bind: EffectiveBind, page: Page) -> Iterator[str]:
         yield line
         if setting.name == "pool_recycle":
             yield from _recycle(bind, page)
+        elif setting.name == "max_overflow":
+            yield from _sizes(bind, page)
+
+
+def _sizes(bind: EffectiveBind, page: Page) -> Iterator[str]:
+    """Yield what automatic sizes are at the live workers."""
+    for each in bind.sizes:
+        text = (
+            f"pool_size {each.pool_size}, max_overflow {each.max_overflow} in"
+            f" {number_of_workers(len(each.workers))}"
+        )
+        yield from page.wrap(text, "    now ", "        ")
 
 
 def _recycle(bind: EffectiveBind, page: Page) -> Iterator[str]:

@@ -187,6 +187,7 @@ def replace_pool(
             **arguments,
         )
     else:
+        auto = auto_sizes_for(settings)
         engine.pool = GuardedPool(
             old._creator,
             **first_sizes(settings),
@@ -203,13 +204,13 @@ def replace_pool(
                 connect_retry=settings.connect_retry.value,
                 ping_timeout=settings.ping_timeout.value,
                 tcp_user_timeout=settings.tcp_user_timeout.value,
+                has_auto_sizes=auto is not None,
             ),
             callbacks=tracker,
             holders=tracker,
             new_places=places_for(engine, settings, tracker),
             **arguments,
         )
-        auto = auto_sizes_for(settings)
     tracker.pools.belong_to(engine)
     tracker.follow_demand(auto)
     event.listen(old, "checkin", _close)

@@ -18,6 +18,7 @@ class Room:
     :ivar out: connections that are in use.
     :ivar size: None for a pool that has none; so is ``max_overflow``.
     :ivar waiting: how many wait for one.
+    :ivar is_auto: its sizes follow what is asked for.
     """
 
     bind: str
@@ -26,10 +27,16 @@ class Room:
     size: int | None
     max_overflow: int | None
     waiting: int = 0
+    is_auto: bool = False
 
 
 def explain_full(room: Room) -> str:
     """Return the note of an error that a server with no room gave."""
+    fewer = (
+        "Lower or set POOLGUARD_BUDGET, at which automatic sizes end, lower"
+        if room.is_auto
+        else "Lower POOLGUARD_MAX_OVERFLOW, then POOLGUARD_POOL_SIZE or"
+    )
     return note(
         "the server takes no more connections."
         f" Bind {room.bind!r} of this process has {_connections(room.open)}"
@@ -37,8 +44,7 @@ def explain_full(room: Room) -> str:
         "all processes and programs together have as many as the server allows"
         " (max_connections, or the limit of this user, role or database).",
         "`flask pool doctor` compares what the workers may open with what the server"
-        " allows. Lower POOLGUARD_MAX_OVERFLOW, then POOLGUARD_POOL_SIZE or the number"
-        " of workers, or raise the server's limit.",
+        f" allows. {fewer} the number of workers, or raise the server's limit.",
         _FULL,
     )
 
@@ -108,9 +114,8 @@ def explain_timeout(room: Room, timeout: float, held: Sequence[float]) -> str:
             f"none is held for as long as the {seconds(timeout)} of pool_timeout (the"
             f" longest for {seconds(longest)}), so they do come back: more threads want"
             " a connection than there are.",
-            "raise POOLGUARD_MAX_OVERFLOW or POOLGUARD_POOL_SIZE if the server bears"
-            " it (`flask pool doctor`), or run fewer threads; shorter transactions"
-            " help too.",
+            f"raise {_sizes(room)} if the server bears it (`flask pool doctor`), or run"
+            " fewer threads; shorter transactions help too.",
             see,
         )
     return note(
@@ -122,6 +127,12 @@ def explain_timeout(room: Room, timeout: float, held: Sequence[float]) -> str:
         " case by a with block.",
         see,
     )
+
+
+def _sizes(room: Room) -> str:
+    if room.is_auto:
+        return "or set POOLGUARD_BUDGET, at which automatic sizes end,"
+    return "POOLGUARD_MAX_OVERFLOW or POOLGUARD_POOL_SIZE"
 
 
 def _connections(count: int) -> str:

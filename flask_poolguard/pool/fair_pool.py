@@ -12,6 +12,7 @@ from .fair_queue import FairQueue
 from .idle_limits import IdleLimits
 from .places import Places
 from .slot import GuardedRecord
+from .types import Policy
 
 
 class FairPool(QueuePool):
@@ -26,6 +27,7 @@ class FairPool(QueuePool):
     name: str
     # Named here too, because tests that compare the attributes of two pools leave out
     # those of the class.
+    policy: Policy = t.cast(Policy, None)
     limits: IdleLimits = t.cast(IdleLimits, None)
 
     _pool: FairQueue[GuardedRecord]  # type: ignore[assignment] # has what others look at in a queue
@@ -170,6 +172,7 @@ class FairPool(QueuePool):
             size=self._pool.maxsize,
             max_overflow=self._max_overflow,
             waiting=waiting,
+            is_auto=self.policy.has_auto_sizes,
         )
 
     def outdated(self) -> int:

@@ -41,6 +41,8 @@ class Policy:
     :ivar recycle: ``"auto"``, seconds of age, or -1.
     :ivar recycle_origin: who set it, for messages.
 
+    :ivar has_auto_sizes: whether its sizes follow what is asked for, for messages.
+
     The others are the settings of the same names.
     """
 
@@ -54,6 +56,7 @@ class Policy:
     connect_retry: float = 5.0
     ping_timeout: float = 2.0
     tcp_user_timeout: float = 90.0
+    has_auto_sizes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from ..config import AUTO
 from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
@@ -15,9 +16,10 @@ from ..urls import public_url
 from . import servers
 from .advice_model import Advice, AdviceOptions, BindAdvice, Observed
 from .config_lines import lines_to_write
-from .effective_settings import find_differences
+from .effective_settings import find_differences, sizes_in_force
 from .estimate import Asked, Estimate, estimate
 from .model import SCHEMA_VERSION, Report
+from .phrases import named_workers
 from .servers import group_by_server
 from .worker_shares import Share, shares_of, sizes_for_worker
 
@@ -41,7 +43,7 @@ def make_advice(
     pools = {each.bind: _pools_of(report, each) for each in engines}
     workers = max(options.workers or len(report.workers), 1) * options.hosts
     seen = {bind: _look(report, each) for bind, each in pools.items()}
-    refusals = {each.bind: _refusal(each, seen[each.bind]) for each in engines}
+    refusals = {each.bind: _refusal(report, each, seen[each.bind]) for each in engines}
     views = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
     for group in group_by_server(engines):
@@ -66,7 +68,10 @@ def make_advice(
     binds = tuple(
         advice.get(each.bind)
         or BindAdvice(
-            **_present(each), seen=seen[each.bind], refusal=refusals[each.bind]
+            **_present(each),
+            seen=seen[each.bind],
+            refusal=refusals[each.bind],
+            is_auto=each.tracker.facts.is_auto,
         )
         for each in sorted(
             engines, key=lambda each: (each.bind != "default", each.bind)
@@ -134,9 +139,11 @@ def _hours(report: Report, worker: Worker) -> float:
     return max((now - then).total_seconds(), 1.0) / 3600
 
 
-def _refusal(guarded: Guarded, seen: Observed) -> str | None:
+def _refusal(report: Report, guarded: Guarded, seen: Observed) -> str | None:
     """Return why nothing is said about a bind's sizes."""
     pool_class = guarded.tracker.facts.pool_class
+    if guarded.tracker.facts.is_auto:
+        return _follows_by_itself(report, guarded)
     if pool_class != "GuardedPool":
         if guarded.tracker.facts.size is None:
             return f"its pool is a {pool_class}, which has no size to choose"
@@ -147,6 +154,17 @@ def _refusal(guarded: Guarded, seen: Observed) -> str | None:
     if not seen.workers:
         return "no live worker has used it"
     return None if seen.checkouts else "no checkouts so far"
+
+
+def _follows_by_itself(report: Report, guarded: Guarded) -> str:
+    settings = (guarded.settings.pool_size, guarded.settings.max_overflow)
+    keys = " and ".join(each.origin for each in settings if each.value == AUTO)
+    now = ", ".join(
+        f"pool_size {each.pool_size} and max_overflow {each.max_overflow} in"
+        f" {named_workers(each.workers)}"
+        for each in sizes_in_force(guarded.bind, report.workers)
+    )
+    return f'{keys} = "auto"' + (f", now {now}" if now else "")
 
 
 def _estimate(report: Report, pools: _Pools, options: AdviceOptions) -> Estimate:

@@ -66,6 +66,7 @@ class BindAdvice:
     :ivar is_sure: whether ``pool_size`` is one number, and not a range.
     :ivar may_lower: whether enough was seen to make anything smaller.
     :ivar refusal: why there is no advice.
+    :ivar is_auto: because sizes are ``"auto"``.
     :ivar beyond: checkouts that wanted more connections than ``pool_size`` at a time.
     :ivar fewest: the fewest connections without a deadlock.
     :ivar most: the most that the threads could use.
@@ -90,6 +91,7 @@ class BindAdvice:
     present_overflow: int | None
     seen: Observed
     refusal: str | None = None
+    is_auto: bool = False
     pool_size: int | None = None
     max_overflow: int | None = None
     low: int | None = None

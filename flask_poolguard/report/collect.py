@@ -25,6 +25,7 @@ from .deployment import (
     parents_among,
     strange_binds,
 )
+from .effective_settings import SizesInForce, sizes_in_force
 from .ended_sessions import find_ended, mark_ended
 from .evidence import Evidence, Plan
 from .model import (
@@ -153,7 +154,7 @@ def make_report(
         ),
         findings=tuple(sorted(findings, key=rank)),
         host=socket.gethostname(),
-        binds=tuple(_settings(each) for each in engines),
+        binds=tuple(_settings(each, workers) for each in engines),
         root_path=app.root_path,
     )
 
@@ -221,15 +222,18 @@ def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
     )
 
 
-def _settings(guarded: Guarded) -> BindSettings:
-    """Describe how this process would set up a bind's pool."""
+def _settings(guarded: Guarded, workers: Sequence[Worker]) -> BindSettings:
+    """Describe how this process would set up a bind's pool; of sizes that are
+    automatic, what they are at the workers too.
+    """
+    sizes = sizes_in_force(guarded.bind, workers)
     facts, settings = guarded.tracker.facts, guarded.settings
     shown: list[tuple[str, Setting[t.Any], str]] = []
     if isinstance(guarded.engine.pool, GuardedPool):
         recycle = settings.pool_recycle
         shown = [
-            ("size", settings.pool_size, ""),
-            ("overflow", settings.max_overflow, ""),
+            ("size", settings.pool_size, _now(sizes, settings.pool_size, 0)),
+            ("overflow", settings.max_overflow, _now(sizes, settings.max_overflow, 1)),
             ("timeout", settings.pool_timeout, " s"),
             ("recycle", recycle, "" if recycle.value in (AUTO, -1) else " s"),
         ]
@@ -250,6 +254,17 @@ def _settings(guarded: Guarded) -> BindSettings:
             for name, setting, unit in shown
         ),
     )
+
+
+def _now(
+    sizes: Sequence[SizesInForce], setting: Setting[t.Any], index: t.Literal[0, 1]
+) -> str:
+    """Return what an automatic size is at the workers now; "" for a number."""
+    pairs = [(each.pool_size or 0, each.max_overflow or 0) for each in sizes]
+    found = sorted({pair[index] for pair in pairs})
+    if setting.value != AUTO or not found:
+        return ""
+    return f", now {' to '.join(map(str, dict.fromkeys((found[0], found[-1]))))}"
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from ..config import DEFAULT, AppConfig, Setting, came_too_late, leftovers_in
+from ..config import AUTO, DEFAULT, AppConfig, Setting, came_too_late, leftovers_in
 from ..engines import Found, Guarded, not_followed
 from ..options import OPTIONS
 from ..state.search import Search
@@ -58,14 +58,27 @@ class RecycleInForce:
 
 
 @dataclass(frozen=True, slots=True)
+class SizesInForce:
+    """Which sizes some live workers have, where they are ``"auto"``."""
+
+    pool_size: int | None
+    max_overflow: int | None
+    workers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EffectiveBind:
-    """A bind's settings in this process, and the recycle time of its live workers."""
+    """A bind's settings in this process, and what its live workers made of them.
+
+    :ivar sizes: of workers whose pools have automatic ones.
+    """
 
     bind: str
     url: str
     pool_class: str
     settings: tuple[Effective, ...]
     recycle: tuple[RecycleInForce, ...]
+    sizes: tuple[SizesInForce, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +158,9 @@ def find_differences(
     found: dict[tuple[str, str, str], list[int]] = {}
     for guarded in engines:
         facts = guarded.tracker.facts
-        here = _sizes(facts.pool_class, facts.size, facts.max_overflow)
+        here = _sizes(facts)
         for worker, pool in _pools_of(workers, guarded.bind):
-            there = _sizes(pool.pool_class, pool.size, pool.max_overflow)
+            there = _sizes(pool)
             if there != here:
                 found.setdefault((guarded.bind, there, here), []).append(worker.pid)
     return tuple(
@@ -171,10 +184,27 @@ def _pools_of(
                 yield worker, pool
 
 
-def _sizes(pool_class: str, size: int | None, max_overflow: int | None) -> str:
-    text = f"a {pool_class}"
-    if size is not None:
-        text += f" of pool_size {size}, max_overflow {max_overflow}"
+class _Sized(t.Protocol):
+    """A pool, as far as its sizes are compared."""
+
+    @property
+    def pool_class(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def max_overflow(self) -> int | None: ...
+    @property
+    def has_auto_size(self) -> bool: ...
+    @property
+    def has_auto_overflow(self) -> bool: ...
+
+
+def _sizes(pool: _Sized) -> str:
+    text = f"a {pool.pool_class}"
+    if pool.size is not None:
+        size = AUTO if pool.has_auto_size else pool.size
+        overflow = AUTO if pool.has_auto_overflow else pool.max_overflow
+        text += f" of pool_size {size}, max_overflow {overflow}"
     return text
 
 
@@ -200,6 +230,7 @@ def _bind(guarded: Guarded, workers: Sequence[Worker]) -> EffectiveBind:
             _setting(guarded, option.name) for option in OPTIONS if option.per_bind
         ),
         recycle=_recycle(guarded.bind, workers),
+        sizes=sizes_in_force(guarded.bind, workers),
     )
 
 
@@ -208,7 +239,8 @@ def _setting(guarded: Guarded, name: str) -> Effective:
     setting: Setting[t.Any] = getattr(guarded.settings, name)
     if facts.pool_class != "GuardedPool" and name not in _FOR_ANY_POOL:
         return _of_other_class(guarded, name, setting)
-    if name == "max_overflow" and facts.max_overflow != setting.value:
+    is_unlimited = name == "max_overflow" and facts.size == 0
+    if is_unlimited and facts.max_overflow != setting.value:
         return Effective(name, facts.max_overflow, "pool_size 0 is no limit")
     if name == "connect_timeout" and name in guarded.engine.url.query:
         return Effective(name, guarded.engine.url.query[name], "the database URL")
@@ -238,6 +270,16 @@ def _recycle(bind: str, workers: Sequence[Worker]) -> tuple[RecycleInForce, ...]
         pids.setdefault(key, []).append(worker.pid)
     order = Counter({key: len(each) for key, each in pids.items()}).most_common()
     return tuple(RecycleInForce(*key, tuple(pids[key])) for key, _ in order)
+
+
+def sizes_in_force(bind: str, workers: Sequence[Worker]) -> tuple[SizesInForce, ...]:
+    """Return the automatic sizes at the live workers, the most common first."""
+    pids: dict[tuple[int | None, int | None], list[int]] = {}
+    for worker, pool in _pools_of(workers, bind):
+        if pool.is_auto:
+            pids.setdefault((pool.size, pool.max_overflow), []).append(worker.pid)
+    order = Counter({key: len(each) for key, each in pids.items()}).most_common()
+    return tuple(SizesInForce(*key, tuple(pids[key])) for key, _ in order)
 
 
 def unit_of(name: str, value: t.Any) -> str:

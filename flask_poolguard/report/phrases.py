@@ -31,6 +31,21 @@ def key_of(guarded: Guarded | Bind, name: str) -> str:
     return f"POOLGUARD_BINDS[{guarded.bind!r}][{name!r}]"
 
 
+def change_sizes(guarded: Guarded | Bind, verb: str, sizes: str) -> str:
+    """Return what to do about sizes: where they are ``"auto"``, about the budget that
+    they end at.
+
+    :param verb: ``raise`` or ``lower``.
+    :param sizes: the keys to change where they are numbers.
+    """
+    known = guarded.guarded if isinstance(guarded, Bind) else guarded
+    if known is None or not known.tracker.facts.is_auto:
+        return f"{verb} {sizes}"
+    if known.settings.budget.value is None:
+        verb = "set"
+    return f"{verb} {key_of(guarded, 'budget')}, at which automatic sizes end"
+
+
 def requests(count: int) -> str:
     """Return how many requests wait, in words."""
     return "1 request waits" if count == 1 else f"{count} requests wait"

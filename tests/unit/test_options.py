@@ -85,6 +85,9 @@ GOOD: list[tuple[str, Any]] = [
 BAD: list[tuple[str, Any, str]] = [
     ("POOLGUARD_POOL_SIZE", -1, "a whole number"),
     ("POOLGUARD_POOL_SIZE", True, "a whole number"),
+    ("POOLGUARD_POOL_SIZE", "Auto", '"auto"'),
+    ("POOLGUARD_POOL_SIZE", "automatic", '"auto"'),
+    ("POOLGUARD_MAX_OVERFLOW", "Auto", '"auto"'),
     ("POOLGUARD_POOL_SIZE", 7.0, "a whole number"),
     ("POOLGUARD_POOL_SIZE", "7", "a whole number"),
     ("POOLGUARD_POOL_SIZE", None, "a whole number"),

@@ -27,6 +27,7 @@ from . import (
     recycle_limits,
     room_left,
     silent_servers,
+    swinging_sizes,
     waiting_requests,
 )
 
@@ -38,6 +39,7 @@ OF_ONE_WORKER: t.Final[tuple[Rule, ...]] = (
     blocked_greenlets.find_blocked_greenlets,
     pool_sizes.find_nesting,
     pool_sizes.find_misfits,
+    swinging_sizes.find_swinging_sizes,
     app_setup.find_null_pools,
     app_setup.find_async_pools,
     app_setup.find_shared_connections,

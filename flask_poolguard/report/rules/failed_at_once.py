@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...state.status import PoolStatus
 from ..evidence import Evidence
 from ..model import Finding
-from ..phrases import key_of
+from ..phrases import change_sizes, key_of
 from ..recent import Recent
 from .failures import (
     began,
@@ -31,7 +31,7 @@ def find_deadlocks(evidence: Evidence) -> Iterator[Finding]:
         line = next(
             (pool.deadlock_line for _, pool in pools if pool.deadlock_line), None
         )
-        size = pools[0][1].size
+        size = f"{key_of(each, 'pool_size')} (now {pools[0][1].size})"
         yield Finding(
             "critical" if risen else level,
             "deadlock",
@@ -41,8 +41,8 @@ def find_deadlocks(evidence: Evidence) -> Iterator[Finding]:
             f" {lately_text(evidence, risen, lately)} (by worker:"
             f" {by_worker(pools, _count_deadlocks)})",
             "Give the first connection back before the second is taken, or use the"
-            f" same for both{_at(line)}; else raise {key_of(each, 'pool_size')} (now"
-            f" {size}).",
+            f" same for both{_at(line)}; else"
+            f" {change_sizes(each, 'raise', size)}.",
             "The youngest of these requests failed with PoolDeadlock, so that the"
             " others could go on.",
             None

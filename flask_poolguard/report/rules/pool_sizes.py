@@ -15,7 +15,7 @@ from ...tracking.sizing import SHARE
 from ..estimate import ENOUGH_CHECKOUTS
 from ..evidence import Evidence
 from ..model import Finding
-from ..phrases import connections, size_key
+from ..phrases import capitalized, change_sizes, connections, size_key
 from .pool_use import Use, estimate_of, in_worker, uses_of
 
 # Overflow that comes and goes: so often, and with such a share of the checkouts, that
@@ -69,6 +69,12 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     worst = max(such, key=lambda use: use.deadlock_free_from)
     nesting, threads = worst.usage.nesting, worst.usage.most_threads
     needed, size = worst.deadlock_free_from, worst.pool.size
+    sizes = (
+        change_sizes(guarded, "raise", "")
+        if worst.pool.is_auto
+        else f"set {size_key(guarded, 'pool_size')} ="
+        f" {estimate_of(uses).pool_size(size)} (now {size})"
+    )
     return Finding(
         "warning",
         "nesting",
@@ -76,9 +82,7 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
         f" once: {threads} threads that do so need {threads} × ({nesting} - 1) + 1 ="
         f" {needed}, and the pool may have {worst.limit} ({in_worker(worst, such)})",
         f"Let a request use one connection: give the first back before it takes the"
-        f" next, or use the same for both. Else set"
-        f" {size_key(guarded, 'pool_size')} = {estimate_of(uses).pool_size(size)} (now"
-        f" {size}).",
+        f" next, or use the same for both. Else {sizes}.",
         "When all are held by requests that each wait for one more, none can go on:"
         + (
             " one of them is refused with PoolDeadlock."
@@ -109,6 +113,8 @@ def _too_small(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
             if more > 0
             else "; flask pool advise says how much overflow the server has room for"
         )
+    if worst.pool.has_auto_size:
+        fix = capitalized(change_sizes(guarded, "raise", ""))
     if _waits(worst):
         return Finding(
             "warning" if usage.longest_wait_seconds >= _LONG_WAIT_SECONDS else "info",
@@ -146,6 +152,7 @@ def _churns(use: Use) -> bool:
     return (
         use.asked >= ENOUGH_CHECKOUTS
         and bool(use.pool.size)
+        and not use.pool.has_auto_size
         and closed >= max(_CHURN, use.asked * _SHARE_OF_CHURN)
         and use.share_needs(_SHARE) > (use.pool.size or 0)
     )
@@ -159,6 +166,9 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     nesting = max(1, *(use.usage.nesting for use in uses))
     # More than the threads could use was wanted: then they do not tell how much it is.
     if not (mature and threads) or could_use > threads * nesting:
+        return None
+    # What is automatic is not set, and is never opened without a thread that asks.
+    if any(use.pool.is_auto for use in uses):
         return None
     if any(use.limit is None or use.limit <= could_use for use in uses):
         return None
@@ -183,7 +193,10 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
 def _too_big(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     mature = [use for use in uses if use.is_mature]
     if not mature or not all(
-        use.pool.size and use.peak * _PART_OF_SIZE <= use.pool.size for use in uses
+        use.pool.size
+        and not use.pool.has_auto_size
+        and use.peak * _PART_OF_SIZE <= use.pool.size
+        for use in uses
     ):
         return None
     use = max(mature, key=lambda each: each.peak)

@@ -6,9 +6,10 @@ import typing as t
 from collections import Counter
 from collections.abc import Iterator
 
+from ...engines import Guarded
 from ..evidence import Evidence
 from ..model import Finding
-from ..phrases import key_of
+from ..phrases import capitalized, change_sizes, key_of
 from ..phrases import workers as workers_of
 from .pool_use import fails_now, who_waits
 from .quota_use import QuotaUse, describe_pools, number_of_workers, quota_uses
@@ -52,9 +53,9 @@ def _running_out(evidence: Evidence, use: QuotaUse) -> Finding:
         "critical" if fails_now(evidence, binds) else "warning",
         "full",
         f"{_in_use(use)}{_users(use)}",
-        "End the sessions that are not needed, lower"
-        f" {key_of(use.guarded, 'pool_size')} and"
-        f" {key_of(use.guarded, 'max_overflow')}, or raise {use.quota.remedy}.",
+        "End the sessions that are not needed,"
+        f" {change_sizes(use.guarded, 'lower', _sizes(use.guarded, 'and'))}, or raise"
+        f" {use.quota.remedy}.",
         "Once the last one is taken, every new connection is refused, and the requests"
         " that need one fail.",
         f"server full: {use.name} has {use.quota.used} of {use.quota.limit} in use"
@@ -140,12 +141,15 @@ def _how_to_fit(use: QuotaUse, workers: int) -> str:
             f" that others use, or raise {quota.remedy}: with a tenth left free there"
             " is not one for each worker."
         )
+    fix = change_sizes(use.guarded, "lower", _sizes(use.guarded, "or"))
     return (
-        f"Lower {key_of(use.guarded, 'pool_size')} or"
-        f" {key_of(use.guarded, 'max_overflow')} so that a worker's pools have {share}"
-        " at most, which leaves a tenth free, start fewer workers, or raise"
-        f" {quota.remedy}."
+        f"{capitalized(fix)} so that a worker's pools have {share} at most, which"
+        f" leaves a tenth free, start fewer workers, or raise {quota.remedy}."
     )
+
+
+def _sizes(guarded: Guarded, word: str) -> str:
+    return f"{key_of(guarded, 'pool_size')} {word} {key_of(guarded, 'max_overflow')}"
 
 
 def _users(use: QuotaUse) -> str:

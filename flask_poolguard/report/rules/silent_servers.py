@@ -9,7 +9,7 @@ from ...engines import Guarded
 from ...urls import public_url
 from ..evidence import Evidence
 from ..model import Failure, Finding
-from ..phrases import connections, key_of, line_of, named_binds, workers
+from ..phrases import change_sizes, connections, key_of, line_of, named_binds, workers
 from ..servers import group_by_server
 from ..text import duration
 from .pool_use import pools_of, who_waits
@@ -54,12 +54,13 @@ def _incomplete(evidence: Evidence, binds: Binds, error: str | None) -> Finding:
 
 
 def _full(evidence: Evidence, binds: Binds, error: str | None) -> Finding:
+    sizes = f"{key_of(binds[0], 'pool_size')} and {key_of(binds[0], 'max_overflow')}"
+    fix = change_sizes(binds[0], "lower", sizes)
     return Finding(
         "critical",
         "full",
         f"{_server_of(binds)} refuses connections: {error}. {_share(evidence, binds)}",
-        "End the sessions that are not needed, lower"
-        f" {key_of(binds[0], 'pool_size')} and {key_of(binds[0], 'max_overflow')},"
+        f"End the sessions that are not needed, {fix},"
         " start fewer workers, or raise the limit that the message names.",
         "Requests that need a connection which their worker does not have"
         " yet wait for one of its pool's, or fail.",

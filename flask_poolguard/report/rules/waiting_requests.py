@@ -10,7 +10,15 @@ from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
 from ..model import Finding
 from ..monitoring_plugin import State
-from ..phrases import Bind, busiest, key_of, line_of, named_workers, requests
+from ..phrases import (
+    Bind,
+    busiest,
+    change_sizes,
+    key_of,
+    line_of,
+    named_workers,
+    requests,
+)
 from ..recent import LATELY_SECONDS, NOW_SECONDS, recent, waited
 from ..text import duration
 from .failures import (
@@ -239,7 +247,8 @@ def _how_to_shorten(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
     too = ""
     if standing is not None and standing.taken >= standing.limit:
         too = f", and {key_of(guarded, 'budget')} (now {standing.limit}) too"
-    return (
-        f"{fix}, or raise {key_of(guarded, 'pool_size')} (now {pool.size}) or"
-        f" {key_of(guarded, 'max_overflow')} (now {pool.max_overflow}){too}."
+    sizes = (
+        f"{key_of(guarded, 'pool_size')} (now {pool.size}) or"
+        f" {key_of(guarded, 'max_overflow')} (now {pool.max_overflow}){too}"
     )
+    return f"{fix}, or {change_sizes(guarded, 'raise', sizes)}."
