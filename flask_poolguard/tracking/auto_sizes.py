@@ -152,12 +152,12 @@ class AutoSizes:
         if old < least:
             wanted, why = least, _why_nested(seen, need)
         if seen.may_open:
-            low = min(not_ruled_out(window.demand, SHARE), most)
-            if low > wanted:
-                wanted, why = low, f"{_beyond(window, old)} wanted more at a time"
             waiting = min(self._size_for_waiting(seen), most)
             if waiting > wanted:
                 wanted, why = waiting, _why_waits(seen.waits - self._last.waits)
+            low = min(not_ruled_out(window.demand, SHARE), most)
+            if low > wanted:
+                wanted, why = low, f"{_beyond(window, old)} wanted more at a time"
         if wanted > old or now - self._changed_at < STEP or window.seconds < WINDOW:
             return wanted, why
         enough = surely_enough(window.demand, SHARE)
