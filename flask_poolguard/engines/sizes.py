@@ -1,4 +1,7 @@
-"""The numbers of a pool's sizes, where a setting may say ``"auto"``."""
+"""The numbers of a pool's sizes, where a setting may say ``"auto"``.
+
+What decides those is imported by apps that have some only.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from sqlalchemy.pool import Pool
 
 from ..config import AUTO, Setting, Settings
 from ..options import BY_NAME
-from ..tracking.auto_sizes import AutoSizes
 from .discover import values_of
+
+if t.TYPE_CHECKING:
+    from ..tracking.auto_sizes import AutoSizes
 
 
 class FirstSizes(t.TypedDict):
@@ -37,6 +42,8 @@ def auto_sizes_for(settings: Settings) -> AutoSizes | None:
     size, overflow = settings.pool_size.value, settings.max_overflow.value
     if AUTO not in (size, overflow):
         return None
+    from ..tracking.auto_sizes import AutoSizes
+
     return AutoSizes(
         None if size == AUTO else size, None if overflow == AUTO else overflow
     )

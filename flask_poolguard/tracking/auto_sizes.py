@@ -3,8 +3,8 @@ follow.
 
 ``pool_size`` begins with the number of threads that serve. It is raised at once if it
 is sure that it is too small: more checkouts than chance explains wanted more, or some
-had to wait. It is lowered by one a minute at most, and only if it is as sure that less
-is enough. Between the two it stays, so that it does not swing about a border. What is
+had to wait. It is lowered by one a minute at most, if it is as sure that less is enough
+and no more was needed for a quarter of an hour. Between the two it stays. What is
 enough is decided by the function that ``flask pool advise`` goes by.
 
 ``max_overflow`` is what is left up to what the threads can use, but not less than
@@ -21,11 +21,11 @@ import typing as t
 from collections import deque
 from dataclasses import dataclass
 
+from .demand_window import DemandWindow, Part, less
 from .sizing import (
     SHARE,
     Demand,
     Need,
-    checkouts_needed,
     exceeding,
     most_usable,
     need_of,
@@ -38,12 +38,11 @@ from .sizing import (
 # what it may have beyond without a budget.
 STOCK_SIZE: t.Final = 5
 STOCK_OVERFLOW: t.Final = 10
-# Seconds between two snapshots of the demand, and how many are kept: one hour.
-_SLICE: t.Final = 60.0
-_SLICES: t.Final = 60
 # What is looked at is as many seconds at least; more, up to the hour, if there were too
-# few checkouts to judge by.
-WINDOW: t.Final = 300.0
+# few checkouts to judge by. What is not asked for now may be asked for again soon, as
+# where demand comes in waves of some minutes: lowering takes longer.
+TO_RAISE: t.Final = 300.0
+TO_LOWER: t.Final = 900.0
 # Seconds between the last change and a step down.
 STEP: t.Final = 60.0
 # Seconds for which a swing counts.
@@ -85,7 +84,9 @@ class Seen:
 
 
 class AutoSizes:
-    """The sizes of one pool. Used by one thread at a time.
+    """The sizes of one pool.
+
+    One thread looks. What another begins anew meanwhile is right with the next look.
 
     :param pool_size: the user's own number; None for automatic.
     :param max_overflow: likewise.
@@ -104,11 +105,12 @@ class AutoSizes:
         :param threads: how many serve; None is unknown.
         :param now: monotonic seconds, as everywhere here.
         """
-        self._window = _Window(now)
+        self._window = DemandWindow(now)
         self._last = Seen({})
         self._changed_at = now
         self._was_lowered = False
         self._swings: deque[float] = deque()
+        self._lows: deque[tuple[float, int]] = deque()
         seen = Seen({}, threads or 0, budget=budget)
         most = self._bounds(seen, fewest=1)[1]
         first = min(threads or STOCK_SIZE, most) if self._size is None else self._size
@@ -124,7 +126,7 @@ class AutoSizes:
 
     def look(self, seen: Seen, now: float) -> str | None:
         """Change ``sizes`` if need be; return why, None if they stay."""
-        window = self._window.until(now, seen.demand)
+        window = self._window.until(now, seen.demand, TO_RAISE)
         need = need_of(window.demand, SHARE, seen.threads, seen.nesting)
         old, size, why = self.sizes, self.sizes.pool_size, ""
         if self._size is None:
@@ -141,7 +143,7 @@ class AutoSizes:
         return why or _why_other_limit(seen, new.limit)
 
     def _choose(
-        self, seen: Seen, window: _Part, need: Need, now: float
+        self, seen: Seen, window: Part, need: Need, now: float
     ) -> tuple[int, str]:
         """Return the size, and why it is another one."""
         old = self.sizes.pool_size
@@ -151,22 +153,45 @@ class AutoSizes:
         wanted, why = old, ""
         if old < least:
             wanted, why = least, _why_nested(seen, need)
+        low = not_ruled_out(window.demand, SHARE)
+        waiting = self._size_for_waiting(seen)
+        lately = self._most_lately(max(low, waiting), now)
         if seen.may_open:
-            waiting = min(self._size_for_waiting(seen), most)
-            if waiting > wanted:
-                wanted, why = waiting, _why_waits(seen.waits - self._last.waits)
-            low = min(not_ruled_out(window.demand, SHARE), most)
-            if low > wanted:
-                wanted, why = low, f"{_beyond(window, old)} wanted more at a time"
-        if wanted > old or now - self._changed_at < STEP or window.seconds < WINDOW:
-            return wanted, why
+            if min(waiting, most) > wanted:
+                wanted = min(waiting, most)
+                why = _why_waits(seen.waits - self._last.waits)
+            if min(low, most) > wanted:
+                wanted = min(low, most)
+                why = f"{_beyond(window, old)} wanted more at a time"
+        if wanted == old and now - self._changed_at >= STEP:
+            window = self._window.until(now, seen.demand, TO_LOWER)
+            if old > max(self._lowest(seen, window), lately, least):
+                why = f"{_beyond(window, old - 1)} wanted more at a time"
+                return old - 1, why
+        return wanted, why
+
+    def _most_lately(self, low: int, now: float) -> int:
+        """Return the largest size that was surely needed since lowering looks back.
+
+        :param low: what is so now.
+        """
+        found = self._lows
+        while found and now - found[0][0] > TO_LOWER:
+            found.popleft()
+        while (
+            found and found[-1][1] <= low
+        ):  # a later one that is no less stands for it
+            found.pop()
+        found.append((now, low))
+        return found[0][1]
+
+    def _lowest(self, seen: Seen, window: Part) -> float:
+        """Return the smallest size that is enough for sure, infinity if none is."""
         enough = surely_enough(window.demand, SHARE)
-        if enough is not None and old > max(enough, need.size, least):
-            return (
-                old - 1,
-                f"{_beyond(window, old - 1)} wanted more at a time",
-            )
-        return old, ""
+        if enough is None or window.seconds < TO_LOWER:
+            return math.inf
+        need = need_of(window.demand, SHARE, seen.threads, seen.nesting)
+        return max(enough, need.size)
 
     def _size_for_waiting(self, seen: Seen) -> int:
         """Return the size with which no checkout since the last look would have had to
@@ -174,7 +199,7 @@ class AutoSizes:
         """
         if self._overflow is None or seen.waits <= self._last.waits:
             return 0  # that limit rises by itself; or none waited
-        peak = peak_of(_less(seen.demand, self._last.demand))
+        peak = peak_of(less(seen.demand, self._last.demand))
         return peak - self._overflow if peak > self.sizes.limit else 0
 
     def _bounds(self, seen: Seen, fewest: int) -> tuple[int, int]:
@@ -210,41 +235,6 @@ class AutoSizes:
         self._was_lowered = not is_higher
 
 
-class _Part(t.NamedTuple):
-    """What was asked for within some seconds."""
-
-    demand: Demand
-    seconds: float
-
-
-class _Window:
-    """What was asked for lately, as the difference of sums since the beginning."""
-
-    def __init__(self, now: float) -> None:
-        self._sums: deque[tuple[float, Demand]] = deque([(now, {})], maxlen=_SLICES)
-
-    def until(self, now: float, demand: Demand) -> _Part:
-        """Return the last minutes: as many as it takes to judge, within an hour."""
-        if now - self._sums[-1][0] >= _SLICE:
-            self._sums.append((now, demand))
-        part = _Part({}, 0.0)
-        for then, before in reversed(self._sums):
-            part = _Part(_less(demand, before), now - then)
-            is_enough = sum(part.demand.values()) >= checkouts_needed(SHARE)
-            if part.seconds >= WINDOW and is_enough:
-                break
-        return part
-
-
-def _less(demand: Demand, before: Demand) -> Demand:
-    # Counted without a lock: of a great many one may be missing.
-    return {
-        bound: count - before.get(bound, 0)
-        for bound, count in demand.items()
-        if count > before.get(bound, 0)
-    }
-
-
 def _usable(seen: Seen) -> int:
     return most_usable(seen.threads, seen.nesting, peak_of(seen.demand))
 
@@ -252,7 +242,7 @@ def _usable(seen: Seen) -> int:
 # The reasons, as they are logged ------------------------------------------------------
 
 
-def _beyond(window: _Part, size: int) -> str:
+def _beyond(window: Part, size: int) -> str:
     total = sum(window.demand.values())
     minutes = max(round(window.seconds / 60), 1)
     return (

@@ -7,16 +7,20 @@ import typing as t
 from dataclasses import replace
 
 from ..pool import GuardedPool
-from .auto_sizes import AutoSizes, PoolSizes, Seen
 from .engine_pools import EnginePools
 from .pool_facts import PoolFacts
 from .shown_pool import ShownPool
+
+if t.TYPE_CHECKING:
+    from .auto_sizes import AutoSizes, PoolSizes, Seen
 
 logger = logging.getLogger("flask_poolguard")
 
 
 class SizedPool(ShownPool):
     """A pool of which both sizes, or one, follow what is asked for.
+
+    What decides that is imported by apps that have such pools only.
 
     They are looked at in the housekeeper's rounds, in the thread that never waits:
     what a smaller pool has too many, the pool itself closes in the other one.
@@ -48,7 +52,8 @@ class SizedPool(ShownPool):
 
     def tend_sizes(self) -> None:
         """Look whether the sizes are to be others, and say so; once a second."""
-        auto, pool = self.auto_sizes, self._pool()
+        auto = self.auto_sizes
+        pool = None if auto is None else self._pool()
         if auto is None or pool is None:
             return
         now, before = pool.clock(), auto.sizes
@@ -70,6 +75,8 @@ class SizedPool(ShownPool):
         return pool if isinstance(pool, GuardedPool) else None
 
     def _seen(self, pool: GuardedPool) -> Seen:
+        from .auto_sizes import Seen
+
         usage = self.figures.usage.status()
         return Seen(
             demand=usage.demand,

@@ -14,7 +14,7 @@ from flask_poolguard.tracking.auto_sizes import (
     STEP,
     STOCK_OVERFLOW,
     STOCK_SIZE,
-    WINDOW,
+    TO_LOWER,
     AutoSizes,
     PoolSizes,
     Seen,
@@ -183,7 +183,7 @@ class TestShrinking:
     def test_is_one_step_a_minute(self) -> None:
         worker = auto(6)
         sizes = []
-        for _ in range(12 * 60):
+        for _ in range(22 * 60):
             worker.second({1: 100})
             sizes.append(worker.size)
         changes = [
@@ -193,17 +193,17 @@ class TestShrinking:
         ]
         assert sorted(set(sizes), reverse=True) == [6, 5, 4, 3, 2, 1]
         assert sizes == sorted(sizes, reverse=True)
-        assert changes[0] >= WINDOW - 2
+        assert changes[0] >= TO_LOWER - 2
         assert all(
             later - earlier >= STEP for earlier, later in itertools.pairwise(changes)
         )
 
     def test_says_what_it_is_based_on(self) -> None:
         worker = auto(2)
-        worker.serve({1: 1000}, minutes=6)
+        worker.serve({1: 1000}, minutes=15)
         assert worker.size == 1
         assert worker.reasons == [
-            "0 of 5,000 checkouts of the last 5 minutes wanted more at a time"
+            "0 of 15,000 checkouts of the last 15 minutes wanted more at a time"
         ]
 
     def test_takes_as_many_checkouts_as_one_number_of_advise(self) -> None:
@@ -265,11 +265,21 @@ class TestSwings:
         worker = auto(2)
         for number in range(3):
             worker.serve({1: 5000, 6: 500}, minutes=1)
+            assert worker.size == 6
             assert worker.sizes.swings(worker.now) == number
-            worker.serve({1: 5000}, minutes=11)
+            worker.serve({1: 5000}, minutes=22)
             assert worker.size < 6
         worker.serve({1: 5000}, minutes=60)
         assert worker.sizes.swings(worker.now) == 0
+
+    @pytest.mark.parametrize("overflow", [None, 0])
+    def test_do_not_come_from_waves_of_some_minutes(self, overflow: int | None) -> None:
+        worker = Worker(AutoSizes(None, overflow), 2)
+        for _ in range(30):
+            worker.second({1: 2000, 6: 500}, waits=20, seconds=60.0)
+            worker.serve({1: 5000}, minutes=9)
+        assert worker.size == 6
+        assert len(worker.reasons) == 1
 
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.integers(0, 3), min_size=60, max_size=60), st.integers(2, 9))
@@ -303,7 +313,7 @@ def each_look(
 
 
 class TestWhateverComes:
-    @settings(deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         st.lists(seconds, max_size=40),
         budgets,
@@ -336,7 +346,7 @@ class TestWhateverComes:
             elif budget is not None:
                 assert sizes.limit <= budget
 
-    @settings(deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(st.lists(seconds, max_size=40), st.none() | st.integers(1, 40))
     def test_each_change_has_its_reason_and_nothing_else_has(
         self,
@@ -352,7 +362,7 @@ class TestWhateverComes:
         assert len(worker.reasons) == changes
         assert all(worker.reasons)
 
-    @settings(deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(demands.filter(bool), st.integers(1, 20), st.integers(1, 15))
     def test_a_demand_that_stays_the_same_leads_to_one_size(
         self, demand: dict[int, int], threads: int, budget: int
@@ -365,7 +375,7 @@ class TestWhateverComes:
         assert len(worker.reasons) == said
         assert worker.sizes.swings(worker.now) == 0
 
-    @settings(deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(demands.filter(bool), st.integers(1, 20))
     def test_the_size_is_not_less_than_advise_would_name_for_the_same(
         self, demand: dict[int, int], threads: int

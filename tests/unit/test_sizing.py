@@ -120,6 +120,33 @@ def asked(
     return estimate.Asked(changed, hours * 3600)
 
 
+class TestSurelyEnough:
+    @given(demands, shares)
+    def test_is_no_less_than_what_was_enough(
+        self, demand: dict[int, int], share: float
+    ) -> None:
+        found = sizing.surely_enough(demand, share)
+        assert found is None or found >= sizing.smallest(demand, share)
+
+    @pytest.mark.parametrize(
+        ("demand", "expected"),
+        [
+            ({}, None),
+            # None of so many is what chance would show, too.
+            ({1: 2990}, None),
+            ({1: 3000}, 1),
+            ({1: 2999, 4: 1}, 4),
+            ({1: 4800, 4: 1}, 1),
+            ({2: 99_910, 3: 85, 4: 5}, 3),
+            ({2: 99_925, 3: 70, 4: 5}, 2),
+            ({2: 999_000, 3: 1_000}, 3),
+            ({2: 999_100, 3: 900}, 2),
+        ],
+    )
+    def test_by_hand(self, demand: dict[int, int], expected: int | None) -> None:
+        assert sizing.surely_enough(demand, 0.001) == expected
+
+
 class TestEstimate:
     def test_of_many_checkouts_is_one_size(self) -> None:
         found = estimate.estimate([asked({1: 2000, 3: 1000})])
