@@ -40,7 +40,21 @@ def find_standing(
     :param limit: counts if no process is there that goes by one; the others are as of
         :func:`find_budget`.
     """
-    key = _key(state_dir, parts)
+    return _standing(_key(state_dir, parts), limit)
+
+
+def find_standing_in(state_dir: str | None, name: str) -> Standing | None:
+    """Return the same of a file, by its name; None also if no process is there that
+    goes by a limit.
+
+    :param state_dir: ``POOLGUARD_STATE_DIR``.
+    """
+    folder = None if state_dir is None else os.path.realpath(state_dir)
+    standing = _standing((folder, name), 0)
+    return standing if standing is not None and standing.limit else None
+
+
+def _standing(key: tuple[str | None, str], limit: int) -> Standing | None:
     file, budget = BudgetFile.find(*key), _by_name.get(key)
     if file is None:
         return None

@@ -10,8 +10,10 @@ import typing as t
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
 
 from ..config import Settings
+from ..databases import for_dialect
 from ..pool import GuardedPool, Places
 from ..tracking.pool_tracker import PoolTracker
 from ..urls import public_url, server_key
@@ -32,6 +34,24 @@ def places_for(
     parts = _parts(engine, settings, app.name)
     budget = find_budget(tracker.state_dir, parts, most, app.name)
     return functools.partial(PoolPlaces, budget)
+
+
+def budget_file_of(
+    engine: Engine, settings: Settings, pool_class: type[Pool], app: str
+) -> str:
+    """Return the name of the file of a bind's budget, by which others find it; "" if
+    it has none.
+
+    :param pool_class: of the pool that the engine is about to have.
+    :param app: the app's name.
+    """
+    if settings.budget.value is None or not issubclass(pool_class, GuardedPool):
+        return ""
+    if not for_dialect(engine.dialect.name).has_server:
+        return ""
+    from ..budget import file_name
+
+    return file_name(_parts(engine, settings, app))
 
 
 def standing_of(

@@ -32,7 +32,7 @@ from ..tracking.pool_facts import PoolFacts
 from ..tracking.pool_tracker import PoolTracker, attach_tracker, tracker_of
 from ..tracking.statements import watch_statements
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
-from .budgets import places_for
+from .budgets import budget_file_of, places_for
 from .connect_args import prepare
 from .discover import Found, values_of
 from .driver_errors import listen, note_failures
@@ -92,7 +92,7 @@ def guard(
     settings = config.for_bind(found.bind, found.options)
     pool_class = pool_class_for(pool, settings)
     refuse_or_warn(found, settings, pool_class)
-    facts = facts_of(found, settings, pool_class)
+    facts = facts_of(found, settings, pool_class, app.name)
     tracker = earlier or PoolTracker(
         app,
         facts,
@@ -250,7 +250,9 @@ def _close(connection: object, record: ConnectionPoolEntry) -> None:
     record.close()
 
 
-def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+def facts_of(
+    found: Found, settings: Settings, pool_class: type[Pool], app: str
+) -> PoolFacts:
     """Return what does not change while an engine's pool lives."""
     size: int | None = settings.pool_size.value
     max_overflow: int | None = settings.max_overflow.value
@@ -272,6 +274,7 @@ def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFa
         age_based=settings.pool_recycle.value != AUTO,
         is_async=found.engine.dialect.is_async,
         in_memory=is_in_memory(found.engine.url),
+        budget_file=budget_file_of(found.engine, settings, pool_class, app),
     )
 
 

@@ -103,12 +103,7 @@ def make_report(
         gone &= find_ended(engines, answers, read().ours)
     workers = mark_ended(serving, gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
-    budgets = {
-        each.bind: standing
-        for each in engines
-        if (standing := standing_of(each.engine, each.settings, each.tracker))
-        is not None
-    }
+    budgets = _budgets(engines)
     evidence = Evidence(
         config=app.config,
         engines=engines,
@@ -156,6 +151,22 @@ def make_report(
         binds=tuple(_settings(each) for each in engines),
         root_path=app.root_path,
     )
+
+
+def _budgets(engines: Sequence[Guarded]) -> dict[str, Standing]:
+    """Return how the budgets of binds stand; those of one are looked at once, so that
+    all tell the same.
+    """
+    found: dict[str, Standing] = {}
+    by_file: dict[str, Standing | None] = {}
+    for each in engines:
+        file = each.tracker.facts.budget_file
+        if file and file not in by_file:
+            by_file[file] = standing_of(each.engine, each.settings, each.tracker)
+        standing = by_file.get(file)
+        if standing is not None:
+            found[each.bind] = standing
+    return found
 
 
 def _can_rise(workers: Sequence[Worker], answers: Mapping[str, servers.Answer]) -> bool:

@@ -166,6 +166,7 @@ class PoolStatus:
     :ivar waiting_lines: where threads wait, those with the most first.
     :ivar activities: what a thread does that has held a connection for a second or
         longer, by the number of the connection's slot; seen ``seen_seconds`` ago.
+    :ivar budget_file: name of the file of its budget; "" for none.
     :ivar history: of the last hour.
     """
 
@@ -214,6 +215,7 @@ class PoolStatus:
     waiting_lines: tuple[WaitingLine, ...] = ()
     activities: Mapping[int, str] = field(metadata=INTERNAL, default_factory=dict)
     seen_seconds: float | None = field(metadata=INTERNAL | ELAPSING, default=None)
+    budget_file: str = field(metadata=INTERNAL, default="")
     history: History = field(metadata=FOUND_OUT | INTERNAL, default_factory=History)
 
     @property

@@ -22,6 +22,7 @@ class PoolFacts:
     :ivar counted: whether checkouts can be told apart (not with a StaticPool).
     :ivar in_memory: the database lives within the process, so that a forked child has a
         copy and shares nothing, and is gone with its last connection.
+    :ivar budget_file: name of the file of its budget; "" for none.
     """
 
     bind: str
@@ -34,6 +35,7 @@ class PoolFacts:
     age_based: bool = False
     is_async: bool = False
     in_memory: bool = False
+    budget_file: str = ""
 
     @property
     def is_guarded(self) -> bool:

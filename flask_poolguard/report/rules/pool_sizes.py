@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Callable, Iterator, Sequence
 
 from ...engines import Guarded
+from ...state.status import PoolStatus
 from ..estimate import ENOUGH_CHECKOUTS
 from ..evidence import Evidence
 from ..model import Finding
@@ -138,7 +139,16 @@ def _waits(use: Use) -> bool:
         and use.limit is not None
         and use.usage.waits > use.asked * _SHARE
         and use.share_needs(_SHARE) > use.limit
+        and not _waits_for_budget(use.pool)
     )
+
+
+def _waits_for_budget(pool: PoolStatus) -> bool:
+    """Tell whether threads waited for a place of the budget, and not for the pool: it
+    never had as many out as its sizes allow.
+    """
+    out = pool.peak_checked_out or 0
+    return bool(pool.budget_file) and out < (pool.limit or 0)
 
 
 def _churns(use: Use) -> bool:

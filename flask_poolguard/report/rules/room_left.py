@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..evidence import Evidence
 from ..model import Finding
+from ..host_budget import per_host, proposal
 from ..phrases import key_of
 from ..phrases import workers as workers_of
 from .pool_use import fails_now, who_waits
@@ -30,7 +31,7 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
             continue
         if use.budget is not None and (is_unlimited or total > use.budget):
             if use.budget > room:
-                yield _budget_too_large(use, room)
+                yield _budget_too_large(use)
         elif is_unlimited or total > room:
             yield _overbooked(evidence, use)
 
@@ -52,14 +53,20 @@ def _running_out(evidence: Evidence, use: QuotaUse) -> Finding:
         "critical" if fails_now(evidence, binds) else "warning",
         "full",
         f"{_in_use(use)}{_users(use)}",
-        "End the sessions that are not needed, lower"
-        f" {key_of(use.guarded, 'pool_size')} and"
-        f" {key_of(use.guarded, 'max_overflow')}, or raise {use.quota.remedy}.",
+        f"End the sessions that are not needed, lower {_what_to_lower(use)}, or raise"
+        f" {use.quota.remedy}.",
         "Once the last one is taken, every new connection is refused, and the requests"
         " that need one fail.",
         f"server full: {use.name} has {use.quota.used} of {use.quota.limit} in use"
         f"{_ours_in_short(use)}{who_waits(evidence, binds)}",
     )
+
+
+def _what_to_lower(use: QuotaUse) -> str:
+    if use.budget is not None:
+        return key_of(use.guarded, "budget")
+    keys = (key_of(use.guarded, name) for name in ("pool_size", "max_overflow"))
+    return " and ".join(keys)
 
 
 def _ours_in_short(use: QuotaUse) -> str:
@@ -94,7 +101,7 @@ def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
         f"{describe_pools(evidence, use.pools, use.reach)}; {use.name} allows"
         f" {use.quota.terms}{others}"
     )
-    fix = _how_to_fit(use, max(number_of_workers(evidence), 1))
+    fix = _how_to_fit(evidence, use)
     if use.is_out_of_reach:
         return Finding(
             "info",
@@ -116,23 +123,31 @@ def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
     )
 
 
-def _budget_too_large(use: QuotaUse, room: int) -> Finding:
+def _budget_too_large(use: QuotaUse) -> Finding:
     others = f", of which others use {use.others} now" if use.others else ""
+    hosts = f" on {use.hosts} hosts" if use.hosts > 1 else ""
     return Finding(
         "warning",
         "budget",
         f"{key_of(use.guarded, 'budget')} lets the workers have {use.budget}"
-        f" connections together; {use.name} allows {use.quota.terms}{others}",
+        f" connections together{hosts}; {use.name} allows {use.quota.terms}{others}",
         f"Lower {key_of(use.guarded, 'budget')} to"
-        f" {max(room - use.quota.head_room, 1)}, which leaves a tenth free, or raise"
+        f" {_fitting_budget(use)}, which leaves a tenth free, or raise"
         f" {use.quota.remedy}.",
         "When the workers need them all, the server refuses connections, to this app"
         " and to all other clients.",
     )
 
 
-def _how_to_fit(use: QuotaUse, workers: int) -> str:
+def _fitting_budget(use: QuotaUse) -> int:
+    """Return to what each budget that takes of a quota has to be lowered."""
+    of_host = per_host(use.quota, use.others or 0, use.hosts)
+    return max(of_host // max(len(use.budgets or ()), 1), 1)
+
+
+def _how_to_fit(evidence: Evidence, use: QuotaUse) -> str:
     quota, others = use.quota, use.others or 0
+    workers = max(number_of_workers(evidence), 1)
     share = quota.per_worker(others, workers)
     if share < 1:
         return (
@@ -140,11 +155,18 @@ def _how_to_fit(use: QuotaUse, workers: int) -> str:
             f" that others use, or raise {quota.remedy}: with a tenth left free there"
             " is not one for each worker."
         )
+    on_host = workers // use.hosts
+    line = proposal(quota, others, use.hosts, on_host, evidence.engines)
+    budget = (
+        ""
+        if line is None
+        else f"Set {line}, which all workers of a host then have together, or lower"
+    )
     return (
-        f"Lower {key_of(use.guarded, 'pool_size')} or"
+        f"{budget or 'Lower'} {key_of(use.guarded, 'pool_size')} or"
         f" {key_of(use.guarded, 'max_overflow')} so that a worker's pools have {share}"
-        " at most, which leaves a tenth free, start fewer workers, or raise"
-        f" {quota.remedy}."
+        f" at most, which leaves a tenth free{' too' if budget else ''}, start fewer"
+        f" workers, or raise {quota.remedy}."
     )
 
 
