@@ -143,6 +143,7 @@ def make_report(
             _with_budget(
                 _with_sessions(_server(each, engines, answers, ours, search), sessions),
                 budgets,
+                each.tracker.facts.budget_file,
             )
             for each in engines
         ),
@@ -220,7 +221,7 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
     )
 
 
-def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
+def _with_budget(server: Server, budgets: Mapping[str, Standing], file: str) -> Server:
     found = budgets.get(server.bind)
     if found is None:
         return server
@@ -229,6 +230,7 @@ def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
         budget=found.limit,
         budget_taken=found.taken,
         budget_holders=found.holders,
+        budget_file=file,
     )
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..evidence import Evidence
-from ..model import Finding
 from ..host_budget import per_host, proposal
+from ..model import Finding
 from ..phrases import key_of
 from ..phrases import workers as workers_of
 from .pool_use import fails_now, who_waits
