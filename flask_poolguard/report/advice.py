@@ -12,13 +12,20 @@ from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
 from ..urls import public_url
 from . import servers, sizing
+from .advice_budgets import add_kept, budget_instead
 from .advice_model import Advice, AdviceOptions, BindAdvice, Observed
 from .config_lines import lines_to_write
 from .effective_settings import find_differences
 from .estimate import Asked, Estimate, estimate
 from .model import SCHEMA_VERSION, Report
 from .servers import group_by_server
-from .worker_shares import Share, shares_of, sizes_for_worker
+from .worker_shares import (
+    Share,
+    budgets_in,
+    shares_of,
+    shares_with_budget,
+    sizes_for_worker,
+)
 
 _Pools = Sequence[tuple[Worker, PoolStatus]]
 
@@ -43,6 +50,7 @@ def make_advice(
     refusals = {each.bind: _refusal(each, seen[each.bind]) for each in engines}
     views = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
+    proposals: list[str] = []
     for group in group_by_server(engines):
         advised = [each for each in group if refusals[each.bind] is None]
         kept = {
@@ -50,18 +58,28 @@ def make_advice(
             for each in group
             if each not in advised
         }
-        shares: list[Share] = []
-        unknown = None
-        if group[0].tracker.database.has_server:
-            of_group = {each.bind: views[each.bind] for each in group}
-            shares, unknown = shares_of(report, of_group, kept, workers, options)
         estimates = {
             each.bind: _estimate(report, pools[each.bind], options) for each in advised
         }
-        for each in _advise_on_server(
-            advised, pools, seen, estimates, shares, unknown, options.share
+        of_group = {each.bind: views[each.bind] for each in group}
+        among = (report, group, of_group, kept, workers, options)
+        shares: list[Share] = []
+        unknown = None
+        if group[0].tracker.database.has_server:
+            shares, unknown = shares_of(*among)
+        budgets = budgets_in(report, of_group)
+        free = [each for each in advised if each.bind not in budgets]
+        bound = [each for each in advised if each.bind in budgets]
+        for some, their, why in (
+            (free, shares, unknown),
+            (bound, shares_with_budget(*among) if bound else [], None),
         ):
-            advice[each.bind] = each
+            for each in _advise_on_server(
+                some, pools, seen, estimates, their, why, options.share
+            ):
+                advice[each.bind] = each
+        add_kept(advice, bound, budgets, workers // options.hosts)
+        proposals += budget_instead(advice, free, shares)
     binds = tuple(
         advice.get(each.bind)
         or BindAdvice(
@@ -94,6 +112,7 @@ def make_advice(
         binds=binds,
         differences=find_differences(report.workers, engines),
         lines=lines_to_write(engines, changes, config),
+        budget_lines=tuple(proposals),
     )
 
 
@@ -209,7 +228,7 @@ def _advise_on_server(
     for guarded in advised:
         bind = guarded.bind
         saw, need, sizes, sure = seen[bind], needs[bind], found[bind], estimates[bind]
-        of_bind = (each for each in shares if bind in each.quota.binds)
+        of_bind = (each for each in shares if bind in each.binds)
         room = min(of_bind, key=lambda each: each.left, default=None)
         beyond = sizing.exceeding(saw.demand, sizes.pool_size)
         busiest_size, pid = max(
@@ -230,8 +249,8 @@ def _advise_on_server(
             fewest=need.fewest,
             most=need.most,
             room=None if room is None else room.left,
-            room_of=None if room is None else room.quota.name,
-            room_remedy=None if room is None else room.quota.remedy,
+            room_of=None if room is None else room.name,
+            room_remedy=None if room is None else room.remedy,
             room_unknown=unknown,
             has_limit=bool(shares) or unknown is not None,
             is_short=sizes.is_short,

@@ -18,6 +18,16 @@ _MOST_HOLDERS: t.Final = 3
 _KEY: t.Final = f"{PREFIX}BUDGET"
 
 
+class Proposal(t.NamedTuple):
+    """A budget that fits: the key, or keys, to set, and the number."""
+
+    key: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.number}"
+
+
 def limits_of(
     engines: Sequence[Guarded], budgets: Mapping[str, Standing], binds: Collection[str]
 ) -> dict[str, int]:
@@ -43,9 +53,9 @@ def per_host(quota: Quota, others: int, hosts: int) -> int:
 
 def proposal(
     quota: Quota, others: int, hosts: int, workers: int, engines: Sequence[Guarded]
-) -> str | None:
-    """Return the line that sets a budget which fits into a quota; None if some of its
-    binds cannot have one, or have one, or it would be less than one for each worker.
+) -> Proposal | None:
+    """Return a budget that fits into a quota; None if some of its binds cannot have
+    one, or have one, or it would be less than one for each worker.
 
     :param workers: on each host.
     """
@@ -58,9 +68,8 @@ def proposal(
         return None
     servers = [each for each in engines if each.tracker.database.has_server]
     if len(binds) == len(servers) or any(each.bind == "default" for each in binds):
-        return f"{_KEY} = {number}"
-    keys = [key_of(each, "budget") for each in binds]
-    return f"{listed(keys)} = {number}"
+        return Proposal(_KEY, number)
+    return Proposal(listed([key_of(each, "budget") for each in binds]), number)
 
 
 def _may_have_one(guarded: Guarded) -> bool:
