@@ -56,7 +56,7 @@ def budget_lines(budgets: Sequence[BudgetUse], app: str, page: Page) -> list[str
         by = holders_of(Standing(each.limit, each.holders), app)
         text = (
             f"Budget of {listed(each.binds)}: {each.taken} of {each.limit}"
-            f" places taken{f': {by}' if by else ''}"
+            f" taken{f' ({by})' if by else ''}"
         )
         colour = UNUSUAL if each.taken >= each.limit else None
         lines += paint_first(

@@ -52,7 +52,7 @@ class BudgetInUse:
         """How much of it is used by these pools; what is idle others may have."""
         limit = self.standing.limit
         pools = [pool for _, pool in self.pools]
-        usable = [_most_usable(pool) for pool in pools]
+        usable = [_most_usable(pool, pool.usage.most_threads) for pool in pools]
         return Fullness(
             key_of(Bind(pools[0].bind, None), "budget"),
             sum(pool.checked_out or 0 for pool in pools),
@@ -100,7 +100,7 @@ def _of_pools(workers: Iterable[Worker]) -> Iterator[Fullness]:
     for worker in workers:
         for pool in worker.pools:
             if pool.limit and pool.checked_out is not None:
-                most = _most_usable(pool)
+                most = _most_usable(pool, pool.usage.threads)
                 yield Fullness(
                     f"pool {pool.bind} of worker {worker.pid}",
                     pool.checked_out,
@@ -109,14 +109,14 @@ def _of_pools(workers: Iterable[Worker]) -> Iterator[Fullness]:
                 )
 
 
-def _most_usable(pool: PoolStatus) -> int | None:
-    """Return how many connections a pool's threads can hold; None if that is not known:
-    0 threads, before a worker's first second is over.
+def _most_usable(pool: PoolStatus, threads: int) -> int | None:
+    """Return how many connections so many threads can hold; None for 0, as before a
+    worker's first second is over: that is not known.
     """
     usage = pool.usage
-    if usage.threads == 0:
+    if threads == 0:
         return None
-    return most_usable(usage.threads, usage.nesting, peak_of(usage.demand))
+    return most_usable(threads, usage.nesting, peak_of(usage.demand))
 
 
 def _standing(worker: Worker, name: str) -> Standing | None:

@@ -131,22 +131,26 @@ def _budget_too_large(use: QuotaUse) -> Finding:
         "budget",
         f"{key_of(use.guarded, 'budget')} lets the workers have {use.budget}"
         f" connections together{hosts}; {use.name} allows {use.quota.terms}{others}",
-        f"Lower {key_of(use.guarded, 'budget')} to"
-        f" {_fitting_budget(use)}, which leaves a tenth free, or raise"
-        f" {use.quota.remedy}.",
+        _how_to_lower_budget(use),
         "When the workers need them all, the server refuses connections, to this app"
         " and to all other clients.",
     )
 
 
-def _fitting_budget(use: QuotaUse) -> int:
-    """Return to what each budget that takes of a quota has to be lowered."""
+def _how_to_lower_budget(use: QuotaUse) -> str:
+    """Return the remedy where the budgets allow more than the server does."""
     of_host = per_host(use.quota, use.others or 0, use.hosts)
-    return max(of_host // max(len(use.budgets or ()), 1), 1)
+    number = max(of_host // max(len(use.budgets or ()), 1), 1)
+    return (
+        f"Lower {key_of(use.guarded, 'budget')} to {number}, which leaves a tenth free,"
+        f" or raise {use.quota.remedy}."
+    )
 
 
 def _how_to_fit(evidence: Evidence, use: QuotaUse) -> str:
     quota, others = use.quota, use.others or 0
+    if use.budget is not None:
+        return _how_to_lower_budget(use)
     workers = max(number_of_workers(evidence), 1)
     share = quota.per_worker(others, workers)
     if share < 1:
@@ -160,7 +164,7 @@ def _how_to_fit(evidence: Evidence, use: QuotaUse) -> str:
     budget = (
         ""
         if line is None
-        else f"Set {line}, which all workers of a host then have together, or lower"
+        else f"Set {line} for all workers of a host together, or lower"
     )
     return (
         f"{budget or 'Lower'} {key_of(use.guarded, 'pool_size')} or"
