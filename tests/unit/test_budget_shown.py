@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import click
 import pytest
 
 from flask_poolguard.budget import PlaceHolder, Standing
@@ -123,6 +124,12 @@ def report_of(*servers: Server) -> Report:
     return Report(1, "2026-01-01T00:00:00+00:00", "shop", (), servers, (), "web1", ())
 
 
+def lines_of(width: int, *servers: Server) -> list[str]:
+    """Return the lines of these servers' budgets, without colours."""
+    lines = budget_lines(budgets_in(report_of(*servers)), "shop", Page(width, False))
+    return [click.unstyle(each) for each in lines]
+
+
 def server_with(bind: str, file: str = "a.budget") -> Server:
     """Return the server of a bind with a budget that is used up."""
     return Server(
@@ -142,15 +149,13 @@ def server_with(bind: str, file: str = "a.budget") -> Server:
 
 class TestALine:
     def test_names_those_who_have_most_and_counts_the_others(self) -> None:
-        budgets = budgets_in(report_of(server_with("default")))
-        assert budget_lines(budgets, "shop", Page(200, False)) == [
+        assert lines_of(200, server_with("default")) == [
             "Budget of default: 7 of 7 taken (3 by worker 4123, 1 by worker 4124, 1 by"
             " worker 4200 (desk), 2 by 2 more)"
         ]
 
     def test_fits_a_narrow_terminal(self) -> None:
-        budgets = budgets_in(report_of(server_with("default")))
-        lines = budget_lines(budgets, "shop", Page(40, False))
+        lines = lines_of(40, server_with("default"))
         assert len(lines) == 3
         assert max(map(len, lines)) <= 40
 
@@ -160,16 +165,16 @@ class TestALine:
         )
         first, second = budgets_in(report)
         assert (first.binds, second.binds) == (("default", "reports"), ("stock",))
-        assert (
-            budgets_in(report_of(Server("x", None, None, None, None, None, None))) == ()
-        )
+
+    def test_is_none_without_a_budget(self) -> None:
+        server = Server("default", None, None, None, None, None, None)
+        assert budgets_in(report_of(server)) == ()
 
     def test_without_holders_has_the_numbers(self) -> None:
         empty = dataclasses.replace(
             server_with("default"), budget_taken=0, budget_holders=()
         )
-        lines = budget_lines(budgets_in(report_of(empty)), "shop", Page(80, False))
-        assert lines == ["Budget of default: 0 of 7 taken"]
+        assert lines_of(80, empty) == ["Budget of default: 0 of 7 taken"]
 
     def test_says_when_places_are_in_other_containers(self) -> None:
         assert holders_of(Standing(7, HOLDERS[3:])) == (
