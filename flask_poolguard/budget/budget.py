@@ -123,20 +123,27 @@ class Budget(OwnPlaces):
             return _AT_REST
         queues = self._queues()
         self.settle()
-        waits = self._serve(queues)
-        self._give(queues)
+        others = None if self._file is None else self._rows_of_others(self._file)
+        waits = self._serve(queues, others)
+        if others:
+            self._give(queues, others)
+        elif self._owed:
+            self._owe(0)
         if waits:
             return _WISHING
         return _GIVING if len(self._claimed) > 1 else _AT_REST
 
-    def _serve(self, queues: list[Queue]) -> bool:
+    def _serve(
+        self, queues: list[Queue], others: Mapping[int, Row] | None = None
+    ) -> bool:
         """Take places for those who wait, the longest first; tell whether one still
         does.
         """
         while True:
             wanting = sorted(filter(_wants, queues), key=_waiting_since)
             now = _clock()
-            self._refused_until = 0.0
+            # A wish is looked for here, and needs no second search with each release.
+            self._refused_until = now + 2 * _WISHING if wanting else 0.0
             if wanting:
                 since = min(now, _waiting_since(wanting[0]))
             elif self._is_member and not self._claimed:
@@ -150,7 +157,7 @@ class Budget(OwnPlaces):
                 self._shed()
                 self._publish(now, queues, waits=False)
                 return False
-            place = None if self._free else self._grab(since, waits=bool(wanting))
+            place = None if self._free else self._grab(since, bool(wanting), others)
             if place is not None and place != ANY:
                 self._free.append(place)
             has_one = bool(self._free)
@@ -172,10 +179,9 @@ class Budget(OwnPlaces):
         if others:
             _start("poolguard-giver", close_longest_idle, others)
 
-    def _give(self, queues: list[Queue]) -> None:
-        giving, file, now = Giving(), self._file, _clock()
-        if file is not None and self._row is not None and file.is_wished_for():
-            others = {number: row for number, (_, row) in file.rows().items()}
+    def _give(self, queues: list[Queue], others: Mapping[int, Row]) -> None:
+        giving, now = Giving(), _clock()
+        if self._row is not None:
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
             since = min(map(_waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)

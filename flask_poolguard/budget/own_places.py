@@ -8,6 +8,7 @@ import time
 import typing as t
 import weakref
 from collections import deque
+from collections.abc import Mapping
 
 from .giving import wishes
 from .pool_places import ANY, PoolPlaces
@@ -125,18 +126,26 @@ class OwnPlaces:
                 self._release(place)
         self._lost = lost
 
-    def _grab(self, since: float, waits: bool = True) -> int | None:
+    def _grab(
+        self,
+        since: float,
+        waits: bool = True,
+        others: Mapping[int, Row] | None = None,
+    ) -> int | None:
         """Lock a place that no older wish comes before; None if there is none, ``ANY``
         if the budget cannot be kept.
 
         :param since: since when a thread has waited for it.
+        :param others: what :meth:`_rows_of_others` has returned a moment ago.
         """
         try:
             file = self._file
             if file is None:
                 file = self._file = BudgetFile.open(self._state_dir, self._name)
                 self._row = file.join()
-            first = self._left_to_others(file, since, waits)
+            file.check()
+            rows = self._rows_of_others(file) if others is None else others
+            first = self._left_to_others(rows, since, waits)
             number = self.limit - first
             for each in range(number):
                 # Elsewhere than others begin, so that few meet one that is taken.
@@ -152,17 +161,25 @@ class OwnPlaces:
             return ANY
         return None
 
-    def _left_to_others(self, file: BudgetFile, since: float, waits: bool) -> int:
+    def _rows_of_others(self, file: BudgetFile) -> dict[int, Row]:
+        """Return the rows of the other processes; none while none of them wishes."""
+        if not file.is_wished_for():
+            return {}
+        return {number: row for number, (_, row) in file.rows().items()}
+
+    def _left_to_others(
+        self, others: Mapping[int, Row], since: float, waits: bool
+    ) -> int:
         """Return how many of the first places are left to older wishes: one that goes
         by a smaller limit cannot use the others.
         """
-        if not file.is_wished_for():
+        if not others:
             return 0
-        rows = {number: row for number, (_, row) in file.rows().items()}
         own = -1 if self._row is None else self._row
-        places = len(self._claimed)
-        rows[own] = Row(since, _clock(), waits, places, 0, 0, self.limit, "")
-        order = wishes(rows, _clock())
+        places, now = len(self._claimed), _clock()
+        row = Row(since, now, waits, places, 0, 0, self.limit, "")
+        rows = {**others, own: row}
+        order = wishes(rows, now)
         older = order[: order.index(own)]
         return min(max((rows[each].limit for each in older), default=0), self.limit)
 

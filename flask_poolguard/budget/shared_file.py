@@ -157,7 +157,11 @@ class BudgetFile:
         except OSError:
             return False
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Look whether the descriptor is still of this file.
+
+        :raises BudgetError: it was closed.
+        """
         if not self._is_open():
             raise BudgetError(f"the descriptor of {self.path} was closed")
 
@@ -166,7 +170,8 @@ class BudgetFile:
     def lock(self, place: int) -> bool:
         """Lock a place unless another process has; one that is locked here stays so.
 
-        :raises BudgetError: the descriptor was closed.
+        :meth:`check` first: many places may be tried after it.
+
         :raises OSError: the kernel has no more locks.
         """
         return self._lock(PLACES + place)
@@ -190,6 +195,7 @@ class BudgetFile:
 
         :raises BudgetError: the descriptor was closed.
         """
+        self.check()
         return next((each for each in range(ROWS) if self._lock(each)), None)
 
     def write(self, number: int, row: Row) -> None:
@@ -201,7 +207,7 @@ class BudgetFile:
         app = row.app.encode()[:48].decode(errors="ignore").encode()
         packed = _ROW.pack(*row[1:-1], app)
         asked = _ASKED.pack(row.asked_at)
-        self._check()
+        self.check()
         os.pwrite(self._fd, packed, _ROWS_AT + number * _ROW.size)
         os.pwrite(self._fd, asked, len(_MAGIC) + number * _ASKED.size)
 
@@ -228,7 +234,6 @@ class BudgetFile:
     # Locks -------------------------------------------------------------------------
 
     def _lock(self, start: int) -> bool:
-        self._check()
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
         except (BlockingIOError, PermissionError):  # POSIX allows either

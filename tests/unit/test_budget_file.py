@@ -207,7 +207,7 @@ class TestADescriptor:
         with pytest.raises(BudgetError, match="was closed"):
             file.write(number or 0, Row(1.0, 1.0, True, 0, 0, 0, 1, "shop"))
         with pytest.raises(BudgetError, match="was closed"):
-            file.lock(2)
+            file.check()
         file.unlock(1)
         assert (tmp_path / "the app's own").read_bytes() == b""
         again = BudgetFile.open(folder, NAME)
