@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..databases import ServerView
+from ..databases.quotas import Quota, quotas_of, why_unknown
 from . import sizing
 from .advice_model import AdviceOptions
 from .model import Report
-from .quotas import Quota, quotas_of, why_unknown
 
 
 @dataclass(frozen=True, slots=True)

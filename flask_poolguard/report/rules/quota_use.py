@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import URL, make_url
 
+from ...databases.quotas import Quota, quotas_of
 from ...engines import Guarded
 from ...state.status import Worker
 from ...urls import server_key
 from ..evidence import AnsweringServer, Evidence
 from ..phrases import workers
-from ..quotas import Quota, quotas_of
 from ..session_counts import count_ours
 from ..sizing import most_usable, peak_of
 
