@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from .auto_limit import NOT_ASKED, AutoLimit, ServerIsFull
 from .budget import Budget
 from .pool_places import PoolPlaces
 from .registry import find_budget, find_standing
 from .standing import PlaceHolder, Standing
 
 __all__ = [
+    "NOT_ASKED",
+    "AutoLimit",
     "Budget",
     "PlaceHolder",
     "PoolPlaces",
+    "ServerIsFull",
     "Standing",
     "find_budget",
     "find_standing",

@@ -14,18 +14,20 @@ import threading
 import time
 import typing as t
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..pool import close_longest_idle
 from .giving import Giving, part_of
+from .layout import Row
 from .own_places import OwnPlaces
 from .pool_places import ANY
-from .shared_file import BudgetError, Row
+from .queues import close_longest, waiting_since, wants
+from .shared_file import BudgetError
 from .standing import standing_in
 
 if t.TYPE_CHECKING:
-    from ..pool import FairQueue, GuardedRecord
-
-    Queue = FairQueue[GuardedRecord]
+    from .queues import Queue
+    from .shared_file import BudgetFile
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -101,7 +103,9 @@ class Budget(OwnPlaces):
         if file is None or not self._is_kept:
             return ""
         standing = standing_in(file, self.limit, self.own())
-        return str(standing) if standing.taken >= self.limit else ""
+        if self.limit < self._number:
+            standing = replace(standing, told=file.allowed().told)
+        return str(standing) if standing.is_used_up else ""
 
     # The thread --------------------------------------------------------------------
 
@@ -122,16 +126,21 @@ class Budget(OwnPlaces):
         if not self._is_kept:
             return _AT_REST
         queues = self._queues()
+        others = None
+        if self._file is not None:
+            self._ask_server(self._file)
+            others = self._rows_of_others(self._file)
         self.settle()
-        others = None if self._file is None else self._rows_of_others(self._file)
         waits = self._serve(queues, others)
-        if others:
-            self._give(queues, others)
-        elif self._owed:
-            self._owe(0)
+        self._give(queues, others or {})
         if waits:
             return _WISHING
         return _GIVING if len(self._claimed) > 1 else _AT_REST
+
+    def _ask_server(self, file: BudgetFile) -> None:
+        if self._auto is not None:
+            self._auto.tend(file, self._connections, self._wake_thread)
+            self._learn_limit(file)
 
     def _serve(
         self, queues: list[Queue], others: Mapping[int, Row] | None = None
@@ -140,19 +149,19 @@ class Budget(OwnPlaces):
         does.
         """
         while True:
-            wanting = sorted(filter(_wants, queues), key=_waiting_since)
+            wanting = sorted(filter(wants, queues), key=waiting_since)
             now = _clock()
             # A wish is looked for here, and needs no second search with each release.
             self._refused_until = now + 2 * _WISHING if wanting else 0.0
             if wanting:
-                since = min(now, _waiting_since(wanting[0]))
+                since = min(now, waiting_since(wanting[0]))
             elif self._is_member and not self._claimed:
                 since = self._asked_at or now
             else:
                 # In this order: who begins to wait meanwhile either is seen here, or
                 # sees no wish and wakes this thread again.
                 self._asked_at = 0.0
-                if any(map(_wants, queues)):
+                if any(map(wants, queues)):
                     continue
                 self._shed()
                 self._publish(now, queues, waits=False)
@@ -181,14 +190,20 @@ class Budget(OwnPlaces):
 
     def _give(self, queues: list[Queue], others: Mapping[int, Row]) -> None:
         giving, now = Giving(), _clock()
-        if self._row is not None:
+        if others and self._row is not None:
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
-            since = min(map(_waiting_since, queues), default=math.inf)
+            since = min(map(waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)
             if giving.returned and now < self._evens_at and _all_have_one(rows):
                 giving = giving._replace(returned=0)
         if giving.returned:
             self._evens_at = now + _EVENS_EVERY
+        excess = len(self._beyond())
+        if excess:  # the server's limit fell, or others want more of it
+            idle = min(sum(len(each.idle) for each in queues), excess)
+            giving = Giving(
+                giving.idle + idle, giving.returned + excess - idle, giving.spare
+            )
         if giving.returned or self._owed:
             self._owe(giving.returned)
         for _ in range(giving.spare):
@@ -196,7 +211,7 @@ class Budget(OwnPlaces):
                 self._release(self._free.pop())
         if giving.idle:
             # In a thread of its own: a line may hold a goodbye up for ever.
-            _start("poolguard-giver", _close, queues, giving.idle)
+            _start("poolguard-giver", close_longest, queues, giving.idle)
 
     def _tell_trouble(self) -> None:
         file = self._file
@@ -256,24 +271,6 @@ class Budget(OwnPlaces):
 
 def _all_have_one(rows: Mapping[int, Row]) -> bool:
     return all(row.places for row in rows.values() if row.asked_at)
-
-
-def _wants(queue: Queue) -> bool:
-    return bool(queue.waiting) and queue.opened < queue.limit
-
-
-def _waiting_since(queue: Queue) -> float:
-    try:
-        claim: t.Any = queue.waiting[0][2].claim
-    except IndexError:
-        return math.inf
-    return float(getattr(claim, "asked_at", claim.began_at))
-
-
-def _close(queues: list[Queue], count: int) -> None:
-    for _ in range(count):
-        if not close_longest_idle(queues):
-            return
 
 
 def _start(

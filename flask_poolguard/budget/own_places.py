@@ -8,11 +8,13 @@ import time
 import typing as t
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from .auto_limit import MOST, AutoLimit
 from .giving import wishes
+from .layout import Row
 from .pool_places import ANY, PoolPlaces
-from .shared_file import BudgetError, BudgetFile, Row
+from .shared_file import BudgetError, BudgetFile
 
 if t.TYPE_CHECKING:
     from ..pool import FairQueue, GuardedRecord
@@ -36,15 +38,28 @@ class OwnPlaces:
     and :meth:`settle` frees it.
 
     :param name: the file's.
-    :param limit: how many connections all processes together may have.
     :param app: shown to others.
+    :ivar limit: how many connections all processes together may have.
     :ivar epoch: another one in a forked child.
     """
 
-    def __init__(self, state_dir: str | None, name: str, limit: int, app: str) -> None:
-        self._state_dir, self._name = state_dir, name
-        self.limit, self._app = limit, app
+    def __init__(self, state_dir: str | None, name: str, app: str) -> None:
+        self._state_dir, self._name, self._app = state_dir, name, app
+        # What the app has set: a number, or what the server allows.
+        self.limit = self._number = MOST
+        self._auto: AutoLimit | None = None
         self._begin()
+
+    def go_by(self, number: int | None, auto: AutoLimit | None = None) -> None:
+        """Note how many places there are; of several numbers the smallest counts.
+
+        :param number: None for what *auto* finds.
+        """
+        if not self._parts:
+            self._number, self._auto = MOST, None
+        self._number = min(self._number, number or MOST)
+        self._auto = self._auto if auto is None else auto.joined(self._auto)
+        self.limit = self._number
 
     def _begin(self) -> None:
         self.epoch = object()
@@ -60,10 +75,14 @@ class OwnPlaces:
         # What was claimed and nowhere at the last looks, by its claim, and how often.
         self._lost: dict[object, int] = {}
         self._owed = 0
+        # Whether the server has been asked, if its answer is to count.
+        self._is_known = False
 
     def forked(self) -> None:
         """Leave the parent's places to the parent."""
         if self._pid != os.getpid():
+            if self._auto is not None:
+                self._auto.forked()
             self._begin()
 
     def add(self, part: PoolPlaces) -> None:
@@ -112,6 +131,11 @@ class OwnPlaces:
         """Free what is claimed and nowhere, because an asynchronous exception came
         between; what is so at one look may be on its way.
         """
+        for place in list(self._free):
+            if place >= self.limit:
+                with contextlib.suppress(ValueError):  # it was just taken
+                    self._free.remove(place)
+                    self._release(place)
         known = set(self._free)
         for queue in self._queues():
             queue.settle_places()
@@ -144,22 +168,94 @@ class OwnPlaces:
                 file = self._file = BudgetFile.open(self._state_dir, self._name)
                 self._row = file.join()
             file.check()
+            if not self._may_grab(file):
+                return None
             rows = self._rows_of_others(file) if others is None else others
             first = self._left_to_others(rows, since, waits)
             number = self.limit - first
-            for each in range(number):
-                # Elsewhere than others begin, so that few meet one that is taken.
-                place = first + (each + self._pid) % number
-                claim = object()
-                if self._claimed.setdefault(place, claim) is not claim:
-                    continue
-                if file.lock(place):
-                    return place
-                del self._claimed[place]
+            # Elsewhere than others begin, so that few meet one that is taken; but with
+            # the lowest while there is no limit, because there may be one soon.
+            begin = self._pid if self.limit < MOST else 0
+            places = (first + (each + begin) % number for each in range(number))
+            return self._lock_one(file, places)
         except (BudgetError, OSError) as error:
             self._lose(str(error))
             return ANY
+
+    def _lock_one(self, file: BudgetFile, places: Iterable[int]) -> int | None:
+        """Lock the first of these that is free, and note it."""
+        for place in places:
+            claim = object()
+            if self._claimed.setdefault(place, claim) is not claim:
+                continue
+            if file.lock(place):
+                return place
+            del self._claimed[place]
         return None
+
+    # A limit that the server sets ---------------------------------------------------
+
+    def _may_grab(self, file: BudgetFile) -> bool:
+        """Tell whether the server's answer lets this process have one more place.
+
+        Until there is one, each process has a single place: its own connect tells its
+        caller if the server is away. While places beyond a limit that fell are in use,
+        there are as many fewer below it.
+        """
+        if self._auto is None:
+            return True
+        self._learn_limit(file)
+        if not self._is_known:
+            return not self._claimed
+        limit = self.limit
+        if not self._beyond() and not file.is_taken_from(limit, MOST):
+            return True
+        return sum(file.holders(MOST).values()) + len(self._claimed) < limit
+
+    def _learn_limit(self, file: BudgetFile) -> None:
+        if self._auto is not None:
+            allowed = self._auto.number_in(file)
+            self._is_known = allowed is not None
+            self.limit = min(allowed or MOST, self._number)
+
+    def _beyond(self) -> list[int]:
+        """Return the places of this process that are beyond the limit."""
+        return [each for each in list(self._claimed) if each >= self.limit]
+
+    def _connections(self) -> int:
+        """Count the connections of all processes."""
+        file = self._file
+        if file is None:
+            return 0
+        taken = sum(file.holders(MOST).values()) + len(self._claimed)
+        spare = sum(row.spare for _, row in file.rows().values()) + len(self._free)
+        return max(taken - spare, 0)
+
+    def tidy(self, held: list[int]) -> None:
+        """Exchange a pool's places beyond the limit for free ones below it, and let
+        those that are left be given back first. Called under the queue's lock.
+        """
+        file = self._file
+        if file is None or max(held, default=0) < self.limit:
+            return
+        held.sort()
+        for index in range(len(held) - 1, -1, -1):
+            high = held[index]
+            low = self._exchange(file) if high >= self.limit else None
+            if low is None:
+                return
+            held[index] = low
+            self._release(high)
+
+    def _exchange(self, file: BudgetFile) -> int | None:
+        try:
+            file.check()
+            return self._lock_one(file, range(self.limit))
+        except (BudgetError, OSError) as error:
+            self._lose(str(error))
+            return None
+
+    # Rows --------------------------------------------------------------------------
 
     def _rows_of_others(self, file: BudgetFile) -> dict[int, Row]:
         """Return the rows of the other processes; none while none of them wishes."""

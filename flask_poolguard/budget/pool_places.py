@@ -32,6 +32,9 @@ class Source(t.Protocol):
     def put_back(self, place: int) -> None:
         """Take a place back."""
 
+    def tidy(self, held: list[int]) -> None:
+        """Exchange places beyond the limit for others, in place."""
+
     def add(self, part: PoolPlaces) -> None:
         """Note one more pool."""
 
@@ -87,6 +90,7 @@ class PoolPlaces(Places):
         """Give back what no slot has, of which so many are open."""
         while len(self.held) > opened:
             self.give()
+        self._source.tidy(self.held)
 
     def pays(self) -> bool:
         """Tell whether to close a connection that comes back, and count it."""

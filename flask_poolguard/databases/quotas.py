@@ -74,7 +74,7 @@ class Quota:
     @property
     def head_room(self) -> int:
         """How many connections stay free, if all goes by this module."""
-        return math.ceil(self.limit * HEAD_ROOM)
+        return head_room(self.limit)
 
     @property
     def free(self) -> int | None:
@@ -121,6 +121,11 @@ class Quota:
         :param workers: on all hosts, at least 1.
         """
         return max(self.limit - others - self.head_room, 0) // workers
+
+
+def head_room(limit: int) -> int:
+    """Return how many connections of a limit stay free: a tenth, rounded up."""
+    return math.ceil(limit * HEAD_ROOM)
 
 
 def quotas_of(views: Mapping[str, ServerView | None]) -> list[Quota]:

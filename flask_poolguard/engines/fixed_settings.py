@@ -29,6 +29,7 @@ OF_POOLS: t.Final = (
     "max_age",
     "max_waiting",
     "budget",
+    "budget_hosts",
     "budget_name",
     "connect_retry",
     "ping_timeout",

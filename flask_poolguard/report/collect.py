@@ -103,7 +103,7 @@ def make_report(
         gone &= find_ended(engines, answers, read().ours)
     workers = mark_ended(serving, gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
-    budgets = {
+    standings = {
         each.bind: standing
         for each in engines
         if (standing := standing_of(each.engine, each.settings, each.tracker))
@@ -116,7 +116,7 @@ def make_report(
         workers=workers,
         answers=answers,
         sessions=sessions,
-        budgets=budgets,
+        budgets={k: v for k, v in standings.items() if v.limit is not None},
         plan=plan or Plan(),
         earlier=earlier,
         earlier_workers=earlier_workers,
@@ -147,7 +147,7 @@ def make_report(
         servers=tuple(
             _with_budget(
                 _with_sessions(_server(each, engines, answers, ours, search), sessions),
-                budgets,
+                standings,
             )
             for each in engines
         ),
@@ -209,8 +209,8 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
     )
 
 
-def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
-    found = budgets.get(server.bind)
+def _with_budget(server: Server, standings: Mapping[str, Standing]) -> Server:
+    found = standings.get(server.bind)
     if found is None:
         return server
     return dataclasses.replace(
@@ -218,6 +218,7 @@ def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
         budget=found.limit,
         budget_taken=found.taken,
         budget_holders=found.holders,
+        budget_told=found.told,
     )
 
 

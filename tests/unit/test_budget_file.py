@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flask_poolguard.budget import Standing, find_standing, shared_file
-from flask_poolguard.budget.shared_file import BudgetError, BudgetFile, Row, file_name
+from flask_poolguard.budget.layout import Row
+from flask_poolguard.budget.shared_file import BudgetError, BudgetFile, file_name
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.waiting import wait_until
 

@@ -48,7 +48,8 @@ def budgets(tmp_path: Path) -> Iterator[Callable[[int], Budget]]:
     made: list[Budget] = []
 
     def make(limit: int) -> Budget:
-        made.append(Budget(str(tmp_path), f"{len(made)}.budget", limit, "shop"))
+        made.append(Budget(str(tmp_path), f"{len(made)}.budget", "shop"))
+        made[-1].go_by(limit)
         return made[-1]
 
     yield make
@@ -150,7 +151,8 @@ def interrupt_everywhere(folder: str) -> int:
     """Raise at each line in turn, and check what is left; return how many there are."""
     budget_module._start = lambda *args: None
     for number in range(1, 300):
-        budget = Budget(folder, f"{number}.budget", 3, "shop")
+        budget = Budget(folder, f"{number}.budget", "shop")
+        budget.go_by(3)
         queue = queue_of(budget)
         first = queue.get_now()
         queue.free(first)

@@ -122,7 +122,7 @@ def _budget(evidence: Evidence, quota: Quota) -> int | None:
     budgets = [evidence.budgets.get(bind) for bind in quota.binds]
     if not budgets or None in budgets:
         return None
-    of_one_host = sum(each.limit for each in set(filter(None, budgets)))
+    of_one_host = sum(each.limit or 0 for each in set(filter(None, budgets)))
     return of_one_host * evidence.plan.hosts
 
 

@@ -159,7 +159,7 @@ def _used_budget(evidence: Evidence, bind: Bind, pools: Pools) -> str:
     or no more.
     """
     standing = evidence.budgets.get(bind.bind)
-    if standing is None or standing.taken < standing.limit:
+    if standing is None or not standing.is_used_up:
         return ""
     if any(
         pool.limit is not None and (pool.peak_checked_out or 0) >= pool.limit
@@ -237,7 +237,7 @@ def _how_to_shorten(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
     if pool.limit is None:
         return fix + "."
     too = ""
-    if standing is not None and standing.taken >= standing.limit:
+    if standing is not None and standing.is_used_up:
         too = f", and {key_of(guarded, 'budget')} (now {standing.limit}) too"
     return (
         f"{fix}, or raise {key_of(guarded, 'pool_size')} (now {pool.size}) or"
