@@ -22,9 +22,8 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger("flask_poolguard")
 
-# Seconds between two questions; after the first answer, which may count a connection
-# as another's that was just being opened, and where the server cannot be asked; and
-# until it was asked.
+# Seconds between two questions; where the last answer is to be confirmed, or the server
+# could not be asked; and until it was asked.
 PERIOD = 60.0
 AGAIN = 5.0
 FIRST = 1.0
@@ -84,29 +83,33 @@ def renewed(
     """Return what counts after an answer: the smallest number of this hour and the
     last, because others may want again what they had. Other limits begin anew.
 
+    A number falls only with the second answer in a row that says so: sessions of a
+    process that was killed are another's for a moment.
+
     :param now: seconds since 1970.
     :param number: what the answer alone allows, with the limits and the reason.
     """
     hour = int(now // _HOUR)
     is_new = number < 1 or before.number < 1 or before.limits != limits
     if is_new or not 0 <= hour - before.hour <= 1:
-        return Allowed(now, number, limits, hour, number, number, 1, told)
+        return Allowed(now, number, limits, hour, number, number, number, 1, told)
+    sure = max(number, before.last)
     if hour == before.hour:
-        least, earlier = min(before.least, number), before.before
+        least, earlier = min(before.least, sure), before.before
     else:
-        least, earlier = number, before.least
+        least, earlier = sure, before.least
     smallest = min(least, earlier)
-    if smallest < number:
-        told = before.told if smallest == before.number else told
+    if smallest == before.number:
+        told = before.told
     answers = min(before.answers + 1, 2)
-    return Allowed(now, smallest, limits, hour, least, earlier, answers, told)
+    return Allowed(now, smallest, limits, hour, least, earlier, number, answers, told)
 
 
 def _pause(allowed: Allowed) -> float:
     if not allowed.number:
         return FIRST
-    is_settled = allowed.answers > 1 and allowed.number != FAILED
-    return PERIOD if is_settled else AGAIN
+    is_settled = allowed.answers > 1 and allowed.last >= allowed.number
+    return PERIOD if is_settled and allowed.number != FAILED else AGAIN
 
 
 class AutoLimit:

@@ -20,7 +20,7 @@ WISHES_AT: t.Final = len(MAGIC)
 # All of a row but its first field.
 _ROW: t.Final = struct.Struct("=d?IIII48s")
 _ROWS_AT: t.Final = WISHES_AT + len(NO_WISHES)
-_ALLOWED: t.Final = struct.Struct("=diqiiii200s")
+_ALLOWED: t.Final = struct.Struct("=diqiiiii200s")
 ALLOWED_AT: t.Final = _ROWS_AT + ROWS * _ROW.size
 ALLOWED_SIZE: t.Final = _ALLOWED.size
 SIZE: t.Final = ALLOWED_AT + ALLOWED_SIZE
@@ -64,6 +64,7 @@ class Allowed(t.NamedTuple):
     :ivar hour: since 1970, of ``least``.
     :ivar least: the smallest number of that hour.
     :ivar before: that of the hour before it.
+    :ivar last: what the last answer alone allowed.
     :ivar answers: how many there were, 2 for more.
     :ivar told: how the number came about, or why there is none.
     """
@@ -74,6 +75,7 @@ class Allowed(t.NamedTuple):
     hour: int = 0
     least: int = 0
     before: int = 0
+    last: int = 0
     answers: int = 0
     told: str = ""
 

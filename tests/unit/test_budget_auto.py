@@ -95,9 +95,14 @@ def series(*numbers: tuple[float, int], limits: int = 100) -> list[int]:
 
 class TestRenewed:
     def test_others_count_with_the_most_of_this_hour_and_the_last(self) -> None:
-        assert series((1.0, 90), (1.1, 70), (1.2, 90), (2.9, 85), (3.1, 90)) == [
-            *(90, 70, 70, 70, 85),
+        answers = ((1.0, 90), (1.1, 70), (1.2, 70), (1.3, 90), (2.8, 85), (2.9, 85))
+        assert series(*answers, (3.1, 90), (4.1, 90)) == [
+            *(90, 90, 70, 70, 70, 70, 85, 90),
         ]
+
+    def test_falls_with_the_second_answer_that_says_so(self) -> None:
+        assert series((1.0, 90), (1.1, 20), (1.2, 90), (1.3, 20)) == [90] * 4
+        assert series((1.0, 90), (1.1, 20), (1.2, 30)) == [90, 90, 30]
 
     def test_after_hours_without_a_process_it_begins_anew(self) -> None:
         assert series((1.0, 20), (3.0, 90)) == [20, 90]
@@ -110,10 +115,11 @@ class TestRenewed:
         assert renewed(before, HOUR, 400, 500, "less a tenth").number == 400
 
     def test_a_smaller_number_keeps_its_reason(self) -> None:
-        first = renewed(Allowed(), HOUR, 70, 100, "less 20 of others")
-        second = renewed(first, HOUR, 90, 100, "less a tenth")
-        assert (second.number, second.told) == (70, "less 20 of others")
-        assert second.answers == 2
+        allowed = renewed(Allowed(), HOUR, 90, 100, "less a tenth")
+        for number in (60, 70, 90):
+            allowed = renewed(allowed, HOUR, number, 100, f"allows {number}")
+        assert (allowed.number, allowed.told) == (70, "allows 70")
+        assert (allowed.last, allowed.answers) == (90, 2)
 
     def test_a_failure_is_followed_by_any_answer(self) -> None:
         failed = renewed(Allowed(), HOUR, FAILED, 0, "no answer")
@@ -122,7 +128,7 @@ class TestRenewed:
 
 class TestTheFile:
     def test_keeps_it(self) -> None:
-        allowed = Allowed(1.5, 60, 151, 7, 60, 61, 2, "less a tenth, é")
+        allowed = Allowed(1.5, 60, 151, 7, 60, 61, 62, 2, "less a tenth, é")
         assert unpack_allowed(pack_allowed(allowed)) == allowed
 
     def test_cuts_a_text_between_two_letters(self) -> None:
