@@ -16,7 +16,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ..pool import close_longest_idle
-from .giving import Giving, part_of
+from .giving import Giving, part_of, wishes
 from .own_places import OwnPlaces
 from .pool_places import ANY
 from .shared_file import BudgetError, Row
@@ -77,6 +77,7 @@ class Budget(OwnPlaces):
         place = self._grab(now) if now >= self._refused_until else None
         if place is None:
             self._refused_until = now + _WISHING
+            self._wished_at = now
         # While there is a wish it looks often enough by itself.
         is_new = place is None and not self._asked_at
         if is_new or place == ANY or self._thread is None:
@@ -179,6 +180,8 @@ class Budget(OwnPlaces):
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
             since = min(map(_waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)
+            if wishes(others, now):
+                self._wished_at = now
             if giving.returned and now < self._evens_at and _all_have_one(rows):
                 giving = giving._replace(returned=0)
         if giving.returned:

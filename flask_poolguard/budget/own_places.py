@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import typing as t
@@ -22,6 +23,9 @@ _clock = time.monotonic
 
 # After so many looks at which a place was nowhere, it is on its way to no pool.
 _LOST_AFTER: t.Final = 20
+# Seconds after a wish for which no place is taken that no thread waits for: what was
+# given to another process would be taken back, to be given again at its next wish.
+CALM: t.Final = 60.0
 
 
 class OwnPlaces:
@@ -56,6 +60,7 @@ class OwnPlaces:
         self._is_member = False
         self._is_kept, self._trouble = True, ""
         self._refused_until = 0.0
+        self._wished_at = -math.inf
         # What was claimed and nowhere at the last looks, by its claim, and how often.
         self._lost: dict[object, int] = {}
         self._owed = 0
@@ -86,6 +91,34 @@ class OwnPlaces:
         self._free.append(place)
         self._refused_until = 0.0
         self._shed()
+
+    def draw_ahead(self) -> int | None:
+        """Return a place for a connection that no thread waits for, ``ANY`` for a
+        budget that is not kept; None if a process could miss it.
+
+        It wishes for none, and leaves one free for a checkout.
+        """
+        self.forked()
+        if not self._is_kept:
+            return ANY
+        now = _clock()
+        try:
+            file = self._open_file()
+            rows = file.rows() if file.is_wished_for() else {}
+            if wishes({each: row for each, (_, row) in rows.items()}, now):
+                self._wished_at = now
+            if now - self._wished_at < CALM:
+                return None
+            with contextlib.suppress(IndexError):
+                return self._free.popleft()
+            taken = sum(file.holders(self.limit).values()) + len(self._claimed)
+            place = self._grab(now) if taken + 1 < self.limit else None
+        except (BudgetError, OSError) as error:
+            self._lose(str(error))
+            place = ANY
+        if place is not None:  # from now on it may have to give one
+            self._wake_thread()
+        return place
 
     def own(self) -> tuple[int, str]:
         """Return how many places this process has, and its app."""
@@ -132,10 +165,7 @@ class OwnPlaces:
         :param since: since when a thread has waited for it.
         """
         try:
-            file = self._file
-            if file is None:
-                file = self._file = BudgetFile.open(self._state_dir, self._name)
-                self._row = file.join()
+            file = self._open_file()
             first = self._left_to_others(file, since, waits)
             number = self.limit - first
             for each in range(number):
@@ -151,6 +181,17 @@ class OwnPlaces:
             self._lose(str(error))
             return ANY
         return None
+
+    def _open_file(self) -> BudgetFile:
+        file = self._file
+        if file is None:
+            file = self._file = BudgetFile.open(self._state_dir, self._name)
+            self._row = file.join()
+        return file
+
+    def _wake_thread(self) -> None:
+        """Let the budget's thread look."""
+        raise NotImplementedError
 
     def _left_to_others(self, file: BudgetFile, since: float, waits: bool) -> int:
         """Return how many of the first places are left to older wishes: one that goes
