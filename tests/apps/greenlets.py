@@ -226,8 +226,24 @@ def bystander(program: Program) -> dict[str, Any]:
     return {"answers": answer == 42, "during": during["out"], **program.figures()}
 
 
+def fill(program: Program) -> dict[str, Any]:
+    """Let idle connections be opened, which another greenlet waits for."""
+    pool: Any = program.engine.pool
+    answers = program.numbers(1)
+    filler = pool.idle_filler
+    with gevent.Timeout(20, False):
+        while not filler.keeps or filler.is_due() or pool._pool.ahead:
+            gevent.sleep(0.01)
+    return {
+        "answers": answers[0],
+        "idle": pool.checkedin(),
+        "is_due": filler.is_due(),
+        **program.figures(),
+    }
+
+
 SCENARIOS: dict[str, Callable[[Program], dict[str, Any]]] = {
-    each.__name__: each for each in (timeout, kill, storm, bystander)
+    each.__name__: each for each in (timeout, kill, storm, bystander, fill)
 }
 
 

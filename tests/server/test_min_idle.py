@@ -31,11 +31,10 @@ from tests.support.guarded_app import (
 )
 from tests.support.waiting import wait_until
 
-# By dialect, what counts the sessions that are in a transaction.
-OPEN_TRANSACTIONS = {
-    "postgresql": "SELECT count(*) FROM pg_stat_activity"
-    " WHERE state LIKE 'idle in%%' AND datname = current_database()",
-    "mysql": "SELECT count(*) FROM information_schema.innodb_trx",
+# By dialect, what lists the sessions that are in a transaction.
+IN_TRANSACTION = {
+    "postgresql": "SELECT pid FROM pg_stat_activity WHERE state LIKE 'idle in%'",
+    "mysql": "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx",
 }
 
 
@@ -84,6 +83,11 @@ class Worker:
         tracker = tracker_of(self.engine)
         assert tracker is not None
         return tracker
+
+    def session_ids(self) -> set[int]:
+        """Return the server's numbers of all open connections."""
+        slots = list(self.tracker.region._slots.values())
+        return {each.server_id for each in slots}
 
     def assert_whole(self, idle: int) -> None:
         """Check that each open slot is an idle connection, and shown as such."""
@@ -240,18 +244,10 @@ class TestThread:
     ) -> None:
         with working(served_database.url) as worker:
             wait_until(lambda: worker.idle == 2)
-            numbers = {
-                each.server_id for each in list(worker.tracker.region._slots.values())
-            }
+            numbers = worker.session_ids()
             for each in list(worker.pool._pool.idle):
                 each._soft_invalidate_time = time.time() + 60
-            wait_until(
-                lambda: (
-                    worker.idle == 2
-                    and not numbers
-                    & {each.server_id for each in worker.tracker.region._slots.values()}
-                )
-            )
+            wait_until(lambda: worker.idle == 2 and not numbers & worker.session_ids())
 
     def test_is_not_started_where_nothing_is_to_be_filled(
         self, sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch
@@ -381,7 +377,9 @@ class TestListeners:
         worker.fill()
         assert seen == ["shop", "shop"]
 
-    def test_leave_no_transaction_open(self, worker: Worker) -> None:
+    def test_leave_no_transaction_open(
+        self, worker: Worker, served_database: Database
+    ) -> None:
         @sa.event.listens_for(worker.engine, "connect")
         def connected(connection: Any, _: object) -> None:
             cursor = connection.cursor()
@@ -390,13 +388,12 @@ class TestListeners:
             cursor.execute("INSERT INTO visits VALUES (1)")
 
         worker.fill()
-        look = sa.create_engine(worker.engine.url)
-        with look.connect() as connection:
-            asked = OPEN_TRANSACTIONS[look.dialect.name]
-            # A plain count: this session's own transaction changes nothing.
-            assert connection.exec_driver_sql(asked).scalar() == 0
+        asked = IN_TRANSACTION[worker.engine.dialect.name]
+        rows = served_database.running_server.query(asked)
+        assert len(worker.session_ids()) == 2
+        assert not worker.session_ids() & {int(number) for (number,) in rows}
+        with worker.engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT count(*) FROM visits")) == 0
-        look.dispose()
 
     def test_set_what_a_checkout_finds(self, worker: Worker) -> None:
         @sa.event.listens_for(worker.engine, "connect")
