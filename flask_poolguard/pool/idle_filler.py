@@ -181,8 +181,8 @@ class FillingThread:
     """The thread that opens idle connections, one of a process.
 
     A connect, or a listener, may hold it up for ever, so it does nothing else. It is
-    started once there is a pool to fill. ``_lock`` protects the start; ``_wake``
-    protects nothing, releasing it wakes the thread.
+    started once there is a pool to fill. ``_lock`` protects the start and what fills;
+    ``_wake`` protects nothing, releasing it wakes the thread.
 
     :ivar is_over: the process ends, and closes its idle connections.
     """
@@ -200,7 +200,8 @@ class FillingThread:
 
     def add(self, filling: Filling) -> None:
         """Let this fill, from now on, for as long as it lives."""
-        self._fillings.add(filling)
+        with self._lock:
+            self._fillings.add(filling)
 
     def start(self) -> None:
         """Start the thread unless it runs; it looks at once."""
@@ -228,12 +229,17 @@ class FillingThread:
 
     def _run(self) -> None:
         while not self.is_over:
-            for each in list(self._fillings):
-                try:
-                    each.fill()
-                except BaseException:  # of a listener, a context or a log handler
-                    logger.warning("Filling by %r failed", each, exc_info=True)
+            self._fill_all()  # a call, so that the pause keeps no app alive
             self._wake.acquire(timeout=PERIOD)
+
+    def _fill_all(self) -> None:
+        with self._lock:
+            fillings = list(self._fillings)
+        for each in fillings:
+            try:
+                each.fill()
+            except BaseException:  # of a listener, a context or a log handler
+                logger.warning("Filling by %r failed", each, exc_info=True)
 
 
 filling_thread: t.Final = FillingThread()

@@ -29,6 +29,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from flask_poolguard import PoolGuard
+from tests.support.waiting import wait_until
 
 GATES = {
     "mysql": (  # of this database: the server's names of locks are for all
@@ -231,9 +232,7 @@ def fill(program: Program) -> dict[str, Any]:
     pool: Any = program.engine.pool
     answers = program.numbers(1)
     filler = pool.idle_filler
-    with gevent.Timeout(20, False):
-        while not filler.keeps or filler.is_due() or pool._pool.ahead:
-            gevent.sleep(0.01)
+    wait_until(lambda: filler.keeps and not filler.is_due() and not pool._pool.ahead)
     return {
         "answers": answers[0],
         "idle": pool.checkedin(),

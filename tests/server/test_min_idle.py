@@ -180,6 +180,7 @@ class TestOpened:
             (0, 0, 0)
         )
 
+    @pytest.mark.filterwarnings(MAY_DEADLOCK)
     def test_a_forked_child_has_its_own(self, worker: Worker) -> None:
         worker.fill()
 
@@ -752,11 +753,12 @@ class TestSetting:
         assert not isinstance(engine_of(app).pool, GuardedPool)
 
     def test_nor_for_sqlite_in_a_file(self, sqlite_url: sa.URL) -> None:
-        assert engine_of(make_app(sqlite_url, POOLGUARD_MIN_IDLE=6))
+        engine = engine_of(make_app(sqlite_url, POOLGUARD_MIN_IDLE=6))
+        assert guarded_pool(engine).policy.min_idle == 6
 
     def test_zero_is_no_setting_without_effect(self) -> None:
         app = make_app(
             self.URL,
             POOLGUARD_BINDS={"default": {"min_idle": 0, "pool_class": "null"}},
         )
-        assert engine_of(app)
+        assert isinstance(engine_of(app).pool, sa.NullPool)
