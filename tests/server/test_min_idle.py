@@ -698,18 +698,17 @@ class TestLogin:
         self, worker: Worker
     ) -> None:
         attempts: list[str] = []
-        password = "wrong"
+        password, right = "wrong", worker.engine.url.password
 
         @sa.event.listens_for(worker.engine, "do_connect")
         def log_in(_dialect: Any, _record: Any, _args: Any, options: Any) -> None:
             attempts.append(password)
-            if password:
-                options["password"] = password
+            options["password"] = password
 
         worker.fill()
         worker.fill_again()
         assert attempts == ["wrong"]
-        password = ""
+        password = str(right)
         worker.fill_again()
         worker.assert_whole(0)
         checked_out_id(worker.engine)
