@@ -80,7 +80,7 @@ class IdleFiller:
 
     def begin(self) -> None:
         """Keep connections idle from now on: this process serves."""
-        # A database without a server has nothing to wait for, and may make its file.
+        # SQLite opens at once, and would create a file that is not there yet.
         if self._pool.database.has_server:
             self.keeps = self._pool.policy.min_idle
 
