@@ -69,6 +69,7 @@ class Settings:
     pool_class: Setting[str]
     idle_limit: Setting[float | None]
     max_idle: Setting[float | None]
+    min_idle: Setting[int]
     max_age: Setting[float | None]
     max_waiting: Setting[int | None]
     budget: Setting[int | t.Literal["auto"] | None]

@@ -130,6 +130,7 @@ OPTIONS: t.Final = (
         "seconds above 0 (to 1e9), or None",
         lambda v: v is None or _is_seconds(v),
     ),
+    Option("min_idle", 0, "a whole number from 0 to 1,000,000", _is_count),
     Option(
         "max_age",
         None,

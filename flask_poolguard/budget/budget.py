@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..pool import close_longest_idle
-from .giving import Giving, part_of
+from .giving import Giving, part_of, wishes
 from .layout import Row
 from .own_places import OwnPlaces
 from .pool_places import ANY
-from .queues import close_longest, waiting_since, wants
+from .queues import close_longest, idle_in, waiting_since, wants
 from .shared_file import BudgetError
 from .standing import standing_in
 
@@ -38,10 +38,6 @@ _clock = time.monotonic
 _WISHING: t.Final = 0.05
 _GIVING: t.Final = 0.1
 _AT_REST: t.Final = 1.0
-# A connection that was given back less than so many seconds ago is not idle: under load
-# it is taken again at once, and would else go to and fro between processes, closed and
-# opened each time.
-IDLE: t.Final = 0.1
 # Where all have some, a busy process gives one at most so often: rows are a moment old,
 # so more would go to and fro.
 _EVENS_EVERY: t.Final = 0.15
@@ -79,6 +75,7 @@ class Budget(OwnPlaces):
         place = self._grab(now) if now >= self._refused_until else None
         if place is None:
             self._refused_until = now + _WISHING
+            self._wished_at = now
         # While there is a wish it looks often enough by itself.
         is_new = place is None and not self._asked_at
         if is_new or place == ANY or self._thread is None:
@@ -194,6 +191,8 @@ class Budget(OwnPlaces):
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
             since = min(map(waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)
+            if wishes(others, now):
+                self._wished_at = now
             if giving.returned and now < self._evens_at and _all_have_one(rows):
                 giving = giving._replace(returned=0)
         if giving.returned:
@@ -230,12 +229,7 @@ class Budget(OwnPlaces):
     # Rows --------------------------------------------------------------------------
 
     def _own_row(self, now: float, queues: list[Queue], waits: bool) -> Row:
-        idle = sum(
-            now - each.idle_since >= IDLE  # by the pool's clock, which tests let jump
-            for queue in queues
-            for each in list(queue.idle)
-        )
-        spare = len(self._free)
+        idle, spare = idle_in(queues, now), len(self._free)
         used = max(len(self._claimed) - spare, 0)
         asked, limit = self._asked_at, self.limit
         return Row(asked, now, waits, used, idle, spare, limit, self._app)

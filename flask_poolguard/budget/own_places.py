@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import typing as t
 import weakref
-from collections import deque
-from collections.abc import Iterable, Mapping
 
-from .auto_limit import MOST, AutoLimit
 from .giving import wishes
-from .layout import Row
+from .locked_places import LockedPlaces
 from .pool_places import ANY, PoolPlaces
-from .shared_file import BudgetError, BudgetFile
+from .shared_file import BudgetError
 
 if t.TYPE_CHECKING:
     from ..pool import FairQueue, GuardedRecord
@@ -25,10 +23,13 @@ _clock = time.monotonic
 
 # After so many looks at which a place was nowhere, it is on its way to no pool.
 _LOST_AFTER: t.Final = 20
+# Seconds after a wish for which no place is taken that no thread waits for: what was
+# given to another process would be taken back, to be given again at its next wish.
+CALM: t.Final = 60.0
 
 
-class OwnPlaces:
-    """The places that this process has, and may have.
+class OwnPlaces(LockedPlaces):
+    """The places that this process has, in its pools and free.
 
     No lock protects them: a garbage collection may give a connection back at any
     point, and the lock that it then needs may be held by a thread that waits for this
@@ -37,52 +38,24 @@ class OwnPlaces:
     of them; what it has and none of the others, an asynchronous exception left over,
     and :meth:`settle` frees it.
 
-    :param name: the file's.
-    :param app: shown to others.
-    :ivar limit: how many connections all processes together may have.
     :ivar epoch: another one in a forked child.
     """
 
-    def __init__(self, state_dir: str | None, name: str, app: str) -> None:
-        self._state_dir, self._name, self._app = state_dir, name, app
-        # What the app has set: a number, or what the server allows.
-        self.limit = self._number = MOST
-        self._auto: AutoLimit | None = None
-        self._begin()
-
-    def go_by(self, number: int | None, auto: AutoLimit | None = None) -> None:
-        """Note how many places there are; of several numbers the smallest counts.
-
-        :param number: None for what *auto* finds.
-        """
-        if not self._parts:
-            self._number, self._auto = MOST, None
-        self._number = min(self._number, number or MOST)
-        self._auto = self._auto if auto is None else auto.joined(self._auto)
-        self.limit = self._number
-
     def _begin(self) -> None:
+        super()._begin()
         self.epoch = object()
-        self._pid = os.getpid()
         self._parts: weakref.WeakSet[PoolPlaces] = weakref.WeakSet()
-        self._file: BudgetFile | None = None
-        self._row: int | None = None
-        self._claimed: dict[int, object] = {}
-        self._free: deque[int] = deque()
         self._is_member = False
         self._is_kept, self._trouble = True, ""
         self._refused_until = 0.0
+        self._wished_at = -math.inf
         # What was claimed and nowhere at the last looks, by its claim, and how often.
         self._lost: dict[object, int] = {}
         self._owed = 0
-        # Whether the server has been asked, if its answer is to count.
-        self._is_known = False
 
     def forked(self) -> None:
         """Leave the parent's places to the parent."""
         if self._pid != os.getpid():
-            if self._auto is not None:
-                self._auto.forked()
             self._begin()
 
     def add(self, part: PoolPlaces) -> None:
@@ -106,6 +79,34 @@ class OwnPlaces:
         self._free.append(place)
         self._refused_until = 0.0
         self._shed()
+
+    def draw_ahead(self) -> int | None:
+        """Return a place for a connection that no thread waits for, ``ANY`` for a
+        budget that is not kept; None if a process could miss it.
+
+        It wishes for none, and leaves one free for a checkout.
+        """
+        self.forked()
+        if not self._is_kept:
+            return ANY
+        now = _clock()
+        try:
+            file = self._open_file()
+            rows = file.rows() if file.is_wished_for() else {}
+            if wishes({each: row for each, (_, row) in rows.items()}, now):
+                self._wished_at = now
+            if now - self._wished_at < CALM:
+                return None
+            with contextlib.suppress(IndexError):
+                return self._free.popleft()
+            taken = sum(file.holders(self.limit).values()) + len(self._claimed)
+            place = self._grab(now) if taken + 1 < self.limit else None
+        except (BudgetError, OSError) as error:
+            self._lose(str(error))
+            place = ANY
+        if place is not None:  # from now on it may have to give one
+            self._wake_thread()
+        return place
 
     def own(self) -> tuple[int, str]:
         """Return how many places this process has, and its app."""
@@ -150,145 +151,15 @@ class OwnPlaces:
                 self._release(place)
         self._lost = lost
 
-    def _grab(
-        self,
-        since: float,
-        waits: bool = True,
-        others: Mapping[int, Row] | None = None,
-    ) -> int | None:
-        """Lock a place that no older wish comes before; None if there is none, ``ANY``
-        if the budget cannot be kept.
-
-        :param since: since when a thread has waited for it.
-        :param others: what :meth:`_rows_of_others` has returned a moment ago.
-        """
-        try:
-            file = self._file
-            if file is None:
-                file = self._file = BudgetFile.open(self._state_dir, self._name)
-                self._row = file.join()
-            file.check()
-            if not self._may_grab(file):
-                return None
-            rows = self._rows_of_others(file) if others is None else others
-            first = self._left_to_others(rows, since, waits)
-            number = self.limit - first
-            # Elsewhere than others begin, so that few meet one that is taken; but with
-            # the lowest while there is no limit, because there may be one soon.
-            begin = self._pid if self.limit < MOST else 0
-            places = (first + (each + begin) % number for each in range(number))
-            return self._lock_one(file, places)
-        except (BudgetError, OSError) as error:
-            self._lose(str(error))
-            return ANY
-
-    def _lock_one(self, file: BudgetFile, places: Iterable[int]) -> int | None:
-        """Lock the first of these that is free, and note it."""
-        for place in places:
-            claim = object()
-            if self._claimed.setdefault(place, claim) is not claim:
-                continue
-            if file.lock(place):
-                return place
-            del self._claimed[place]
-        return None
-
-    # A limit that the server sets ---------------------------------------------------
-
-    def _may_grab(self, file: BudgetFile) -> bool:
-        """Tell whether the server's answer lets this process have one more place.
-
-        Until there is one, each process has a single place: its own connect tells its
-        caller if the server is away. While places beyond a limit that fell are in use,
-        there are as many fewer below it.
-        """
-        if self._auto is None:
-            return True
-        self._learn_limit(file)
-        if not self._is_known:
-            return not self._claimed
-        limit = self.limit
-        if not self._beyond() and not file.is_taken_from(limit, MOST):
-            return True
-        return sum(file.holders(MOST).values()) + len(self._claimed) < limit
-
-    def _learn_limit(self, file: BudgetFile) -> None:
-        if self._auto is not None:
-            allowed = self._auto.number_in(file)
-            self._is_known = allowed is not None
-            self.limit = min(allowed or MOST, self._number)
-
-    def _beyond(self) -> list[int]:
-        """Return the places of this process that are beyond the limit."""
-        return [each for each in list(self._claimed) if each >= self.limit]
-
-    def _connections(self) -> int:
-        """Count the connections of all processes."""
-        file = self._file
-        if file is None:
-            return 0
-        taken = sum(file.holders(MOST).values()) + len(self._claimed)
-        spare = sum(row.spare for _, row in file.rows().values()) + len(self._free)
-        return max(taken - spare, 0)
-
-    def tidy(self, held: list[int]) -> None:
-        """Exchange a pool's places beyond the limit for free ones below it, and let
-        those that are left be given back first. Called under the queue's lock.
-        """
-        file = self._file
-        if file is None or max(held, default=0) < self.limit:
-            return
-        held.sort()
-        for index in range(len(held) - 1, -1, -1):
-            high = held[index]
-            low = self._exchange(file) if high >= self.limit else None
-            if low is None:
-                return
-            held[index] = low
-            self._release(high)
-
-    def _exchange(self, file: BudgetFile) -> int | None:
-        try:
-            file.check()
-            return self._lock_one(file, range(self.limit))
-        except (BudgetError, OSError) as error:
-            self._lose(str(error))
-            return None
-
-    # Rows --------------------------------------------------------------------------
-
-    def _rows_of_others(self, file: BudgetFile) -> dict[int, Row]:
-        """Return the rows of the other processes; none while none of them wishes."""
-        if not file.is_wished_for():
-            return {}
-        return {number: row for number, (_, row) in file.rows().items()}
-
-    def _left_to_others(
-        self, others: Mapping[int, Row], since: float, waits: bool
-    ) -> int:
-        """Return how many of the first places are left to older wishes: one that goes
-        by a smaller limit cannot use the others.
-        """
-        if not others:
-            return 0
-        own = -1 if self._row is None else self._row
-        places, now = len(self._claimed), _clock()
-        row = Row(since, now, waits, places, 0, 0, self.limit, "")
-        rows = {**others, own: row}
-        order = wishes(rows, now)
-        older = order[: order.index(own)]
-        return min(max((rows[each].limit for each in older), default=0), self.limit)
+    def _wake_thread(self) -> None:
+        """Let the budget's thread look."""
+        raise NotImplementedError
 
     def _shed(self) -> None:
         """Free the places that no pool has, but for a worker's first."""
         while self._free and len(self._claimed) > (1 if self._is_member else 0):
             with contextlib.suppress(IndexError):
                 self._release(self._free.pop())
-
-    def _release(self, place: int) -> None:
-        if self._file is not None:
-            self._file.unlock(place)
-        self._claimed.pop(place, None)
 
     def _lose(self, trouble: str) -> None:
         self._is_kept, self._trouble = False, trouble

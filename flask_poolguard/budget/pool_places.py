@@ -26,6 +26,9 @@ class Source(t.Protocol):
     def draw(self) -> int | None:
         """Return a place, ``ANY`` for a budget that is not kept, None for none."""
 
+    def draw_ahead(self) -> int | None:
+        """Return the like for a connection that no thread waits for."""
+
     def is_in(self, epoch: object) -> bool:
         """Tell whether that began in this process."""
 
@@ -75,11 +78,16 @@ class PoolPlaces(Places):
 
     def take(self) -> bool:
         """Take a place for a slot that is about to be opened, if there is one."""
-        place = self._source.draw()
-        if place is None:
-            return False
-        self.held.append(place)
-        return True
+        return self._hold(self._source.draw())
+
+    def take_ahead(self) -> bool:
+        """Take one for a slot that no thread waits for, if there is one to spare."""
+        return self._hold(self._source.draw_ahead())
+
+    def _hold(self, place: int | None) -> bool:
+        if place is not None:
+            self.held.append(place)
+        return place is not None
 
     def give(self) -> None:
         """Give back the place of a slot that has no connection any more."""

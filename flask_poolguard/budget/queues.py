@@ -13,6 +13,22 @@ if t.TYPE_CHECKING:
     Queue = FairQueue[GuardedRecord]
 
 
+# A connection that was given back less than so many seconds ago is not idle: under load
+# it is taken again at once, and would else go to and fro between processes, closed and
+# opened each time.
+IDLE: t.Final = 0.1
+
+
+def idle_in(queues: list[Queue], now: float) -> int:
+    """Count the connections that no thread has used for a moment.
+
+    :param now: by the pools' clock, which tests let jump.
+    """
+    return sum(
+        now - each.idle_since >= IDLE for queue in queues for each in list(queue.idle)
+    )
+
+
 def wants(queue: Queue) -> bool:
     """Tell whether a thread waits that one more connection would serve."""
     return bool(queue.waiting) and queue.opened < queue.limit
