@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ..report.advice_model import Advice, BindAdvice
 from ..report.text import UNKNOWN, Page, duration
 from ..report.verdict import Verdict, VerdictLevel
+from .advise_budget import keeps_too_many, within_budget
 from .advise_lines import lines_to_copy
 from .findings_view import other_sizes, verdict_lines
 
@@ -208,13 +209,7 @@ def _reasons(each: BindAdvice) -> Iterator[str]:
             f" {'threads' if each.budget is not None else 'workers or threads'}."
         )
     if each.keeps_too_many:
-        yield (
-            f"The workers of this host would keep {each.budget_kept} connections open,"
-            f" and their budget is {each.budget}: each that is busy makes another close"
-            f" its idle ones, again and again. Raise {each.budget_key} to"
-            f" {each.budget_kept} if the server bears it (flask pool doctor), or start"
-            " fewer workers or threads."
-        )
+        yield keeps_too_many(each)
     if each.fewest is not None and each.fewest > 1:
         yield _nesting(each, each.fewest)
 
@@ -255,18 +250,10 @@ def _server(each: BindAdvice, advice: Advice) -> str:
     if each.room is None:
         return "" if each.has_limit else ", and the database has no limit"
     if each.budget is not None:
-        return f", {_within(each)}"
+        return f", {within_budget(each)}"
     among = "" if advice.workers == 1 else f" for each of {advice.workers} workers"
     kept = f", besides {each.kept} of pools that keep their size" if each.kept else ""
     return f", and {each.room_of or 'the server'} has room for {each.room}{among}{kept}"
-
-
-def _within(each: BindAdvice) -> str:
-    """Return by what number it went where the workers share a budget."""
-    text = f"within a budget of {each.budget} for this host, which its workers share"
-    if each.room is None or each.room >= (each.budget or 0):
-        return text
-    return f"{text}; {each.room_of} has room for no more than {each.room} of it"
 
 
 def _change(before: int | None, after: int | None) -> str:

@@ -146,6 +146,7 @@ def resize(guarded: Guarded, size: int) -> None:
         pool_size=Setting(size, origin),
         max_overflow=Setting(0, origin),
         pool_timeout=Setting(math.inf, origin),
+        min_idle=Setting(0, origin),
         max_waiting=Setting(None, origin),
         budget=Setting(None, origin),
     )
@@ -197,6 +198,7 @@ def replace_pool(
                 recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
                 max_idle=settings.max_idle.value,
+                min_idle=settings.min_idle.value,
                 max_age=settings.max_age.value,
                 max_waiting=settings.max_waiting.value,
                 connect_retry=settings.connect_retry.value,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..engines import Guarded
 from .advice_model import BindAdvice
+from .host_budget import is_auto
 from .phrases import key_of
 from .worker_shares import Share
 
@@ -33,7 +34,7 @@ def add_kept(
         advice[each.bind] = replace(
             advice[each.bind],
             budget=limit,
-            budget_key=key_of(each, "budget"),
+            budget_key=None if is_auto(each) else key_of(each, "budget"),
             budget_kept=kept[file],
         )
 

@@ -82,7 +82,8 @@ class BindAdvice:
     :ivar kept: connections that pools of this app may open there that are not
         advised about; they are not in ``room``.
     :ivar budget: how many connections all workers of this host may have together, by
-        the setting ``budget_key``; None for no budget.
+        the setting ``budget_key``; None for no budget. That is None too if the server's
+        limits make the number.
     :ivar budget_kept: how many they keep open with the sizes advised, of all binds
         that share the budget.
     :ivar busiest_worker: its pid; it alone would want a ``pool_size`` of

@@ -103,7 +103,7 @@ def make_report(
         gone &= find_ended(engines, answers, read().ours)
     workers = mark_ended(serving, gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
-    budgets = _budgets(engines)
+    standings = _standings(engines)
     evidence = Evidence(
         config=app.config,
         engines=engines,
@@ -111,7 +111,7 @@ def make_report(
         workers=workers,
         answers=answers,
         sessions=sessions,
-        budgets=budgets,
+        budgets={k: v for k, v in standings.items() if v.limit is not None},
         plan=plan or Plan(),
         earlier=earlier,
         earlier_workers=earlier_workers,
@@ -142,7 +142,7 @@ def make_report(
         servers=tuple(
             _with_budget(
                 _with_sessions(_server(each, engines, answers, ours, search), sessions),
-                budgets,
+                standings,
                 each.tracker.facts.budget_file,
             )
             for each in engines
@@ -154,7 +154,7 @@ def make_report(
     )
 
 
-def _budgets(engines: Sequence[Guarded]) -> dict[str, Standing]:
+def _standings(engines: Sequence[Guarded]) -> dict[str, Standing]:
     """Return how the budgets of binds stand; those of one are looked at once, so that
     all tell the same.
     """
@@ -221,8 +221,10 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
     )
 
 
-def _with_budget(server: Server, budgets: Mapping[str, Standing], file: str) -> Server:
-    found = budgets.get(server.bind)
+def _with_budget(
+    server: Server, standings: Mapping[str, Standing], file: str
+) -> Server:
+    found = standings.get(server.bind)
     if found is None:
         return server
     return dataclasses.replace(
@@ -230,6 +232,7 @@ def _with_budget(server: Server, budgets: Mapping[str, Standing], file: str) -> 
         budget=found.limit,
         budget_taken=found.taken,
         budget_holders=found.holders,
+        budget_told=found.told,
         budget_file=file,
     )
 

@@ -41,23 +41,24 @@ class Fullness:
 class BudgetInUse:
     """A budget, and the pools that have it.
 
+    :ivar limit: of connections that its processes may have together.
     :ivar pools: those of the workers that are known, each with its worker.
     """
 
     standing: Standing
+    limit: int
     pools: list[tuple[Worker, PoolStatus]] = field(default_factory=list)
 
     @property
     def fullness(self) -> Fullness:
         """How much of it is used by these pools; what is idle others may have."""
-        limit = self.standing.limit
         pools = [pool for _, pool in self.pools]
         usable = [_most_usable(pool, pool.usage.most_threads) for pool in pools]
         return Fullness(
             key_of(Bind(pools[0].bind, None), "budget"),
             sum(pool.checked_out or 0 for pool in pools),
-            limit,
-            None in usable or sum(each or 0 for each in usable) > limit,
+            self.limit,
+            None in usable or sum(each or 0 for each in usable) > self.limit,
         )
 
 
@@ -72,8 +73,8 @@ def budgets_of(workers: Sequence[Worker]) -> dict[str, BudgetInUse]:
             name = pool.budget_file
             if name and name not in found:
                 standing = _standing(worker, name)
-                if standing is not None:
-                    found[name] = BudgetInUse(standing)
+                if standing is not None and standing.limit:
+                    found[name] = BudgetInUse(standing, standing.limit)
             if name in found:
                 found[name].pools.append((worker, pool))
     return found

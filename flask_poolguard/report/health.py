@@ -115,8 +115,8 @@ def _measure(
     pools = [pool for worker in workers for pool in worker.pools]
     worst = fullest(workers, budgets)
     used_most = max(
-        (each.standing for each in budgets.values()),
-        key=lambda each: each.taken / each.limit,
+        budgets.values(),
+        key=lambda each: each.standing.taken / each.limit,
         default=None,
     )
     waits = [pool.waiting for pool in pools if pool.waiting is not None]
@@ -150,7 +150,7 @@ def _measure(
         if connects
         else None,
         budget=None if used_most is None else used_most.limit,
-        budget_taken=None if used_most is None else used_most.taken,
+        budget_taken=None if used_most is None else used_most.standing.taken,
     )
 
 

@@ -6,12 +6,12 @@ import typing as t
 from collections.abc import Collection, Mapping, Sequence
 
 from ..budget import Standing
-from ..config import PREFIX
+from ..config import AUTO, PREFIX
+from ..databases.quotas import Quota
 from ..engines import Guarded
 from ..pool import GuardedPool
 from ..state.locked_file import has_locks
 from .phrases import key_of, listed
-from .quotas import Quota
 
 # As many processes that have places are named at most.
 _MOST_HOLDERS: t.Final = 3
@@ -36,10 +36,16 @@ def limits_of(
     :param budgets: how they stand, by bind.
     """
     return {
-        each.tracker.facts.budget_file: budgets[each.bind].limit
+        each.tracker.facts.budget_file: limit
         for each in engines
         if each.bind in binds and each.bind in budgets
+        if (limit := budgets[each.bind].limit) is not None
     }
+
+
+def is_auto(guarded: Guarded | None) -> bool:
+    """Tell whether the server's limits make the number of a bind's budget."""
+    return guarded is not None and guarded.settings.budget.value == AUTO
 
 
 def per_host(quota: Quota, others: int, hosts: int) -> int:

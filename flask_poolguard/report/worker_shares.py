@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..databases import ServerView
+from ..databases.quotas import Quota, quotas_of, why_unknown
 from ..engines import Guarded
 from . import sizing
 from .advice_model import AdviceOptions
-from .host_budget import Proposal, per_host, proposal
+from .host_budget import Proposal, is_auto, per_host, proposal
 from .model import Report
 from .phrases import key_of
-from .quotas import Quota, quotas_of, why_unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,8 @@ def shares_with_budget(
     shares = []
     for file, limit in dict.fromkeys(budgets.values()):
         binds = tuple(bind for bind, each in budgets.items() if each[0] == file)
-        key = key_of(next(each for each in engines if each.bind in binds), "budget")
+        guarded = next(each for each in engines if each.bind in binds)
+        key = "the server's limit" if is_auto(guarded) else key_of(guarded, "budget")
         name = f"the budget of {limit} for this host"
         shares.append(Share(name, key, binds, 0, limit))
     quotas = quotas_of(views)

@@ -191,6 +191,18 @@ class TestAdvise:
         assert (bind.room, bind.room_unknown) == (18, None)
         assert bind.max_overflow is not None
 
+    def test_of_one_that_follows_the_server_raises_the_server(
+        self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
+    ) -> None:
+        shop = make_shop(
+            {**folder, "POOLGUARD_BUDGET": "auto"},
+            default=create_engine(served_database.url),
+        )
+        take(shop, 4)
+        text = words(render(self.advise(shop, budget=18), Page(80, False)))
+        assert "Raise the server's limit, from which that follows" in text
+        assert "POOLGUARD_BUDGET" not in text
+
     def test_leaves_it_to_binds_without_one(
         self, make_shop: MakeShop, mariadb_url: URL, folder: dict[str, str]
     ) -> None:

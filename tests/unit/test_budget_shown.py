@@ -98,7 +98,9 @@ class TestFullest:
     def budgets(self, limit: int, **figures: object) -> dict[str, BudgetInUse]:
         pool = dataclasses.replace(QUIET, **figures)  # type: ignore[arg-type] # its own
         worker = dataclasses.replace(WORKER, pools=(pool,))
-        return {"a.budget": BudgetInUse(Standing(limit, ()), [(worker, pool)] * 2)}
+        return {
+            "a.budget": BudgetInUse(Standing(limit, ()), limit, [(worker, pool)] * 2)
+        }
 
     def test_is_a_budget_of_which_more_is_in_use(self) -> None:
         workers = (dataclasses.replace(WORKER, pools=(QUIET,)),)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy.engine import URL, make_url
 
+from ...databases.quotas import Quota
 from ...state.status import Worker
 from ...urls import server_key
 from ..evidence import AnsweringServer, Evidence
-from ..quotas import Quota
 
 # Tells by bind and URL whether a pool's connections count.
 Counts = Callable[[str, str], bool]

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from ...databases.quotas import Quota, quotas_of
 from ...engines import Guarded
 from ...state.status import Worker
 from ..evidence import AnsweringServer, Evidence
 from ..host_budget import limits_of
 from ..phrases import workers
-from ..quotas import Quota, quotas_of
 from ..session_counts import count_ours
 from ..sizing import most_usable, peak_of
 from .quota_pools import Counts, configured_pools, counting, limits_of_pools

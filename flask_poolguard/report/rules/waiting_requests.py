@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
-from ..host_budget import holders_of
+from ..host_budget import holders_of, is_auto
 from ..model import Finding
 from ..monitoring_plugin import State
 from ..phrases import Bind, busiest, key_of, line_of, named_workers, requests
@@ -169,7 +169,7 @@ def _used_budget(
         whether they waited for the pool's own sizes.
     """
     standing = evidence.budgets.get(bind.bind)
-    if standing is None or standing.taken < standing.limit:
+    if standing is None or not standing.is_used_up:
         return ""
     at_limit = [
         pool.limit is not None
@@ -250,6 +250,12 @@ def _how_to_shorten(
     if standing is not None and (
         is_of_budget or _used_budget(evidence, guarded, pools)
     ):
+        if is_auto(guarded.guarded):
+            return (
+                f"{fix}, or raise the server's limit, from which"
+                f" {key_of(guarded, 'budget')} follows (now {standing.limit}): the"
+                " pools had fewer than their sizes allow."
+            )
         return (
             f"{fix}, or raise {key_of(guarded, 'budget')} (now {standing.limit}) if the"
             " server bears it: the pools had fewer than their sizes allow."
@@ -257,7 +263,7 @@ def _how_to_shorten(
     if pool.limit is None:
         return fix + "."
     too = ""
-    if standing is not None and standing.taken >= standing.limit:
+    if standing is not None and standing.is_used_up:
         too = f", and {key_of(guarded, 'budget')} (now {standing.limit}) too"
     return (
         f"{fix}, or raise {key_of(guarded, 'pool_size')} (now {pool.size}) or"
