@@ -16,6 +16,7 @@ BENCHMARKS = {
     "requests": "A request, without a server",
     "instructions": "A request, in instructions",
     "timeouts": "A pool timeout",
+    "first": "The first request of a worker",
     "delay": "A short transaction over a network",
     "others": "What a user would take instead",
     "growth": "Cost as work grows",

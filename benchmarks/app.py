@@ -3,7 +3,7 @@
 ``DATABASE_URL``; ``GUARDED`` (``yes`` or ``no``); ``POOL_TIMEOUT`` in seconds;
 ``WORK_SECONDS``, the server's time for one transaction; ``POOLGUARD_STATE_DIR``, the
 folder of the state files. May be: ``POOL_SIZE`` and ``MAX_OVERFLOW`` (5 and 0), and
-``BUDGET``, which is ``POOLGUARD_BUDGET``.
+``BUDGET`` and ``BUDGET_NAME``, which are ``POOLGUARD_BUDGET`` and ``..._NAME``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def create_app() -> Flask:
     app = Flask("benchmark")
     app.config["POOLGUARD_STATE_DIR"] = os.environ["POOLGUARD_STATE_DIR"]
     if "BUDGET" in os.environ:
-        app.config["POOLGUARD_BUDGET"] = int(os.environ["BUDGET"])
+        told = os.environ["BUDGET"]
+        app.config["POOLGUARD_BUDGET"] = told if told == "auto" else int(told)
+        app.config["POOLGUARD_BUDGET_NAME"] = os.environ["BUDGET_NAME"]
     engine = sa.create_engine(
         os.environ["DATABASE_URL"],
         pool_size=int(os.environ.get("POOL_SIZE", "5")),

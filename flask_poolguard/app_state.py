@@ -30,6 +30,7 @@ from .engines import (
 from .errors import SetupError
 from .pool import Chore, Tended, after_fork_in_child
 from .tracking.app_tracker import AppTracker
+from .tracking.idle_filling import IdleFilling
 from .tracking.orm_sessions import listen
 from .tracking.teardown import Teardown
 
@@ -62,6 +63,7 @@ class AppState:
     :ivar registered: engines that wait for that look, by their bind's name.
     :ivar first_look: shows the pools of a worker before its first request; kept, or it
         would not be done.
+    :ivar idle_filling: opens idle connections; kept, or it would not be done.
     :ivar own_findings: what the worker says of itself; kept, or it would not be done.
     :ivar logged: what it has said, by pid, code and bind.
     :ivar seen: the database extension whose engines are guarded.
@@ -75,12 +77,14 @@ class AppState:
     registered: Waiting = field(default_factory=dict)
     teardown: Teardown | None = None
     first_look: Tended | None = None
+    idle_filling: IdleFilling = field(init=False)
     own_findings: Chore | None = None
     logged: set[tuple[int, str, str]] = field(default_factory=set)
     seen: object = NOT_LOOKED
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
+        self.idle_filling = IdleFilling(self.app_tracker)
         _states.add(self)
 
     @property

@@ -135,6 +135,7 @@ OPTIONS: t.Final = (
         "seconds above 0 (to 1e9), or None",
         lambda v: v is None or _is_seconds(v),
     ),
+    Option("min_idle", 0, "a whole number from 0 to 1,000,000", _is_count),
     Option(
         "max_age",
         None,
@@ -150,9 +151,10 @@ OPTIONS: t.Final = (
     Option(
         "budget",
         None,
-        "a whole number from 1 to 100,000, or None",
-        lambda v: v is None or (_is_count(v, 1) and v <= _MOST_PLACES),
+        '"auto", a whole number from 1 to 100,000, or None',
+        lambda v: v is None or v == AUTO or (_is_count(v, 1) and v <= _MOST_PLACES),
     ),
+    Option("budget_hosts", 1, "a whole number from 1", lambda v: _is_count(v, 1)),
     Option(
         "budget_name",
         None,

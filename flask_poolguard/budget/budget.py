@@ -14,18 +14,20 @@ import threading
 import time
 import typing as t
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..pool import close_longest_idle
-from .giving import Giving, part_of
+from .giving import Giving, part_of, wishes
+from .layout import Row
 from .own_places import OwnPlaces
 from .pool_places import ANY
-from .shared_file import BudgetError, Row
+from .queues import close_longest, idle_in, waiting_since, wants
+from .shared_file import BudgetError
 from .standing import standing_in
 
 if t.TYPE_CHECKING:
-    from ..pool import FairQueue, GuardedRecord
-
-    Queue = FairQueue[GuardedRecord]
+    from .queues import Queue
+    from .shared_file import BudgetFile
 
 logger = logging.getLogger("flask_poolguard")
 
@@ -36,10 +38,6 @@ _clock = time.monotonic
 _WISHING: t.Final = 0.05
 _GIVING: t.Final = 0.1
 _AT_REST: t.Final = 1.0
-# A connection that was given back less than so many seconds ago is not idle: under load
-# it is taken again at once, and would else go to and fro between processes, closed and
-# opened each time.
-IDLE: t.Final = 0.1
 # Where all have some, a busy process gives one at most so often: rows are a moment old,
 # so more would go to and fro.
 _EVENS_EVERY: t.Final = 0.15
@@ -77,6 +75,7 @@ class Budget(OwnPlaces):
         place = self._grab(now) if now >= self._refused_until else None
         if place is None:
             self._refused_until = now + _WISHING
+            self._wished_at = now
         # While there is a wish it looks often enough by itself.
         is_new = place is None and not self._asked_at
         if is_new or place == ANY or self._thread is None:
@@ -101,7 +100,9 @@ class Budget(OwnPlaces):
         if file is None or not self._is_kept:
             return ""
         standing = standing_in(file, self.limit, self.own())
-        return str(standing) if standing.taken >= self.limit else ""
+        if self.limit < self._number:
+            standing = replace(standing, told=file.allowed().told)
+        return str(standing) if standing.is_used_up else ""
 
     # The thread --------------------------------------------------------------------
 
@@ -122,35 +123,47 @@ class Budget(OwnPlaces):
         if not self._is_kept:
             return _AT_REST
         queues = self._queues()
+        others = None
+        if self._file is not None:
+            self._ask_server(self._file)
+            others = self._rows_of_others(self._file)
         self.settle()
-        waits = self._serve(queues)
-        self._give(queues)
+        waits = self._serve(queues, others)
+        self._give(queues, others or {})
         if waits:
             return _WISHING
         return _GIVING if len(self._claimed) > 1 else _AT_REST
 
-    def _serve(self, queues: list[Queue]) -> bool:
+    def _ask_server(self, file: BudgetFile) -> None:
+        if self._auto is not None:
+            self._auto.tend(file, self._connections, self._wake_thread)
+            self._learn_limit(file)
+
+    def _serve(
+        self, queues: list[Queue], others: Mapping[int, Row] | None = None
+    ) -> bool:
         """Take places for those who wait, the longest first; tell whether one still
         does.
         """
         while True:
-            wanting = sorted(filter(_wants, queues), key=_waiting_since)
+            wanting = sorted(filter(wants, queues), key=waiting_since)
             now = _clock()
-            self._refused_until = 0.0
+            # A wish is looked for here, and needs no second search with each release.
+            self._refused_until = now + 2 * _WISHING if wanting else 0.0
             if wanting:
-                since = min(now, _waiting_since(wanting[0]))
+                since = min(now, waiting_since(wanting[0]))
             elif self._is_member and not self._claimed:
                 since = self._asked_at or now
             else:
                 # In this order: who begins to wait meanwhile either is seen here, or
                 # sees no wish and wakes this thread again.
                 self._asked_at = 0.0
-                if any(map(_wants, queues)):
+                if any(map(wants, queues)):
                     continue
                 self._shed()
                 self._publish(now, queues, waits=False)
                 return False
-            place = None if self._free else self._grab(since, waits=bool(wanting))
+            place = None if self._free else self._grab(since, bool(wanting), others)
             if place is not None and place != ANY:
                 self._free.append(place)
             has_one = bool(self._free)
@@ -172,17 +185,24 @@ class Budget(OwnPlaces):
         if others:
             _start("poolguard-giver", close_longest_idle, others)
 
-    def _give(self, queues: list[Queue]) -> None:
-        giving, file, now = Giving(), self._file, _clock()
-        if file is not None and self._row is not None and file.is_wished_for():
-            others = {number: row for number, (_, row) in file.rows().items()}
+    def _give(self, queues: list[Queue], others: Mapping[int, Row]) -> None:
+        giving, now = Giving(), _clock()
+        if others and self._row is not None:
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
-            since = min(map(_waiting_since, queues), default=math.inf)
+            since = min(map(waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)
+            if wishes(others, now):
+                self._wished_at = now
             if giving.returned and now < self._evens_at and _all_have_one(rows):
                 giving = giving._replace(returned=0)
         if giving.returned:
             self._evens_at = now + _EVENS_EVERY
+        excess = len(self._beyond())
+        if excess:  # the server's limit fell, or others want more of it
+            idle = min(sum(len(each.idle) for each in queues), excess)
+            giving = Giving(
+                giving.idle + idle, giving.returned + excess - idle, giving.spare
+            )
         if giving.returned or self._owed:
             self._owe(giving.returned)
         for _ in range(giving.spare):
@@ -190,7 +210,7 @@ class Budget(OwnPlaces):
                 self._release(self._free.pop())
         if giving.idle:
             # In a thread of its own: a line may hold a goodbye up for ever.
-            _start("poolguard-giver", _close, queues, giving.idle)
+            _start("poolguard-giver", close_longest, queues, giving.idle)
 
     def _tell_trouble(self) -> None:
         file = self._file
@@ -209,12 +229,7 @@ class Budget(OwnPlaces):
     # Rows --------------------------------------------------------------------------
 
     def _own_row(self, now: float, queues: list[Queue], waits: bool) -> Row:
-        idle = sum(
-            now - each.idle_since >= IDLE  # by the pool's clock, which tests let jump
-            for queue in queues
-            for each in list(queue.idle)
-        )
-        spare = len(self._free)
+        idle, spare = idle_in(queues, now), len(self._free)
         used = max(len(self._claimed) - spare, 0)
         asked, limit = self._asked_at, self.limit
         return Row(asked, now, waits, used, idle, spare, limit, self._app)
@@ -250,24 +265,6 @@ class Budget(OwnPlaces):
 
 def _all_have_one(rows: Mapping[int, Row]) -> bool:
     return all(row.places for row in rows.values() if row.asked_at)
-
-
-def _wants(queue: Queue) -> bool:
-    return bool(queue.waiting) and queue.opened < queue.limit
-
-
-def _waiting_since(queue: Queue) -> float:
-    try:
-        claim: t.Any = queue.waiting[0][2].claim
-    except IndexError:
-        return math.inf
-    return float(getattr(claim, "asked_at", claim.began_at))
-
-
-def _close(queues: list[Queue], count: int) -> None:
-    for _ in range(count):
-        if not close_longest_idle(queues):
-            return
 
 
 def _start(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterable, Mapping
 
-from .shared_file import Row
+from .layout import Row
 
 # A process that has not written its row for so many seconds is stopped, or hangs: it
 # neither takes a place nor gives one.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import typing as t
 import weakref
-from collections import deque
 
+from .auto_limit import MOST
 from .giving import wishes
+from .locked_places import LockedPlaces
 from .pool_places import ANY, PoolPlaces
-from .shared_file import BudgetError, BudgetFile, Row
+from .shared_file import BudgetError
 
 if t.TYPE_CHECKING:
     from ..pool import FairQueue, GuardedRecord
@@ -22,10 +24,13 @@ _clock = time.monotonic
 
 # After so many looks at which a place was nowhere, it is on its way to no pool.
 _LOST_AFTER: t.Final = 20
+# Seconds after a wish for which no place is taken that no thread waits for: what was
+# given to another process would be taken back, to be given again at its next wish.
+CALM: t.Final = 60.0
 
 
-class OwnPlaces:
-    """The places that this process has, and may have.
+class OwnPlaces(LockedPlaces):
+    """The places that this process has, in its pools and free.
 
     No lock protects them: a garbage collection may give a connection back at any
     point, and the lock that it then needs may be held by a thread that waits for this
@@ -34,28 +39,17 @@ class OwnPlaces:
     of them; what it has and none of the others, an asynchronous exception left over,
     and :meth:`settle` frees it.
 
-    :param name: the file's.
-    :param limit: how many connections all processes together may have.
-    :param app: shown to others.
     :ivar epoch: another one in a forked child.
     """
 
-    def __init__(self, state_dir: str | None, name: str, limit: int, app: str) -> None:
-        self._state_dir, self._name = state_dir, name
-        self.limit, self._app = limit, app
-        self._begin()
-
     def _begin(self) -> None:
+        super()._begin()
         self.epoch = object()
-        self._pid = os.getpid()
         self._parts: weakref.WeakSet[PoolPlaces] = weakref.WeakSet()
-        self._file: BudgetFile | None = None
-        self._row: int | None = None
-        self._claimed: dict[int, object] = {}
-        self._free: deque[int] = deque()
         self._is_member = False
         self._is_kept, self._trouble = True, ""
         self._refused_until = 0.0
+        self._wished_at = -math.inf
         # What was claimed and nowhere at the last looks, by its claim, and how often.
         self._lost: dict[object, int] = {}
         self._owed = 0
@@ -76,8 +70,8 @@ class OwnPlaces:
 
     @property
     def kept_limit(self) -> int | None:
-        """How many places there are; None if they are not kept to."""
-        return self.limit if self._is_kept else None
+        """How many places there are; None if they are not kept to, or not known."""
+        return self.limit if self._is_kept and self.limit < MOST else None
 
     def is_in(self, epoch: object) -> bool:
         """Tell whether an epoch began in this process."""
@@ -91,6 +85,34 @@ class OwnPlaces:
         self._free.append(place)
         self._refused_until = 0.0
         self._shed()
+
+    def draw_ahead(self) -> int | None:
+        """Return a place for a connection that no thread waits for, ``ANY`` for a
+        budget that is not kept; None if a process could miss it.
+
+        It wishes for none, and leaves one free for a checkout.
+        """
+        self.forked()
+        if not self._is_kept:
+            return ANY
+        now = _clock()
+        try:
+            file = self._open_file()
+            rows = file.rows() if file.is_wished_for() else {}
+            if wishes({each: row for each, (_, row) in rows.items()}, now):
+                self._wished_at = now
+            if now - self._wished_at < CALM:
+                return None
+            with contextlib.suppress(IndexError):
+                return self._free.popleft()
+            taken = sum(file.holders(self.limit).values()) + len(self._claimed)
+            place = self._grab(now) if taken + 1 < self.limit else None
+        except (BudgetError, OSError) as error:
+            self._lose(str(error))
+            place = ANY
+        if place is not None:  # from now on it may have to give one
+            self._wake_thread()
+        return place
 
     def own(self) -> tuple[int, str]:
         """Return how many places this process has, and its app."""
@@ -116,6 +138,11 @@ class OwnPlaces:
         """Free what is claimed and nowhere, because an asynchronous exception came
         between; what is so at one look may be on its way.
         """
+        for place in list(self._free):
+            if place >= self.limit:
+                with contextlib.suppress(ValueError):  # it was just taken
+                    self._free.remove(place)
+                    self._release(place)
         known = set(self._free)
         for queue in self._queues():
             queue.settle_places()
@@ -130,57 +157,15 @@ class OwnPlaces:
                 self._release(place)
         self._lost = lost
 
-    def _grab(self, since: float, waits: bool = True) -> int | None:
-        """Lock a place that no older wish comes before; None if there is none, ``ANY``
-        if the budget cannot be kept.
-
-        :param since: since when a thread has waited for it.
-        """
-        try:
-            file = self._file
-            if file is None:
-                file = self._file = BudgetFile.open(self._state_dir, self._name)
-                self._row = file.join()
-            first = self._left_to_others(file, since, waits)
-            number = self.limit - first
-            for each in range(number):
-                # Elsewhere than others begin, so that few meet one that is taken.
-                place = first + (each + self._pid) % number
-                claim = object()
-                if self._claimed.setdefault(place, claim) is not claim:
-                    continue
-                if file.lock(place):
-                    return place
-                del self._claimed[place]
-        except (BudgetError, OSError) as error:
-            self._lose(str(error))
-            return ANY
-        return None
-
-    def _left_to_others(self, file: BudgetFile, since: float, waits: bool) -> int:
-        """Return how many of the first places are left to older wishes: one that goes
-        by a smaller limit cannot use the others.
-        """
-        if not file.is_wished_for():
-            return 0
-        rows = {number: row for number, (_, row) in file.rows().items()}
-        own = -1 if self._row is None else self._row
-        places = len(self._claimed)
-        rows[own] = Row(since, _clock(), waits, places, 0, 0, self.limit, "")
-        order = wishes(rows, _clock())
-        older = order[: order.index(own)]
-        return min(max((rows[each].limit for each in older), default=0), self.limit)
+    def _wake_thread(self) -> None:
+        """Let the budget's thread look."""
+        raise NotImplementedError
 
     def _shed(self) -> None:
         """Free the places that no pool has, but for a worker's first."""
         while self._free and len(self._claimed) > (1 if self._is_member else 0):
             with contextlib.suppress(IndexError):
                 self._release(self._free.pop())
-
-    def _release(self, place: int) -> None:
-        if self._file is not None:
-            self._file.unlock(place)
-        self._claimed.pop(place, None)
 
     def _lose(self, trouble: str) -> None:
         self._is_kept, self._trouble = False, trouble

@@ -30,11 +30,17 @@ class Source(t.Protocol):
     def draw(self) -> int | None:
         """Return a place, ``ANY`` for a budget that is not kept, None for none."""
 
+    def draw_ahead(self) -> int | None:
+        """Return the like for a connection that no thread waits for."""
+
     def is_in(self, epoch: object) -> bool:
         """Tell whether that began in this process."""
 
     def put_back(self, place: int) -> None:
         """Take a place back."""
+
+    def tidy(self, held: list[int]) -> None:
+        """Exchange places beyond the limit for others, in place."""
 
     def add(self, part: PoolPlaces) -> None:
         """Note one more pool."""
@@ -81,11 +87,16 @@ class PoolPlaces(Places):
 
     def take(self) -> bool:
         """Take a place for a slot that is about to be opened, if there is one."""
-        place = self._source.draw()
-        if place is None:
-            return False
-        self.held.append(place)
-        return True
+        return self._hold(self._source.draw())
+
+    def take_ahead(self) -> bool:
+        """Take one for a slot that no thread waits for, if there is one to spare."""
+        return self._hold(self._source.draw_ahead())
+
+    def _hold(self, place: int | None) -> bool:
+        if place is not None:
+            self.held.append(place)
+        return place is not None
 
     def give(self) -> None:
         """Give back the place of a slot that has no connection any more."""
@@ -96,6 +107,7 @@ class PoolPlaces(Places):
         """Give back what no slot has, of which so many are open."""
         while len(self.held) > opened:
             self.give()
+        self._source.tidy(self.held)
 
     def pays(self) -> bool:
         """Tell whether to close a connection that comes back, and count it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import typing as t
 from collections.abc import Iterator
 
@@ -39,7 +40,7 @@ def locked_by_others(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]
 
 def _lock_within(fd: int, start: int, length: int) -> tuple[int, int, int] | None:
     """Return start, length and owner of a lock of another process's in a range."""
-    if os.uname().sysname == "Darwin":
+    if sys.platform == "darwin":
         asked = _DARWIN_FLOCK.pack(start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
         answer = _DARWIN_FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
         begins, size, pid, kind, _ = answer

@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import struct
 import tempfile
 import typing as t
 from collections import Counter
@@ -24,6 +23,8 @@ from collections.abc import Iterable, Iterator
 
 from ..state.directory import FOLDER, StateDirError, trust, usable, user_id
 from ..state.locked_file import has_locks
+from . import layout
+from .layout import ROWS, Allowed, Row
 from .record_locks import locked_by_others
 
 try:
@@ -31,52 +32,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment] # a module elsewhere
 
-# How many processes have a row; more can take places, but get none out of turn.
-ROWS: t.Final = 256
 # Far behind the rows; a lock needs no byte that exists.
 PLACES: t.Final = 1 << 20
 
-_MAGIC: t.Final = b"poolguard budget 1\n".ljust(64, b"\0")
-# In a table of their own, so that one look tells that no process wishes for a place.
-_ASKED: t.Final = struct.Struct("=d")
-_NO_WISHES: t.Final = bytes(ROWS * _ASKED.size)
-# All of a row but its first field.
-_ROW: t.Final = struct.Struct("=d?IIII48s")
-_ROWS_AT: t.Final = len(_MAGIC) + len(_NO_WISHES)
-_SIZE: t.Final = _ROWS_AT + ROWS * _ROW.size
 _Key = tuple[int, int]
 
 
 class BudgetError(Exception):
     """A budget cannot be kept; the message says why."""
-
-
-class Row(t.NamedTuple):
-    """What one process says of itself; times in monotonic seconds, the same for all.
-
-    :ivar asked_at: since when it has wished for a place; 0 if it does not.
-    :ivar seen_at: when it wrote this; one that is stopped does not.
-    :ivar waits: a thread waits for that place; else it is a worker's first.
-    :ivar used: its open connections.
-    :ivar idle: those of them that no thread has used for a moment.
-    :ivar spare: its places without a connection.
-    :ivar limit: its ``POOLGUARD_BUDGET``: the number of places that it can take.
-    :ivar app: its app's name.
-    """
-
-    asked_at: float
-    seen_at: float
-    waits: bool
-    used: int
-    idle: int
-    spare: int
-    limit: int
-    app: str
-
-    @property
-    def places(self) -> int:
-        """How many places it has."""
-        return self.used + self.spare
 
 
 # By device and inode. Two ways to one file would share its locks, so there is one.
@@ -157,7 +120,11 @@ class BudgetFile:
         except OSError:
             return False
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Look whether the descriptor is still of this file.
+
+        :raises BudgetError: it was closed.
+        """
         if not self._is_open():
             raise BudgetError(f"the descriptor of {self.path} was closed")
 
@@ -166,7 +133,8 @@ class BudgetFile:
     def lock(self, place: int) -> bool:
         """Lock a place unless another process has; one that is locked here stays so.
 
-        :raises BudgetError: the descriptor was closed.
+        :meth:`check` first: many places may be tried after it.
+
         :raises OSError: the kernel has no more locks.
         """
         return self._lock(PLACES + place)
@@ -176,6 +144,11 @@ class BudgetFile:
         with contextlib.suppress(OSError):
             if self._is_open():
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, PLACES + place)
+
+    def is_taken_from(self, place: int, end: int) -> bool:
+        """Tell whether another process has a place of a range."""
+        locks = self._locks(PLACES + place, max(end - place, 0))
+        return next(locks, None) is not None
 
     def holders(self, limit: int) -> Counter[int]:
         """Return how many of the first places other processes have, by their pids; 0
@@ -190,6 +163,7 @@ class BudgetFile:
 
         :raises BudgetError: the descriptor was closed.
         """
+        self.check()
         return next((each for each in range(ROWS) if self._lock(each)), None)
 
     def write(self, number: int, row: Row) -> None:
@@ -198,37 +172,48 @@ class BudgetFile:
         :raises BudgetError: the descriptor was closed.
         :raises OSError: the disk is full.
         """
-        app = row.app.encode()[:48].decode(errors="ignore").encode()
-        packed = _ROW.pack(*row[1:-1], app)
-        asked = _ASKED.pack(row.asked_at)
-        self._check()
-        os.pwrite(self._fd, packed, _ROWS_AT + number * _ROW.size)
-        os.pwrite(self._fd, asked, len(_MAGIC) + number * _ASKED.size)
+        self.check()
+        os.pwrite(self._fd, layout.pack_row(row), layout.row_at(number))
+        os.pwrite(self._fd, layout.pack_wish(row), layout.wish_at(number))
 
     def is_wished_for(self) -> bool:
         """Tell whether a process, perhaps this one, wishes for a place, or did when it
         ended.
         """
-        return os.pread(self._fd, len(_NO_WISHES), len(_MAGIC)) != _NO_WISHES
+        return (
+            os.pread(self._fd, len(layout.NO_WISHES), layout.WISHES_AT)
+            != layout.NO_WISHES
+        )
 
     def rows(self) -> dict[int, tuple[int, Row]]:
         """Return pid and row of each other process, by the row's number."""
-        data = os.pread(self._fd, _SIZE, 0)
+        data = os.pread(self._fd, layout.SIZE, 0)
         found = {}
         for pid, number in self._locks(0, ROWS):
-            try:
-                (asked,) = _ASKED.unpack_from(data, len(_MAGIC) + number * _ASKED.size)
-                *figures, app = _ROW.unpack_from(data, _ROWS_AT + number * _ROW.size)
-            except struct.error:  # it was cut off
-                continue
-            name = app.rstrip(b"\0").decode(errors="replace")
-            found[number] = pid, Row._make((asked, *figures, name))
+            row = layout.unpack_row(data, number)
+            if row is not None:
+                found[number] = pid, row
         return found
+
+    # What the server allows --------------------------------------------------------
+
+    def allowed(self) -> Allowed:
+        """Return what the server allows, as far as a process of this host knows."""
+        data = os.pread(self._fd, layout.ALLOWED_SIZE, layout.ALLOWED_AT)
+        return layout.unpack_allowed(data)
+
+    def write_allowed(self, allowed: Allowed) -> None:
+        """Let all processes know it.
+
+        :raises BudgetError: the descriptor was closed.
+        :raises OSError: the disk is full.
+        """
+        self.check()
+        os.pwrite(self._fd, layout.pack_allowed(allowed), layout.ALLOWED_AT)
 
     # Locks -------------------------------------------------------------------------
 
     def _lock(self, start: int) -> bool:
-        self._check()
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
         except (BlockingIOError, PermissionError):  # POSIX allows either
@@ -243,7 +228,8 @@ class BudgetFile:
 
 def file_name(parts: Iterable[t.Any]) -> str:
     """Return the name of the file of the budget that these parts tell from others."""
-    text = "\0".join(map(str, parts))
+    # With the format: another release's file is another one.
+    text = "\0".join(map(str, (layout.MAGIC, *parts)))
     return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.budget"
 
 
@@ -286,10 +272,10 @@ def _make_fit(fd: int, path: str) -> None:
         raise BudgetError(f"{path} is not a file of this user's")
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BudgetError(f"{path} is open to others; chmod 0600 it")
-    if found.st_size < _SIZE:
+    if found.st_size < layout.SIZE:
         # Zeros are rows that say nothing. Several may do this at a time: they write the
         # same, and none sees the whole size before the head is there.
-        os.pwrite(fd, _MAGIC, 0)
-        os.ftruncate(fd, _SIZE)
-    elif os.pread(fd, len(_MAGIC), 0) != _MAGIC:
+        os.pwrite(fd, layout.MAGIC, 0)
+        os.ftruncate(fd, layout.SIZE)
+    elif os.pread(fd, len(layout.MAGIC), 0) != layout.MAGIC:
         raise BudgetError(f"{path} is not a budget of this release; remove it")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .shared_file import BudgetFile, Row
+from .auto_limit import MOST, NOT_ASKED
+from .layout import Row
+from .shared_file import BudgetFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,16 @@ class PlaceHolder:
 class Standing:
     """A budget on this host.
 
-    :ivar limit: how many connections its processes may have together.
+    :ivar limit: how many connections its processes may have together; None if the
+        server is to tell, and does not.
     :ivar holders: those with the most places first.
+    :ivar told: how the server's limits made the number, or why they made none; "" for
+        one that was set.
     """
 
-    limit: int
+    limit: int | None
     holders: tuple[PlaceHolder, ...]
+    told: str = ""
 
     @property
     def taken(self) -> int:
@@ -43,8 +49,34 @@ class Standing:
         return sum(each.places for each in self.holders)
 
     def __str__(self) -> str:
+        if self.limit is None:
+            return f"auto, and none is kept: {self.told}"
         text = f"{self.taken} of {self.limit} places of this host are taken"
-        return f"{text}: {', '.join(map(str, self.holders))}" if self.holders else text
+        if self.holders:
+            text = f"{text}: {', '.join(map(str, self.holders))}"
+        return f"{text} (auto: {self.told})" if self.told else text
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether no place is left."""
+        return self.limit is not None and self.taken >= self.limit
+
+
+def standing_by_server(
+    file: BudgetFile, own: tuple[int, str] | None = None
+) -> Standing:
+    """Return how a budget stands whose number the server allows.
+
+    :param own: how many places this process has, and its app.
+    """
+    allowed = file.allowed()
+    limits = (row.limit for _, row in file.rows().values())
+    # Of a bind that shares it, a smaller one may be set.
+    number = min(allowed.number, max(limits, default=MOST))
+    standing = standing_in(file, MOST if number < 1 else number, own)
+    if number < 1:
+        return replace(standing, limit=None, told=allowed.told or NOT_ASKED)
+    return replace(standing, told=allowed.told)
 
 
 def standing_in(

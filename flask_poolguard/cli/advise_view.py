@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from ..report.advice_model import Advice, BindAdvice
 from ..report.text import UNKNOWN, Page, duration
 from ..report.verdict import Verdict, VerdictLevel
+from .advise_budget import keeps_too_many, within_budget
+from .advise_lines import lines_to_copy
 from .findings_view import other_sizes, verdict_lines
 
 # So many binds are named in the verdict.
@@ -37,14 +39,21 @@ def _level(advice: Advice, advised: Sequence[BindAdvice]) -> VerdictLevel:
         return "unknown"
     if any(each.is_short for each in advised):
         return "critical"
-    if advice.differences or any(each.is_too_small for each in advised):
+    if advice.differences or any(
+        each.is_too_small or each.keeps_too_many for each in advised
+    ):
         return "warning"
     return "ok"
 
 
 def _rank(each: BindAdvice) -> int:
     """Return the order of binds: those that need most come first."""
-    order = (each.is_short, each.is_too_small, each.changes, each.refusal is not None)
+    order = (
+        each.is_short,
+        each.is_too_small or each.keeps_too_many,
+        each.changes,
+        each.refusal is not None,
+    )
     return next((place for place, is_so in enumerate(order) if is_so), len(order))
 
 
@@ -68,6 +77,11 @@ def _in_short(each: BindAdvice) -> str:
         else f"{each.bind} fits: pool_size {_number(each.pool_size)},"
         f" max_overflow {_number(each.present_overflow)}"
     )
+    if each.keeps_too_many:
+        text += (
+            f"; its workers keep {each.budget_kept} connections, above the budget of"
+            f" {each.budget}"
+        )
     return text if each.is_sure else f"{text}; {_basis(each)}"
 
 
@@ -91,7 +105,7 @@ def render(advice: Advice, page: Page) -> str:
     sections = [
         [*verdict_lines(verdict_on(advice), page), *page.wrap(_headline(advice))],
         other_sizes(advice.differences, page),
-        _what_to_write(advice, page),
+        lines_to_copy(advice, page),
     ]
     sections += [
         [
@@ -203,9 +217,11 @@ def _reasons(each: BindAdvice) -> Iterator[str]:
         name = each.room_of or "the server"
         yield (
             f"{name[0].upper()}{name[1:]} has too little room: raise"
-            f" {each.room_remedy or 'its max_connections'}, or start fewer workers or"
-            " threads."
+            f" {each.room_remedy or 'its max_connections'}, or start fewer"
+            f" {'threads' if each.budget is not None else 'workers or threads'}."
         )
+    if each.keeps_too_many:
+        yield keeps_too_many(each)
     if each.fewest is not None and each.fewest > 1:
         yield _nesting(each, each.fewest)
 
@@ -245,27 +261,11 @@ def _use(each: BindAdvice) -> str:
 def _server(each: BindAdvice, advice: Advice) -> str:
     if each.room is None:
         return "" if each.has_limit else ", and the database has no limit"
+    if each.budget is not None:
+        return f", {within_budget(each)}"
     among = "" if advice.workers == 1 else f" for each of {advice.workers} workers"
     kept = f", besides {each.kept} of pools that keep their size" if each.kept else ""
     return f", and {each.room_of or 'the server'} has room for {each.room}{among}{kept}"
-
-
-def _what_to_write(advice: Advice, page: Page) -> list[str]:
-    if advice.lines:
-        # Not wrapped: they are copied.
-        lines = [f"  {line}" for line in advice.lines]
-        if any(each.is_short for each in advice.binds):
-            return [
-                *page.wrap(
-                    "NOT ENOUGH: there is too little room. What fits into it, and makes"
-                    " requests wait:"
-                ),
-                *lines,
-            ]
-        return ["Write", *lines]
-    if any(each.refusal is None for each in advice.binds):
-        return page.wrap("Nothing to change.")
-    return []
 
 
 def _change(before: int | None, after: int | None) -> str:

@@ -50,7 +50,7 @@ Plugins Development Guidelines want it).
 # ill, so neither has a limit of its own. That a thread waits for a second is worth a
 # warning, and for 5 s an alarm: 25 s after that there are errors.
 _FIGURES: t.Final[tuple[tuple[str, click.ParamType[t.Any], t.Any, t.Any, str], ...]] = (
-    ("usage", click.IntRange(0, 100), None, None, "percent of the fullest pool used"),
+    ("usage", click.IntRange(0, 100), None, None, "percent of a pool or budget used"),
     ("waiting", click.IntRange(0), None, None, "threads waiting for a connection"),
     ("wait-seconds", Number(0), 1.0, 5.0, "how long the first of them has waited"),
     ("held-seconds", Number(0), None, None, "how long a connection is held"),

@@ -252,9 +252,10 @@ def _servers(report: Report, page: Page) -> list[str]:
 
 def _budget(server: Server) -> str | None:
     """Return how a bind's budget stands, None if it has none."""
-    if server.budget is None:
+    if server.budget is None and not server.budget_told:
         return None
-    return f"budget: {visible(str(Standing(server.budget, server.budget_holders)))}"
+    standing = Standing(server.budget, server.budget_holders, server.budget_told)
+    return f"budget: {visible(str(standing))}"
 
 
 def _describe(server: Server) -> str:

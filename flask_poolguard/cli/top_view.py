@@ -13,6 +13,7 @@ from ..report.verdict import verdict_of
 from ..state.plain import INTERNAL, to_plain
 from ..state.status import PoolStatus, Worker
 from . import findings_view
+from .budget_view import BudgetUse, budget_lines, budgets_in
 from .holders_view import Held, describe, held_now
 from .marks import BAD, UNUSUAL, mark, paint
 
@@ -69,6 +70,7 @@ class Refresh:
 
     :ivar seconds: since the refresh before; None for the first.
     :ivar pools: those where most wait come first, then by who holds one longest.
+    :ivar budgets: each once, however many binds share it.
     :ivar holders: longest first.
     :ivar findings: those for which something is missing.
     """
@@ -78,6 +80,7 @@ class Refresh:
     app: str
     seconds: float | None
     pools: tuple[Activity, ...]
+    budgets: tuple[BudgetUse, ...]
     holders: tuple[Held, ...]
     findings: tuple[Finding, ...]
     report: Report = field(repr=False, metadata=INTERNAL)
@@ -123,6 +126,7 @@ class Top:
             app=report.app,
             seconds=None if seconds is None else round(seconds, 3),
             pools=tuple(pools),
+            budgets=budgets_in(report),
             holders=held_now(report),
             findings=findings_view.gaps(report),
             report=report,
@@ -181,6 +185,7 @@ def _lines(
         rows = [_row(each, host) for each in refresh.pools[:most_pools]]
         lines += ["", *columns(_HEADINGS, rows, page, paint)]
         lines += _more(len(refresh.pools) - most_pools, "pools")
+    lines += budget_lines(refresh.budgets, refresh.app, page)
     if refresh.holders:
         lines += ["", "Held now, longest first"]
         for held in refresh.holders[:most_holders]:

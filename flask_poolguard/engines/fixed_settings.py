@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
 from ..config import AUTO, PREFIX, AppConfig, Setting, Settings
+from ..databases import for_dialect
 from ..errors import ConfigError
 from ..pool import GuardedPool
 from ..urls import is_in_memory
@@ -26,9 +27,11 @@ OF_POOLS: t.Final = (
     "pool_class",
     "idle_limit",
     "max_idle",
+    "min_idle",
     "max_age",
     "max_waiting",
     "budget",
+    "budget_hosts",
     "budget_name",
     "connect_retry",
     "ping_timeout",
@@ -84,14 +87,32 @@ def refuse_or_warn(
     """Log what was set for all binds and has no effect on this one.
 
     :param earlier: what was set before, and logged.
-    :raises ConfigError: it was set for this bind.
+    :raises ConfigError: it was set for this bind, or more connections are to be idle
+        than the pool keeps.
     """
+    _check_min_idle(found, settings, pool_class)
     for lost in _find_lost(found, settings, pool_class):
         if lost.setting.origin.startswith("POOLGUARD_BINDS["):
             raise ConfigError(lost.describe())
         known = earlier is not None and lost.setting in _values(earlier)
         if not is_in_memory(found.engine.url) and not known:
             logger.warning("%s", lost.describe())
+
+
+def _check_min_idle(found: Found, settings: Settings, pool_class: type[Pool]) -> None:
+    idle, size = settings.min_idle, settings.pool_size
+    if (
+        pool_class is GuardedPool
+        and for_dialect(found.engine.dialect.name).has_server
+        and size.value != AUTO  # which is no less then
+        and idle.value > size.value > 0
+    ):
+        raise ConfigError(
+            f"{idle.origin} is {idle.value}, but the pool of bind {found.bind!r} keeps"
+            f" {size.value} connections at most (pool_size, from {size.origin}). Set"
+            f" POOLGUARD_MIN_IDLE to {size.value} or below, or POOLGUARD_POOL_SIZE to"
+            f" {idle.value} or above."
+        )
 
 
 def not_followed(found: Found, settings: Settings) -> list[str]:
@@ -149,6 +170,8 @@ def _values(settings: Settings) -> list[Setting[t.Any]]:
 def _can_follow(
     name: str, wanted: t.Any, pool_class: type[Pool], values: dict[str, t.Any]
 ) -> bool:
+    if name == "min_idle" and wanted == 0:
+        return True
     if name == "pool_class":
         is_queue = issubclass(pool_class, QueuePool)
         return is_queue if wanted == "queue" else pool_class is NullPool

@@ -32,13 +32,13 @@ from ..tracking.pool_facts import PoolFacts
 from ..tracking.pool_tracker import PoolTracker, attach_tracker, tracker_of
 from ..tracking.statements import watch_statements
 from ..urls import HOW_TO_QUOTE, is_in_memory, public_url, unquoted_tail
-from .budgets import places_for
+from .budgets import budget_file_of, places_for
 from .connect_args import prepare
 from .discover import Found, values_of
 from .driver_errors import listen, note_failures
 from .dropped_connections import roll_back_dropped
 from .fixed_settings import SIZES, pool_class_for, refuse_or_warn
-from .sizes import auto_sizes_for, first_sizes
+from .sizes import auto_sizes_for, first_sizes, shown_sizes
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -93,7 +93,7 @@ def guard(
     settings = config.for_bind(found.bind, found.options)
     pool_class = pool_class_for(pool, settings)
     refuse_or_warn(found, settings, pool_class)
-    facts = facts_of(found, settings, pool_class)
+    facts = facts_of(found, settings, pool_class, app.name)
     tracker = earlier or PoolTracker(
         app,
         facts,
@@ -148,6 +148,7 @@ def resize(guarded: Guarded, size: int) -> None:
         pool_size=Setting(size, origin),
         max_overflow=Setting(0, origin),
         pool_timeout=Setting(math.inf, origin),
+        min_idle=Setting(0, origin),
         max_waiting=Setting(None, origin),
         budget=Setting(None, origin),
     )
@@ -199,6 +200,7 @@ def replace_pool(
                 recycle_origin=recycle.origin,
                 idle_limit=settings.idle_limit.value,
                 max_idle=settings.max_idle.value,
+                min_idle=settings.min_idle.value,
                 max_age=settings.max_age.value,
                 max_waiting=settings.max_waiting.value,
                 connect_retry=settings.connect_retry.value,
@@ -254,19 +256,12 @@ def _close(connection: object, record: ConnectionPoolEntry) -> None:
     record.close()
 
 
-def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFacts:
+def facts_of(
+    found: Found, settings: Settings, pool_class: type[Pool], app: str
+) -> PoolFacts:
     """Return what does not change while an engine's pool lives."""
     is_guarded = issubclass(pool_class, GuardedPool)
-    first = first_sizes(settings, None if is_guarded else found.engine.pool)
-    size: int | None = first["pool_size"]
-    max_overflow: int | None = first["max_overflow"]
-    if not issubclass(pool_class, QueuePool):
-        size = max_overflow = None
-    elif not issubclass(pool_class, GuardedPool | AsyncAdaptedQueuePool):
-        values = values_of(found.engine.pool)
-        size, max_overflow = values["pool_size"], values["max_overflow"]
-    elif size == 0:  # as SQLAlchemy has it
-        max_overflow = -1
+    size, max_overflow = shown_sizes(found.engine.pool, settings, pool_class)
     return PoolFacts(
         bind=found.bind,
         url=public_url(found.engine.url),
@@ -280,6 +275,7 @@ def facts_of(found: Found, settings: Settings, pool_class: type[Pool]) -> PoolFa
         in_memory=is_in_memory(found.engine.url),
         has_auto_size=is_guarded and settings.pool_size.value == AUTO,
         has_auto_overflow=is_guarded and settings.max_overflow.value == AUTO,
+        budget_file=budget_file_of(found.engine, settings, pool_class, app),
     )
 
 

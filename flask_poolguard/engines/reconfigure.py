@@ -75,16 +75,20 @@ def _apply(
     elif changed and (
         pool_class is not type(engine.pool) or pool_class in _REPLACEABLE
     ):
-        _replace(found, guarded, settings, pool_class)
+        _replace(found, guarded, settings, pool_class, app.name)
     return Guarded(guarded.bind, engine, settings, tracker)
 
 
 def _replace(
-    found: Found, guarded: Guarded, settings: Settings, pool_class: type[Pool]
+    found: Found,
+    guarded: Guarded,
+    settings: Settings,
+    pool_class: type[Pool],
+    app_name: str,
 ) -> None:
     engine, tracker = guarded.engine, guarded.tracker
     was_guarded = isinstance(engine.pool, GuardedPool)
-    facts = facts_of(found, settings, pool_class)
+    facts = facts_of(found, settings, pool_class, app_name)
     replace_pool(engine, pool_class, settings, tracker)
     if was_guarded and not isinstance(engine.pool, GuardedPool):
         observe(engine, tracker)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import typing as t
 
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
 
 from ..config import AUTO, Setting, Settings
 from ..options import BY_NAME
+from ..pool import GuardedPool
 from .discover import values_of
 
 if t.TYPE_CHECKING:
@@ -37,6 +38,23 @@ def first_sizes(settings: Settings, old: Pool | None = None) -> FirstSizes:
     )
 
 
+def shown_sizes(
+    old: Pool, settings: Settings, pool_class: type[Pool]
+) -> tuple[int | None, int | None]:
+    """Return the first size and overflow of a pool that takes another's place; None
+    where its class has none.
+    """
+    if not issubclass(pool_class, QueuePool):
+        return None, None
+    if not issubclass(pool_class, GuardedPool | AsyncAdaptedQueuePool):
+        values = values_of(old)
+        return values["pool_size"], values["max_overflow"]
+    is_guarded = issubclass(pool_class, GuardedPool)
+    first = first_sizes(settings, None if is_guarded else old)
+    size = first["pool_size"]
+    return size, first["max_overflow"] if size else -1  # as SQLAlchemy has it
+
+
 def auto_sizes_for(settings: Settings) -> AutoSizes | None:
     """Return what decides the sizes of a guarded pool; None for numbers."""
     size, overflow = settings.pool_size.value, settings.max_overflow.value
@@ -45,7 +63,9 @@ def auto_sizes_for(settings: Settings) -> AutoSizes | None:
     from ..tracking.auto_sizes import AutoSizes
 
     return AutoSizes(
-        None if size == AUTO else size, None if overflow == AUTO else overflow
+        None if size == AUTO else size,
+        None if overflow == AUTO else overflow,
+        settings.min_idle.value,
     )
 
 

@@ -56,8 +56,9 @@ def explain_budget(room: Room) -> str:
         f" {room.bind!r} of this process has {_connections(room.open)}{_most(room)}.",
         "the workers named in the error have all places, and none of these connections"
         " is idle, or it was given to a request that had waited for longer.",
-        "raise POOLGUARD_BUDGET if the server bears it (`flask pool doctor`), or run"
-        " fewer threads; shorter transactions help too.",
+        "raise POOLGUARD_BUDGET if the server bears it (`flask pool doctor`), or the"
+        ' server\'s own limit if it is "auto"; or run fewer threads. Shorter'
+        " transactions help too.",
         "places of this host are taken",
     )
 

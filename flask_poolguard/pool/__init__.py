@@ -9,6 +9,7 @@ from .guarded_pool import GuardedPool
 from .holders import Holders, Returning
 from .housekeeper import Chore, Tended, housekeeper
 from .idle_connections import close_longest_idle
+from .idle_filler import filling_thread
 from .idle_limits import SHARE_OF_LIMIT
 from .outage import gave_up, give_up
 from .places import Places
@@ -51,6 +52,7 @@ __all__ = [
     "are_threads_greenlets",
     "blocker_of",
     "close_longest_idle",
+    "filling_thread",
     "find_blockers",
     "gave_up",
     "give_up",

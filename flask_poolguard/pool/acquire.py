@@ -11,12 +11,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..errors import PoolTimeout
 from .connect_breaker import ConnectBreaker, ServerFullError
-from .fair_queue import FairQueue, Waiter
+from .fair_queue import FairQueue
 from .outage import Patience
 from .refusals import PoolOfHolders, Refusals
 from .session_probe import LEAD, SessionProbe
 from .slot import GuardedRecord
 from .types import FIT, Attempt, Claim, PoolCallbacks
+from .waiter import Waiter
 
 _clock = time.monotonic
 

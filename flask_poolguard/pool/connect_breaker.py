@@ -138,6 +138,19 @@ class ConnectBreaker:
             return None
         return Obstacle(outage.kind, outage.began_at)
 
+    def lets_ahead(self, pause: float) -> bool:
+        """Tell whether a connection may be opened that no thread waits for.
+
+        Not while others try, or have tried within so many seconds. Nor after a refused
+        login, until one succeeds: each may count towards a lock of the account.
+        """
+        outage = self._outage
+        if outage is None:
+            return self._refusal is None
+        if outage.recovering:
+            return not self.pending
+        return not outage.busy and _clock() - outage.tried_at >= pause
+
     def _enter(self, turn: Turn) -> None:
         with self._turns:
             # Nothing is called in between, so no asynchronous exception can come.

@@ -145,8 +145,11 @@ class FairPool(QueuePool):
         return queue.opened - queue.maxsize if queue.maxsize else 0
 
     def checkedout(self) -> int:
-        """Return the number of connections that are out or being opened."""
-        return self._pool.opened - self._pool.qsize()
+        """Return the number of connections that are out or being opened, without one
+        that is opened for no thread.
+        """
+        queue = self._pool
+        return max(queue.opened - queue.qsize() - queue.ahead, 0)
 
     @property
     def waiting(self) -> int:

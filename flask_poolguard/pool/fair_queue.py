@@ -13,6 +13,7 @@ from ..errors import TooManyWaiting
 from .places import UNLIMITED, Places
 from .slots import Slot, Slots
 from .types import Claim
+from .waiter import Waiter
 
 _clock = time.monotonic
 
@@ -21,38 +22,6 @@ _REFUSED: t.Final = (
     "As many wait for a connection as POOLGUARD_MAX_WAITING allows, and this one was"
     " the youngest"
 )
-
-
-class Waiter(t.Generic[Slot]):
-    """A thread or greenlet that waits for a record."""
-
-    __slots__ = ("_wakeup", "claim", "error", "grant")
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.grant: Slot | None = None
-        self.error: BaseException | None = None
-        # Held until it is served: of all primitives that can wait, the cheapest.
-        self._wakeup = threading.Lock()
-        self._wakeup.acquire()
-
-    def is_settled(self) -> bool:
-        """Tell whether it got a record or an error."""
-        return self.grant is not None or self.error is not None
-
-    def settle(self, grant: Slot | None, error: BaseException | None = None) -> None:
-        """Hand over what it waits for, or why it waits in vain, and wake it."""
-        self.grant, self.error = grant, error
-        self.wake()
-
-    def wake(self) -> None:
-        """Wake the waiter; idempotent."""
-        if self._wakeup.locked():
-            self._wakeup.release()
-
-    def sleep(self, seconds: float) -> bool:
-        """Wait to be served; tell whether that happened in time."""
-        return self._wakeup.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX))
 
 
 class FairQueue(Slots[Slot]):
@@ -82,6 +51,8 @@ class FairQueue(Slots[Slot]):
         self._serving = self._again = False
         # Until then the server is known to have no room for one more connection.
         self.opens_none_until = 0.0
+        # How many slots are being connected for no thread: one at most.
+        self.ahead = 0
         super().__init__(maxsize, limit, use_lifo, make_record, places)
 
     # Taking ------------------------------------------------------------------------
@@ -102,13 +73,41 @@ class FairQueue(Slots[Slot]):
                 self._restore(record)
             raise
 
+    def lacks(self, idle: int) -> bool:
+        """Tell whether a slot may be opened for no thread, so that so many are idle.
+
+        Not beyond what is kept, nor while a thread waits or the server is full. The
+        last slot only while another connection is idle, or none is in use, because a
+        thread that needs it meanwhile waits for that connect.
+        """
+        return (
+            len(self.idle) < idle
+            and not (self.waiting or self.ahead)
+            and self.opened < min(self._keep, self.limit)
+            and (self.opened + 1 < self.limit or not self.opened or bool(self.idle))
+            and _clock() >= self.opens_none_until
+        )
+
+    def reserve(self, idle: int) -> Slot | None:
+        """Open a slot for no thread; None if none is lacking, or there is no place.
+
+        The caller sets ``ahead`` to 0 once the slot is idle, or free again.
+        """
+        with self._lock:
+            if not self.lacks(idle):
+                return None
+            record = self._open(ahead=True)
+            if record is not None:
+                self.ahead = 1
+            return record
+
     def enqueue(
         self, waiter: Waiter[Slot], most: float, refuse: t.Callable[[], BaseException]
     ) -> None:
         """Begin to wait. If this or a later step raises: :meth:`withdraw` it.
 
-        :param most: how many may wait at a time. Beyond it the youngest claim is
-            refused, which may be another one than this.
+        :param most: how many may wait at a time, besides for a slot that is opened
+            ahead. Beyond it the youngest claim is refused, perhaps another than this.
         :param refuse: makes the error for that one.
         """
         youngest = None
@@ -116,7 +115,7 @@ class FairQueue(Slots[Slot]):
         with self._lock:
             heapq.heappush(self.waiting, entry)
             self._serve()
-            if len(self.waiting) > most:
+            if len(self.waiting) > most + self.ahead:
                 youngest = max(self.waiting)[2]
                 self._remove(youngest)
         if youngest is not None:

@@ -32,6 +32,7 @@ from .idle_connections import (
     close_surplus,
     close_unfit,
 )
+from .idle_filler import IdleFiller, filling_thread
 from .idle_limits import IdleLimits
 from .places import Places, unlimited
 from .session_probe import SessionProbe
@@ -68,6 +69,7 @@ class GuardedPool(FairPool):
     _breaker: ConnectBreaker = t.cast(ConnectBreaker, None)
     _session_probe: SessionProbe = t.cast(SessionProbe, None)
     _slow_path: SlowPath = t.cast(SlowPath, None)
+    idle_filler: IdleFiller = t.cast(IdleFiller, None)
     database: Database = t.cast(Database, None)
     # Replaced as a whole with each renew(), and compared with that of each record.
     generation: object = None
@@ -118,6 +120,7 @@ class GuardedPool(FairPool):
             self.database, driver, self._invoke_creator, self._pool.places
         )
         self._slow_path = SlowPath(self, self._pool, self._breaker, self._session_probe)
+        self.idle_filler = IdleFiller(self, self._pool, self._breaker)
 
     # What others ask for -----------------------------------------------------------
 
@@ -257,8 +260,11 @@ class GuardedPool(FairPool):
         if self._pid != os.getpid():
             return
         queue, limits, max_idle = self._pool, self.limits, self.policy.max_idle
-        close_unfit(queue, self.clock(), max_idle, limits, self._dispose_again)
+        min_idle, again = self.idle_filler.keeps, self._dispose_again
+        close_unfit(queue, self.clock(), max_idle, min_idle, limits, again)
         close_surplus(queue)
+        if self.idle_filler.is_due():
+            filling_thread.wake()
         limits.conclude(self._breaker.is_away, queue.idle)
         if queue.waiting:
             queue.serve()

@@ -14,6 +14,7 @@ import time
 import typing as t
 import weakref
 
+from .idle_filler import filling_thread
 from .types import FIT
 
 if t.TYPE_CHECKING:
@@ -69,6 +70,7 @@ def close_unfit(
     queue: FairQueue[GuardedRecord],
     now: float,
     max_idle: float | None,
+    min_idle: int,
     limits: IdleLimits,
     dispose_again: Callable[[], None],
 ) -> None:
@@ -76,6 +78,7 @@ def close_unfit(
 
     :param now: by the pool's clock.
     :param max_idle: ``POOLGUARD_MAX_IDLE`` in seconds; None for no limit.
+    :param min_idle: so many stay in spite of that.
     :param limits: learns which idle times a connection survives.
     :param dispose_again: called after each that was looked at and put back: the pool
         may have been disposed of meanwhile.
@@ -83,7 +86,8 @@ def close_unfit(
     longest = math.inf if max_idle is None else max_idle
     for record in list(queue.idle):
         idle = now - record.idle_since
-        if idle < longest and record.is_over() is None and not record.has_spoken():
+        is_needed = idle < longest or len(queue.idle) <= min_idle
+        if is_needed and record.is_over() is None and not record.has_spoken():
             limits.survived(idle)
             continue
         try:
@@ -91,7 +95,7 @@ def close_unfit(
         except ValueError:  # another thread has just taken it
             continue
         try:
-            reason = "idle" if idle >= longest else record.fitness(is_asked_for=False)
+            reason = record.fitness(is_asked_for=False) if is_needed else "idle"
         except BaseException:
             close_idle(queue, record, "dead")
             raise
@@ -146,6 +150,7 @@ def close_at_exit(pool: PoolOfProcess) -> None:
 # is done by then.
 @atexit.register
 def _say_goodbye() -> None:
+    filling_thread.end()
     until = _clock() + _GOODBYE_SECONDS
     for pool in list(_open_pools):
         if pool._pid == os.getpid():

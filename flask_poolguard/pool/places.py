@@ -9,7 +9,7 @@ class Places:
     """Where a pool's slots get their places from, one before each is opened. Here there
     is no end of them.
 
-    The first four are called under the lock of the pool's queue.
+    The first five are called under the lock of the pool's queue.
 
     :ivar owes: how many connections are to be closed when they come back.
     """
@@ -27,6 +27,12 @@ class Places:
     def take(self) -> bool:
         """Take a place; False if there is none now. Who waits is served again when
         there is one.
+        """
+        return True
+
+    def take_ahead(self) -> bool:
+        """Take a place for a connection that no thread waits for; False if there is
+        none to spare.
         """
         return True
 

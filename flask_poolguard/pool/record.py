@@ -48,6 +48,7 @@ class PoolRecord(_ConnectionRecord):
     :ivar is_connecting: one is being made right now.
     :ivar last: gives the connection that it had last, as long as that lives.
     :ivar connect_until: monotonic time at which no thread waits for that any more.
+    :ivar is_ahead: one is being made for no thread.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class PoolRecord(_ConnectionRecord):
         "connect_until",
         "generation",
         "has_served",
+        "is_ahead",
         "is_connecting",
         "is_open",
         "last",
@@ -64,7 +66,7 @@ class PoolRecord(_ConnectionRecord):
     def __init__(self, pool: PoolOfRecords) -> None:
         self._pool = pool
         self.pid = os.getpid()
-        self.has_served = self.is_open = self.is_connecting = False
+        self.has_served = self.is_open = self.is_connecting = self.is_ahead = False
         self.connect_until = math.inf
         self.last: Callable[[], t.Any] = lambda: None
         self.generation = pool.generation

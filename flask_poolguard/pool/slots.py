@@ -128,12 +128,14 @@ class Slots(t.Generic[Slot]):
         except IndexError:  # another thread just took it
             return None
 
-    def _open(self) -> Slot | None:
+    def _open(self, ahead: bool = False) -> Slot | None:
         """Return a record that is to be connected, None if there is no place for one.
 
         Called under the queue's lock.
+
+        :param ahead: no thread waits for it.
         """
-        if not self.places.take():
+        if not (self.places.take_ahead() if ahead else self.places.take()):
             return None
         self.opened += 1
         try:

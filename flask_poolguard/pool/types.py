@@ -51,6 +51,7 @@ class Policy:
     recycle_origin: str = "recycle"
     idle_limit: float | None = None
     max_idle: float | None = None
+    min_idle: int = 0
     max_age: float | None = None
     max_waiting: int | None = None
     connect_retry: float = 5.0

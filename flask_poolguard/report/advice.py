@@ -7,21 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from ..config import AUTO
 from ..databases import ServerView
 from ..engines import Guarded
 from ..state.status import PoolStatus, Worker
 from ..tracking import sizing
 from ..urls import public_url
 from . import servers
+from .advice_budgets import add_kept, budget_instead
 from .advice_model import Advice, AdviceOptions, BindAdvice, Observed
 from .config_lines import lines_to_write
-from .effective_settings import find_differences, sizes_in_force
+from .effective_settings import describe_auto, find_differences
 from .estimate import Asked, Estimate, estimate
 from .model import SCHEMA_VERSION, Report
-from .phrases import named_workers
 from .servers import group_by_server
-from .worker_shares import Share, shares_of, sizes_for_worker
+from .worker_shares import (
+    Share,
+    budgets_in,
+    shares_of,
+    shares_with_budget,
+    sizes_for_worker,
+)
 
 _Pools = Sequence[tuple[Worker, PoolStatus]]
 
@@ -46,6 +51,7 @@ def make_advice(
     refusals = {each.bind: _refusal(report, each, seen[each.bind]) for each in engines}
     views = _ask_again(report, engines)
     advice: dict[str, BindAdvice] = {}
+    proposals: list[str] = []
     for group in group_by_server(engines):
         advised = [each for each in group if refusals[each.bind] is None]
         kept = {
@@ -53,18 +59,28 @@ def make_advice(
             for each in group
             if each not in advised
         }
-        shares: list[Share] = []
-        unknown = None
-        if group[0].tracker.database.has_server:
-            of_group = {each.bind: views[each.bind] for each in group}
-            shares, unknown = shares_of(report, of_group, kept, workers, options)
         estimates = {
             each.bind: _estimate(report, pools[each.bind], options) for each in advised
         }
-        for each in _advise_on_server(
-            advised, pools, seen, estimates, shares, unknown, options.share
+        of_group = {each.bind: views[each.bind] for each in group}
+        among = (report, group, of_group, kept, workers, options)
+        shares: list[Share] = []
+        unknown = None
+        if group[0].tracker.database.has_server:
+            shares, unknown = shares_of(*among)
+        budgets = budgets_in(report, of_group)
+        free = [each for each in advised if each.bind not in budgets]
+        bound = [each for each in advised if each.bind in budgets]
+        for some, their, why in (
+            (free, shares, unknown),
+            (bound, shares_with_budget(*among) if bound else [], None),
         ):
-            advice[each.bind] = each
+            for each in _advise_on_server(
+                some, pools, seen, estimates, their, why, options.share
+            ):
+                advice[each.bind] = each
+        add_kept(advice, bound, budgets, workers // options.hosts)
+        proposals += budget_instead(advice, free, shares)
     binds = tuple(
         advice.get(each.bind)
         or BindAdvice(
@@ -100,6 +116,7 @@ def make_advice(
         binds=binds,
         differences=find_differences(report.workers, engines),
         lines=lines_to_write(engines, changes, config),
+        budget_lines=tuple(proposals),
     )
 
 
@@ -143,7 +160,7 @@ def _refusal(report: Report, guarded: Guarded, seen: Observed) -> str | None:
     """Return why nothing is said about a bind's sizes."""
     pool_class = guarded.tracker.facts.pool_class
     if guarded.tracker.facts.is_auto:
-        return _follows_by_itself(report, guarded)
+        return describe_auto(guarded, report.workers)
     if pool_class != "GuardedPool":
         if guarded.tracker.facts.size is None:
             return f"its pool is a {pool_class}, which has no size to choose"
@@ -154,17 +171,6 @@ def _refusal(report: Report, guarded: Guarded, seen: Observed) -> str | None:
     if not seen.workers:
         return "no live worker has used it"
     return None if seen.checkouts else "no checkouts so far"
-
-
-def _follows_by_itself(report: Report, guarded: Guarded) -> str:
-    settings = (guarded.settings.pool_size, guarded.settings.max_overflow)
-    keys = " and ".join(each.origin for each in settings if each.value == AUTO)
-    now = ", ".join(
-        f"pool_size {each.pool_size} and max_overflow {each.max_overflow} in"
-        f" {named_workers(each.workers)}"
-        for each in sizes_in_force(guarded.bind, report.workers)
-    )
-    return f'{keys} = "auto"' + (f", now {now}" if now else "")
 
 
 def _estimate(report: Report, pools: _Pools, options: AdviceOptions) -> Estimate:
@@ -228,7 +234,7 @@ def _advise_on_server(
     for guarded in advised:
         bind = guarded.bind
         saw, need, sizes, sure = seen[bind], needs[bind], found[bind], estimates[bind]
-        of_bind = (each for each in shares if bind in each.quota.binds)
+        of_bind = (each for each in shares if bind in each.binds)
         room = min(of_bind, key=lambda each: each.left, default=None)
         beyond = sizing.exceeding(saw.demand, sizes.pool_size)
         busiest_size, pid = max(
@@ -249,8 +255,8 @@ def _advise_on_server(
             fewest=need.fewest,
             most=need.most,
             room=None if room is None else room.left,
-            room_of=None if room is None else room.quota.name,
-            room_remedy=None if room is None else room.quota.remedy,
+            room_of=None if room is None else room.name,
+            room_remedy=None if room is None else room.remedy,
             room_unknown=unknown,
             has_limit=bool(shares) or unknown is not None,
             is_short=sizes.is_short,

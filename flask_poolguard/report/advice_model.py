@@ -73,13 +73,20 @@ class BindAdvice:
     :ivar room: connections that a worker may open at the server, or as its user or in
         its database where that leaves fewer, for all its pools there that are advised
         about; None if unknown, or without a limit.
-    :ivar room_of: what has that room: ``the server``, ``user app``, ``database shop``.
+        With a budget, what all workers of a host may have together.
+    :ivar room_of: what has that room: ``the server``, ``user app``, ``database shop``,
+        ``the budget of 60 for this host``.
     :ivar room_remedy: what raises it.
     :ivar room_unknown: why it is not known how much room there is.
     :ivar has_limit: whether the server has a limit at all.
     :ivar is_short: there is too little room for what is needed.
     :ivar kept: connections that pools of this app may open there that are not
         advised about; they are not in ``room``.
+    :ivar budget: how many connections all workers of this host may have together, by
+        the setting ``budget_key``; None for no budget. That is None too if the server's
+        limits make the number.
+    :ivar budget_kept: how many they keep open with the sizes advised, of all binds
+        that share the budget.
     :ivar busiest_worker: its pid; it alone would want a ``pool_size`` of
         ``busiest_size``.
     """
@@ -109,6 +116,9 @@ class BindAdvice:
     has_limit: bool = True
     is_short: bool = False
     kept: int = 0
+    budget: int | None = None
+    budget_key: str | None = None
+    budget_kept: int | None = None
     busiest_worker: int | None = None
     busiest_size: int | None = None
 
@@ -119,6 +129,13 @@ class BindAdvice:
         if not size or overflow is None or overflow < 0 or self.pool_size is None:
             return False
         return self.pool_size > size + overflow
+
+    @property
+    def keeps_too_many(self) -> bool:
+        """Tell whether the workers keep more connections open than the budget allows,
+        so that they close each other's again and again.
+        """
+        return self.budget is not None and (self.budget_kept or 0) > self.budget
 
     @property
     def changes(self) -> list[tuple[str, int | None, int]]:
@@ -136,6 +153,8 @@ class Advice:
 
     :ivar differences: where workers run with other sizes than this process has.
     :ivar lines: to write into the app's configuration; empty if nothing changes.
+    :ivar budget_lines: to write instead, where the workers' pools do not all fit into
+        what the server has left.
     :ivar workers: on all hosts, among whom a server's connections are divided.
     """
 
@@ -150,6 +169,7 @@ class Advice:
     binds: tuple[BindAdvice, ...]
     differences: tuple[str, ...]
     lines: tuple[str, ...]
+    budget_lines: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return what ``flask pool advise --json`` prints, before it is JSON."""

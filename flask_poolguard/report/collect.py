@@ -104,12 +104,7 @@ def make_report(
         gone &= find_ended(engines, answers, read().ours)
     workers = mark_ended(serving, gone)
     sessions = join(app.name, engines, answers, ours) if detail else {}
-    budgets = {
-        each.bind: standing
-        for each in engines
-        if (standing := standing_of(each.engine, each.settings, each.tracker))
-        is not None
-    }
+    standings = _standings(engines)
     evidence = Evidence(
         config=app.config,
         engines=engines,
@@ -117,7 +112,7 @@ def make_report(
         workers=workers,
         answers=answers,
         sessions=sessions,
-        budgets=budgets,
+        budgets={k: v for k, v in standings.items() if v.limit is not None},
         plan=plan or Plan(),
         earlier=earlier,
         earlier_workers=earlier_workers,
@@ -148,7 +143,8 @@ def make_report(
         servers=tuple(
             _with_budget(
                 _with_sessions(_server(each, engines, answers, ours, search), sessions),
-                budgets,
+                standings,
+                each.tracker.facts.budget_file,
             )
             for each in engines
         ),
@@ -157,6 +153,22 @@ def make_report(
         binds=tuple(_settings(each, workers) for each in engines),
         root_path=app.root_path,
     )
+
+
+def _standings(engines: Sequence[Guarded]) -> dict[str, Standing]:
+    """Return how the budgets of binds stand; those of one are looked at once, so that
+    all tell the same.
+    """
+    found: dict[str, Standing] = {}
+    by_file: dict[str, Standing | None] = {}
+    for each in engines:
+        file = each.tracker.facts.budget_file
+        if file and file not in by_file:
+            by_file[file] = standing_of(each.engine, each.settings, each.tracker)
+        standing = by_file.get(file)
+        if standing is not None:
+            found[each.bind] = standing
+    return found
 
 
 def _can_rise(workers: Sequence[Worker], answers: Mapping[str, servers.Answer]) -> bool:
@@ -210,8 +222,10 @@ def _with_sessions(server: Server, sessions: Mapping[str, Joined]) -> Server:
     )
 
 
-def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
-    found = budgets.get(server.bind)
+def _with_budget(
+    server: Server, standings: Mapping[str, Standing], file: str
+) -> Server:
+    found = standings.get(server.bind)
     if found is None:
         return server
     return dataclasses.replace(
@@ -219,6 +233,8 @@ def _with_budget(server: Server, budgets: Mapping[str, Standing]) -> Server:
         budget=found.limit,
         budget_taken=found.taken,
         budget_holders=found.holders,
+        budget_told=found.told,
+        budget_file=file,
     )
 
 

@@ -16,6 +16,7 @@ from ..state.status import PoolStatus, Worker
 from ..urls import public_url
 from .deployment import find_workers, names_of
 from .model import SCHEMA_VERSION
+from .phrases import named_workers
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -239,8 +240,7 @@ def _setting(guarded: Guarded, name: str) -> Effective:
     setting: Setting[t.Any] = getattr(guarded.settings, name)
     if facts.pool_class != "GuardedPool" and name not in _FOR_ANY_POOL:
         return _of_other_class(guarded, name, setting)
-    is_unlimited = name == "max_overflow" and facts.size == 0
-    if is_unlimited and facts.max_overflow != setting.value:
+    if name == "max_overflow" and facts.size == 0 and setting.value != -1:
         return Effective(name, facts.max_overflow, "pool_size 0 is no limit")
     if name == "connect_timeout" and name in guarded.engine.url.query:
         return Effective(name, guarded.engine.url.query[name], "the database URL")
@@ -276,10 +276,22 @@ def sizes_in_force(bind: str, workers: Sequence[Worker]) -> tuple[SizesInForce, 
     """Return the automatic sizes at the live workers, the most common first."""
     pids: dict[tuple[int | None, int | None], list[int]] = {}
     for worker, pool in _pools_of(workers, bind):
-        if pool.is_auto:
+        if pool.has_auto_size or pool.has_auto_overflow:
             pids.setdefault((pool.size, pool.max_overflow), []).append(worker.pid)
-    order = Counter({key: len(each) for key, each in pids.items()}).most_common()
-    return tuple(SizesInForce(*key, tuple(pids[key])) for key, _ in order)
+    most_first = sorted(pids.items(), key=lambda each: -len(each[1]))
+    return tuple(SizesInForce(*key, tuple(found)) for key, found in most_first)
+
+
+def describe_auto(guarded: Guarded, workers: Sequence[Worker]) -> str:
+    """Return which sizes are ``"auto"``, and what they are at the live workers."""
+    settings = (guarded.settings.pool_size, guarded.settings.max_overflow)
+    keys = " and ".join(each.origin for each in settings if each.value == AUTO)
+    now = ", ".join(
+        f"pool_size {each.pool_size} and max_overflow {each.max_overflow} in"
+        f" {named_workers(each.workers)}"
+        for each in sizes_in_force(guarded.bind, workers)
+    )
+    return f'{keys} = "auto"' + (f", now {now}" if now else "")
 
 
 def unit_of(name: str, value: t.Any) -> str:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from ..state.directory import user_id
 from ..state.search import Problem, Search
-from ..state.status import PoolStatus, Worker
-from ..tracking.sizing import most_usable, peak_of
+from ..state.status import Worker
 from .deployment import are_of_one_deployment
 from .evidence import Evidence
+from .fullest import BudgetInUse, budgets_of, by_bind, fullest
 from .gaps import describe_left_out, find_problems, folders_of_others, user_name
 from .model import Level
 from .monitoring_plugin import (
@@ -58,9 +58,10 @@ def examine(
     issues = [_judge_problem(each) for each in search.problems]
     apps, lines = [], []
     for label, group in _by_app(workers, label_apps, is_one):
-        health = _measure(label, group)
+        budgets = budgets_of(group)
+        health = _measure(label, group, budgets)
         apps.append(health)
-        found = list(_judge(health, group, thresholds))
+        found = list(_judge(health, group, budgets, thresholds))
         issues += [_Issue(each.state, f"{health.app}: {each.text}") for each in found]
         lines.append(f"{health.app}: {_summarize(health)}")
     if not apps:
@@ -107,10 +108,17 @@ def _by_app(
         yield (clean_label(label) + "." if has_label else ""), group
 
 
-def _measure(label: str, workers: Sequence[Worker]) -> Health:
+def _measure(
+    label: str, workers: Sequence[Worker], budgets: Mapping[str, BudgetInUse]
+) -> Health:
     process = workers[0].process
     pools = [pool for worker in workers for pool in worker.pools]
-    fullest = _fullest(pools)
+    worst = fullest(workers, budgets)
+    used_most = max(
+        budgets.values(),
+        key=lambda each: each.standing.taken / each.limit,
+        default=None,
+    )
     waits = [pool.waiting for pool in pools if pool.waiting is not None]
     held = [
         0.0 if pool.checked_out == 0 else pool.longest_held_seconds
@@ -124,8 +132,8 @@ def _measure(label: str, workers: Sequence[Worker]) -> Health:
         root_path=process.root_path,
         label=label,
         workers=len(workers),
-        usage_percent=None if fullest is None else round(_percent(fullest), 1),
-        can_wait=fullest is not None and _can_wait(fullest),
+        usage_percent=None if worst is None else worst.percent,
+        can_wait=worst is not None and worst.can_wait,
         waiting=sum(waits) if waits else None,
         oldest_wait_seconds=_greatest(
             (pool.oldest_wait_seconds or 0.0 for pool in pools if pool.waiting),
@@ -141,6 +149,8 @@ def _measure(label: str, workers: Sequence[Worker]) -> Health:
         unavailable=sum(pool.unavailable or 0 for pool in connects)
         if connects
         else None,
+        budget=None if used_most is None else used_most.limit,
+        budget_taken=None if used_most is None else used_most.standing.taken,
     )
 
 
@@ -148,47 +158,28 @@ def _greatest(values: Iterable[float], default: float | None) -> float | None:
     return max(values, default=default)
 
 
-def _percent(pool: PoolStatus) -> float:
-    return 100 * (pool.checked_out or 0) / (pool.limit or 1)
-
-
-def _fullest(pools: Iterable[PoolStatus]) -> PoolStatus | None:
-    """Return the pool that is the worst for those who want a connection."""
-    known = [pool for pool in pools if pool.limit and pool.checked_out is not None]
-    return max(known, key=lambda pool: (_can_wait(pool), _percent(pool)), default=None)
-
-
-def _can_wait(pool: PoolStatus) -> bool:
-    """Tell whether a pool has fewer connections than its threads can hold.
-
-    Otherwise all may be out and no thread waits, as in a sync worker with one of each.
-    Unknown (0 threads, before a worker's first second is over) counts as yes.
-    """
-    usage = pool.usage
-    most = most_usable(usage.threads, usage.nesting, peak_of(usage.demand))
-    return usage.threads == 0 or pool.limit is None or most > pool.limit
-
-
 def _judge(
-    health: Health, workers: Sequence[Worker], thresholds: Thresholds
+    health: Health,
+    workers: Sequence[Worker],
+    budgets: Mapping[str, BudgetInUse],
+    thresholds: Thresholds,
 ) -> Iterator[_Issue]:
     if health.workers < thresholds.min_workers:
         number = _live(health.workers)
         yield _Issue(State.CRITICAL, f"{number}, fewer than {thresholds.min_workers}")
     evidence = Evidence(
-        config={}, engines=(), workers=workers, answers={}, thresholds=thresholds
+        config={},
+        engines=(),
+        workers=workers,
+        answers={},
+        budgets=by_bind(budgets),
+        thresholds=thresholds,
     )
     for finding in sorted(findings_of(evidence, OF_WORKERS), key=rank):
         yield _Issue(_STATES[finding.level], finding.in_short)
-    where = [(worker.pid, pool) for worker in workers for pool in worker.pools]
-    fullest = _fullest(pool for _, pool in where)
-    if fullest is not None and health.can_wait:
-        pid = next(pid for pid, pool in where if pool is fullest)
-        yield _Issue(
-            thresholds.usage.judge(health.usage_percent),
-            f"pool {fullest.bind} of worker {pid} is {health.usage_percent:g}% used"
-            f" ({fullest.checked_out} of {fullest.limit})",
-        )
+    worst = fullest(workers, budgets)
+    if worst is not None and worst.can_wait:
+        yield _Issue(thresholds.usage.judge(worst.percent), str(worst))
     yield _Issue(
         thresholds.waiting.judge(health.waiting),
         f"{health.waiting} waiting for a connection, the first for"
@@ -244,6 +235,9 @@ def _summarize(health: Health) -> str:
             parts[-1] += " (a connection for every thread)"
     if health.waiting is not None:
         parts.append(f"{health.waiting or 'nobody'} waiting")
+    if health.budget is not None:
+        taken = f"{health.budget_taken} of {health.budget}"
+        parts.append(f"{taken} places of the budget taken")
     if health.longest_held_seconds:
         parts.append(f"longest held {duration(health.longest_held_seconds)}")
     return ", ".join(parts)

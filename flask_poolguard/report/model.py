@@ -74,6 +74,9 @@ class Server:
         of this host may have together; None for none.
     :ivar budget_taken: how many places of it are taken.
     :ivar budget_holders: by which processes, those with the most first.
+    :ivar budget_told: how the server's limits made the number of a budget that is
+        ``"auto"``, or why they made none; "" for another.
+    :ivar budget_file: the name of its file: binds with one name share it.
     """
 
     bind: str
@@ -90,6 +93,8 @@ class Server:
     budget: int | None = None
     budget_taken: int | None = None
     budget_holders: tuple[PlaceHolder, ...] = ()
+    budget_told: str = ""
+    budget_file: str = field(metadata=INTERNAL, default="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,11 +76,13 @@ class Health:
     """The figures of one app on this host; None is unknown.
 
     :ivar label: what the names of its performance data begin with.
-    :ivar usage_percent: of the fullest pool, ``used`` of ``limit``.
+    :ivar usage_percent: of the fullest pool or budget, ``used`` of ``limit``.
     :ivar connecting: threads for which a connection is tested or opened.
     :ivar unavailable: checkouts that failed because a server gave no connection.
     :ivar can_wait: whether a thread could have to wait for that pool: not if it has a
         connection for each thread, however full it is.
+    :ivar budget: limit of the budget of which the most is taken; None for none.
+    :ivar budget_taken: how many of its places are.
     """
 
     app: str
@@ -97,6 +99,8 @@ class Health:
     connecting: int | None = None
     oldest_connect_seconds: float | None = None
     unavailable: int | None = None
+    budget: int | None = None
+    budget_taken: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +167,17 @@ def perfdata_of(health: Health, limits: Thresholds) -> str:
                 limits.wait_seconds,
             ),
             datum(f"{name}unavailable", health.unavailable, "c"),
+            *_budget_of(health),
         )
     )
+
+
+def _budget_of(health: Health) -> tuple[str, ...]:
+    """Return how many places of a budget are taken, with the limit as the maximum."""
+    if health.budget is None:
+        return ()
+    taken = datum(f"{health.label}budget", health.budget_taken)
+    return (f"{taken};{health.budget}",)
 
 
 def datum(

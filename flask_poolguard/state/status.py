@@ -5,8 +5,7 @@ returns it, the rules judge it, and every surface shows it. To add a figure mean
 field here, with a default so that files of workers of an earlier release can be read;
 what counts it in ``tracking/pool_figures.py``, and its line in ``status_of()`` of
 ``tracking/pool_status.py`` (in ``COUNTERS`` there, if it only grows); the column that
-shows it. The version in ``file_format.MAGIC`` changes only with the layout
-of the bytes.
+shows it. The version in ``file_format.MAGIC`` changes only with the bytes' layout.
 
 What ``--json`` prints has the names of these fields.
 """
@@ -139,8 +138,7 @@ class PoolStatus:
     :ivar size: 0 for no limit, as in SQLAlchemy.
     :ivar max_overflow: -1 for no limit.
     :ivar has_auto_size, has_auto_overflow: whether these follow what is asked for.
-    :ivar swings: how often such a size was raised within the last hour after it had
-        been lowered.
+    :ivar swings: how often a lowered size was raised again within the last hour.
     :ivar overflow: open connections above ``size``.
     :ivar waiting: threads that wait for others to give a connection back.
     :ivar connecting: threads for which a connection is tested or opened.
@@ -169,6 +167,7 @@ class PoolStatus:
     :ivar waiting_lines: where threads wait, those with the most first.
     :ivar activities: what a thread does that has held a connection for a second or
         longer, by the number of the connection's slot; seen ``seen_seconds`` ago.
+    :ivar budget_file: name of the file of its budget; "" for none.
     :ivar history: of the last hour.
     """
 
@@ -220,6 +219,7 @@ class PoolStatus:
     waiting_lines: tuple[WaitingLine, ...] = ()
     activities: Mapping[int, str] = field(metadata=INTERNAL, default_factory=dict)
     seen_seconds: float | None = field(metadata=INTERNAL | ELAPSING, default=None)
+    budget_file: str = field(metadata=INTERNAL, default="")
     history: History = field(metadata=FOUND_OUT | INTERNAL, default_factory=History)
 
     @property
@@ -228,11 +228,6 @@ class PoolStatus:
         if not self.size or self.max_overflow is None or self.max_overflow < 0:
             return None
         return self.size + self.max_overflow
-
-    @property
-    def is_auto(self) -> bool:
-        """Tell whether any of its sizes follows what is asked for."""
-        return self.has_auto_size or self.has_auto_overflow
 
     @property
     def timed_out(self) -> int:
@@ -247,8 +242,7 @@ class PoolStatus:
     @property
     def holds_only_kept(self) -> bool:
         """Tell whether all that is out is kept on purpose, or nothing is out."""
-        kept = [each for each in self.holders if each.kept]
-        return len(kept) == self.checked_out
+        return sum(each.kept for each in self.holders) == self.checked_out
 
     @property
     def is_full(self) -> bool:
@@ -268,9 +262,7 @@ class PoolStatus:
     @property
     def is_used(self) -> bool:
         """Tell whether anything has, or wants, a connection now."""
-        return bool(
-            self.waiting or self.connecting or self.holders or self.unlisted_out
-        )
+        return any((self.waiting, self.connecting, self.holders, self.unlisted_out))
 
     @property
     def connections(self) -> tuple[Holder | IdleConnection, ...]:

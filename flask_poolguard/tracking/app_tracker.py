@@ -55,6 +55,11 @@ class AppTracker:
         """The state file of this process, None if it has none (yet)."""
         return None if self._file is None else self._file.path or None
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether this process has served, or a server has started it to do so."""
+        return self._pid == os.getpid() and (self._has_served or self._is_started)
+
     def open_file(self) -> NoStateFile:
         """Return this process's state file, or the null object if there is none."""
         trouble: StateDirError | None = None
@@ -175,7 +180,7 @@ class AppTracker:
         path = self.path
         if path is None or self._pid != os.getpid():
             return
-        if self._has_served or self._is_started:
+        if self.is_serving:
             for tracker in self.trackers:
                 tracker.pools.join_budget()
         request = self._inbox.look(path)

@@ -90,11 +90,15 @@ class AutoSizes:
 
     :param pool_size: the user's own number; None for automatic.
     :param max_overflow: likewise.
+    :param at_least: connections that are to be kept in any case.
     :ivar sizes: those in force.
     """
 
-    def __init__(self, pool_size: int | None, max_overflow: int | None) -> None:
+    def __init__(
+        self, pool_size: int | None, max_overflow: int | None, at_least: int = 1
+    ) -> None:
         self._size, self._overflow = pool_size, max_overflow
+        self._at_least = max(at_least, 1)
         # What it may have by SQLAlchemy's defaults.
         self._stock = (STOCK_SIZE if pool_size is None else pool_size) + STOCK_OVERFLOW
         self.begin(None, None, 0.0)
@@ -112,8 +116,9 @@ class AutoSizes:
         self._swings: deque[float] = deque()
         self._lows: deque[tuple[float, int]] = deque()
         seen = Seen({}, threads or 0, budget=budget)
-        most = self._bounds(seen, fewest=1)[1]
-        first = min(threads or STOCK_SIZE, most) if self._size is None else self._size
+        least, most = self._bounds(seen, fewest=1)
+        first = min(max(threads or STOCK_SIZE, least), most)
+        first = first if self._size is None else self._size
         self.sizes = self._with_overflow(first, self._limit(seen, fewest=1))
 
     def swings(self, now: float) -> int:
@@ -207,14 +212,16 @@ class AutoSizes:
 
         :param fewest: connections without a deadlock.
         """
-        most = max(self._stock, fewest) if seen.budget is None else seen.budget
+        least = most = self._at_least
         if self._overflow is None:
-            return min(fewest, most), most
-        if self._overflow < 0:
-            return 1, most
-        least = max(fewest - self._overflow, 1)
-        if seen.budget is None:
-            return least, max(most - self._overflow, STOCK_SIZE)
+            least, most = max(fewest, least), max(self._stock, fewest, most)
+        elif self._overflow < 0:
+            most = max(self._stock, most)
+        else:
+            least = max(fewest - self._overflow, least)
+            most = max(self._stock - self._overflow, STOCK_SIZE, least)
+        if seen.budget is not None:
+            most = seen.budget
         return min(least, most), most
 
     def _limit(self, seen: Seen, fewest: int) -> float:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from ..pool import Obstacle, Renewable
 
@@ -40,10 +40,10 @@ class EnginePools:
         """Note one more."""
         self._pools.add(pool)
 
-    def note_use(self) -> None:
-        """Note that the pool that the engine has now has connected."""
+    def note_use(self, record: ConnectionPoolEntry) -> None:
+        """Note that the pool that the engine has now has connected, for a thread."""
         engine = self.engine
-        if engine is not None:
+        if engine is not None and not getattr(record, "is_ahead", False):
             self._in_use = weakref.ref(engine.pool)
 
     def is_disposed(self) -> bool:

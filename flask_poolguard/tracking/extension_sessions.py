@@ -145,6 +145,14 @@ def end_left_over(
     return left
 
 
+def end_all(context: AppContext) -> None:
+    """End the extension's sessions of a context, as its own teardown function does."""
+    with ExitStack() as stack:
+        for session, registry in filed_under(context):
+            _unfile(context, session, registry)
+            stack.callback(session.close)
+
+
 def end_filed(context: AppContext) -> None:
     """End what the extension's sessions are in the middle of, of a context that nothing
     will ever pop.

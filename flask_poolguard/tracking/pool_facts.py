@@ -24,6 +24,7 @@ class PoolFacts:
     :ivar in_memory: the database lives within the process, so that a forked child has a
         copy and shares nothing, and is gone with its last connection.
     :ivar has_auto_size, has_auto_overflow: whether these follow what is asked for.
+    :ivar budget_file: name of the file of its budget; "" for none.
     """
 
     bind: str
@@ -36,6 +37,7 @@ class PoolFacts:
     age_based: bool = False
     is_async: bool = False
     in_memory: bool = False
+    budget_file: str = ""
     has_auto_size: bool = False
     has_auto_overflow: bool = False
 

@@ -131,6 +131,7 @@ def status_of(
         learned_limit_seconds=figures.learned_limit,
         is_counted=facts.counted,
         recycles_by_age=facts.age_based,
+        budget_file=facts.budget_file,
         leaking_lines=tuple(
             LeakingLine(endpoint, site, count)
             for (endpoint, site), count in figures.leaking_lines.items()

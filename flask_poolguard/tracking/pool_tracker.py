@@ -144,7 +144,7 @@ class PoolTracker(SizedPool, PoolCallbacks):
         """Count a new connection."""
         housekeeper.start()
         record.info[SETTINGS] = transaction_settings(record.dbapi_connection)
-        self.pools.note_use()
+        self.pools.note_use(record)
         self._show_connected(record)
         self.figures.count("connects")
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import PREFIX
+from ..databases.quotas import RUN_SHARE, Quota, quotas_of, why_unknown
 from ..engines import Guarded
 from ..pool import GuardedPool
-from ..report.quotas import RUN_SHARE, Quota, quotas_of, why_unknown
 from ..report.servers import Answer, group_by_server
 from .failures import TuneError
 

@@ -2,7 +2,8 @@
 
 Orders: `serve` (a request, which makes it a worker), `take` (a connection, kept),
 `give` (the one that was taken last), `use N` (N threads query until `rest`), `rest`,
-`fork` (a child that sleeps; answers its pid). Each is answered by one line of JSON.
+`fork` (a child that sleeps; answers its pid), `ask` (the server, and soon again).
+Each is answered by one line of JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import sqlalchemy as sa
 from flask import Flask
 
+from flask_poolguard.budget import auto_limit
 from tests.support.guarded_app import engine_of, make_app
 
 
@@ -55,6 +57,8 @@ def main() -> None:
                 answer |= counts
             elif order == "fork":
                 answer["pid"] = fork()
+            elif order == "ask":
+                auto_limit.PERIOD = auto_limit.AGAIN = auto_limit.FIRST = 0.2
             elif order == "dispose":
                 engine.dispose()
         except Exception as error:

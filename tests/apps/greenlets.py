@@ -29,6 +29,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from flask_poolguard import PoolGuard
+from tests.support.waiting import wait_until
 
 GATES = {
     "mysql": (  # of this database: the server's names of locks are for all
@@ -226,8 +227,22 @@ def bystander(program: Program) -> dict[str, Any]:
     return {"answers": answer == 42, "during": during["out"], **program.figures()}
 
 
+def fill(program: Program) -> dict[str, Any]:
+    """Let idle connections be opened, which another greenlet waits for."""
+    pool: Any = program.engine.pool
+    answers = program.numbers(1)
+    filler = pool.idle_filler
+    wait_until(lambda: filler.keeps and not filler.is_due() and not pool._pool.ahead)
+    return {
+        "answers": answers[0],
+        "idle": pool.checkedin(),
+        "is_due": filler.is_due(),
+        **program.figures(),
+    }
+
+
 SCENARIOS: dict[str, Callable[[Program], dict[str, Any]]] = {
-    each.__name__: each for each in (timeout, kill, storm, bystander)
+    each.__name__: each for each in (timeout, kill, storm, bystander, fill)
 }
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import URL
 from benchmarks import (
     compare,
     contenders,
+    first,
     growth,
     open_load,
     others,
@@ -82,8 +83,18 @@ def lent_mariadb(mariadb_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     def database(_: object) -> Iterator[tuple[str, URL]]:
         yield "MariaDB", mariadb_url
 
-    for module in (saturation, overload, others, workers):
+    for module in (first, saturation, overload, others, workers):
         monkeypatch.setattr(module, "database", database)
+
+
+@pytest.mark.usefixtures("lent_mariadb")
+class TestFirst:
+    def test_first_sets_cold_beside_warm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(first, "ROUNDS", 2)
+        monkeypatch.setattr(first, "SERVERS", (MariaDBServer,))
+        text = printed(first.run())
+        assert "The first request of a worker, 2 of each" in text
+        assert "POOLGUARD_MIN_IDLE = 1" in text
 
 
 @pytest.mark.usefixtures("lent_mariadb")

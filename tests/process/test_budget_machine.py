@@ -64,7 +64,8 @@ class Process:
 def follow(folder: str, orders: int, answers: int) -> None:
     """Follow orders of one letter and the number of a pool, without a thread."""
     budget_module._start = lambda *args: None
-    budget = Budget(folder, NAME, LIMIT, "shop")
+    budget = Budget(folder, NAME, "shop")
+    budget.go_by(LIMIT)
     queues: list[FairQueue[Any]] = [
         FairQueue(0, float("inf"), False, Slot, PoolPlaces(budget)) for _ in range(2)
     ]

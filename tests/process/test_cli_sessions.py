@@ -494,8 +494,8 @@ class TestTop:
         assert "rates from the next refresh on" in first
         assert "rates of the last" in second
         assert [json.loads(line)["pools"][0]["pid"] for line in lines] == [pid, pid]
-        names = "verdict schema_version taken_at app seconds pools holders findings"
-        assert " ".join(json.loads(lines[0])) == names
+        names = "verdict schema_version taken_at app seconds pools budgets holders"
+        assert " ".join(json.loads(lines[0])) == f"{names} findings"
 
     def test_clears_a_terminal_until_it_is_interrupted(self, mariadb_url: URL) -> None:
         env = environment(mariadb_url)

@@ -56,3 +56,15 @@ class TestBystanders:
         # What the greenlet forgot that had ended came back, the other one's did not.
         assert found["during"] == 1
         assert (found["out"], found["leaks"]) == (0, 1)
+
+
+class TestMinIdle:
+    def test_connections_are_opened_ahead_unless_the_driver_stops_all_greenlets(
+        self, driver_url: URL
+    ) -> None:
+        found = run(driver_url, "fill", POOLGUARD_MIN_IDLE=3)
+        blocks = driver_url.get_driver_name() == "mysqldb"
+        assert found["idle"] == (1 if blocks else 3)
+        assert found["answers"]
+        assert not found["is_due"]
+        assert (found["out"], found["leaks"]) == (0, 0)

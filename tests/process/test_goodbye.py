@@ -46,6 +46,14 @@ ENDS = {
 def refuse(*_):
     raise LookupError("tea")
 """,
+    "with connections that were opened ahead": """
+import time
+app.config["POOLGUARD_MIN_IDLE"] = 3
+app.add_url_rule("/", view_func=lambda: "")
+app.test_client().get("/")
+while engine.pool.checkedin() < 3:
+    time.sleep(0.01)
+""",
     "after its child": """
 child = os.fork()
 if not child:

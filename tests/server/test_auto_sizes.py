@@ -264,6 +264,14 @@ class TestShrinking:
 
 
 @pytest.mark.usefixtures("threadless")
+def test_no_fewer_are_kept_than_are_to_be_idle(served_database: Database) -> None:
+    with worker(served_database.url, **BOTH, POOLGUARD_MIN_IDLE=7) as one:
+        one.serve_with(2)
+        assert one.sizes == (7, 8)
+        assert one.round() == (7, 8)
+
+
+@pytest.mark.usefixtures("threadless")
 class TestNestedCheckouts:
     def test_get_what_keeps_them_free_of_a_deadlock(
         self, served_database: Database, caplog: pytest.LogCaptureFixture

@@ -490,3 +490,23 @@ class TestOneProcess:
         (finding,) = found(shop.report(), "budget")
         assert "POOLGUARD_BUDGET lets the workers have 99999" in finding.message
         assert "Lower POOLGUARD_BUDGET to " in finding.fix
+
+
+class TestMinIdle:
+    """Connections that are opened ahead, POOLGUARD_MIN_IDLE."""
+
+    def test_leaves_a_place_and_does_not_take_back_what_was_given(
+        self, start: Start, database: Database
+    ) -> None:
+        first = start(4, POOLGUARD_MIN_IDLE=5, POOLGUARD_POOL_SIZE=5)
+        second = start(4, POOLGUARD_POOL_SIZE=1)
+        first.do("serve")
+        wait_until(lambda: sessions(database) == 3, what="idle connections")
+        second.take(3)  # one was free, two were given
+        assert sessions(database) == 4
+        for _ in range(3):
+            second.do("give")
+        # Places are free again, but they may be wished for again soon.
+        wait_until(lambda: sessions(database) == 2, what="the end of two")
+        time.sleep(2.5)  # two looks of the thread that fills
+        assert sessions(database) == 2

@@ -13,10 +13,10 @@ from flask_poolguard.databases import (
     ServerSession,
     ServerView,
 )
+from flask_poolguard.databases.quotas import Quota, quotas_of, why_unknown
 from flask_poolguard.report import Plan
 from flask_poolguard.report.advice import make_advice
 from flask_poolguard.report.advice_model import AdviceOptions
-from flask_poolguard.report.quotas import Quota, quotas_of, why_unknown
 from tests.support.reporting import MakeShop, sessions, the_one
 
 

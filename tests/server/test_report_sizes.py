@@ -220,6 +220,17 @@ class TestTooSmall:
         quick = changed(evidence, usage={"longest_wait_seconds": 0.99})
         assert one(found_by_rules(quick, "pool-too-small")).level == "info"
 
+    def test_threads_that_waited_for_a_budget_do_not_make_the_pool_too_small(
+        self, evidence: Evidence
+    ) -> None:
+        usage = {"waits": 90, "longest_wait_seconds": 2.0, "demand": {18: 1000}}
+        tight = changed(
+            evidence, usage=usage, budget_file="a.budget", peak_checked_out=14
+        )
+        assert not found_by_rules(tight, "pool-too-small")
+        full = changed(tight, peak_checked_out=15)
+        assert found_by_rules(full, "pool-too-small")
+
     @pytest.mark.parametrize(
         ("checkouts", "closed"), [(999, 999), (1000, 19), (2000, 39)]
     )

@@ -16,7 +16,7 @@ from sqlalchemy import event
 from flask_poolguard.errors import DatabaseUnavailable, PoolDeadlock
 from flask_poolguard.pool import GuardedPool
 from flask_poolguard.pool.connect_breaker import ConnectBreaker
-from flask_poolguard.pool.fair_queue import Waiter
+from flask_poolguard.pool.waiter import Waiter
 from tests.conftest import Database
 from tests.support.guarded_app import (
     checked_out_id,

@@ -119,6 +119,22 @@ class TestTheBeginning:
     def test_leaves_the_users_own_size(self, size: int, expected: PoolSizes) -> None:
         assert Worker(AutoSizes(size, None), 8).sizes.sizes == expected
 
+    @pytest.mark.parametrize(
+        ("overflow", "budget", "expected"),
+        [
+            (None, None, PoolSizes(9, 6)),
+            (10, None, PoolSizes(9, 10)),
+            (None, 6, PoolSizes(6, 0)),
+        ],
+    )
+    def test_is_what_is_to_be_idle_at_least(
+        self, overflow: int | None, budget: int | None, expected: PoolSizes
+    ) -> None:
+        worker = Worker(AutoSizes(None, overflow, at_least=9), 2, budget)
+        assert worker.sizes.sizes == expected
+        worker.serve({1: 5000}, minutes=60)
+        assert worker.sizes.sizes == expected
+
     def test_says_nothing(self) -> None:
         worker = auto(8)
         worker.second({})

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flask_poolguard.budget import Standing, find_standing, shared_file
-from flask_poolguard.budget.shared_file import BudgetError, BudgetFile, Row, file_name
+from flask_poolguard.budget.layout import Row
+from flask_poolguard.budget.shared_file import BudgetError, BudgetFile, file_name
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.waiting import wait_until
 
@@ -207,7 +208,7 @@ class TestADescriptor:
         with pytest.raises(BudgetError, match="was closed"):
             file.write(number or 0, Row(1.0, 1.0, True, 0, 0, 0, 1, "shop"))
         with pytest.raises(BudgetError, match="was closed"):
-            file.lock(2)
+            file.check()
         file.unlock(1)
         assert (tmp_path / "the app's own").read_bytes() == b""
         again = BudgetFile.open(folder, NAME)

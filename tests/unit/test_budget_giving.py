@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_poolguard.budget.giving import ALIVE, Giving, part_of, wishes
-from flask_poolguard.budget.shared_file import Row
+from flask_poolguard.budget.layout import Row
 
 NOW = 1000.0
 

@@ -48,7 +48,8 @@ def budgets(tmp_path: Path) -> Iterator[Callable[[int], Budget]]:
     made: list[Budget] = []
 
     def make(limit: int) -> Budget:
-        made.append(Budget(str(tmp_path), f"{len(made)}.budget", limit, "shop"))
+        made.append(Budget(str(tmp_path), f"{len(made)}.budget", "shop"))
+        made[-1].go_by(limit)
         return made[-1]
 
     yield make
@@ -150,7 +151,8 @@ def interrupt_everywhere(folder: str) -> int:
     """Raise at each line in turn, and check what is left; return how many there are."""
     budget_module._start = lambda *args: None
     for number in range(1, 300):
-        budget = Budget(folder, f"{number}.budget", 3, "shop")
+        budget = Budget(folder, f"{number}.budget", "shop")
+        budget.go_by(3)
         queue = queue_of(budget)
         first = queue.get_now()
         queue.free(first)
@@ -269,3 +271,56 @@ def test_a_question_gives_back_its_own_place_and_no_detached_connections(
     assert locked(budget) == 1
     del connection
     assert locked(budget) == 0
+
+
+class TestAhead:
+    """Places for connections that no thread waits for."""
+
+    def test_leaves_one_for_a_checkout(self, budgets: Callable[[int], Budget]) -> None:
+        queue = queue_of(budgets(3))
+        assert [queue.places.take_ahead() for _ in range(4)] == [
+            *(True, True),
+            *(False, False),
+        ]
+        assert queue.places.take()
+
+    def test_takes_the_first_place_of_a_worker(
+        self, budgets: Callable[[int], Budget]
+    ) -> None:
+        budget = budgets(1)
+        queue = queue_of(budget)
+        budget._is_member = True
+        budget.look()
+        assert len(budget._free) == 1
+        assert queue.places.take_ahead()
+        assert locked(budget) == 1
+
+    def test_takes_none_for_a_while_after_a_checkout_found_none(
+        self, budgets: Callable[[int], Budget], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        budget = budgets(2)
+        queue = queue_of(budget)
+        slots = [queue.get_now() for _ in range(3)]
+        assert slots[2] is None
+        for each in slots[:2]:
+            assert each is not None
+            queue.free(each)
+        assert not queue.places.take_ahead()
+        monkeypatch.setattr(own_places, "CALM", 0.0)
+        assert queue.places.take_ahead()
+
+    def test_wishes_for_none(self, budgets: Callable[[int], Budget]) -> None:
+        budget = budgets(1)
+        queue = queue_of(budget)
+        assert not queue.places.take_ahead()
+        budget.look()
+        assert budget._asked_at == 0
+        assert not budget._open_file().is_wished_for()
+
+    def test_finds_that_a_budget_is_not_kept(
+        self, tmp_path: Path, budgets: Callable[[int], Budget]
+    ) -> None:
+        (tmp_path / "0.budget").write_bytes(b"another file" * 1000)
+        queue = queue_of(budgets(1))
+        assert queue.places.take_ahead()
+        assert vars(queue.places)["held"] == [pool_places.ANY]

@@ -15,9 +15,10 @@ from sqlalchemy.pool import QueuePool
 
 from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool, Policy
-from flask_poolguard.pool.fair_queue import FairQueue, Waiter
+from flask_poolguard.pool.fair_queue import FairQueue
 from flask_poolguard.pool.slot import GuardedRecord
 from flask_poolguard.pool.types import AnonymousClaim
+from flask_poolguard.pool.waiter import Waiter
 from tests.support.guarded_app import guarded_pool
 from tests.support.people import SECONDS, Person, Stop, Struck, people
 

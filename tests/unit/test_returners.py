@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import URL
 
 from flask_poolguard.pool import GuardedPool, housekeeper
-from flask_poolguard.pool.fair_queue import FairQueue, Waiter
+from flask_poolguard.pool.fair_queue import FairQueue
 from flask_poolguard.pool.types import AnonymousClaim
+from flask_poolguard.pool.waiter import Waiter
 from flask_poolguard.tracking import returners
 from flask_poolguard.tracking.checkout import OUTSIDE
 from flask_poolguard.tracking.returners import Returners

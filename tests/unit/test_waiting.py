@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine, create_engine, event, exc
 from flask_poolguard import PoolGuard
 from flask_poolguard.errors import TooManyWaiting
 from flask_poolguard.pool import GuardedPool
-from flask_poolguard.pool.fair_queue import Waiter
+from flask_poolguard.pool.waiter import Waiter
 from flask_poolguard.tracking import claims as waiting_module
 from flask_poolguard.tracking.current_scope import LONGEST_AGE, current_scopes
 from tests.support.guarded_app import Clock, guarded_pool

@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Callable, Iterator, Sequence
 
 from ...engines import Guarded
+from ...state.status import PoolStatus
 from ...tracking.sizing import SHARE
 from ..estimate import ENOUGH_CHECKOUTS
 from ..evidence import Evidence
@@ -71,7 +72,7 @@ def _nested(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     needed, size = worst.deadlock_free_from, worst.pool.size
     sizes = (
         change_sizes(guarded, "raise", "")
-        if worst.pool.is_auto
+        if guarded.tracker.facts.is_auto
         else f"set {size_key(guarded, 'pool_size')} ="
         f" {estimate_of(uses).pool_size(size)} (now {size})"
     )
@@ -144,7 +145,16 @@ def _waits(use: Use) -> bool:
         and use.limit is not None
         and use.usage.waits > use.asked * _SHARE
         and use.share_needs(_SHARE) > use.limit
+        and not _waits_for_budget(use.pool)
     )
+
+
+def _waits_for_budget(pool: PoolStatus) -> bool:
+    """Tell whether threads waited for a place of the budget, and not for the pool: it
+    never had as many out as its sizes allow.
+    """
+    out = pool.peak_checked_out or 0
+    return bool(pool.budget_file) and out < (pool.limit or 0)
 
 
 def _churns(use: Use) -> bool:
@@ -168,7 +178,7 @@ def _above_threads(guarded: Guarded, uses: Sequence[Use]) -> Finding | None:
     if not (mature and threads) or could_use > threads * nesting:
         return None
     # What is automatic is not set, and is never opened without a thread that asks.
-    if any(use.pool.is_auto for use in uses):
+    if guarded.tracker.facts.is_auto:
         return None
     if any(use.limit is None or use.limit <= could_use for use in uses):
         return None

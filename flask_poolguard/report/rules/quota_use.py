@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy.engine import URL, make_url
-
+from ...databases.quotas import Quota, quotas_of
 from ...engines import Guarded
 from ...state.status import Worker
 from ...tracking.sizing import most_usable, peak_of
-from ...urls import server_key
 from ..evidence import AnsweringServer, Evidence
+from ..host_budget import limits_of
 from ..phrases import workers
-from ..quotas import Quota, quotas_of
 from ..session_counts import count_ours
+from .quota_pools import Counts, configured_pools, counting, limits_of_pools
 
 # Pools by bind and limit, which is None for no limit.
 Pools = Counter[tuple[str, int | None]]
-
-# Tells by bind and URL whether a pool's connections count.
-_Counts = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +61,8 @@ class QuotaUse:
     :ivar to_open: how many more the pools on this host may open; None also without a
         limit, or where no worker is known to lead there.
     :ivar reach: what the threads can use at once.
-    :ivar budget: what the budgets of all its binds allow on all hosts; None if one has
-        none.
+    :ivar budgets: limits of the budgets that its binds have; None if a bind has none.
+    :ivar hosts: on which the app runs, each with budgets of its own.
     """
 
     quota: Quota
@@ -78,7 +74,15 @@ class QuotaUse:
     pools: Pools
     to_open: int | None
     reach: Reach | None
-    budget: int | None = None
+    budgets: Mapping[str, int] | None = None
+    hosts: int = 1
+
+    @property
+    def budget(self) -> int | None:
+        """Return what the budgets allow on all hosts; None if a bind has none."""
+        if self.budgets is None:
+            return None
+        return sum(self.budgets.values()) * self.hosts
 
     @property
     def is_out_of_reach(self) -> bool:
@@ -101,8 +105,9 @@ def quota_uses(evidence: Evidence) -> Iterator[QuotaUse]:
     for server in evidence.answering_servers():
         views = {each.bind: evidence.view(each) for each in server.binds}
         for quota in quotas_of(views):
-            counts = _counts(server, quota)
+            counts = counting(server, quota)
             ours = _ours(evidence, server, counts)
+            budgets = _budgets(evidence, quota)
             yield QuotaUse(
                 quota=quota,
                 name=f"{quota.name} {'at ' if quota.owner else ''}{server.name}",
@@ -111,19 +116,17 @@ def quota_uses(evidence: Evidence) -> Iterator[QuotaUse]:
                 ours=ours,
                 others=quota.others(ours, plan.hosts, is_planned=not plan.is_none),
                 pools=_pools(evidence, counts),
-                to_open=_to_open(evidence, counts, ours),
+                to_open=_to_open(evidence, counts, ours, budgets),
                 reach=_reach(evidence, counts),
-                budget=_budget(evidence, quota),
+                budgets=budgets,
+                hosts=plan.hosts,
             )
 
 
-def _budget(evidence: Evidence, quota: Quota) -> int | None:
-    """Return what binds may have together by their budgets; equal ones are shared."""
-    budgets = [evidence.budgets.get(bind) for bind in quota.binds]
-    if not budgets or None in budgets:
+def _budgets(evidence: Evidence, quota: Quota) -> dict[str, int] | None:
+    if not quota.binds or not all(bind in evidence.budgets for bind in quota.binds):
         return None
-    of_one_host = sum(each.limit for each in set(filter(None, budgets)))
-    return of_one_host * evidence.plan.hosts
+    return limits_of(evidence.engines, evidence.budgets, quota.binds)
 
 
 def number_of_workers(evidence: Evidence) -> int:
@@ -153,25 +156,7 @@ def describe_pools(evidence: Evidence, pools: Pools, reach: Reach | None = None)
     )
 
 
-def _counts(server: AnsweringServer, quota: Quota) -> _Counts:
-    """Return what tells whether a pool takes of a quota, also one of a bind that this
-    process does not have.
-    """
-
-    def counts(bind: str, url: str) -> bool:
-        if server.key is None:
-            return bind in quota.binds
-        if server_key(url) != server.key:
-            return False
-        if quota.scope == "server":
-            return True
-        owner = _user_in(url) if quota.scope == "user" else _database_in(url)
-        return bind in quota.binds if owner is None else owner == quota.owner
-
-    return counts
-
-
-def _ours(evidence: Evidence, server: AnsweringServer, counts: _Counts) -> int | None:
+def _ours(evidence: Evidence, server: AnsweringServer, counts: Counts) -> int | None:
     """Count the workers' sessions.
 
     A parent's are others', because its pool is not among those that are to fit in.
@@ -187,35 +172,44 @@ def _ours(evidence: Evidence, server: AnsweringServer, counts: _Counts) -> int |
     return count_ours(evidence.our_ids(pools), known)
 
 
-def _to_open(evidence: Evidence, counts: _Counts, ours: int | None) -> int | None:
+def _to_open(
+    evidence: Evidence,
+    counts: Counts,
+    ours: int | None,
+    budgets: Mapping[str, int] | None,
+) -> int | None:
     limits = [
         limit
         for worker in evidence.workers
-        for bind, url, limit in _limits_of(worker, evidence)
+        for bind, url, limit in limits_of_pools(worker, evidence)
         if counts(bind, url)
     ]
-    if not limits or not all(limits) or ours is None:
+    if not limits or ours is None:
         return None
-    return max(sum(limit or 0 for limit in limits) - ours, 0)
+    may_have = sum(limit or 0 for limit in limits) if all(limits) else None
+    if budgets is not None:
+        together = sum(budgets.values())
+        may_have = together if may_have is None else min(may_have, together)
+    return None if may_have is None else max(may_have - ours, 0)
 
 
-def _pools(evidence: Evidence, counts: _Counts) -> Pools:
+def _pools(evidence: Evidence, counts: Counts) -> Pools:
     """Return the pools that count; those of which the limit is unknown are left out."""
     plan = evidence.plan
     pools: Pools = Counter()
     if plan.workers is None:
         for worker in evidence.workers:
-            for bind, url, limit in _limits_of(worker, evidence):
+            for bind, url, limit in limits_of_pools(worker, evidence):
                 if counts(bind, url) and limit != 0:
                     pools[bind, limit] += plan.hosts
         return pools
-    for bind, url, limit in _configured(evidence):
+    for bind, url, limit in configured_pools(evidence):
         if counts(bind, url):
             pools[bind, limit] += number_of_workers(evidence)
     return pools
 
 
-def _reach(evidence: Evidence, counts: _Counts) -> Reach | None:
+def _reach(evidence: Evidence, counts: Counts) -> Reach | None:
     """Return what threads can use at once, of all workers or of those planned.
 
     Those planned are taken to have the threads of those that run, if these agree.
@@ -242,11 +236,11 @@ def _reach(evidence: Evidence, counts: _Counts) -> Reach | None:
     )
 
 
-def _used_at_once(worker: Worker, evidence: Evidence, counts: _Counts) -> Iterator[int]:
+def _used_at_once(worker: Worker, evidence: Evidence, counts: Counts) -> Iterator[int]:
     """Yield how many connections a worker's threads can use of each pool."""
     threads = worker.process.threads or 0
     usages = {pool.bind: pool for pool in worker.pools}
-    for bind, url, limit in _limits_of(worker, evidence):
+    for bind, url, limit in limits_of_pools(worker, evidence):
         if counts(bind, url) and limit != 0:
             pool = usages.get(bind)
             most = threads
@@ -254,44 +248,3 @@ def _used_at_once(worker: Worker, evidence: Evidence, counts: _Counts) -> Iterat
                 peak = max(peak_of(pool.usage.demand), pool.peak_checked_out or 0)
                 most = most_usable(threads, pool.usage.nesting, peak)
             yield most if limit is None else min(most, limit)
-
-
-def _limits_of(
-    worker: Worker, evidence: Evidence
-) -> Iterator[tuple[str, str, int | None]]:
-    """Yield bind, URL and limit of a worker's pools: None for no limit, 0 for one that
-    is not known.
-
-    A worker of which no pool is known yet will have those of this process.
-    """
-    if not worker.pools:
-        yield from _configured(evidence)
-    for pool in worker.pools:
-        limit = None if pool.is_unlimited else pool.limit or 0
-        yield pool.bind, pool.url, limit
-
-
-def _configured(evidence: Evidence) -> Iterator[tuple[str, str, int | None]]:
-    """Yield bind, URL and limit of the pools as this process would set them up."""
-    for each in evidence.engines:
-        facts = each.tracker.facts
-        if facts.size is not None and facts.max_overflow is not None:
-            is_unlimited = facts.size == 0 or facts.max_overflow < 0
-            limit = None if is_unlimited else facts.size + facts.max_overflow
-            yield each.bind, facts.url, limit
-
-
-def _user_in(url: str) -> str | None:
-    """Return the user of a URL, which libpq also takes from among the options."""
-    parsed = make_url(url)
-    return parsed.username or _option(parsed, "user")
-
-
-def _database_in(url: str) -> str | None:
-    parsed = make_url(url)
-    return parsed.database or _option(parsed, "dbname") or _user_in(url)
-
-
-def _option(url: URL, name: str) -> str | None:
-    value = url.query.get(name)
-    return value if isinstance(value, str) else None

@@ -6,10 +6,10 @@ import typing as t
 from collections import Counter
 from collections.abc import Iterator
 
-from ...engines import Guarded
 from ..evidence import Evidence
+from ..host_budget import per_host, proposal
 from ..model import Finding
-from ..phrases import capitalized, change_sizes, key_of
+from ..phrases import change_sizes, key_of
 from ..phrases import workers as workers_of
 from .pool_use import fails_now, who_waits
 from .quota_use import QuotaUse, describe_pools, number_of_workers, quota_uses
@@ -31,7 +31,7 @@ def find_overbooking(evidence: Evidence) -> Iterator[Finding]:
             continue
         if use.budget is not None and (is_unlimited or total > use.budget):
             if use.budget > room:
-                yield _budget_too_large(use, room)
+                yield _budget_too_large(use)
         elif is_unlimited or total > room:
             yield _overbooked(evidence, use)
 
@@ -53,14 +53,20 @@ def _running_out(evidence: Evidence, use: QuotaUse) -> Finding:
         "critical" if fails_now(evidence, binds) else "warning",
         "full",
         f"{_in_use(use)}{_users(use)}",
-        "End the sessions that are not needed,"
-        f" {change_sizes(use.guarded, 'lower', _sizes(use.guarded, 'and'))}, or raise"
+        f"End the sessions that are not needed, {_how_to_lower(use)}, or raise"
         f" {use.quota.remedy}.",
         "Once the last one is taken, every new connection is refused, and the requests"
         " that need one fail.",
         f"server full: {use.name} has {use.quota.used} of {use.quota.limit} in use"
         f"{_ours_in_short(use)}{who_waits(evidence, binds)}",
     )
+
+
+def _how_to_lower(use: QuotaUse) -> str:
+    if use.budget is not None:
+        return f"lower {key_of(use.guarded, 'budget')}"
+    keys = (key_of(use.guarded, name) for name in ("pool_size", "max_overflow"))
+    return change_sizes(use.guarded, "lower", " and ".join(keys))
 
 
 def _ours_in_short(use: QuotaUse) -> str:
@@ -95,7 +101,7 @@ def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
         f"{describe_pools(evidence, use.pools, use.reach)}; {use.name} allows"
         f" {use.quota.terms}{others}"
     )
-    fix = _how_to_fit(use, max(number_of_workers(evidence), 1))
+    fix = _how_to_fit(evidence, use)
     if use.is_out_of_reach:
         return Finding(
             "info",
@@ -117,23 +123,35 @@ def _overbooked(evidence: Evidence, use: QuotaUse) -> Finding:
     )
 
 
-def _budget_too_large(use: QuotaUse, room: int) -> Finding:
+def _budget_too_large(use: QuotaUse) -> Finding:
     others = f", of which others use {use.others} now" if use.others else ""
+    hosts = f" on {use.hosts} hosts" if use.hosts > 1 else ""
     return Finding(
         "warning",
         "budget",
         f"{key_of(use.guarded, 'budget')} lets the workers have {use.budget}"
-        f" connections together; {use.name} allows {use.quota.terms}{others}",
-        f"Lower {key_of(use.guarded, 'budget')} to"
-        f" {max(room - use.quota.head_room, 1)}, which leaves a tenth free, or raise"
-        f" {use.quota.remedy}.",
+        f" connections together{hosts}; {use.name} allows {use.quota.terms}{others}",
+        _how_to_lower_budget(use),
         "When the workers need them all, the server refuses connections, to this app"
         " and to all other clients.",
     )
 
 
-def _how_to_fit(use: QuotaUse, workers: int) -> str:
+def _how_to_lower_budget(use: QuotaUse) -> str:
+    """Return the remedy where the budgets allow more than the server does."""
+    of_host = per_host(use.quota, use.others or 0, use.hosts)
+    number = max(of_host // max(len(use.budgets or ()), 1), 1)
+    return (
+        f"Lower {key_of(use.guarded, 'budget')} to {number}, which leaves a tenth free,"
+        f" or raise {use.quota.remedy}."
+    )
+
+
+def _how_to_fit(evidence: Evidence, use: QuotaUse) -> str:
     quota, others = use.quota, use.others or 0
+    if use.budget is not None:
+        return _how_to_lower_budget(use)
+    workers = max(number_of_workers(evidence), 1)
     share = quota.per_worker(others, workers)
     if share < 1:
         return (
@@ -141,15 +159,24 @@ def _how_to_fit(use: QuotaUse, workers: int) -> str:
             f" that others use, or raise {quota.remedy}: with a tenth left free there"
             " is not one for each worker."
         )
-    fix = change_sizes(use.guarded, "lower", _sizes(use.guarded, "or"))
-    return (
-        f"{capitalized(fix)} so that a worker's pools have {share} at most, which"
-        f" leaves a tenth free, start fewer workers, or raise {quota.remedy}."
+    on_host = workers // use.hosts
+    line = proposal(quota, others, use.hosts, on_host, evidence.engines)
+    budget = (
+        ""
+        if line is None
+        else f"Set {line} for all workers of a host together, or lower"
     )
-
-
-def _sizes(guarded: Guarded, word: str) -> str:
-    return f"{key_of(guarded, 'pool_size')} {word} {key_of(guarded, 'max_overflow')}"
+    if line is not None and use.guarded.tracker.facts.is_auto:
+        return (
+            f"Set {line} for all workers of a host together, at which automatic sizes"
+            f" end, start fewer workers, or raise {quota.remedy}."
+        )
+    return (
+        f"{budget or 'Lower'} {key_of(use.guarded, 'pool_size')} or"
+        f" {key_of(use.guarded, 'max_overflow')} so that a worker's pools have {share}"
+        f" at most, which leaves a tenth free{' too' if budget else ''}, start fewer"
+        f" workers, or raise {quota.remedy}."
+    )
 
 
 def _users(use: QuotaUse) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ...state.status import PoolStatus, Worker
 from ..evidence import Evidence
+from ..host_budget import holders_of, is_auto
 from ..model import Finding
 from ..monitoring_plugin import State
 from ..phrases import (
@@ -63,19 +64,23 @@ def find_saturated(evidence: Evidence) -> Iterator[Finding]:
         )
         number = sum(pool.waiting or 0 for _, pool in pools)
         where = busiest(each for _, pool in pools for each in pool.holders)
+        budget = _used_budget(evidence, each, pools, is_now=True)
+        cause = (
+            f"{budget}, {requests(number)} for pool {each.bind}"
+            if budget
+            else f"{_is_used_up(each.bind, pools)}, {requests(number)}"
+        )
         yield Finding(
             "critical" if is_outage else "warning",
             "saturated",
             f"{number} {'waits' if number == 1 else 'wait'} for a connection of bind"
             f" {each.bind!r}, the first for {duration(wait)}"
             f" ({'; '.join(_taken(*pair) for pair in pools)})"
-            f"{_held_by([pool for _, pool in pools])}",
+            f"{f'. {budget}' if budget else ''}{_held_by([pool for _, pool in pools])}",
             _how_to_relieve(evidence, each, pools),
             f"Who has waited{so_long(timeouts)} fails, and until then keeps a thread"
             " of its worker from serving others.",
-            f"{_used_budget(evidence, each, pools)}{_is_used_up(each.bind, pools)},"
-            f" {requests(number)}, the first for"
-            f" {duration(wait)}{f'; {where}' if where else ''}",
+            f"{cause}, the first for {duration(wait)}{f'; {where}' if where else ''}",
         )
 
 
@@ -162,23 +167,34 @@ def _holders(pools: Sequence[PoolStatus]) -> str:
     return ", ".join(texts) + (f" and {more} lines more" if more > 0 else "")
 
 
-def _used_budget(evidence: Evidence, bind: Bind, pools: Pools) -> str:
-    """Return that the bind's budget is why its pools cannot open more; "" if it is not,
-    or no more.
+def _used_budget(
+    evidence: Evidence, bind: Bind, pools: Pools, *, is_now: bool = False
+) -> str:
+    """Return that the bind's budget is why its pools cannot open more, and who has it;
+    "" if it is not, or no more.
+
+    :param is_now: whether threads wait now; else the most that were ever out tells
+        whether they waited for the pool's own sizes.
     """
     standing = evidence.budgets.get(bind.bind)
-    if standing is None or standing.taken < standing.limit:
+    if standing is None or not standing.is_used_up:
         return ""
-    if any(
-        pool.limit is not None and (pool.peak_checked_out or 0) >= pool.limit
+    at_limit = [
+        pool.limit is not None
+        and ((pool.checked_out if is_now else pool.peak_checked_out) or 0) >= pool.limit
         for _, pool in pools
-    ):
+    ]
+    if all(at_limit) if is_now else any(at_limit):
         return ""
-    return f"{key_of(bind, 'budget')} of {standing.limit} is used up, "
+    return (
+        f"{key_of(bind, 'budget')} of {standing.limit} is used up"
+        f" ({holders_of(standing)})"
+    )
 
 
 def _how_to_relieve(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
-    if not _used_budget(evidence, guarded, pools) and all(
+    is_of_budget = bool(_used_budget(evidence, guarded, pools, is_now=True))
+    if not is_of_budget and all(
         pool.checked_out is not None
         and pool.limit is not None
         and pool.checked_out < pool.limit
@@ -188,7 +204,7 @@ def _how_to_relieve(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
             "The pool may open more, but gets no connection from its server: see what"
             " else is found, and the app's log."
         )
-    return _how_to_shorten(evidence, guarded, pools)
+    return _how_to_shorten(evidence, guarded, pools, is_of_budget=is_of_budget)
 
 
 def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
@@ -223,10 +239,12 @@ def find_timeouts(evidence: Evidence) -> Iterator[Finding]:
 
 def _in_short(evidence: Evidence, bind: Bind, pools: Pools) -> str:
     used = _used_budget(evidence, bind, pools)
-    return f", as {used.removesuffix(', ')}," if used else ""
+    return f", as {used}," if used else ""
 
 
-def _how_to_shorten(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
+def _how_to_shorten(
+    evidence: Evidence, guarded: Bind, pools: Pools, *, is_of_budget: bool = False
+) -> str:
     fix = "Give connections back sooner"
     holders = [each for _, pool in pools for each in pool.holders if each.endpoint]
     if holders:
@@ -237,15 +255,23 @@ def _how_to_shorten(evidence: Evidence, guarded: Bind, pools: Pools) -> str:
         )
     pool = pools[0][1]
     standing = evidence.budgets.get(guarded.bind)
-    if standing is not None and _used_budget(evidence, guarded, pools):
+    if standing is not None and (
+        is_of_budget or _used_budget(evidence, guarded, pools)
+    ):
+        if is_auto(guarded.guarded):
+            return (
+                f"{fix}, or raise the server's limit, from which"
+                f" {key_of(guarded, 'budget')} follows (now {standing.limit}): the"
+                " pools had fewer than their sizes allow."
+            )
         return (
             f"{fix}, or raise {key_of(guarded, 'budget')} (now {standing.limit}) if the"
-            " server bears it: the pools never had as many as their sizes allow."
+            " server bears it: the pools had fewer than their sizes allow."
         )
     if pool.limit is None:
         return fix + "."
     too = ""
-    if standing is not None and standing.taken >= standing.limit:
+    if standing is not None and standing.is_used_up:
         too = f", and {key_of(guarded, 'budget')} (now {standing.limit}) too"
     sizes = (
         f"{key_of(guarded, 'pool_size')} (now {pool.size}) or"

@@ -1,10 +1,11 @@
 """How many connections a server has left: its limits, and who has taken them.
 
-A server has a limit, and its users and databases may have lower ones. Three commands
-ask what is left of a limit, and go by the same head room: a tenth of it stays free, for
+A server has a limit, and its users and databases may have lower ones. What asks
+how much is left of a limit goes by the same head room: a tenth of it stays free, for
 administrators and backups, and for the moment of a restart at which old and new workers
 live side by side.
 
+- ``POOLGUARD_BUDGET = "auto"`` is what is left besides others and head room.
 - ``flask pool advise``, and the sizes that a finding of ``flask pool doctor`` names,
   divide what is left besides others and head room among all workers.
 - ``flask pool tune`` takes half of what is free now, because others may want the rest
@@ -22,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..databases import ConnectionLimit, ServerSession, ServerView
+from .types import ConnectionLimit, ServerSession, ServerView
 
 # Of each limit, to stay free.
 HEAD_ROOM: t.Final = Fraction(1, 10)
@@ -73,7 +74,7 @@ class Quota:
     @property
     def head_room(self) -> int:
         """How many connections stay free, if all goes by this module."""
-        return math.ceil(self.limit * HEAD_ROOM)
+        return head_room(self.limit)
 
     @property
     def free(self) -> int | None:
@@ -120,6 +121,11 @@ class Quota:
         :param workers: on all hosts, at least 1.
         """
         return max(self.limit - others - self.head_room, 0) // workers
+
+
+def head_room(limit: int) -> int:
+    """Return how many connections of a limit stay free: a tenth, rounded up."""
+    return math.ceil(limit * HEAD_ROOM)
 
 
 def quotas_of(views: Mapping[str, ServerView | None]) -> list[Quota]:
