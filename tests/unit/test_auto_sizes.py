@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -393,15 +394,16 @@ class TestWhateverComes:
 
     @settings(max_examples=40, deadline=None)
     @given(demands.filter(bool), st.integers(1, 20))
-    def test_the_size_is_not_less_than_advise_would_name_for_the_same(
+    def test_the_size_is_what_advise_would_name_for_the_same_minutes(
         self, demand: dict[int, int], threads: int
     ) -> None:
         """Nor does it stop above it if that is sure."""
         worker = auto(threads, budget=40)
         worker.serve(demand, minutes=180)
         need = sizing.need_of(worker.seen.demand, 0.001, threads, 0)
-        low = sizing.not_ruled_out(worker.seen.demand, 0.001)
-        assert worker.size >= min(low, 40)
+        minutes = min(max(math.ceil(3000 / sum(demand.values())), 5), 58)
+        lately = {bound: minutes * count for bound, count in demand.items()}
+        assert worker.size >= min(sizing.not_ruled_out(lately, 0.001), 40)
         hour = {bound: 60 * count for bound, count in demand.items()}
         enough = sizing.surely_enough(hour, 0.001)
         if enough is not None and sum(demand.values()) * 60 > 3100:
