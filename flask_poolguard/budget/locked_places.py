@@ -119,7 +119,8 @@ class LockedPlaces:
         """
         if self._auto is None:
             return True
-        self._learn_limit(file)
+        if not self._is_known:  # later each look learns it
+            self._learn_limit(file)
         if not self._is_known:
             return not self._claimed
         limit = self.limit
