@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SetupError
-from ..report.deployment import find_workers, names_of, parents_among
+from ..report.deployment import PoolName, find_workers, names_of, parents_among
+from ..state.ended_workers import standstill
+from ..state.process import is_same_path
 from ..state.status import Worker
 from ..state.totals import PoolTotals, totals_of
+from ..state.totals_file import Deployment
+from ..urls import is_of_one_place
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
     from ..config import AppConfig
     from ..engines import Guarded
+
+
+# How often to look again if a worker was killed meanwhile.
+_LOOKS: t.Final = 5
 
 
 class State(t.Protocol):
@@ -60,14 +68,29 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
 
     :param without_pid: a process that is no worker.
     """
-    engines = state.engines
+    engines, config = state.engines, state.config
     own = names_of(engines)
     for each in engines:  # what this process has counted is shown in a moment only
         each.tracker.figures.tend()
-    found = find_workers(
-        state.config.state_dir, app.name, app.root_path, own, without_pid=without_pid
-    )
+    with standstill(config.state_dir) as still:
+        for _ in range(_LOOKS):
+            still.sweep()
+            found = find_workers(
+                config.state_dir,
+                app.name,
+                app.root_path,
+                own,
+                without_pid=without_pid,
+            )
+            # One that was killed meanwhile may be in neither.
+            if not still.has_dead():
+                break
+        ended = still.ended(app.name)
     totals: dict[str, PoolTotals] = {}
+    for deployment in ended:
+        if _is_ours(deployment, own, app.root_path):
+            for totals_of_ended in deployment.pools:
+                add(totals, totals_of_ended)
     # A process that only started the others counts as well, or what it has counted
     # would be missing until it ends.
     for worker in found.ours:
@@ -86,3 +109,14 @@ def add(totals: dict[str, PoolTotals], more: PoolTotals) -> None:
     """Add what a pool has counted to what others of its bind have."""
     known = totals.get(more.bind)
     totals[more.bind] = more if known is None else known.plus(more)
+
+
+def _is_ours(deployment: Deployment, own: Collection[PoolName], root_path: str) -> bool:
+    """Tell the same of ended workers as ``deployment.belongs`` does of those that live.
+
+    :param own: the names of this process's pools.
+    """
+    url = deployment.url
+    return (deployment.bind, url) in own and (
+        is_of_one_place(url) or is_same_path(deployment.root_path, root_path)
+    )

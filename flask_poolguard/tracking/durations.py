@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..state.histogram import SHORTEST, Durations, HistogramCounter
+from ..state.histogram import Durations, HistogramCounter
 
 
 class DurationCounter:
@@ -23,15 +23,6 @@ class DurationCounter:
         self.create, self.wait = HistogramCounter(), HistogramCounter()
         self.use = HistogramCounter()
         self.slow = self.uses_shown = 0
-
-    def used(self, seconds: float) -> None:
-        """Count a use; runs with every checkin."""
-        use = self.use
-        if seconds <= SHORTEST:
-            use.counts[0] += 1
-            use.seconds += seconds
-        else:
-            use.add(seconds)
 
     @property
     def uses(self) -> int:
