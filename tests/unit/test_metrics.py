@@ -133,10 +133,12 @@ class TestFigures:
         assert pool_value(found, "db_client_connection_max") is None
 
     def test_name_findings_by_code_and_level(self) -> None:
-        leaky = replace(POOL, leaks=5, waiting=0, oldest_wait_seconds=None)
-        found = parse(text_of(leaky))
+        full = replace(
+            POOL, size=1, max_overflow=0, checked_out=1, oldest_wait_seconds=6.0
+        )
+        found = parse(text_of(full))
         name = "poolguard_findings"
-        assert value(found, name, code="leak", level="warning") == 1
+        assert value(found, name, code="saturated", level="critical") == 1
 
     def test_say_what_servers_told_if_they_were_asked(self) -> None:
         server = Server("default", "MariaDB 10.11", True, 600.0, 151, 12, 5)
