@@ -70,6 +70,17 @@ def scraping(app: Flask) -> Iterator[list[Scrape]]:
     assert errors == []
 
 
+def kill_one(server: DeskServer) -> None:
+    """Kill a worker (SIGKILL), and wait for the one that gunicorn starts instead."""
+    victim = min(server.worker_pids())
+    os.kill(victim, signal.SIGKILL)
+
+    def is_replaced() -> bool:
+        return len(server.worker_pids() - {victim}) == server.workers
+
+    wait_until(is_replaced, seconds=30, what="a worker in place of the killed one")
+
+
 class TestScrapesOfWorkers:
     """gunicorn's workers, seen from any of them and from outside."""
 
@@ -95,24 +106,15 @@ class TestScrapesOfWorkers:
     ) -> None:
         """And none is lost: each of the requests made one checkout."""
         app, sent = make_desk(database.url), 0
-        workers = 3
         with (
-            DeskServer(
-                tmp_path, environment(database.url), workers=workers
-            ) as server,
+            DeskServer(tmp_path, environment(database.url), workers=3) as server,
             scraping(app) as scrapes,
         ):
             for _ in range(6):
                 for _ in range(10):
                     assert server.get("/query")[0] == 200
                     sent += 1
-                victim = min(server.worker_pids())
-                os.kill(victim, signal.SIGKILL)
-                wait_until(
-                    lambda old=victim: len(server.worker_pids() - {old}) == workers,
-                    seconds=30,
-                    what="a worker in place of the killed one",
-                )
+                kill_one(server)
                 for _ in range(10):
                     assert server.get("/query")[0] == 200
                     sent += 1

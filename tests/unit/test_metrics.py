@@ -174,7 +174,7 @@ class TestFigures:
 
 names = st.text(
     st.one_of(
-        st.sampled_from('\\"\n\r\t\0\x1b{}=,# <>&\'\x85\u2028\u202e'),
+        st.sampled_from("\\\"\n\r\t\0\x1b{}=,# <>&'\x85\u2028\u202e"),
         st.characters(exclude_categories=["Cs"]),
     ),
     max_size=30,
@@ -355,7 +355,9 @@ class TestDocuments:
         assert used <= known
 
     def test_the_dashboard_is_json_of_panels(self) -> None:
-        found = json.loads((ROOT / "docs" / "monitoring" / "dashboard.json").read_text())
+        found = json.loads(
+            (ROOT / "docs" / "monitoring" / "dashboard.json").read_text()
+        )
         panels = [each for each in found["panels"] if each["type"] != "row"]
         assert len({each["id"] for each in found["panels"]}) == len(found["panels"])
         assert all(target["expr"] for each in panels for target in each["targets"])
