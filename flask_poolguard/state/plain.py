@@ -55,6 +55,10 @@ def _default(field: Field[t.Any]) -> t.Any:
 
 def to_plain(value: t.Any, purpose: Purpose = "json") -> t.Any:
     """Return frozen data as what JSON has."""
+    if (
+        value is None or type(value) in _SIMPLE
+    ):  # most are, and the other questions are slower
+        return value
     if is_dataclass(value):
         return {
             name: to_plain(found, purpose)

@@ -210,10 +210,11 @@ class TestCost:
         def read(*_: object) -> None:
             done.append("file")
 
-        monkeypatch.setattr(reader, "read_workers", read)
-        monkeypatch.setattr("builtins.open", read)
-        monkeypatch.setattr("os.open", read)
-        found = stat(shop)
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "read_workers", read)
+            patch.setattr("builtins.open", read)
+            patch.setattr("os.open", read)
+            found = stat(shop)
         assert done == []
         assert (found["connects"], found["idle"]) == (1, 1)
 
