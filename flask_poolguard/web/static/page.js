@@ -7,18 +7,18 @@ import {
 } from "./sections.js";
 
 const EVERY = 1500;
-// An answer takes milliseconds; from then on the page says that it waits for one.
-const LATE = 3000;
-const GIVE_UP = 15_000;
-const SIGNS = { critical: "✕", warning: "!", ok: "✓", unknown: "?" };
+// An answer takes milliseconds. A browser asks again by the same connection, which leads
+// to the same worker; all threads of that one may be busy. To give up closes it, and the
+// next question may reach another worker.
+const GIVE_UP = 3000;
+const SIGNS = { critical: "✕", warning: "!", ok: "✓", unknown: "?", silent: "?" };
 
 const hasChanged = changes();
 const gone = watchWorkers();
 let timer = null;
 let asking = null;
-let askedAt = 0;
 let report = null;
-let reportAt = 0;
+let answeredAt = Date.now();
 let failure = "";
 
 function isVisible() {
@@ -30,57 +30,77 @@ async function poll() {
   const aborter = new AbortController();
   const deadline = setTimeout(() => aborter.abort(), GIVE_UP);
   asking = aborter;
-  askedAt = Date.now();
   try {
     const answer = await fetch("status.json", { signal: aborter.signal, cache: "no-store" });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     report = await answer.json();
-    reportAt = Date.now();
+    answeredAt = Date.now();
     failure = "";
-    draw();
   } catch (error) {
+    // Else it was given up because nobody looks at it.
     if (isVisible()) failure = describe(error);
   } finally {
     clearTimeout(deadline);
     asking = null;
-    drawAge();
     plan();
+  }
+  if (failure) {
+    showSilence();
+  } else if (report) {
+    draw();
   }
 }
 
 function describe(error) {
   if (error.message === "HTTP 404") {
-    return "The app refuses this page now (404): log in again, then reload it.";
+    return "The app refuses this page now (404): log in again, then reload it";
   }
   if (error.message.startsWith("HTTP ")) {
-    return `The app answered with an error (${error.message}): its log says more.`;
+    return `The app answers with an error (${error.message}); its log says more`;
   }
   if (error.name === "AbortError") {
-    return "The app does not answer: all its threads may be busy or waiting.";
+    return "The app does not answer: all its threads may be busy, or wait for a connection";
   }
-  return "The app cannot be reached: it may be down, or the way to it.";
+  return "The app cannot be reached: it may be down, or the way to it";
 }
 
 function plan() {
   clearTimeout(timer);
-  if (isVisible()) timer = setTimeout(poll, EVERY);
+  if (isVisible()) timer = setTimeout(poll, failure ? 500 : EVERY);
+}
+
+function showVerdict(level, word, cause, taken) {
+  byId("verdict").dataset.level = level;
+  document.body.classList.toggle("silent", level === "silent");
+  say("sign", SIGNS[level] ?? "?");
+  say("level", word);
+  say("cause", cause);
+  say("taken", taken);
+  document.title = `${SIGNS[level] ?? "?"} ${word} ${report?.app ?? ""} pools`;
+}
+
+function showSilence() {
+  const age = duration((Date.now() - answeredAt) / 1000);
+  const before = report
+    ? `Below, as it was at ${clock(answeredAt)}: ${report.verdict.level}, ${report.verdict.text}`
+    : "";
+  showVerdict("silent", "NO ANSWER", `${failure} (for ${age}).`, before);
+  announce(failure, "no answer");
 }
 
 function draw() {
   const { level, text } = report.verdict;
-  byId("verdict").dataset.level = level;
-  say("sign", SIGNS[level] ?? "?");
-  say("level", level.toUpperCase());
+  const taken = `${clock(Date.parse(report.taken_at))}, asked every ${EVERY / 1000} s`;
+  showVerdict(level, level.toUpperCase(), text, taken);
   say("about", report.app);
-  say("cause", text);
-  document.title = `${SIGNS[level] ?? "?"} ${level.toUpperCase()} ${report.app} pools`;
-  announce(level, text);
+  const codes = report.findings.filter((each) => each.level !== "info").map((each) => each.code);
+  announce(`${level}: ${text}`, level, codes);
   say("workers-count", countWorkers(report));
   if (hasChanged("workers", report.workers, report.host)) {
     drawWorkers(report);
     drawHolders(report);
   }
-  const ended = gone(report, reportAt);
+  const ended = gone(report, answeredAt);
   if (hasChanged("gone", ended)) drawGone(ended);
   if (hasChanged("findings", report.findings)) drawFindings(report);
   const minute = Math.floor(Date.parse(report.taken_at) / 60_000);
@@ -89,24 +109,8 @@ function draw() {
 }
 
 // A screen reader is told when the verdict changes, not each time that an age in it does.
-function announce(level, text) {
-  const codes = report.findings.filter((each) => each.level !== "info").map((each) => each.code);
-  if (hasChanged("announced", level, codes)) say("announced", `${level}: ${text}`);
-}
-
-function drawAge() {
-  const now = Date.now();
-  const late = asking !== null && now - askedAt > LATE;
-  let text = failure;
-  if (!text && late) {
-    text = `No answer from the app for ${duration((now - askedAt) / 1000)}: all its threads may be busy or waiting.`;
-  }
-  if (text && report) text += ` What is shown is of ${clock(reportAt)}.`;
-  const stale = byId("stale");
-  stale.hidden = !text;
-  document.body.classList.toggle("old", Boolean(text));
-  say("stale", text);
-  if (report) say("taken", `${clock(Date.parse(report.taken_at))}, asked every ${EVERY / 1000} s`);
+function announce(text, ...about) {
+  if (hasChanged("announced", ...about)) say("announced", text);
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -119,5 +123,4 @@ document.addEventListener("visibilitychange", () => {
 });
 
 drawLegend();
-setInterval(drawAge, 1000);
 poll();

@@ -107,8 +107,8 @@ function facts(pool) {
 
 function describePool(pool) {
   return el("div", { class: "pool" },
-    el("span", { class: "bind" }, pool.bind), row(pool),
-    el("span", { class: "facts" }, ...facts(pool)));
+    el("span", { class: "bind" }, pool.bind),
+    el("div", { class: "places" }, row(pool), el("span", { class: "facts" }, ...facts(pool))));
 }
 
 export function nameOf(worker, host) {

@@ -25,55 +25,71 @@ export function drawFindings(report) {
   byId("hints").replaceChildren(...hints.map(finding));
 }
 
+// Return the connections that are out, those of one endpoint, line and fate together.
 function heldNow(report) {
-  const held = [];
+  const groups = new Map();
   for (const worker of report.workers) {
     for (const pool of worker.pools) {
-      for (const each of pool.holders) held.push({ worker, pool, ...each });
+      for (const each of pool.holders) {
+        const key = JSON.stringify(
+          [pool.bind, each.endpoint, each.site, each.now, each.kept, each.gone]);
+        if (!groups.has(key)) groups.set(key, []);
+        groups.get(key).push({ worker, pool, ...each });
+      }
     }
   }
-  return held.sort((one, other) => other.held_seconds - one.held_seconds);
+  const longest = (group) => group[0].held_seconds;
+  for (const group of groups.values()) {
+    group.sort((one, other) => other.held_seconds - one.held_seconds);
+  }
+  return [...groups.values()].sort((one, other) => longest(other) - longest(one));
 }
 
-function holder(each, host) {
-  const tags = [];
-  if (each.kept) tags.push("kept on purpose");
-  if (each.gone) tags.push("ended by the server");
-  const long = isLong(each.pool, each);
-  const isOpening = each.endpoint === null && each.site === null;
-  const where = el("span", { class: "where" });
+function where(each) {
+  const nodes = [];
   if (each.now) {
-    where.append(el("span", { class: "now" }, "now at ", el("code", {}, each.now)));
-    if ((each.now_seconds ?? 0) > FRESH_SECONDS) {
-      where.append(` (seen ${duration(each.now_seconds)} ago)`);
-    }
+    const old = (each.now_seconds ?? 0) > FRESH_SECONDS;
+    nodes.push(el("span", {}, "now at ", el("code", {}, each.now),
+      old ? ` (seen ${duration(each.now_seconds)} ago)` : ""));
   }
   if (each.site) {
-    where.append(el("span", { class: "taken" }, "taken at ", el("code", {}, each.site)));
+    nodes.push(el("span", { class: "taken" }, "taken at ", el("code", {}, each.site)));
   }
+  return el("span", { class: "where" }, ...nodes);
+}
+
+function holders(group, host) {
+  const first = group[0];
+  const tags = [];
+  if (first.kept) tags.push("kept on purpose");
+  if (first.gone) tags.push("ended by the server");
+  const long = isLong(first.pool, first);
+  const isOpening = first.endpoint === null && first.site === null;
+  const workers = [...new Set(group.map((each) => nameOf(each.worker, host)))];
   return el("li", { class: "holder" },
-    el("span", { class: each.gone || long ? "age warn" : "age" },
-      duration(each.held_seconds), long ? el("span", { class: "unseen" }, ", too long") : ""),
+    el("span", { class: first.gone || long ? "age bad" : "age" },
+      duration(first.held_seconds), long ? el("span", { class: "unseen" }, ", too long") : ""),
     el("span", { class: "who" },
-      el("strong", {}, isOpening ? "being opened" : each.endpoint ?? "?"),
-      el("small", {}, ` worker ${nameOf(each.worker, host)}, ${each.pool.bind}`,
-        ...tags.map((tag) => el("span", { class: "tag" }, tag)))),
-    where);
+      group.length > 1 ? `${group.length} × ` : "",
+      el("strong", {}, isOpening ? "being opened" : first.endpoint ?? "?"),
+      el("small", {}, ` ${first.pool.bind}, ${workers.length > 1 ? "workers" : "worker"} `,
+        workers.join(" "), ...tags.map((tag) => el("span", { class: "tag" }, tag)))),
+    where(first));
 }
 
 export function drawHolders(report) {
   const held = heldNow(report);
-  const nodes = held.slice(0, MOST_HOLDERS).map((each) => holder(each, report.host));
-  const more = held.length - nodes.length;
+  const nodes = held.slice(0, MOST_HOLDERS).map((each) => holders(each, report.host));
+  const more = held.slice(MOST_HOLDERS).flat().length;
   if (more > 0) nodes.push(el("li", { class: "quiet" }, `and ${more} more`));
   if (!held.length) nodes.push(el("li", { class: "quiet" }, "No connection is out."));
   byId("holders").replaceChildren(...nodes);
 }
 
 const FIGURES = [
-  ["checkouts", "checkouts", ""], ["most_out", "most out at once", ""],
-  ["waits", "waits", "warn"], ["most_waiting", "most waiting at once", "warn"],
-  ["timeouts", "timeouts", "bad"], ["unavailable", "failed connects", "bad"],
+  ["checkouts", "checkouts", ""], ["most_out", "most out", ""],
+  ["waits", "waits", "warn"], ["most_waiting", "most waiting", "warn"],
+  ["timeouts", "timeouts", "bad"], ["unavailable", "no connection", "bad"],
   ["leaks", "leaks", "bad"],
 ];
 const MINUTES = 60;
@@ -106,7 +122,7 @@ function figure(minutes, first, [key, name, kind]) {
   const most = Math.max(...values);
   if (!most) return null;
   const last = values.findLastIndex((value) => value > 0);
-  const told = `at most ${most}, last at ${timeOf(first + last * 60)}`;
+  const told = `max ${most}, last ${timeOf(first + last * 60)}`;
   return el("div", { class: "figure" },
     el("span", { class: "name" }, name),
     sparkline(values, kind, `${name}: ${told}`),
