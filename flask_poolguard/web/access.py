@@ -73,8 +73,8 @@ def _allows(auth: Auth) -> bool:
     elif not isinstance(found, AnyResponse):
         return bool(found)
     logger.error(
-        "The auth function of guard.blueprint() returned %s, which does not say whether"
-        " the request may see the pools, so it is refused. Let it return True or False.",
+        "The auth function of guard.blueprint() returned %s, which does not say who may"
+        " see the pools, so the request is refused. Let it return True or False.",
         type(found).__name__,
     )
     return False

@@ -10,6 +10,7 @@ import os
 import typing as t
 import weakref
 
+from ..errors import SetupError
 from ..report import Detail, make_report
 from ..report.deployment import find_workers, names_of, parents_among
 from ..report.health import examine
@@ -49,8 +50,17 @@ def _alive(reference: weakref.ref[Flask]) -> Flask:
 
 
 def _state(app: Flask) -> t.Any:
-    """Return what the guard keeps of an app: the extension's ``AppState``."""
-    return app.extensions["poolguard"]
+    """Return what the guard keeps of an app: the extension's ``AppState``.
+
+    :raises SetupError: it has no guard.
+    """
+    state = app.extensions.get("poolguard")
+    if state is None:
+        raise SetupError(
+            f"The app {app.name!r} shows the pages of guard.blueprint() and has no"
+            " PoolGuard; call guard.init_app(app) too."
+        )
+    return state
 
 
 def _status(app: Flask) -> bytes:

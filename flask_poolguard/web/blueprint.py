@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, request
@@ -26,6 +27,7 @@ _FILES: t.Final = {
     "icon.svg": "image/svg+xml",
 }
 _TEXT: t.Final = "text/plain"
+_View = Callable[..., Response]
 _PROMETHEUS: t.Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -42,8 +44,8 @@ def make_blueprint(auth: Auth, *, probes_open: bool) -> Blueprint:
     blueprint = Blueprint("poolguard", __name__, url_prefix="/pools")
     blueprint.record(lambda setup: check_said(auth, t.cast("Flask", setup.app)))
     pages = _Pages()
-    probes = {"live": _live, "ready": pages.ready}
-    views = {
+    probes: dict[str, _View] = {"live": _live, "ready": pages.ready}
+    views: dict[str, _View] = {
         "": _page,
         "status.json": pages.status,
         "metrics": pages.metrics,
