@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -84,6 +85,13 @@ class Browser:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._session: str | None = None
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         pages: list[str] = []
 
         def has_tab() -> bool:
@@ -101,6 +109,10 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, with all its processes."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -159,17 +171,6 @@ class Browser:
         )
         file.write_bytes(base64.b64decode(found["data"]))
 
-    def press(self, key: str, code: int) -> None:
-        """Press a key, such as Tab (9)."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self._ask(
-                "Input.dispatchKeyEvent",
-                type=kind,
-                key=key,
-                code=key,
-                windowsVirtualKeyCode=code,
-            )
-
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
@@ -210,11 +211,14 @@ class Browser:
 
 
 @contextmanager
-def browser(folder: Path) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """Run a browser, or say that nothing could be looked at."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         not_tested.stop_test(MISSING)
-    folder.mkdir(exist_ok=True)
-    with Browser(folder, program) as started:
-        yield started
+    # Not a test's own folder: the path of its socket there would be too long.
+    with tempfile.TemporaryDirectory(
+        prefix="poolguard-browser-", ignore_cleanup_errors=True
+    ) as folder:
+        with Browser(Path(folder), program) as started:
+            yield started
