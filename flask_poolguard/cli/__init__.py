@@ -18,6 +18,7 @@ COMMANDS: t.Final = (
     "explain",
     "config",
     "check",
+    "metrics",
     "advise",
     "tune",
     "recycle",

@@ -98,8 +98,7 @@ class SlowPath:
                     attempt.began_at += _clock() - asked_at  # that was no connecting
                 number = record.returns
                 if record.is_fit():
-                    record.is_found_fit = True
-                    record.is_counted = attempt.is_counted
+                    self._found(record, attempt, begun)
                     return record
                 try:
                     callbacks.began_connecting(attempt, self._pool.checkedout())
@@ -114,8 +113,7 @@ class SlowPath:
                     for each in queue.claims():
                         self._break_deadlock(each)
                     continue
-                record.is_found_fit = True
-                record.is_counted = attempt.is_counted
+                self._found(record, attempt, begun)
                 return record
         except BaseException as error:  # an asynchronous one too
             try:
@@ -127,6 +125,12 @@ class SlowPath:
             if isinstance(error, Exception) and not isinstance(error, PoolTimeout):
                 callbacks.got_none()
             raise
+
+    def _found(self, record: GuardedRecord, attempt: Attempt, begun: float) -> None:
+        record.is_found_fit = True
+        record.is_counted = attempt.is_counted
+        if attempt.is_counted:
+            self._pool.callbacks.waited(_clock() - begun)
 
     def _make_fit(
         self, record: GuardedRecord, patience: Patience, may_queue: bool

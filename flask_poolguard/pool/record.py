@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 import typing as t
 import weakref
 
@@ -47,12 +48,14 @@ class PoolRecord(_ConnectionRecord):
     :ivar is_open: it has a connection, as far as this class was told.
     :ivar is_connecting: one is being made right now.
     :ivar last: gives the connection that it had last, as long as that lives.
+    :ivar connect_seconds: how long the last connect took that gave a connection.
     :ivar connect_until: monotonic time at which no thread waits for that any more.
     :ivar is_ahead: one is being made for no thread.
     """
 
     __slots__ = (
         "_pool",
+        "connect_seconds",
         "connect_until",
         "generation",
         "has_served",
@@ -68,6 +71,7 @@ class PoolRecord(_ConnectionRecord):
         self.pid = os.getpid()
         self.has_served = self.is_open = self.is_connecting = self.is_ahead = False
         self.connect_until = math.inf
+        self.connect_seconds = 0.0
         self.last: Callable[[], t.Any] = lambda: None
         self.generation = pool.generation
         super().__init__(t.cast(Pool, pool), connect=False)
@@ -97,6 +101,7 @@ class PoolRecord(_ConnectionRecord):
         self.is_connecting = True
         # Before it connects: what is asked for meanwhile is not asked of this one.
         self.generation = self._pool.generation
+        began_at = time.monotonic()
         try:
             self._ConnectionRecord__connect()  # type: ignore[attr-defined] # private name
         except BaseException:
@@ -110,6 +115,7 @@ class PoolRecord(_ConnectionRecord):
         with contextlib.suppress(TypeError):  # a driver's may have no references
             self.last = weakref.ref(self.dbapi_connection)
         self.has_served = self.is_open = True
+        self.connect_seconds = time.monotonic() - began_at
         self._pool.callbacks.connected(self)
 
     def close(self) -> None:

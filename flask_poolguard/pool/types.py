@@ -225,6 +225,12 @@ class PoolCallbacks:
         it; the attempt is collected then.
         """
 
+    def waited(self, seconds: float) -> None:
+        """A checkout that had to wait or to connect gets a connection.
+
+        :param seconds: since it asked for one.
+        """
+
     def got_none(self) -> None:
         """A checkout failed because the server gave no connection."""
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Callable
 
-from .directory import (
-    SUFFIX,
-    StateDirError,
-    is_orphan,
-    is_state_name,
-    request_path,
-    usable,
-)
+from .directory import SUFFIX, StateDirError, request_path, usable
 
 try:
     import fcntl
@@ -26,17 +20,20 @@ def has_locks() -> bool:
     return fcntl is not None
 
 
-def create_in_first(configured: str | None, head: bytes) -> tuple[int, str]:
+def create_in_first(
+    configured: str | None, head: bytes, sweep: Callable[[str], None]
+) -> tuple[int, str]:
     """Make a file in the first folder that has room for it.
 
     :param head: what it begins with; it is no longer than that.
+    :param sweep: removes from a folder what is left of workers that have ended.
     :returns: its descriptor and path.
     :raises StateDirError: there is no such folder; the message says why of each.
     """
     name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
     reasons: list[str] = []
     for folder in usable(configured, reasons):
-        remove_dead(folder)
+        sweep(folder)
         try:
             return _create(folder, name, head), os.path.join(folder, name)
         except OSError as error:
@@ -64,13 +61,6 @@ def _create(folder: str, name: str, head: bytes) -> int:
     return fd
 
 
-def finish(fd: int, path: str, pid: int) -> None:
-    """Let go of a file; the process that made it removes it as well."""
-    if os.getpid() == pid:
-        unlink(path)
-    os.close(fd)
-
-
 def unlink(path: str) -> None:
     """Remove a state file, and what was asked of its worker."""
     for each in (path, request_path(path)):
@@ -89,6 +79,23 @@ def reserve(fd: int, offset: int, size: int) -> None:
         os.pwrite(fd, bytes(size), offset)
 
 
+def try_to_lock(fd: int) -> bool:
+    """Lock a file or folder for this process alone, unless another has done so.
+
+    :raises OSError: this file system has no locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Let go of a lock, also of that of children that have inherited it."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def is_locked(fd: int) -> bool:
     """Tell whether a live worker holds this file."""
     try:
@@ -98,25 +105,3 @@ def is_locked(fd: int) -> bool:
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
     return False
-
-
-def remove_dead(folder: str) -> None:
-    """Remove the files of workers that ended without doing so themselves.
-
-    The folder may be one of the user's own: files of other names are not ours.
-    """
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if is_orphan(folder, entry.name):
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
-            if not is_state_name(entry.name):
-                continue
-            with contextlib.suppress(OSError):
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                fd = os.open(entry.path, flags)
-                try:
-                    if os.fstat(fd).st_uid == os.geteuid() and not is_locked(fd):
-                        unlink(entry.path)
-                finally:
-                    os.close(fd)

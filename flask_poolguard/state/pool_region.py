@@ -176,7 +176,7 @@ class PoolRegion:
                 return
             slot.record = weakref.ref(record, lambda _: self._lose(key))
         slot.server_id = server_id
-        self._show(slot, OUT)
+        self._show(slot, OUT, _monotonic())
 
     def show_out(
         self, record: ConnectionPoolEntry, checkout: ShownCheckout, thread_name: bytes
@@ -199,12 +199,15 @@ class PoolRegion:
         if slot is not None:
             self._show_checkout(slot, KEPT, checkout, thread_name)
 
-    def show_idle(self, record: ConnectionPoolEntry) -> bool:
-        """Show that the connection is in the pool; False if it has no slot."""
+    def show_idle(self, record: ConnectionPoolEntry, now: float) -> bool:
+        """Show that the connection is in the pool; False if it has no slot.
+
+        :param now: in monotonic seconds.
+        """
         slot = self._slots.get(id(record))
         if slot is None:
             return False
-        self._show(slot, IDLE)
+        self._show(slot, IDLE, now)
         return True
 
     def release(self, record: ConnectionPoolEntry) -> None:
@@ -220,15 +223,14 @@ class PoolRegion:
         if slot is None:
             return False
         slot.record, slot.server_id = None, -1
-        self._show(slot, FREE)
+        self._show(slot, FREE, _monotonic())
         self._free.append(slot)
         return True
 
-    def _show(self, slot: _Slot, state: int) -> None:
+    def _show(self, slot: _Slot, state: int, now: float) -> None:
         slot.state = state
         checkouts = slot.checkouts
         sequence = checkouts * 8 + state
-        now = _monotonic()
         self._view[slot.place] = _pack_slot(
             sequence, state, checkouts, now, slot.server_id, b"", b"", b"", sequence
         )

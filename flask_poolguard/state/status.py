@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .histogram import Durations
 from .history import History
 from .plain import ELAPSING, FOUND_OUT, INTERNAL
 from .process import Process
@@ -25,8 +26,7 @@ class Holder:
     """A connection that is out; None is unknown, or still being opened.
 
     :ivar kept: it outlives its scope on purpose (``guard.keep()``).
-    :ivar server_id: the server's own number of the session.
-    :ivar gone: whether the server has ended it.
+    :ivar server_id: the server's own number of the session; ``gone`` if it ended it.
     :ivar now: the app's line that runs now in the thread that took it, as ``file:line
         in function``; None also for less than a second.
     :ivar now_seconds: since that was seen.
@@ -168,7 +168,7 @@ class PoolStatus:
     :ivar activities: what a thread does that has held a connection for a second or
         longer, by the number of the connection's slot; seen ``seen_seconds`` ago.
     :ivar budget_file: name of the file of its budget; "" for none.
-    :ivar history: of the last hour.
+    :ivar history: of the last hour; ``durations``: of all time.
     """
 
     bind: str
@@ -221,6 +221,7 @@ class PoolStatus:
     seen_seconds: float | None = field(metadata=INTERNAL | ELAPSING, default=None)
     budget_file: str = field(metadata=INTERNAL, default="")
     history: History = field(metadata=FOUND_OUT | INTERNAL, default_factory=History)
+    durations: Durations = field(metadata=INTERNAL, default=Durations())
 
     @property
     def limit(self) -> int | None:
@@ -236,7 +237,7 @@ class PoolStatus:
 
     @property
     def unserved(self) -> int | None:
-        """How many threads have no connection yet; None is unknown."""
+        """How many threads have no connection yet."""
         return None if self.waiting is None else self.waiting + (self.connecting or 0)
 
     @property
@@ -278,7 +279,6 @@ class Worker:
     :ivar updated_seconds_ago: since anything happened in its pools.
     :ivar stopped: by a signal (SIGSTOP) or a debugger, so that it does nothing.
     :ivar root_path: of its app: where it was started from.
-    :ivar process: which process it is.
     :ivar has_served: it has answered requests.
     :ivar is_started: a server has started it to answer some, which it has not yet.
     :ivar path: of its state file.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from . import memory_map
 from .directory import StateDirError
+from .ended_workers import retire, sweep
 from .file_format import (
     FREE_SLOT,
     HIDDEN_OFFSET,
@@ -29,7 +30,7 @@ from .file_format import (
     pack_size,
     region_size,
 )
-from .locked_file import create_in_first, finish, has_locks, reserve, unlink
+from .locked_file import create_in_first, has_locks, reserve, unlink
 from .process import Process
 
 logger = logging.getLogger("flask_poolguard")
@@ -71,7 +72,7 @@ class NoStateFile:
     def abandon(self) -> None:
         """Do nothing."""
 
-    def remove(self) -> None:
+    def remove(self, patience: float = 0.0) -> None:
         """Do nothing."""
 
 
@@ -98,7 +99,7 @@ class StateFile(NoStateFile):
         self._regions: dict[int, _Region] = {}
         self._free: dict[int, _Region] = {}
         self._size = REGIONS_OFFSET
-        self._fd, self.path = create_in_first(folder, head)
+        self._fd, self.path = create_in_first(folder, head, sweep)
         self._is_open = True
         self._is_full = False
         self._maps: list[memory_map.Map] = []
@@ -106,7 +107,7 @@ class StateFile(NoStateFile):
         # closed nowhere else in its own process: a thread may be about to write, and
         # the number might by then be another file's.
         self._finalizer = weakref.finalize(
-            self, finish, self._fd, self.path, os.getpid()
+            self, _finish, self._fd, self.path, os.getpid()
         )
         self._finalizer.atexit = False
 
@@ -217,11 +218,17 @@ class StateFile(NoStateFile):
             for each in self._maps:  # they keep the lock as well
                 each.close()
 
-    def remove(self) -> None:
-        """Take the file away when its worker ends."""
+    def remove(self, patience: float = 0.0) -> None:
+        """Take the file away, once what it has counted is kept for metrics.
+
+        :param patience: seconds to wait for other processes that do so; what does not
+            succeed until then is left to the next that finds the file, if its worker
+            ends now.
+        """
         if self._is_open:
             self._is_open = False
-            unlink(self.path)
+            if not retire(self._fd, self.path, patience) and not patience:
+                unlink(self.path)
 
     def _give_up(self, error: OSError) -> None:
         logger.warning(
@@ -231,6 +238,15 @@ class StateFile(NoStateFile):
             error.strerror,
         )
         self.remove()
+
+
+def _finish(fd: int, path: str, pid: int) -> None:
+    """Let go of a file; the process that made it takes it away as well, if it can at
+    once. A file that is let go of is one of a worker that has ended.
+    """
+    if os.getpid() == pid:
+        retire(fd, path, 0.0)
+    os.close(fd)
 
 
 def _blank(slots: int) -> bytes:

@@ -12,6 +12,7 @@ import weakref
 from ..pool import after_fork_in_child, housekeeper
 from ..state import visibility
 from ..state.directory import StateDirError
+from ..state.ended_workers import PATIENCE
 from ..state.process import this_process
 from ..state.recycle_requests import Inbox, number_for
 from ..state.writer import NoStateFile, StateFile
@@ -205,7 +206,9 @@ class AppTracker:
     def remove_file(self) -> None:
         """Take the file away at the end of the process."""
         if self._file is not None and self._pid == os.getpid():
-            self._file.remove()
+            for tracker in self.trackers:  # what was counted last is kept as well
+                tracker.show_last()
+            self._file.remove(PATIENCE)
 
 
 @after_fork_in_child

@@ -252,8 +252,7 @@ class PoolFigures:
         usage.saw_threads(len(live_marks))  # those that were there before it, too
         if (
             self._is_stale
-            or not usage.is_shown
-            or usage.threads != usage.threads_shown
+            or usage.has_news()
             or self._obstacle != self._find_obstacle()
         ):
             with self.lock:
@@ -283,8 +282,7 @@ class PoolFigures:
         self._is_stale = False
         self._written_at = _monotonic()
         self._shows_unserved = bool(self._waiting or self._connecting)
-        self.usage.is_shown = True
-        self.usage.threads_shown = self.usage.threads
+        self.usage.note_shown()
         self._obstacle = self._find_obstacle()
         self._is_too_long = not region.show_status(self.status())
 

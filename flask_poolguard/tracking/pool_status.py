@@ -127,6 +127,9 @@ def status_of(
         leaks=counts["leaks"],
         closed=_closed(facts, counts),
         usage=figures.usage.status(),
+        durations=figures.usage.durations.status(
+            sum(figures.usage.demand), is_guarded=is_guarded, is_counted=facts.counted
+        ),
         server_limit_seconds=figures.server_limit,
         learned_limit_seconds=figures.learned_limit,
         is_counted=facts.counted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import typing as t
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,20 +14,13 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import transaction_settings
-from ..errors import PoolDeadlock, PoolTimeout
-from ..pool import (
-    Attempt,
-    Claim,
-    CloseReason,
-    PoolCallbacks,
-    Recycle,
-    Renewable,
-    housekeeper,
-)
+from ..pool import Attempt, CloseReason, Recycle, Renewable, housekeeper
+from ..state.histogram import SHORTEST
 from ..state.writer import NoStateFile
 from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
 from .claims import ScopeClaim
+from .counting_callbacks import CountingCallbacks
 from .current_scope import current_scope, scope_of_reconnecting
 from .endpoint import current_endpoint
 from .engine_pools import EnginePools
@@ -37,12 +31,13 @@ from .returners import Returners
 from .running_lines import note_running_lines
 from .sized_pool import SizedPool
 from .thread_marks import deserted, this_thread
-from .thread_stacks import describe_activity
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
     from ..databases import Database
+
+_monotonic = time.monotonic
 
 # Each look into an enumeration costs a checkout 0.1 µs (CPython 3.11).
 _AGAIN: t.Final = TakenAs.AGAIN
@@ -63,7 +58,7 @@ def attach_tracker(engine: Engine, tracker: PoolTracker) -> None:
     tracker.pools.belong_to(engine)
 
 
-class PoolTracker(SizedPool, PoolCallbacks):
+class PoolTracker(SizedPool, CountingCallbacks):
     """Who has which connection of one bind's pool; the callbacks of that pool.
 
     What is counted is protected by the lock of ``figures``.
@@ -101,6 +96,7 @@ class PoolTracker(SizedPool, PoolCallbacks):
         self.out = {}
         self.left_behind = set()
         self.usage = self.figures.usage
+        self._uses = self.usage.durations.use
         self.returners: Returners = Returners()
         self._held_warnings.forget()
 
@@ -146,7 +142,11 @@ class PoolTracker(SizedPool, PoolCallbacks):
         record.info[SETTINGS] = transaction_settings(record.dbapi_connection)
         self.pools.note_use(record)
         self._show_connected(record)
-        self.figures.count("connects")
+        with self.figures.lock:
+            seconds = getattr(record, "connect_seconds", None)
+            if seconds is not None:
+                self.usage.durations.create.add(seconds)
+            self.figures.count("connects")
 
     def took(
         self,
@@ -197,8 +197,14 @@ class PoolTracker(SizedPool, PoolCallbacks):
         """Note that it is back."""
         if not self.info.facts.counted:
             return  # one record for all: the proxies tell which are valid
-        checkout = self.out.pop(record, None)
+        checkout, now = self.out.pop(record, None), _monotonic()
         if checkout is not None:
+            uses, held = self._uses, now - checkout.taken_at
+            if held <= SHORTEST:  # a call less, on the fast path
+                uses.counts[0] += 1
+                uses.seconds += held
+            else:
+                uses.add(held)
             if checkout.scope is not None:
                 checkout.scope.checkouts.discard(checkout)
             if self.left_behind:
@@ -208,9 +214,9 @@ class PoolTracker(SizedPool, PoolCallbacks):
         region = self.figures.region or self.region
         if record.dbapi_connection is None:
             region.release(record)
-        elif not region.show_idle(record):
+        elif not region.show_idle(record, now):
             self._show_connected(record)  # there may be a free slot by now
-            region.show_idle(record)
+            region.show_idle(record, now)
         if checkout is not None and not checkout.is_listed:
             self.figures.count("unlisted_out", -1)
 
@@ -232,44 +238,11 @@ class PoolTracker(SizedPool, PoolCallbacks):
         self.figures.began_waiting(claim, max(out, len(self.out)), nested)
         return claim
 
-    def stopped_waiting(self, claim: Claim) -> None:
-        """Note one waiter less."""
-        self.figures.stopped_waiting(t.cast(ScopeClaim, claim))
-
-    def waits_again(self, claim: Claim) -> None:
-        """Note a waiter that was there before."""
-        self.figures.waits_again(t.cast(ScopeClaim, claim))
-
-    def timed_out(self, error: PoolTimeout) -> None:
-        """Count a waiter that got nothing."""
-        if isinstance(error, PoolDeadlock):
-            line = describe_activity(this_thread.mark, self.info.root_path)
-            self.figures.deadlocked(line)
-        else:
-            self.figures.count("timeouts")
-
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """Note one more for which a connection is tested or opened."""
         housekeeper.start()
         _ = self.figures.region or self.region
         self.figures.began_connecting(attempt, out, len(self.out))
-
-    def stopped_connecting(self, attempt: Attempt) -> None:
-        """Note one less."""
-        self.figures.stopped_connecting(attempt)
-
-    def got_none(self) -> None:
-        """Count a checkout to which the server gave no connection."""
-        self.figures.count("unavailable")
-
-    def learned(
-        self,
-        recycle: Recycle,
-        server_limit: float | None,
-        learned_limit: float | None = None,
-    ) -> None:
-        """Note the recycle time in force."""
-        self.figures.learned(recycle, server_limit, learned_limit)
 
     def forked(self) -> None:
         """Start anew in a child: several parts find that out, each in its own time."""

@@ -69,6 +69,17 @@ class ShownPool(PoolHolders):
                 region.publish()
             return region
 
+    def show_last(self) -> None:
+        """Show all that was counted, at the end of the process: no thread that has the
+        lock may keep it from ending.
+        """
+        lock = self.figures.lock
+        if lock.acquire(timeout=0.1):
+            try:
+                self.figures.write()
+            finally:
+                lock.release()
+
     def hide(self) -> None:
         """Show no other process this pool any more."""
         self.is_hidden = True

@@ -7,6 +7,7 @@ import typing as t
 
 from ..pool import find_blockers
 from ..state.status import Usage
+from .durations import DurationCounter
 
 # Upper bounds of the buckets of concurrent use: single numbers as far as sizes are
 # chosen one by one, then eight to the doubling. What is above the last counts there.
@@ -34,13 +35,15 @@ class UsageCounter:
 
     :ivar demand: how often that many connections were out or wanted, by bucket.
     :ivar waited: seconds in all, as ``longest_wait`` at most, without connecting.
-    :ivar is_shown: the state file shows all that was counted, but for ``threads``.
+    :ivar is_shown: the state file shows all that was counted, but for ``threads`` and
+        the ``use`` of ``durations``.
     """
 
     __slots__ = (
         "__weakref__",
         "blockers",
         "demand",
+        "durations",
         "inherited",
         "is_shown",
         "longest_wait",
@@ -55,6 +58,7 @@ class UsageCounter:
 
     def __init__(self) -> None:
         self.demand = [0] * len(BUCKETS)
+        self.durations = DurationCounter()
         self.nesting = self.threads = self.threads_shown = self.inherited = 0
         self.waits = 0
         self.waited = self.longest_wait = 0.0
@@ -76,12 +80,27 @@ class UsageCounter:
 
         :param number: how many connections are out or wanted, with this one.
         """
+        self.durations.slow += 1
         self.demand[bucket_of(number)] += 1
 
     def nested(self, connections: int) -> None:
         """Note that one request, command or task has or wants so many at once."""
         self.nesting = max(self.nesting, connections)
         self.is_shown = False
+
+    def has_news(self) -> bool:
+        """Tell whether the state file does not show all that was counted."""
+        return (
+            not self.is_shown
+            or self.threads != self.threads_shown
+            or self.durations.uses != self.durations.uses_shown
+        )
+
+    def note_shown(self) -> None:
+        """Note that the state file is about to show all."""
+        self.is_shown = True
+        self.threads_shown = self.threads
+        self.durations.uses_shown = self.durations.uses
 
     def saw_threads(self, alive: int) -> None:
         """Note how many threads live now that could use the pool."""
@@ -108,6 +127,7 @@ class UsageCounter:
         :param wanted: how many connections are out or waited for, with this one.
         """
         self.waits += 1
+        self.durations.slow += 1
         self.demand[bucket_of(wanted)] += 1
 
     def waited_for(self, seconds: float, in_all: float) -> None:

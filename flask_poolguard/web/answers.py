@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
@@ -28,8 +27,6 @@ logger = logging.getLogger("flask_poolguard")
 # That this process answers shows that a worker lives, also where it can keep no state
 # file.
 _THRESHOLDS: t.Final = Thresholds(min_workers=0)
-
-_METRICS: t.Final = f"{__package__.partition('.')[0]}.metrics"
 
 
 class Answers:
@@ -103,10 +100,8 @@ def _judge(app: Flask) -> Verdict:
     return examine(found.search, workers, _THRESHOLDS, label_apps=False, is_one=True)
 
 
-def _metrics(app: Flask) -> str | None:
-    """Return the metrics in Prometheus' text format; None without the module that
-    makes them.
-    """
-    if importlib.util.find_spec(_METRICS) is None:
-        return None
-    return t.cast(str, importlib.import_module(_METRICS).render(app))
+def _metrics(app: Flask) -> str:
+    """Return the metrics in Prometheus' text format."""
+    from ..metrics import render as render_metrics
+
+    return render_metrics(app)

@@ -28,7 +28,6 @@ _FILES: t.Final = {
 }
 _TEXT: t.Final = "text/plain"
 _View = Callable[..., Response]
-_PROMETHEUS: t.Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def make_blueprint(auth: Auth, *, probes_open: bool) -> Blueprint:
@@ -96,10 +95,9 @@ class _Pages:
 
     def metrics(self) -> Response:
         """Return the metrics."""
-        text = self._of_app().metrics.get()
-        if text is None:
-            abort(404)
-        return Response(text, content_type=_PROMETHEUS)
+        from ..metrics import CONTENT_TYPE
+
+        return Response(self._of_app().metrics.get(), content_type=CONTENT_TYPE)
 
 
 def _live() -> Response:

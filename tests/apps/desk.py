@@ -54,6 +54,12 @@ def create_app() -> Flask:
     def report() -> dict[str, Any]:
         return guard.report().to_dict()
 
+    @app.get("/metrics")
+    def metrics() -> tuple[str, dict[str, str]]:
+        from flask_poolguard.metrics import CONTENT_TYPE, render
+
+        return render(app), {"Content-Type": CONTENT_TYPE}
+
     if "QUERY_AT_START" in os.environ:
         with app.app_context():
             db.session.execute(text("SELECT 1"))

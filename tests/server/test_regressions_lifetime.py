@@ -89,7 +89,8 @@ class TestDroppedApps:
     def test_they_take_their_state_files_with_them(
         self, dropped: list[weakref.ref[Any]]
     ) -> None:
-        assert os.listdir(self.folder) == []
+        (left,) = os.listdir(self.folder)
+        assert left.endswith(".totals")  # what they had counted
 
     @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc tells what is open")
     def test_they_leave_no_descriptor_open(
@@ -133,7 +134,8 @@ class TestProcessExit:
             check=False,
         )
         assert (done.returncode, done.stdout) == (status, "1\n"), done.stderr
-        assert os.listdir(folder) == []
+        (left,) = os.listdir(folder)
+        assert left.endswith(".totals")  # what it had counted
 
 
 class TestManyPools:

@@ -110,7 +110,7 @@ class TestARequest:
         assert request_of(shop).exists()
         folder = request_of(shop).parent
         app_tracker_of(shop).remove_file()
-        assert list(folder.iterdir()) == []
+        assert [each.suffix for each in folder.iterdir()] == [".totals"]
 
     def test_to_a_worker_that_is_gone_is_taken_away(self, shop: Shop) -> None:
         folder = request_of(shop).parent

@@ -21,13 +21,14 @@ from sqlalchemy import create_engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_poolguard import PoolGuard, SetupError
+from flask_poolguard.metrics import CONTENT_TYPE
 from flask_poolguard.report import Report
 from flask_poolguard.web import answers
 from flask_poolguard.web.shared_value import KEPT_SECONDS, SharedValue
 
 STATIC = Path(answers.__file__).parent / "static"
 FILES = sorted(each.name for each in STATIC.iterdir() if each.name != "page.html")
-PAGES = ["/", "/status.json", *(f"/static/{each}" for each in FILES)]
+PAGES = ["/", "/status.json", "/metrics", *(f"/static/{each}" for each in FILES)]
 PROBES = ["/live", "/ready"]
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -87,7 +88,7 @@ class TestWhoMaySeeThem:
 
     def test_who_is_refused_gets_404_for_each_page(self, make: Make) -> None:
         app = make(auth=lambda: False)
-        paths = [*PAGES, *PROBES, "/metrics", "/static/none"]
+        paths = [*PAGES, *PROBES, "/static/none"]
         assert statuses(app, paths) == {404}
 
     def test_each_request_is_asked_for(self, make: Make) -> None:
@@ -289,6 +290,12 @@ class TestAnswers:
         del app
         gc.collect()
         assert reference() is None
+
+    def test_metrics_are_prometheus_text(self, make: Make) -> None:
+        answer = get(make(auth=None), "/metrics")
+        assert answer.content_type == CONTENT_TYPE
+        assert answer.text.startswith("# HELP ")
+        assert 'pool="default"' in answer.text
 
     def test_live_looks_at_nothing(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
