@@ -35,7 +35,7 @@ test test-all test-lowest coverage: export PYTHONDONTWRITEBYTECODE =
 QUICK := -m "not soak and (not process or quick)"
 ALL := -m "not soak"
 
-.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme demo bench bench-compare clean
+.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme picture demo bench bench-compare clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -111,6 +111,9 @@ docs: $(STAMP) ## Build the documentation, warnings are errors
 
 readme: $(STAMP) ## Write the commands' output of now into README.md
 	$(BIN)/python tools/readme_output.py
+
+picture: $(STAMP) ## Draw the live page for the documentation (needs Chromium)
+	PYTHONPATH=. $(BIN)/python tools/web_picture.py
 
 demo: $(DEMO_STAMP) ## Show the guard at work (KEEP=1: stay up; DATABASE_URL=…: on your server)
 	@$(DEMO)/bin/python tools/demo.py $(if $(KEEP),--keep)

@@ -59,7 +59,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     if app.config["EXAMPLE_FAULTS"]:
         app.register_blueprint(faults.blueprint)
     if app.config["EXAMPLE_FAULTS"] or app.debug:
-        # At /pools, for everyone: this desk has no log-in. A real app passes a function.
+        # At /pools, for everyone: the desk has no log-in. A real app says who may.
         app.register_blueprint(guard.blueprint(auth=None))
     app.cli.add_command(seeding.seed)
     return app

@@ -2,8 +2,9 @@
 
 It is told what to be by the environment: ``DATABASE_URL``, ``REPORTS_DATABASE_URL``
 (a second bind), ``APP_NAME``, ``ROOT_PATH``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an
-engine option), ``POOLS_PAGE``, ``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of
-a worker at its own figures) and ``FLASK_POOLGUARD_…``.
+engine option), ``POOLS_PAGE`` (the live page, for everyone), ``QUERY_AT_START``,
+``OWN_FINDINGS_EVERY`` (seconds between two looks of a worker at its own figures) and
+``FLASK_POOLGUARD_…``.
 """
 
 from __future__ import annotations

@@ -29,16 +29,13 @@ def open_page(tmp_path: Path, mariadb_url: URL) -> Iterator[Open]:
     """Open the page of an app of two workers, with pools of one connection each."""
     with ExitStack() as stack:
 
-        def open_page(url: URL = mariadb_url, **more: str) -> tuple[DeskServer, Browser]:
+        def open_page(url: URL = mariadb_url) -> tuple[DeskServer, Browser]:
             env = environment(
                 url,
                 POOLS_PAGE="1",
-                **{
-                    "FLASK_POOLGUARD_POOL_SIZE": "1",
-                    "FLASK_POOLGUARD_MAX_OVERFLOW": "0",
-                    "FLASK_POOLGUARD_POOL_TIMEOUT": "60",
-                    **more,
-                },
+                FLASK_POOLGUARD_POOL_SIZE="1",
+                FLASK_POOLGUARD_MAX_OVERFLOW="0",
+                FLASK_POOLGUARD_POOL_TIMEOUT="60",
             )
             server = DeskServer(tmp_path, env, workers=2, threads=16)
             tab = stack.enter_context(browser())
@@ -60,11 +57,14 @@ def rows(tab: Browser) -> list[str]:
 
 class TestWhatItShows:
     def test_that_all_is_well(self, open_page: Open) -> None:
-        _, tab = open_page()
+        """And no address but the app's own is asked for anything."""
+        server, tab = open_page()
         tab.wait_for("OK", "#level")
         assert "2 workers, 0 of 2 connections out, no request waits" in tab.text()
         assert rows(tab) == ["0 out, 1 idle, room for 0 more, nothing waits"] * 2
         assert tab.run("document.title") == "✓ OK desk pools"
+        asked = "performance.getEntriesByType('resource').map((each) => each.name)"
+        assert {each.startswith(server.base_url) for each in tab.run(asked)} == {True}
         assert tab.complaints == []
 
     def test_a_saturated_pool_with_its_waiters_and_holders(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_poolguard import PoolGuard
+from tests.support.database_server import APP_PASSWORD
 from tests.support.guarded_app import checked_out_id
 from tests.support.people import people
 from tests.support.proxy import TCPProxy
@@ -123,9 +124,7 @@ class TestLoginRefused:
 
 class TestServerGone:
     def test_it_says_so(self, make: Make, mariadb_url: sa.URL) -> None:
-        app, engine = make(
-            mariadb_url.set(port=free_port()), POOLGUARD_CONNECT_RETRY=0
-        )
+        app, engine = make(mariadb_url.set(port=free_port()), POOLGUARD_CONNECT_RETRY=0)
         for _ in range(3):
             with pytest.raises(sa.exc.DBAPIError):
                 checked_out_id(engine)
@@ -133,7 +132,7 @@ class TestServerGone:
 
 
 class TestTheLivePage:
-    def test_no_server_is_asked_for_it(
+    def test_no_server_is_asked_for_it_and_no_secret_is_told(
         self, make: Make, mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         app, _ = make(mariadb_url)
@@ -141,9 +140,12 @@ class TestTheLivePage:
         client = app.test_client()
         with monkeypatch.context() as patch:
             patch.setattr(socket.socket, "connect", lambda *a: connects.append(a))
-            report = json.loads(client.get("/pools/status.json").text)
+            text = client.get("/pools/status.json").text
             assert client.get("/pools/").status_code == 200
+        report = json.loads(text)
         assert connects == []
         (server,) = report["servers"]
         assert server["reachable"] is None
+        assert server["sessions"] is None
+        assert APP_PASSWORD not in text
         assert "server-unreachable" not in [each["code"] for each in report["findings"]]

@@ -160,9 +160,13 @@ class Browser:
         except TimeoutError as error:
             raise TimeoutError(f"{error}; it says: {self.text()}") from error
 
-    def picture(self, file: Path) -> None:
-        """Save the whole page as it looks, as PNG."""
+    def picture(self, file: Path, most: int | None = None) -> None:
+        """Save the page as it looks, as PNG.
+
+        :param most: pixels of its height; None for all.
+        """
         height = self.run("document.documentElement.scrollHeight")
+        height = height if most is None else min(height, most)
         width = self.run("window.innerWidth")
         found = self._ask(
             "Page.captureScreenshot",
@@ -217,8 +221,10 @@ def browser() -> Iterator[Browser]:
     if program is None:
         not_tested.stop_test(MISSING)
     # Not a test's own folder: the path of its socket there would be too long.
-    with tempfile.TemporaryDirectory(
-        prefix="poolguard-browser-", ignore_cleanup_errors=True
-    ) as folder:
-        with Browser(Path(folder), program) as started:
-            yield started
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="poolguard-browser-", ignore_cleanup_errors=True
+        ) as folder,
+        Browser(Path(folder), program) as started,
+    ):
+        yield started
