@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .auto_limit import NOT_ASKED, AutoLimit, ServerIsFull
+from .auto_limit import NOT_ASKED, AutoLimit, CannotAsk, ServerIsFull
 from .budget import Budget
 from .pool_places import PoolPlaces
 from .registry import find_budget, find_standing, find_standing_in
@@ -13,6 +13,7 @@ __all__ = [
     "NOT_ASKED",
     "AutoLimit",
     "Budget",
+    "CannotAsk",
     "PlaceHolder",
     "PoolPlaces",
     "ServerIsFull",

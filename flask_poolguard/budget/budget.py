@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..pool import close_longest_idle
-from .giving import Giving, part_of, wishes
+from .giving import Giving, part_of
 from .layout import Row
 from .own_places import OwnPlaces
 from .pool_places import ANY
@@ -136,7 +136,8 @@ class Budget(OwnPlaces):
 
     def _ask_server(self, file: BudgetFile) -> None:
         if self._auto is not None:
-            self._auto.tend(file, self._connections, self._wake_thread)
+            is_short = bool(self._asked_at)
+            self._auto.tend(file, self._connections, self._wake_thread, is_short)
             self._learn_limit(file)
 
     def _serve(
@@ -191,8 +192,6 @@ class Budget(OwnPlaces):
             rows = {**others, self._row: self._own_row(now, queues, waits=True)}
             since = min(map(waiting_since, queues), default=math.inf)
             giving = part_of(self._row, rows, since, now)
-            if wishes(others, now):
-                self._wished_at = now
             if giving.returned and now < self._evens_at and _all_have_one(rows):
                 giving = giving._replace(returned=0)
         if giving.returned:

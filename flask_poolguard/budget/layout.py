@@ -6,6 +6,7 @@ old ones do no harm.
 
 from __future__ import annotations
 
+import math
 import struct
 import typing as t
 
@@ -20,10 +21,12 @@ WISHES_AT: t.Final = len(MAGIC)
 # All of a row but its first field.
 _ROW: t.Final = struct.Struct("=d?IIII48s")
 _ROWS_AT: t.Final = WISHES_AT + len(NO_WISHES)
-_ALLOWED: t.Final = struct.Struct("=diqiiiii200s")
+_ALLOWED: t.Final = struct.Struct("=ddiqiiiii200s")
 ALLOWED_AT: t.Final = _ROWS_AT + ROWS * _ROW.size
 ALLOWED_SIZE: t.Final = _ALLOWED.size
-SIZE: t.Final = ALLOWED_AT + ALLOWED_SIZE
+# When a process last wished for a place, in monotonic seconds.
+WISHED_AT: t.Final = ALLOWED_AT + ALLOWED_SIZE
+SIZE: t.Final = WISHED_AT + _ASKED.size
 
 
 class Row(t.NamedTuple):
@@ -59,20 +62,22 @@ class Allowed(t.NamedTuple):
 
     :ivar asked_at: when a process last began to ask, in seconds since 1970: the file
         may be older than the machine's last start. 0 for never.
+    :ivar began_at: when the first answer of this series came.
     :ivar number: of connections on this host; 0 is not known yet, below 0 is no limit.
     :ivar limits: tells the server's limits from others: their sum.
-    :ivar hour: since 1970, of ``least``.
-    :ivar least: the smallest number of that hour.
-    :ivar before: that of the hour before it.
+    :ivar span: since 1970, of ``least``.
+    :ivar least: the smallest number of that span.
+    :ivar before: that of the span before it.
     :ivar last: what the last answer alone allowed.
     :ivar answers: how many there were, 2 for more.
     :ivar told: how the number came about, or why there is none.
     """
 
     asked_at: float = 0.0
+    began_at: float = 0.0
     number: int = 0
     limits: int = 0
-    hour: int = 0
+    span: int = 0
     least: int = 0
     before: int = 0
     last: int = 0
@@ -115,13 +120,25 @@ def pack_allowed(allowed: Allowed) -> bytes:
     return _ALLOWED.pack(*allowed[:-1], _cut(allowed.told, 200))
 
 
+def pack_time(seconds: float) -> bytes:
+    """Return a time: the first field of what the server allows, or the last wish's."""
+    return _ASKED.pack(seconds)
+
+
+def unpack_time(data: bytes) -> float:
+    """Return a time from its bytes; 0 if they were cut off."""
+    return float(_ASKED.unpack(data)[0]) if len(data) == _ASKED.size else 0.0
+
+
 def unpack_allowed(data: bytes) -> Allowed:
     """Return what the server allows, from its bytes; nothing if they were cut off."""
     try:
         *figures, told = _ALLOWED.unpack(data)
     except struct.error:
         return Allowed()
-    return Allowed._make((*figures, _text(told)))
+    found = Allowed._make((*figures, _text(told)))
+    is_possible = all(math.isfinite(each) for each in found[:2]) and found.answers >= 0
+    return found if is_possible else Allowed()
 
 
 def _cut(text: str, size: int) -> bytes:

@@ -7,7 +7,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from .auto_limit import MOST, AutoLimit
+from .allowance import MOST
+from .auto_limit import AutoLimit
 from .giving import wishes
 from .layout import Row
 from .pool_places import ANY
@@ -119,7 +120,8 @@ class LockedPlaces:
         """
         if self._auto is None:
             return True
-        self._learn_limit(file)
+        if not self._is_known:  # later each look learns it
+            self._learn_limit(file)
         if not self._is_known:
             return not self._claimed
         limit = self.limit
@@ -159,7 +161,11 @@ class LockedPlaces:
             low = self._exchange(file) if high >= self.limit else None
             if low is None:
                 return
-            held[index] = low
+            # Unless a garbage collection gave one back meanwhile.
+            if held[index : index + 1] == [high]:
+                held[index] = low
+            else:
+                low, high = high, low
             self._release(high)
 
     def _exchange(self, file: BudgetFile) -> int | None:

@@ -9,8 +9,7 @@ import time
 import typing as t
 import weakref
 
-from .auto_limit import MOST
-from .giving import wishes
+from .allowance import MOST
 from .locked_places import LockedPlaces
 from .pool_places import ANY, PoolPlaces
 from .shared_file import BudgetError
@@ -98,10 +97,8 @@ class OwnPlaces(LockedPlaces):
         now = _clock()
         try:
             file = self._open_file()
-            rows = file.rows() if file.is_wished_for() else {}
-            if wishes({each: row for each, (_, row) in rows.items()}, now):
-                self._wished_at = now
-            if now - self._wished_at < CALM:
+            wished_at = max(file.wished_at(), self._wished_at)
+            if now - wished_at < CALM:
                 return None
             with contextlib.suppress(IndexError):
                 return self._free.popleft()

@@ -7,7 +7,7 @@ import typing as t
 from collections.abc import Iterable
 
 from ..pool import after_fork_in_child
-from .auto_limit import MOST
+from .allowance import MOST
 from .budget import Budget
 from .shared_file import BudgetFile, file_name
 from .standing import Standing, standing_by_server, standing_in

@@ -17,6 +17,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 import typing as t
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -175,6 +176,15 @@ class BudgetFile:
         self.check()
         os.pwrite(self._fd, layout.pack_row(row), layout.row_at(number))
         os.pwrite(self._fd, layout.pack_wish(row), layout.wish_at(number))
+        if row.asked_at:
+            os.pwrite(self._fd, layout.pack_time(row.seen_at), layout.WISHED_AT)
+
+    def wished_at(self) -> float:
+        """Return when a process last wished for a place, in monotonic seconds; 0 for
+        never, or before the machine was started.
+        """
+        found = layout.unpack_time(os.pread(self._fd, 8, layout.WISHED_AT))
+        return found if 0 < found <= time.monotonic() else 0.0
 
     def is_wished_for(self) -> bool:
         """Tell whether a process, perhaps this one, wishes for a place, or did when it
@@ -201,6 +211,16 @@ class BudgetFile:
         """Return what the server allows, as far as a process of this host knows."""
         data = os.pread(self._fd, layout.ALLOWED_SIZE, layout.ALLOWED_AT)
         return layout.unpack_allowed(data)
+
+    def write_asked(self, asked_at: float) -> None:
+        """Let all processes know that the server is being asked.
+
+        :param asked_at: in seconds since 1970.
+        :raises BudgetError: the descriptor was closed.
+        :raises OSError: the disk is full.
+        """
+        self.check()
+        os.pwrite(self._fd, layout.pack_time(asked_at), layout.ALLOWED_AT)
 
     def write_allowed(self, allowed: Allowed) -> None:
         """Let all processes know it.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from .auto_limit import MOST, NOT_ASKED
+from .allowance import MOST
+from .auto_limit import NOT_ASKED
 from .layout import Row
 from .shared_file import BudgetFile
 

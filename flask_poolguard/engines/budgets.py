@@ -15,14 +15,27 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from ..config import Settings
-from ..databases import ConnectFailure, Database, ServerView, for_dialect
+from ..databases import ConnectFailure, ServerView, for_dialect
 from ..options import AUTO
-from ..pool import GuardedPool, Places, UnpooledEntry
+from ..pool import (
+    GuardedPool,
+    Places,
+    UnpooledEntry,
+    answers_within,
+    are_threads_greenlets,
+    blocker_of,
+)
+from ..tracking.app_tracker import app_tracker_of
+from ..tracking.context_cleanup import ContextCleanup
+from ..tracking.listener_context import listener_context
 from ..tracking.pool_tracker import PoolTracker
 from ..urls import public_url, server_key
 
 if t.TYPE_CHECKING:
     from ..budget import Standing
+
+# For a server's answer.
+_SECONDS: t.Final = 5.0
 
 
 def places_for(
@@ -38,8 +51,9 @@ def places_for(
         tracker.state_dir, _parts(engine, settings, app.name), app.name
     )
     if most == AUTO:
-        ask = functools.partial(_ask, weakref.ref(engine), tracker.database)
-        budget.go_by(None, AutoLimit(ask, settings.budget_hosts.value))
+        ask = functools.partial(_ask, weakref.ref(engine), weakref.ref(tracker))
+        database, hosts = engine.url.database or "", settings.budget_hosts.value
+        budget.go_by(None, AutoLimit(ask, database, hosts))
     else:
         budget.go_by(most)
     return functools.partial(PoolPlaces, budget)
@@ -90,24 +104,43 @@ def _parts(engine: Engine, settings: Settings, app: str) -> tuple[object, ...]:
 
 
 def _ask(
-    engine_ref: Callable[[], Engine | None], database: Database
+    engine_ref: Callable[[], Engine | None],
+    tracker_ref: Callable[[], PoolTracker | None],
 ) -> ServerView | None:
     """Return what the server says of itself, on a connection made as the pool would
     make it; None if the engine is gone.
 
+    :raises CannotAsk: all greenlets would stand still for the answer.
     :raises ServerIsFull: it has no room for that connection.
-    :raises Exception: another error of a driver's, or a listener's.
+    :raises Exception: another error of a driver's, or a listener's; or the answer took
+        too long.
     """
-    from ..budget import ServerIsFull
+    from ..budget import CannotAsk, ServerIsFull
 
-    engine = engine_ref()
-    if engine is None:
+    engine, tracker = engine_ref(), tracker_ref()
+    if engine is None or tracker is None:
         return None
-    try:
-        connection = engine.pool._invoke_creator(UnpooledEntry())
-    except Exception as error:
-        if database.connect_failure(error) is ConnectFailure.FULL:
-            raise ServerIsFull from error
-        raise
-    with contextlib.closing(connection):
-        return database.view(connection)
+    driver = getattr(engine.dialect, "driver", "")
+    if are_threads_greenlets() and blocker_of(driver):
+        raise CannotAsk(f"{driver} would block all greenlets of this worker meanwhile")
+    app_tracker, app, database = app_tracker_of(tracker), tracker.app, tracker.database
+    within: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if app is not None and app_tracker is not None:
+        within = listener_context(app, ContextCleanup(app_tracker))
+    with within:
+        try:
+            connection = engine.pool._invoke_creator(UnpooledEntry())
+        except Exception as error:
+            if database.connect_failure(error) is ConnectFailure.FULL:
+                raise ServerIsFull from error
+            raise
+        views: list[ServerView] = []
+
+        def ask() -> bool:
+            views.append(database.view(connection))
+            return True
+
+        with contextlib.closing(connection):
+            if not answers_within(ask, database.fileno_of(connection), _SECONDS):
+                raise TimeoutError
+        return views[0]

@@ -11,6 +11,7 @@ from .housekeeper import Chore, Tended, housekeeper
 from .idle_connections import close_longest_idle
 from .idle_filler import filling_thread
 from .idle_limits import SHARE_OF_LIMIT
+from .liveness import answers_within
 from .outage import gave_up, give_up
 from .places import Places
 from .session_probe import UnpooledEntry
@@ -49,6 +50,7 @@ __all__ = [
     "UnpooledEntry",
     "WaitingQueue",
     "after_fork_in_child",
+    "answers_within",
     "are_threads_greenlets",
     "blocker_of",
     "close_longest_idle",

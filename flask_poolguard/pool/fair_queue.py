@@ -93,13 +93,18 @@ class FairQueue(Slots[Slot]):
 
         The caller sets ``ahead`` to 0 once the slot is idle, or free again.
         """
-        with self._lock:
-            if not self.lacks(idle):
-                return None
-            record = self._open(ahead=True)
-            if record is not None:
-                self.ahead = 1
+        record = None
+        try:
+            with self._lock:
+                if self.lacks(idle):
+                    record = self._open(ahead=True)
+                    self.ahead = 0 if record is None else 1
             return record
+        except BaseException:  # as above
+            self.ahead = 0
+            if record is not None:
+                self._restore(record)
+            raise
 
     def enqueue(
         self, waiter: Waiter[Slot], most: float, refuse: t.Callable[[], BaseException]

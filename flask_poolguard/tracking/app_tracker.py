@@ -211,6 +211,11 @@ class AppTracker:
             self._file.remove(PATIENCE)
 
 
+def app_tracker_of(tracker: PoolTracker) -> AppTracker | None:
+    """Return which of this process has a tracker."""
+    return next((each for each in list(_all) if tracker in each.trackers), None)
+
+
 @after_fork_in_child
 def _after_fork_in_child() -> None:
     for app_tracker in list(_all):

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import typing as t
 
-from flask.globals import _cv_app
-
-from ..errors import LeakError, LeakWarning
 from ..pool import GuardedPool, filling_thread, housekeeper
 from .context_cleanup import ContextCleanup
-from .current_scope import open_scope
-from .extension_sessions import end_all
+from .listener_context import listener_context
 from .pool_tracker import PoolTracker, tracker_of
-from .scope import next_session
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from flask import Flask
-
     from .app_tracker import AppTracker
 
 
@@ -50,7 +40,9 @@ class IdleFilling:
                 app = tracker.app
                 if app is None or not pool.idle_filler.is_due():
                     break
-                if not pool.idle_filler.open_one(functools.partial(self._within, app)):
+                if not pool.idle_filler.open_one(
+                    functools.partial(listener_context, app, self._cleanup)
+                ):
                     break
 
     def _pool_of(self, tracker: PoolTracker) -> GuardedPool | None:
@@ -70,24 +62,3 @@ class IdleFilling:
             return None
         pool.idle_filler.begin()
         return pool
-
-    @contextlib.contextmanager
-    def _within(self, app: Flask) -> Iterator[None]:
-        """Make a context of the app current, for listeners that need one, and end what
-        they leave in it.
-
-        It is not pushed: no signal and no teardown function of the app runs.
-        """
-        context = app.app_context()
-        token = _cv_app.set(context)
-        try:
-            open_scope(context)
-            try:
-                yield
-            finally:
-                end_all(context)
-                # A leak is logged; there is no caller that it could be raised to.
-                with contextlib.suppress(LeakError, LeakWarning):
-                    self._cleanup.end(context, next_session(), raised=False)
-        finally:
-            _cv_app.reset(token)

@@ -17,7 +17,7 @@ import time
 import sqlalchemy as sa
 from flask import Flask
 
-from flask_poolguard.budget import auto_limit
+from flask_poolguard.budget import allowance
 from tests.support.guarded_app import engine_of, make_app
 
 
@@ -58,7 +58,7 @@ def main() -> None:
             elif order == "fork":
                 answer["pid"] = fork()
             elif order == "ask":
-                auto_limit.PERIOD = auto_limit.AGAIN = auto_limit.FIRST = 0.2
+                allowance.pause_after = lambda *_: 0.2
             elif order == "dispose":
                 engine.dispose()
         except Exception as error:

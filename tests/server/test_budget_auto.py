@@ -94,10 +94,14 @@ def told(url: sa.URL, state_dir: Path, **config: Any) -> str:
 
 
 class TestTogether:
+    @pytest.mark.parametrize("sizes", [(5, 10), ("auto", "auto")])
     def test_processes_have_what_the_server_allows_and_none_is_refused(
-        self, start: Start, database: Database, tmp_path: Path
+        self, sizes: tuple[Any, Any], start: Start, database: Database, tmp_path: Path
     ) -> None:
-        processes = [start() for _ in range(4)]
+        config = dict(
+            zip(("POOLGUARD_POOL_SIZE", "POOLGUARD_MAX_OVERFLOW"), sizes, strict=True)
+        )
+        processes = [start(**config) for _ in range(4)]
         for each in processes:
             each.do("use 6")
         most, until = 0, time.monotonic() + 3
