@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ if t.TYPE_CHECKING:
     from ..engines import Guarded
 
 
-# How often to look again if a worker was killed meanwhile.
+# How often to look if a worker is missing, and seconds by which each pause is longer.
 _LOOKS: t.Final = 5
+_PAUSE: t.Final = 0.01
 
 
 class State(t.Protocol):
@@ -73,7 +75,8 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
     for each in engines:  # what this process has counted is shown in a moment only
         each.tracker.figures.tend()
     with standstill(config.state_dir) as still:
-        for _ in range(_LOOKS):
+        for number in range(_LOOKS):
+            time.sleep(number * _PAUSE)
             still.sweep()
             found = find_workers(
                 config.state_dir,
@@ -82,8 +85,11 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
                 own,
                 without_pid=without_pid,
             )
-            # One that was killed meanwhile may be in neither.
-            if not still.has_dead():
+            # One that was killed meanwhile may be in neither, and one that was caught
+            # in the middle of writing is missing. Prometheus would take that for new
+            # counters, and what is shown next for an increase.
+            is_whole = all(each.kind != "file" for each in found.search.problems)
+            if is_whole and not still.has_dead():
                 break
         ended = still.ended(app.name)
     totals: dict[str, PoolTotals] = {}

@@ -10,7 +10,6 @@ may move from those that live to those that have ended while it reads both.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 import typing as t
@@ -32,8 +31,6 @@ from .locked_file import has_locks, is_locked, try_to_lock, unlink, unlock
 from .plain import Damaged
 from .process import boot_id
 from .totals_file import Deployment
-
-logger = logging.getLogger("flask_poolguard")
 
 # How long to wait for another process that adds up or reads, which takes milliseconds.
 PATIENCE: t.Final = 1.0
@@ -189,16 +186,9 @@ def _fold(folder: str, name: str, fd: int) -> None:
         try:
             totals_file.write(folder, ended)
         except OSError:
-            unlink(path)  # which makes room
-            try:
+            unlink(path)  # which makes room; else what it had counted is lost
+            with contextlib.suppress(OSError):
                 totals_file.write(folder, ended)
-            except OSError as error:
-                logger.warning(
-                    "What worker %d had counted is lost to metrics: %s: %s.",
-                    worker.pid,
-                    folder,
-                    error.strerror,
-                )
     unlink(path)
 
 

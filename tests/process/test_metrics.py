@@ -17,6 +17,8 @@ from flask import Flask
 from sqlalchemy import URL
 
 from flask_poolguard.metrics import render
+from flask_poolguard.state import totals_file
+from flask_poolguard.state.ended_workers import sweep
 from tests.apps import desk
 from tests.conftest import Database
 from tests.support.app_server import REPOSITORY
@@ -233,6 +235,132 @@ print(generate_latest(registry).decode())
         found = parse(done.stdout)
         assert found.value("orders_total") == 1
         assert found.value(CHECKOUTS) == 1
+
+
+class TestFoldingIn:
+    """Processes that find the files of killed workers."""
+
+    # Uses a connection, and leaves its file behind as a killed worker does.
+    LEAVES = """
+import os, shutil, sys
+from flask import Flask
+from sqlalchemy import create_engine
+from flask_poolguard import PoolGuard
+
+folder, count = sys.argv[1], int(sys.argv[2])
+app = Flask("shop", root_path=folder)
+app.config["POOLGUARD_STATE_DIR"] = f"{folder}/state"
+engine = create_engine(f"sqlite:///{folder}/shop.sqlite")
+PoolGuard(app).register(engine)
+with app.app_context(), engine.connect():
+    pass
+path = app.extensions["poolguard"].app_tracker.path
+for number in range(count - 1):
+    shutil.copy(path, f"{folder}/state/1-{number:08x}.state")
+os.kill(os.getpid(), 9)
+"""
+    SWEEPS = """
+import sys
+from flask_poolguard.state.ended_workers import sweep
+print("ready", flush=True)
+sys.stdin.readline()
+sweep(sys.argv[1] + "/state")
+"""
+
+    @pytest.fixture
+    def left(self, tmp_path: Path) -> int:
+        """Leave files of killed workers; return how many."""
+        count = 200
+        subprocess.run(
+            [sys.executable, "-c", self.LEAVES, str(tmp_path), str(count)],
+            cwd=REPOSITORY,
+            check=False,
+        )
+        assert len(list((tmp_path / "state").iterdir())) == count
+        return count
+
+    def start(self, folder: Path) -> subprocess.Popen[str]:
+        """Start a process that folds them in once it is told to."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", self.SWEEPS, str(folder)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def checkouts(self, folder: Path) -> int:
+        """Return how many checkouts are kept."""
+        found = totals_file.read(str(folder / "state"), "shop").deployments
+        return sum(pool.checkouts or 0 for each in found for pool in each.pools)
+
+    def test_at_once_count_each_once(self, tmp_path: Path, left: int) -> None:
+        processes = [self.start(tmp_path) for _ in range(4)]
+        for each in processes:
+            assert each.stdin is not None
+            each.stdin.write("\n")
+            each.stdin.flush()
+        for each in processes:
+            with each:
+                assert each.wait(60) == 0
+        (path,) = (tmp_path / "state").iterdir()
+        assert path.suffix == ".totals"
+        assert self.checkouts(tmp_path) == left
+
+    def test_that_are_killed_in_the_middle_count_each_once(
+        self, tmp_path: Path, left: int
+    ) -> None:
+        state = tmp_path / "state"
+        for part in range(1, 8):
+            process = self.start(tmp_path)
+            assert process.stdin is not None
+            with process:
+                process.stdin.write("\n")
+                process.stdin.flush()
+                most = left - part * left // 10
+                self.wait_for_fewer(state, most)
+                process.kill()
+        sweep(str(state))
+        assert self.checkouts(tmp_path) == left
+        (path,) = state.iterdir()
+        assert path.suffix == ".totals"
+
+    def wait_for_fewer(self, state: Path, most: int) -> None:
+        """Wait until no more files than so many are left."""
+        wait_until(lambda: len(list(state.iterdir())) <= most)
+
+    ORPHANS = """
+import ctypes, time
+with app.app_context(), engine.connect():
+    pass
+if not ctypes.CDLL(None).fork():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+os.kill(os.getpid(), 9)
+"""
+
+    def test_count_a_killed_worker_whose_child_keeps_its_lock(
+        self, tmp_path: Path
+    ) -> None:
+        """A child that no hook of Python's has seen."""
+        program = self.LEAVES.rpartition("os.kill")[0] + self.ORPHANS
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), "1"],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            child = int(process.stdout.readline())
+            try:
+                process.wait(30)
+                sweep(str(tmp_path / "state"))
+            finally:
+                os.kill(child, signal.SIGKILL)
+        assert self.checkouts(tmp_path) == 2
 
 
 def leaves_nothing(app: Flask, scrapes: int) -> None:

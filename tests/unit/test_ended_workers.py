@@ -230,6 +230,21 @@ class TestScrape:
         finally:
             os.close(fd)
 
+    def test_tells_of_a_file_that_cannot_be_read(
+        self, folder: Folder, app: Flask
+    ) -> None:
+        """It belongs to a worker that lives, so it is not removed."""
+        (left,) = folder.leave_dead(app)
+        with left.open("r+b") as file:
+            file.seek(16)
+            file.write(b"garbage")
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            found = look(app, state_of(app))
+        assert found.problems == 1
+        assert found.totals["default"].checkouts == 1
+        assert left.exists()
+
     def test_counts_no_other_deployments(self, folder: Folder, app: Flask) -> None:
         """Staging has the same name, and another database."""
         worker = replace(WORKER, pools=(replace(POOL, checkouts=1000),))

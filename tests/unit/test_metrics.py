@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -321,10 +323,20 @@ class TestOutputFile:
         with pytest.raises(UnwritableFile, match=reason):
             write(str(tmp_path / path), "a 1\n")
 
-    def test_stays_as_it_was_if_there_is_no_room(self) -> None:
-        """/dev takes no file of ours, or is a device: nothing is left behind."""
-        with pytest.raises(UnwritableFile, match="is not a file"):
-            write("/dev/null", "a 1\n")
+    def test_stays_as_it_was_if_there_is_no_room(self, tmp_path: Path) -> None:
+        path = tmp_path / "shop.prom"
+        write(str(path), "a 1\n")
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
+        try:
+            with pytest.raises(UnwritableFile, match="File too large"):
+                write(str(path), "a 2\n")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert path.read_text() == "a 1\n"
+        assert list(tmp_path.iterdir()) == [path]
 
 
 class TestDocuments:
