@@ -19,10 +19,10 @@ DEMO_STAMP := $(DEMO)/.made-from-pyproject
 LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
 # On the oldest releases what these look at is the same: the tests' own tools, pictures,
-# the load that `tune` makes, how commands, workers and servers get on, what is found, and
-# what README and demo show.
+# the live page, the load that `tune` makes, how commands, workers and servers get on,
+# what is found, and what README and demo show.
 NOT_ON_LOWEST := support_* benchmark* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
-  cli_status cli_advise cli_check report_* findings_* first_screen readme demo
+  cli_status cli_advise cli_check web_page report_* findings_* first_screen readme demo
 IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
 
 # Who is done takes over what another has not begun, so that none is left alone at the end.
@@ -35,7 +35,7 @@ test test-all test-lowest coverage: export PYTHONDONTWRITEBYTECODE =
 QUICK := -m "not soak and (not process or quick)"
 ALL := -m "not soak"
 
-.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme demo bench bench-compare clean
+.PHONY: help venv test test-all coverage test-soak test-lowest test-suites lint format types imports docs readme picture demo bench bench-compare clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -111,6 +111,9 @@ docs: $(STAMP) ## Build the documentation, warnings are errors
 
 readme: $(STAMP) ## Write the commands' output of now into README.md
 	$(BIN)/python tools/readme_output.py
+
+picture: $(STAMP) ## Draw the live page for the documentation (needs Chromium)
+	PYTHONPATH=. $(BIN)/python tools/web_picture.py
 
 demo: $(DEMO_STAMP) ## Show the guard at work (KEEP=1: stay up; DATABASE_URL=…: on your server)
 	@$(DEMO)/bin/python tools/demo.py $(if $(KEEP),--keep)

@@ -58,5 +58,8 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     app.register_blueprint(api.blueprint)
     if app.config["EXAMPLE_FAULTS"]:
         app.register_blueprint(faults.blueprint)
+    if app.config["EXAMPLE_FAULTS"] or app.debug:
+        # At /pools, for everyone: the desk has no log-in. A real app says who may.
+        app.register_blueprint(guard.blueprint(auth=None))
     app.cli.add_command(seeding.seed)
     return app

@@ -25,6 +25,7 @@ from .app_state import (
 from .config import read_config, snapshot
 from .engines import Registry, explain, plain, sync_engine_of, watch
 from .errors import SetupError
+from .own_findings import OWN_FINDINGS_EVERY, log_own_findings
 from .pool import Chore, housekeeper
 from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
@@ -33,18 +34,15 @@ from .tracking.unavailable import answer_with_503
 from .worker_start import show_when_started
 
 if t.TYPE_CHECKING:
-    from flask import Flask
+    from flask import Blueprint, Flask
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .report.model import Report
     from .tracking.pool_stat import Stat
+    from .web.access import Auth
 
 _Kept = t.TypeVar("_Kept")
-
-
-# Seconds between two looks of a worker at its own figures.
-OWN_FINDINGS_EVERY: t.Final = 60.0
 
 
 class PoolGuard:
@@ -97,7 +95,7 @@ class PoolGuard:
             on_error=functools.partial(explain, root_path=app.root_path),
         )
         state.own_findings = Chore(
-            lambda: _log_own_findings(reference()), OWN_FINDINGS_EVERY
+            lambda: log_own_findings(reference()), OWN_FINDINGS_EVERY
         )
         housekeeper.add(state.own_findings)
         if config.http_503:
@@ -263,6 +261,21 @@ class PoolGuard:
         for each in state.engines:
             each.tracker.renew(new_number())
 
+    def blueprint(self, *, auth: Auth = ..., probes_open: bool = False) -> Blueprint:
+        """Return pages that show the pools of all workers: live, as JSON, as metrics,
+        and as probes. They touch no pool and ask no server. Without a ``url_prefix``
+        they are below ``/pools``.
+
+        :param auth: called with each request; true lets it see the page, anything else,
+            or an exception, is 404. None lets all see it. It can be left out in debug
+            mode only: :exc:`SetupError` when the blueprint is registered.
+        :param probes_open: ``/live`` and ``/ready`` do not ask ``auth``.
+        :raises TypeError: ``auth`` cannot be called.
+        """
+        from .web import make_blueprint
+
+        return make_blueprint(auth, probes_open=probes_open)
+
 
 def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
     """Return the app that is meant and its state, once its engines are known.
@@ -280,19 +293,6 @@ def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
 def _current_app() -> Flask | None:
     context = _cv_app.get(None)
     return None if context is None else context.app
-
-
-def _log_own_findings(app: Flask | None) -> None:
-    from .report.self_check import log_findings
-
-    if app is not None:
-        state = state_of(app)
-        with state.lock:
-            state.guarded.forget_gone()
-        engines = state.engines
-        binds = {each.bind for each in engines}
-        state.logged = {each for each in state.logged if each[2] in binds}
-        log_findings(app, engines, state.app_tracker.path, state.logged)
 
 
 __all__ = ["AppState", "PoolGuard"]

@@ -7,9 +7,10 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
+from ..report.hour import history_of
 from ..report.verdict import verdict_of
 from . import current
-from .history_view import history_of, render, to_dict
+from .history_view import render, to_dict
 from .output import echo, echo_json, json_option, page
 
 _EPILOG: t.Final = """

@@ -58,11 +58,11 @@ def make_report(
     """Report on the app's live workers on this host, and on their servers.
 
     Takes two seconds at most, however many servers do not answer; with a second look
-    twice that and the time between.
+    twice that and the time between. Reads files only if no server is asked.
 
     :param engines: of this process; they say which servers to ask, and how.
     :param with_this_process: whether this process's own pools count as a worker's.
-    :param detail: whether servers are asked for their sessions, and for statements.
+    :param detail: whether servers are asked, for their sessions, and for statements.
     :param plan: the deployment to judge, if it is not what is found.
     :param seconds: after how long to look a second time, to see what servers and
         workers count rise; 0 for not at all.
@@ -103,7 +103,8 @@ def make_report(
     if gone:  # and not given back before the server listed its sessions
         gone &= find_ended(engines, answers, read().ours)
     workers = mark_ended(serving, gone)
-    sessions = join(app.name, engines, answers, ours) if detail else {}
+    with_sessions = detail >= Detail.SESSIONS
+    sessions = join(app.name, engines, answers, ours) if with_sessions else {}
     standings = _standings(engines)
     evidence = Evidence(
         config=app.config,

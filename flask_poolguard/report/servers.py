@@ -44,9 +44,10 @@ _MEMORY: t.Final = (None, "", ":memory:")
 class Detail(enum.IntEnum):
     """How much the servers are asked for; each includes the ones before."""
 
-    VIEW = 0
-    SESSIONS = 1
-    STATEMENTS = 2
+    NOTHING = 0
+    VIEW = 1
+    SESSIONS = 2
+    STATEMENTS = 3
 
 
 # The question that this process waits for, by engine: the one for most.
@@ -160,6 +161,8 @@ def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Ques
     for less.
     """
     questions: list[Question] = []
+    if detail is Detail.NOTHING:
+        return questions
     with _lock:
         for group in group_by_server([each for each in engines if _is_askable(each)]):
             question = _open_questions.get(group[0].engine)

@@ -2,8 +2,9 @@
 
 It is told what to be by the environment: ``DATABASE_URL``, ``REPORTS_DATABASE_URL``
 (a second bind), ``APP_NAME``, ``ROOT_PATH``, ``HOLD_FOLDER``, ``POOL_RECYCLE`` (an
-engine option), ``QUERY_AT_START``, ``OWN_FINDINGS_EVERY`` (seconds between two looks of
-a worker at its own figures) and ``FLASK_POOLGUARD_…``.
+engine option), ``POOLS_PAGE`` (the live page, for everyone), ``QUERY_AT_START``,
+``OWN_FINDINGS_EVERY`` (seconds between two looks of a worker at its own figures) and
+``FLASK_POOLGUARD_…``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.state.reader import read_workers
+
+# An endpoint's name, which pages must show as it is.
+HTML_NAME = '<img src="x" onerror="alert(1)"><script>alert(2)</script>'
 
 # Keeps what was leaked from being collected, which would return it.
 leaked: list[Connection] = []
@@ -43,6 +47,8 @@ def create_app() -> Flask:
     if "OWN_FINDINGS_EVERY" in os.environ:
         chore = app.extensions["poolguard"].own_findings
         chore.period = float(os.environ["OWN_FINDINGS_EVERY"])
+    if "POOLS_PAGE" in os.environ:
+        app.register_blueprint(guard.blueprint(auth=None))
     _add_routes(app, db)
 
     @app.get("/report")
@@ -87,6 +93,8 @@ def _add_routes(app: Flask, db: SQLAlchemy) -> None:
         while not (folder / f"{name}.let-go").exists():
             time.sleep(0.01)
         return str(os.getpid())
+
+    app.add_url_rule("/html/<name>", HTML_NAME, hold)
 
     @app.get("/nest/<name>")
     def nest(name: str) -> str:

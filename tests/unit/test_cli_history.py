@@ -10,7 +10,8 @@ import click
 import pytest
 
 from flask_poolguard.cli import history_view
-from flask_poolguard.cli.history_view import history_of, render, sparkline, to_dict
+from flask_poolguard.cli.history_view import render, sparkline, to_dict
+from flask_poolguard.report.hour import BindMinute, history_of
 from flask_poolguard.report.model import Report
 from flask_poolguard.report.text import Page
 from flask_poolguard.state.history import History, Minute
@@ -146,5 +147,5 @@ def test_bars_are_relative_to_the_greatest(values: Any, bars: str) -> None:
 def test_all_figures_of_a_minute_are_shown() -> None:
     """A new figure is not forgotten here."""
     assert len(history_view._HEADINGS) == len(
-        history_view._row(history_view.BindMinute("default", BUSY))
+        history_view._row(BindMinute("default", BUSY))
     )

@@ -374,6 +374,15 @@ class TestFaults:
             for name in ("leak", "slow", "slow-fixed", "crash")
         )
 
+    def test_its_pools_are_shown_with_the_faults_and_in_debug_mode_only(
+        self, app: Flask, faulty_app: Flask
+    ) -> None:
+        """The desk has no log-in that could say who may see them."""
+        assert app.test_client().get("/pools/").status_code == 404
+        client = faulty_app.test_client()
+        assert client.get("/pools/").status_code == 200
+        assert 'href="/pools/"' in client.get("/faults/").text
+
     def test_leak(self, faulty_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
         """The guard returns the leaked connection and names the route and the line."""
         with caplog.at_level(logging.WARNING, "flask_poolguard"):

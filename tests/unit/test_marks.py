@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flask_poolguard.cli import history_view, holders_view, status_view, top_view
+from flask_poolguard.report.hour import history_of
 from flask_poolguard.report.model import Report
 from flask_poolguard.report.text import Page
 from flask_poolguard.state.history import History, Minute
@@ -116,7 +117,7 @@ def test_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     usual = Minute(at=now - 120, checkouts=50, waits=3, longest_wait_seconds=0.02)
     report = report_of(replace(WELL, history=History((usual, bad))))
-    text = history_view.render(report, history_view.history_of(report), 15, PAGE)
+    text = history_view.render(report, history_of(report), 15, PAGE)
     assert painted(text) == ["7", "2.5s", "4", "5", "6"]
 
 

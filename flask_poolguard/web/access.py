@@ -1,0 +1,90 @@
+"""Who may see the pages, and what browsers may do with them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import typing as t
+from collections.abc import Callable
+from types import EllipsisType
+
+from flask import Response, abort, current_app
+from werkzeug.wrappers import Response as AnyResponse
+
+from ..errors import SetupError
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger("flask_poolguard")
+
+# ``...`` is: not said.
+Auth = Callable[[], object] | EllipsisType | None
+
+# Nothing but this origin's own files: a name that holds HTML could load or run nothing
+# even if it became part of the page.
+_POLICY: t.Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_HEADERS: t.Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def check_said(auth: Auth, app: Flask) -> None:
+    """Refuse to show an app's pools to everyone because of an oversight.
+
+    :raises SetupError: it was not said who may see them.
+    """
+    if auth is ... and not app.debug:
+        raise SetupError(
+            f"guard.blueprint() of the app {app.name!r} does not say who may see the"
+            " pools: pass auth=, a function that returns whether the current request"
+            " may, or auth=None to show them to everyone who can reach the app. It can"
+            " be left out in debug mode only."
+        )
+
+
+def require(auth: Auth) -> None:
+    """End the current request with the app's own 404 unless it may see the pages."""
+    if not _allows(auth):
+        abort(404)
+
+
+def _allows(auth: Auth) -> bool:
+    if auth is None:
+        return True
+    if isinstance(auth, EllipsisType):
+        return current_app.debug
+    try:
+        found = current_app.ensure_sync(auth)()
+    except Exception:
+        logger.exception(
+            "The auth function of guard.blueprint() raised, so the request is refused."
+        )
+        return False
+    # True of each of them, whatever it would say.
+    if inspect.isawaitable(found) or inspect.isroutine(found):
+        if inspect.iscoroutine(found):
+            found.close()  # else it warns that it was not awaited
+    elif not isinstance(found, AnyResponse):
+        return bool(found)
+    logger.error(
+        "The auth function of guard.blueprint() returned %s, which does not say who may"
+        " see the pools, so the request is refused. Let it return True or False.",
+        type(found).__name__,
+    )
+    return False
+
+
+def protect(response: Response) -> Response:
+    """Add the headers. A refusal looks like any other 404 of the app, with its styles,
+    so it gets no policy.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    if response.status_code != 404:
+        response.headers.update(_HEADERS)
+    return response
