@@ -25,7 +25,8 @@ from .app_state import (
 from .config import read_config, snapshot
 from .engines import Registry, explain, plain, sync_engine_of, watch
 from .errors import SetupError
-from .pool import Chore, housekeeper
+from .named_blocks import block_of
+from .own_findings import log_own_findings_of
 from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
 from .tracking.teardown import Teardown
@@ -39,12 +40,9 @@ if t.TYPE_CHECKING:
 
     from .report.model import Report
     from .tracking.pool_stat import Stat
+    from .tracking.scope_block import ScopeBlock
 
 _Kept = t.TypeVar("_Kept")
-
-
-# Seconds between two looks of a worker at its own figures.
-OWN_FINDINGS_EVERY: t.Final = 60.0
 
 
 class PoolGuard:
@@ -87,8 +85,6 @@ class PoolGuard:
         )
         with self._lock:
             state.registered, self._waiting = self._waiting, {}
-        # Nothing in here may keep the app alive: a weak reference, taken back.
-        reference = weakref.ref(app)
         state.teardown = Teardown(  # keeps a receiver alive, which its signal does not
             app,
             state.app_tracker,
@@ -96,10 +92,7 @@ class PoolGuard:
             on_push=functools.partial(look_on_push, state),
             on_error=functools.partial(explain, root_path=app.root_path),
         )
-        state.own_findings = Chore(
-            lambda: _log_own_findings(reference()), OWN_FINDINGS_EVERY
-        )
-        housekeeper.add(state.own_findings)
+        state.own_findings = log_own_findings_of(app)
         if config.http_503:
             answer_with_503(app)
         watch(app)
@@ -246,6 +239,24 @@ class PoolGuard:
         keep(kept, [each.tracker for state in states for each in state.engines])
         return kept
 
+    def scope(self, name: str) -> ScopeBlock:
+        """Give a thread or task a scope of its own, without an app context.
+
+        A context manager, and a decorator that opens one for each call. What the block
+        takes and does not give back is given back at its end, as at the end of a
+        request; leaks, findings and ``flask pool status`` show it under the name. It
+        holds for the thread, greenlet or asyncio task that enters it, not for those
+        that this one starts. A request or app context within it has a scope of its own.
+
+        :param name: such as ``"nightly export"``; cut off after 120 characters.
+        :return: a context manager; to enter it again, also in another thread, opens
+            one more scope. A function that it decorates may be async, but no generator.
+        :raises TypeError: the name is no text, or what is decorated is a class or a
+            generator function.
+        :raises ValueError: the name is empty.
+        """
+        return block_of(name, self._apps)
+
     def recycle(self, app: Flask | None = None) -> None:
         """Replace all connections of this process, each as soon as it is not in use.
 
@@ -280,19 +291,6 @@ def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
 def _current_app() -> Flask | None:
     context = _cv_app.get(None)
     return None if context is None else context.app
-
-
-def _log_own_findings(app: Flask | None) -> None:
-    from .report.self_check import log_findings
-
-    if app is not None:
-        state = state_of(app)
-        with state.lock:
-            state.guarded.forget_gone()
-        engines = state.engines
-        binds = {each.bind for each in engines}
-        state.logged = {each for each in state.logged if each[2] in binds}
-        log_findings(app, engines, state.app_tracker.path, state.logged)
 
 
 __all__ = ["AppState", "PoolGuard"]
