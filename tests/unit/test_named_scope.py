@@ -44,7 +44,9 @@ class Shop:
 
     def out(self) -> int:
         """Return how many connections are out."""
-        return self.guard.stat(self.app)["default"]["checked_out"]
+        out = self.guard.stat(self.app)["default"]["checked_out"]
+        assert isinstance(out, int)
+        return out
 
     def names(self) -> list[str]:
         """Return the endpoints of the leaks so far."""
@@ -128,9 +130,7 @@ class TestTheEnd:
             fail()
         assert shop.out() == 0
 
-    def test_raises_if_leaks_are_to_raise(
-        self, make_shop: Callable[..., Shop]
-    ) -> None:
+    def test_raises_if_leaks_are_to_raise(self, make_shop: Callable[..., Shop]) -> None:
         shop = make_shop(POOLGUARD_ON_LEAK="raise")
         with pytest.raises(LeakError) as info, shop.guard.scope("export"):
             held = shop.engine.connect()
@@ -353,7 +353,7 @@ class TestDecorator:
             yield 1
 
         for function in (generator, asynchronous, functools.partial(generator)):
-            with pytest.raises(TypeError, match="cannot decorate an? .*generator"):
+            with pytest.raises(TypeError, match=r"cannot decorate an? .*generator"):
                 shop.guard.scope("job")(function)
         with pytest.raises(TypeError, match="cannot decorate a class"):
             shop.guard.scope("job")(Shop)
