@@ -25,6 +25,7 @@ from .app_state import (
 from .config import read_config, snapshot
 from .engines import Registry, explain, plain, sync_engine_of, watch
 from .errors import SetupError
+from .guarded_apps import note_guarded
 from .named_blocks import block_of
 from .own_findings import log_own_findings_of
 from .tracking.app_tracker import AppTracker
@@ -103,6 +104,7 @@ class PoolGuard:
 
             app.cli.add_command(make_group(config.cli_group))
         show_when_started(app, state)
+        note_guarded(app)
 
     def register(
         self,

@@ -1,0 +1,63 @@
+"""Faults of connects: refused by nobody who listens, or slow."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import typing as t
+from contextlib import ExitStack
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+# What drivers call a socket of the file system, and other ways to name the server.
+_OTHER_WAYS: t.Final = ("unix_socket", "unix_sock", "hostaddr", "service", "dsn")
+
+
+def refuse(engine: Engine, stack: ExitStack) -> None:
+    """Send each connect to where nothing listens.
+
+    :param stack: undoes it.
+    """
+    # Bound, so that no other program can take the port, and not listening.
+    nowhere = stack.enter_context(socket.socket())
+    nowhere.bind(("127.0.0.1", 0))
+    port = nowhere.getsockname()[1]
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="poolguard-"))
+    missing = os.path.join(folder, "missing", "database")
+
+    def do_connect(
+        dialect: t.Any, record: object, args: list[t.Any], options: dict[str, t.Any]
+    ) -> None:
+        if dialect.name == "sqlite":
+            args[:] = [missing]
+            options.pop("uri", None)
+            return
+        for name in _OTHER_WAYS:
+            options.pop(name, None)
+        options.update(host="127.0.0.1", port=port)
+
+    _listen(engine, do_connect, stack)
+
+
+def slow_down(engine: Engine, seconds: float, stack: ExitStack) -> None:
+    """Let each connect take longer.
+
+    :param seconds: by so much.
+    :param stack: undoes it, which ends the waits.
+    """
+    undone = threading.Event()
+
+    def do_connect(*_: object) -> None:
+        undone.wait(seconds)
+
+    _listen(engine, do_connect, stack)
+    stack.callback(undone.set)
+
+
+def _listen(engine: Engine, listener: t.Any, stack: ExitStack) -> None:
+    # First: a listener of the app's may connect by itself.
+    event.listen(engine, "do_connect", listener, insert=True)
+    stack.callback(event.remove, engine, "do_connect", listener)
