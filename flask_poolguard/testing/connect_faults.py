@@ -9,8 +9,9 @@ import threading
 import typing as t
 from contextlib import ExitStack
 
-from sqlalchemy import event
 from sqlalchemy.engine import Engine
+
+from .listeners import listen
 
 # What drivers call a socket of the file system, and other ways to name the server.
 _OTHER_WAYS: t.Final = ("unix_socket", "unix_sock", "hostaddr", "service", "dsn")
@@ -39,7 +40,7 @@ def refuse(engine: Engine, stack: ExitStack) -> None:
             options.pop(name, None)
         options.update(host="127.0.0.1", port=port)
 
-    _listen(engine, do_connect, stack)
+    listen(engine, "do_connect", do_connect, stack)
 
 
 def slow_down(engine: Engine, seconds: float, stack: ExitStack) -> None:
@@ -53,11 +54,5 @@ def slow_down(engine: Engine, seconds: float, stack: ExitStack) -> None:
     def do_connect(*_: object) -> None:
         undone.wait(seconds)
 
-    _listen(engine, do_connect, stack)
+    listen(engine, "do_connect", do_connect, stack)
     stack.callback(undone.set)
-
-
-def _listen(engine: Engine, listener: t.Any, stack: ExitStack) -> None:
-    # First: a listener of the app's may connect by itself.
-    event.listen(engine, "do_connect", listener, insert=True)
-    stack.callback(event.remove, engine, "do_connect", listener)

@@ -119,6 +119,7 @@ class PoolFaults:
         )
         with ExitStack() as stack:
             for each in engines:
+                stack.callback(_end_outage, each)  # comes after connects work
                 refuse(each.engine, stack)
             return self._add(stack.pop_all())
 
@@ -182,6 +183,12 @@ def _limit_of(guarded: Guarded) -> int | None:
     if not size or overflow is None or overflow < 0:
         return None
     return int(size + overflow)
+
+
+def _end_outage(guarded: Guarded) -> None:
+    """Let the next test connect at once: the pool waits for a while after a failure."""
+    if isinstance(guarded.engine.pool, GuardedPool):
+        guarded.engine.pool._breaker.end_outage()
 
 
 def _close_idle(guarded: Guarded) -> None:

@@ -8,6 +8,7 @@ import typing as t
 from contextlib import closing, suppress
 
 from ..pool import UnpooledEntry
+from .listeners import not_asked
 
 if t.TYPE_CHECKING:
     from ..databases import Database
@@ -21,7 +22,8 @@ def idle_connections(guarded: Guarded) -> list[t.Any]:
     """Return the driver's connections that are idle in a pool."""
     # Private, as in pool/fair_pool.py; other pools of SQLAlchemy's have a queue there.
     queue: t.Any = getattr(guarded.engine.pool, "_pool", None)
-    return _open(getattr(queue, "idle", None) or getattr(queue, "queue", ()))
+    idle: t.Iterable[t.Any] = getattr(queue, "idle", None) or ()
+    return _open(idle or getattr(queue, "queue", ()))
 
 
 def out_connections(guarded: Guarded) -> list[t.Any]:
@@ -40,7 +42,9 @@ def kill(guarded: Guarded, connections: list[t.Any]) -> None:
     if not any(ids):
         return
     # As report/servers.py: with all that applies to a connect, without the pool.
-    with closing(guarded.engine.pool._invoke_creator(UnpooledEntry())) as own:
+    with not_asked():
+        own = guarded.engine.pool._invoke_creator(UnpooledEntry())
+    with closing(own):
         cursor = own.cursor()
         for number in filter(None, ids):
             cursor.execute(database.kill_statement(number))

@@ -6,10 +6,9 @@ import threading
 import typing as t
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import (
     ConnectionPoolEntry,
@@ -17,6 +16,7 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
+from .listeners import listen
 from .targets import Target, engines_of
 
 
@@ -114,15 +114,9 @@ def _listen(engine: Engine, probe: Probe, stack: ExitStack) -> None:
     def before_cursor_execute(*_: object) -> None:
         probe.sent()
 
-    pool = engine.pool
-    listeners: list[tuple[t.Any, str, Callable[..., None]]] = [
-        (pool, "checkout", checkout),
-        (pool, "connect", connect),
-        (engine, "before_cursor_execute", before_cursor_execute),
-    ]
-    for target, name, listener in listeners:
-        event.listen(target, name, listener)
-        stack.callback(event.remove, target, name, listener)
+    listen(engine, "checkout", checkout, stack)
+    listen(engine, "connect", connect, stack)
+    listen(engine, "before_cursor_execute", before_cursor_execute, stack)
 
 
 def _is_valid(reference: weakref.ref[t.Any]) -> bool:
