@@ -7,8 +7,6 @@ import threading
 import typing as t
 import weakref
 
-from flask.globals import _cv_app
-
 from .app_state import (
     EXTENSION,
     NOT_LOOKED,
@@ -16,7 +14,6 @@ from .app_state import (
     Waiting,
     forget_engine,
     guard_engine,
-    have_looked,
     look_on_call,
     look_on_push,
     note_waiting,
@@ -28,13 +25,17 @@ from .errors import SetupError
 from .guarded_apps import note_guarded
 from .named_blocks import block_of
 from .own_findings import log_own_findings_of
+from .repeated_views import repeat_once
 from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
 from .tracking.teardown import Teardown
 from .tracking.unavailable import answer_with_503
+from .which_app import app_for, looked_app
 from .worker_start import show_when_started
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from flask import Flask
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -44,6 +45,7 @@ if t.TYPE_CHECKING:
     from .tracking.scope_block import ScopeBlock
 
 _Kept = t.TypeVar("_Kept")
+_View = t.TypeVar("_View", bound="Callable[..., t.Any]")
 
 
 class PoolGuard:
@@ -127,7 +129,7 @@ class PoolGuard:
         :raises SetupError: it is not clear which app, or the name is taken.
         """
         engine = sync_engine_of(engine)
-        app = self._app_for(app, f"the engine {name!r} belongs to with register")
+        app = app_for(app, self._apps, f"the engine {name!r} belongs to with register")
         if app is None:
             with self._lock:
                 note_waiting(engine, name, self._waiting)
@@ -154,7 +156,7 @@ class PoolGuard:
         """
         if not isinstance(engine, str):
             engine = sync_engine_of(engine)
-        app = self._app_for(app, "to look in with unregister")
+        app = app_for(app, self._apps, "to look in with unregister")
         if app is None:
             with self._lock:
                 forget_engine(engine, self._waiting, Registry(), "This PoolGuard")
@@ -163,16 +165,6 @@ class PoolGuard:
         with state.lock:
             where = f"The app {app.name!r}"
             forget_engine(engine, state.registered, state.guarded, where)
-
-    def _app_for(self, app: Flask | None, purpose: str) -> Flask | None:
-        """Return the app that is meant, None if there is none yet."""
-        app = app or _current_app()
-        if app is None and len(self._apps) > 1:
-            raise SetupError(
-                f"{len(self._apps)} apps share this PoolGuard: say which one"
-                f" {purpose}(…, app=app)."
-            )
-        return app or next(iter(self._apps), None)
 
     def report(
         self, app: Flask | None = None, *, sessions: bool = False, seconds: float = 0.0
@@ -191,7 +183,7 @@ class PoolGuard:
         """
         from .report import Detail, make_report
 
-        app, state = _looked(app, "report")
+        app, state = looked_app(app, "report")
         return make_report(
             app,
             state.config,
@@ -218,7 +210,7 @@ class PoolGuard:
         """
         from .tracking.pool_stat import stat_of
 
-        _, state = _looked(app, "stat")
+        _, state = looked_app(app, "stat")
         engines = sorted(state.engines, key=lambda e: (e.bind != "default", e.bind))
         return {each.bind: stat_of(each.tracker) for each in engines}
 
@@ -259,6 +251,34 @@ class PoolGuard:
         """
         return block_of(name, self._apps)
 
+    @t.overload
+    def retry_on_disconnect(self, view: _View) -> _View: ...
+
+    @t.overload
+    def retry_on_disconnect(
+        self, *, methods: Iterable[str] = ...
+    ) -> Callable[[_View], _View]: ...
+
+    def retry_on_disconnect(
+        self,
+        view: t.Any = None,
+        *,
+        methods: Iterable[str] = ("GET", "HEAD"),
+    ) -> t.Any:
+        """Call a view once more if its connection was lost before the first answer.
+
+        A decorator, below ``@app.route``. The view is called again, with a fresh
+        ``db.session``, if the first statement of the whole request lost its connection
+        while it was executed, and if it only reads. Nothing is repeated after an
+        answer, in a flush or a commit, while a session has unsaved changes, or twice.
+
+        :param methods: HTTP methods of the requests for which it is.
+        :raises TypeError: it decorates a class, an async or a generator function, or
+            *methods* is one text.
+        """
+        decorate = functools.partial(repeat_once, methods=methods)
+        return decorate if view is None else decorate(view)
+
     def recycle(self, app: Flask | None = None) -> None:
         """Replace all connections of this process, each as soon as it is not in use.
 
@@ -272,27 +292,9 @@ class PoolGuard:
         """
         from .state.recycle_requests import new_number
 
-        _, state = _looked(app, "recycle")
+        _, state = looked_app(app, "recycle")
         for each in state.engines:
             each.tracker.renew(new_number())
-
-
-def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
-    """Return the app that is meant and its state, once its engines are known.
-
-    :raises SetupError: there is no app, or it has no PoolGuard.
-    """
-    app = app or _current_app()
-    if app is None:
-        raise SetupError(f"{method}() needs an app context, or {method}(app).")
-    state = state_of(app)
-    have_looked(app, state)
-    return app, state
-
-
-def _current_app() -> Flask | None:
-    context = _cv_app.get(None)
-    return None if context is None else context.app
 
 
 __all__ = ["AppState", "PoolGuard"]
