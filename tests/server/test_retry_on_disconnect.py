@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_poolguard import PoolGuard
 from tests.conftest import Database
+from tests.support.app_server import REPOSITORY
 from tests.support.guarded_app import SESSION_ID, session_id, warnings_of
 
 pytestmark = pytest.mark.every_product
@@ -160,6 +162,20 @@ class TestRepeats:
         open_page = shop.add(view, guarded, methods=["POST"])
         assert open_page("/", method="POST").text == "ordered"
         assert (shop.calls, shop.orders()) == (2, 1)
+
+    def test_the_example_of_the_docs(self, shop: Shop) -> None:
+        page = (REPOSITORY / "docs" / "pool.md").read_text()
+        (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+
+        def text(statement: str) -> sa.TextClause:
+            shop.calls += 1
+            shop.kill(shop.db.session)
+            return sa.text(statement)
+
+        names = {"app": shop.app, "db": shop.db, "guard": shop.guard, "text": text}
+        exec(compile(code, "pool.md", "exec"), names)  # noqa: S102 (ours)
+        assert shop.app.test_client().get("/orders").text == "42"
+        assert shop.calls == 2
 
 
 class TestDoesNotRepeat:
