@@ -63,8 +63,9 @@ def repeat_once(view: _View, methods: Iterable[str]) -> _View:
 
 
 def _may_repeat(error: DBAPIError, allowed: frozenset[str]) -> bool:
-    """Tell whether the request has done nothing yet that would be done twice, and note
-    that it is repeated if so.
+    """Tell whether the request has done nothing yet that would be done twice.
+
+    A view that was repeated has sent two statements, so it is not repeated again.
     """
     request = current_request()
     if request is None or request.method not in allowed:
@@ -73,12 +74,7 @@ def _may_repeat(error: DBAPIError, allowed: frozenset[str]) -> bool:
     if not error.connection_invalidated or error.statement is None:
         return False
     sent = sent_by(request)
-    if sent.is_repeated or sent.count != 1:
-        return False
-    if sent.had_changes or not sent.only_reads:
-        return False
-    sent.is_repeated = True
-    return True
+    return sent.count == 1 and sent.only_reads and not sent.had_changes
 
 
 def _make_fresh() -> bool:

@@ -28,15 +28,14 @@ class SentStatements:
     :ivar only_reads: none of them is known to do more.
     :ivar had_changes: a session had unsaved changes when it sent one.
     :ivar session: the ORM session that sent the last one.
-    :ivar is_repeated: the request's view was repeated.
     """
 
-    __slots__ = ("count", "had_changes", "is_repeated", "only_reads", "session")
+    __slots__ = ("count", "had_changes", "only_reads", "session")
 
     def __init__(self) -> None:
         self.count = 0
         self.only_reads = True
-        self.had_changes = self.is_repeated = False
+        self.had_changes = False
         self.session: weakref.ref[Session] | None = None
 
     def sends(self, effect: Effect, checkout: Checkout | None) -> None:

@@ -16,6 +16,7 @@ from flask_poolguard import PoolGuard
 from tests.conftest import Database
 from tests.support.app_server import REPOSITORY
 from tests.support.guarded_app import SESSION_ID, session_id, warnings_of
+from tests.support.servers import DatabaseServer
 
 pytestmark = pytest.mark.every_product
 
@@ -51,12 +52,15 @@ class Shop:
             self.kills -= 1
             is_session = not isinstance(source, sa.Connection)
             connection = source.connection() if is_session else source
-            raw = connection.connection.dbapi_connection
-            cursor = raw.cursor()
-            cursor.execute(SESSION_ID[connection.dialect.name])
-            (number,) = cursor.fetchone()
-            cursor.close()
-            self.server.kill_session(int(number))
+            self.server.kill_session(self.server_number(connection))
+
+    def server_number(self, connection: sa.Connection) -> int:
+        """Return the server's number of a session, in the way that kill() does."""
+        cursor = connection.connection.dbapi_connection.cursor()  # type: ignore[union-attr] # open
+        cursor.execute(SESSION_ID[connection.dialect.name])
+        (number,) = cursor.fetchone() or (0,)
+        cursor.close()
+        return int(number)
 
     def add(
         self, view: Callable[[], Any], guarded: Any = None, **options: Any
@@ -79,13 +83,40 @@ class Shop:
         return count
 
 
+class Order:
+    """A row of orders."""
+
+    number: int
+
+
 @pytest.fixture
-def shop(served_database: Database) -> Iterator[Shop]:
-    shop = Shop(served_database)
+def mapped_order() -> Iterator[None]:
+    table = sa.Table("orders", sa.MetaData(), sa.Column("number", sa.Integer))
+    mapper = sa.orm.registry()
+    mapper.map_imperatively(Order, table, primary_key=[table.c.number])
+    yield
+    mapper.dispose()
+
+
+def shop_on(database: Database) -> Iterator[Shop]:
+    """Give an app, and close its connections at the end."""
+    shop = Shop(database)
     yield shop
     with shop.app.app_context():
         for engine in shop.db.engines.values():
             engine.dispose()
+
+
+@pytest.fixture
+def shop(served_database: Database) -> Iterator[Shop]:
+    yield from shop_on(served_database)
+
+
+@pytest.fixture
+def postgresql_shop(
+    postgresql_url: sa.URL, postgresql: DatabaseServer
+) -> Iterator[Shop]:
+    yield from shop_on(Database(postgresql_url, postgresql))
 
 
 def lost() -> Any:
@@ -97,12 +128,16 @@ class TestRepeats:
     def test_a_view_that_lost_its_first_statement(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
     ) -> None:
+        sessions = []
+
         def view() -> str:
+            sessions.append(shop.db.session())
             shop.kill(shop.db.session)
             return str(shop.db.session.scalar(ONE))
 
         assert shop.add(view)("/").text == "1"
         assert shop.calls == 2
+        assert sessions[0] is not sessions[1]
         (line,) = warnings_of(caplog)
         assert line.startswith("page is called once more: its connection was lost")
 
@@ -241,15 +276,7 @@ class TestDoesNotRepeat:
             shop.add(view)("/")
         assert (shop.calls, shop.orders()) == (1, 0)
 
-    def test_a_flush(self, shop: Shop) -> None:
-        table = sa.Table("orders", sa.MetaData(), sa.Column("number", sa.Integer))
-
-        class Order:
-            number: int
-
-        mapper = sa.orm.registry()
-        mapper.map_imperatively(Order, table, primary_key=[table.c.number])
-
+    def test_a_flush(self, shop: Shop, mapped_order: None) -> None:
         def view() -> str:
             shop.kill(shop.db.session)
             order = Order()
@@ -261,17 +288,12 @@ class TestDoesNotRepeat:
         with lost():
             shop.add(view)("/")
         assert (shop.calls, shop.orders()) == (1, 0)
-        mapper.dispose()
 
-    def test_a_read_with_unsaved_changes(self, shop: Shop) -> None:
+    @pytest.mark.parametrize("rolls_back", [False, True])
+    def test_a_read_with_unsaved_changes(
+        self, shop: Shop, mapped_order: None, rolls_back: bool
+    ) -> None:
         """What a function before the view has added would be lost in silence."""
-        table = sa.Table("orders", sa.MetaData(), sa.Column("number", sa.Integer))
-
-        class Order:
-            number: int
-
-        mapper = sa.orm.registry()
-        mapper.map_imperatively(Order, table, primary_key=[table.c.number])
 
         @shop.app.before_request
         def add() -> None:
@@ -280,12 +302,67 @@ class TestDoesNotRepeat:
         def view() -> str:
             with shop.db.session.no_autoflush:
                 shop.kill(shop.db.session)
-                return str(shop.db.session.scalar(ONE))
+                try:
+                    return str(shop.db.session.scalar(ONE))
+                except sa.exc.DBAPIError:
+                    if rolls_back:
+                        shop.db.session.rollback()
+                    raise
 
         with lost():
             shop.add(view)("/")
         assert shop.calls == 1
-        mapper.dispose()
+
+    def test_a_read_while_another_session_has_unsaved_changes(
+        self, shop: Shop, mapped_order: None
+    ) -> None:
+        @shop.app.before_request
+        def add() -> None:
+            shop.db.session.add(Order())
+
+        def view() -> str:
+            with shop.db.engine.connect() as connection:
+                shop.kill(connection)
+                return str(connection.scalar(ONE))
+
+        with lost():
+            shop.add(view)("/")
+        assert shop.calls == 1
+
+    def test_a_commit_after_a_read(self, shop: Shop) -> None:
+        def view() -> str:
+            shop.db.session.execute(ONE)
+            shop.kill(shop.db.session)
+            shop.db.session.commit()
+            return "read"
+
+        with lost():
+            shop.add(view)("/")
+        assert shop.calls == 1
+
+    def test_rows_that_are_fetched(self, postgresql_shop: Shop) -> None:
+        """The statement was answered, in part. (PyMySQL raises an error of its own from
+        the destructor of such a result.)
+        """
+        shop = postgresql_shop
+        rows = sa.text(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < 900) SELECT a.i, b.i FROM n a, n b"
+        )
+
+        def view() -> str:
+            streaming = shop.db.session.connection(
+                execution_options={"stream_results": True, "max_row_buffer": 10}
+            )
+            number = shop.server_number(streaming)
+            result = streaming.execute(rows)
+            result.fetchone()
+            shop.server.kill_session(number)
+            return str(len(result.fetchall()))
+
+        with lost():
+            shop.add(view)("/")
+        assert shop.calls == 1
 
     def test_a_commit(self, shop: Shop) -> None:
         def view() -> str:
