@@ -14,7 +14,10 @@ from sqlalchemy.engine import Engine
 from .listeners import listen
 
 # What drivers call a socket of the file system, and other ways to name the server.
-_OTHER_WAYS: t.Final = ("unix_socket", "unix_sock", "hostaddr", "service", "dsn")
+_OTHER_WAYS: t.Final = (
+    *("unix_socket", "unix_sock", "hostaddr", "service", "dsn"),
+    "uri",  # of SQLite: the path is one
+)
 
 
 def refuse(engine: Engine, stack: ExitStack) -> None:
@@ -31,14 +34,12 @@ def refuse(engine: Engine, stack: ExitStack) -> None:
 
     def do_connect(
         dialect: t.Any, record: object, args: list[t.Any], options: dict[str, t.Any]
-    ) -> None:
+    ) -> t.Any:
+        # Copies: up to SQLAlchemy 2.0 all connects of an engine share both.
+        options = {key: options[key] for key in options if key not in _OTHER_WAYS}
         if dialect.name == "sqlite":
-            args[:] = [missing]
-            options.pop("uri", None)
-            return
-        for name in _OTHER_WAYS:
-            options.pop(name, None)
-        options.update(host="127.0.0.1", port=port)
+            return dialect.connect(missing, **options)
+        return dialect.connect(*args, **options | {"host": "127.0.0.1", "port": port})
 
     listen(engine, "do_connect", do_connect, stack)
 

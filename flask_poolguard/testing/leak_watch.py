@@ -15,7 +15,7 @@ from .. import guarded_apps
 if t.TYPE_CHECKING:
     from flask import Flask
 
-    from .left_out import TestLeaks
+    from .left_out import LeftByTest
 
 # Where a report carries the leaks of its test, also from a worker of xdist.
 _ON_REPORT: t.Final = "poolguard_leaks"
@@ -39,16 +39,16 @@ class LeakWatch:
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
-        self._leaks: TestLeaks | None = None
+        self._leaks: LeftByTest | None = None
         self._named: dict[str, list[str]] = {}
         self._has_failed = False
         guarded_apps.on_guarded.append(self._guarded)
 
     def _guarded(self, app: Flask) -> None:
         if self._leaks is None:
-            from .left_out import TestLeaks
+            from .left_out import LeftByTest
 
-            self._leaks = TestLeaks()
+            self._leaks = LeftByTest()
 
     def pytest_unconfigure(self) -> None:
         """Let go of the process: pytest may be run again in it."""

@@ -35,14 +35,12 @@ class Moment(t.NamedTuple):
 _BEGINNING: t.Final = Moment(0.0, 0)
 
 
-class TestLeaks:
+class LeftByTest:
     """What the test that runs now has left.
 
     What is older than the test, or taken while a fixture of several tests was set up,
     is not the test's.
     """
-
-    __test__ = False  # pytest takes it for a test by its name
 
     def __init__(self) -> None:
         # It is made while a test or a fixture is under way, whose beginning is unknown.

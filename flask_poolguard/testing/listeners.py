@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-Listener = Callable[..., None]
+Listener = Callable[..., t.Any]
 
 # On a dialect, which an engine keeps for life: what is switched on, by event.
 _ON_DIALECT: t.Final = "_poolguard_test_listeners"
@@ -49,9 +49,12 @@ def not_asked() -> Iterator[None]:
 
 
 def _caller_of(active: list[Listener]) -> Listener:
-    def call(*args: t.Any) -> None:
+    def call(*args: t.Any) -> t.Any:
         if active and not getattr(_this_thread, "is_exempt", False):
             for each in list(active):
-                each(*args)
+                found = each(*args)
+                if found is not None:  # a connection, of `do_connect`
+                    return found
+        return None
 
     return call
