@@ -7,8 +7,6 @@ import threading
 import typing as t
 import weakref
 
-from flask.globals import _cv_app
-
 from .app_state import (
     EXTENSION,
     NOT_LOOKED,
@@ -16,7 +14,6 @@ from .app_state import (
     Waiting,
     forget_engine,
     guard_engine,
-    have_looked,
     look_on_call,
     look_on_push,
     note_waiting,
@@ -25,24 +22,31 @@ from .app_state import (
 from .config import read_config, snapshot
 from .engines import Registry, explain, plain, sync_engine_of, watch
 from .errors import SetupError
-from .own_findings import OWN_FINDINGS_EVERY, log_own_findings
-from .pool import Chore, housekeeper
+from .guarded_apps import note_guarded
+from .named_blocks import block_of
+from .own_findings import log_own_findings_of
+from .repeated_views import repeat_once
 from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
 from .tracking.teardown import Teardown
 from .tracking.unavailable import answer_with_503
+from .which_app import app_for, looked_app
 from .worker_start import show_when_started
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from flask import Blueprint, Flask
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .report.model import Report
     from .tracking.pool_stat import Stat
+    from .tracking.scope_block import ScopeBlock
     from .web.access import Auth
 
 _Kept = t.TypeVar("_Kept")
+_View = t.TypeVar("_View", bound="Callable[..., t.Any]")
 
 
 class PoolGuard:
@@ -85,8 +89,6 @@ class PoolGuard:
         )
         with self._lock:
             state.registered, self._waiting = self._waiting, {}
-        # Nothing in here may keep the app alive: a weak reference, taken back.
-        reference = weakref.ref(app)
         state.teardown = Teardown(  # keeps a receiver alive, which its signal does not
             app,
             state.app_tracker,
@@ -94,10 +96,7 @@ class PoolGuard:
             on_push=functools.partial(look_on_push, state),
             on_error=functools.partial(explain, root_path=app.root_path),
         )
-        state.own_findings = Chore(
-            lambda: log_own_findings(reference()), OWN_FINDINGS_EVERY
-        )
-        housekeeper.add(state.own_findings)
+        state.own_findings = log_own_findings_of(app)
         if config.http_503:
             answer_with_503(app)
         watch(app)
@@ -108,6 +107,7 @@ class PoolGuard:
 
             app.cli.add_command(make_group(config.cli_group))
         show_when_started(app, state)
+        note_guarded(app)
 
     def register(
         self,
@@ -130,7 +130,7 @@ class PoolGuard:
         :raises SetupError: it is not clear which app, or the name is taken.
         """
         engine = sync_engine_of(engine)
-        app = self._app_for(app, f"the engine {name!r} belongs to with register")
+        app = app_for(app, self._apps, f"the engine {name!r} belongs to with register")
         if app is None:
             with self._lock:
                 note_waiting(engine, name, self._waiting)
@@ -157,7 +157,7 @@ class PoolGuard:
         """
         if not isinstance(engine, str):
             engine = sync_engine_of(engine)
-        app = self._app_for(app, "to look in with unregister")
+        app = app_for(app, self._apps, "to look in with unregister")
         if app is None:
             with self._lock:
                 forget_engine(engine, self._waiting, Registry(), "This PoolGuard")
@@ -166,16 +166,6 @@ class PoolGuard:
         with state.lock:
             where = f"The app {app.name!r}"
             forget_engine(engine, state.registered, state.guarded, where)
-
-    def _app_for(self, app: Flask | None, purpose: str) -> Flask | None:
-        """Return the app that is meant, None if there is none yet."""
-        app = app or _current_app()
-        if app is None and len(self._apps) > 1:
-            raise SetupError(
-                f"{len(self._apps)} apps share this PoolGuard: say which one"
-                f" {purpose}(…, app=app)."
-            )
-        return app or next(iter(self._apps), None)
 
     def report(
         self, app: Flask | None = None, *, sessions: bool = False, seconds: float = 0.0
@@ -194,7 +184,7 @@ class PoolGuard:
         """
         from .report import Detail, make_report
 
-        app, state = _looked(app, "report")
+        app, state = looked_app(app, "report")
         return make_report(
             app,
             state.config,
@@ -221,7 +211,7 @@ class PoolGuard:
         """
         from .tracking.pool_stat import stat_of
 
-        _, state = _looked(app, "stat")
+        _, state = looked_app(app, "stat")
         engines = sorted(state.engines, key=lambda e: (e.bind != "default", e.bind))
         return {each.bind: stat_of(each.tracker) for each in engines}
 
@@ -244,6 +234,52 @@ class PoolGuard:
         keep(kept, [each.tracker for state in states for each in state.engines])
         return kept
 
+    def scope(self, name: str) -> ScopeBlock:
+        """Give a thread or task a scope of its own, without an app context.
+
+        A context manager, and a decorator that opens one for each call. What the block
+        takes and does not give back is given back at its end, as at the end of a
+        request; leaks, findings and ``flask pool status`` show it under the name. It
+        holds for the thread, greenlet or asyncio task that enters it, not for those
+        that this one starts. A request or app context within it has a scope of its own.
+
+        :param name: such as ``"nightly export"``; cut off after 120 characters.
+        :return: a context manager; to enter it again, also in another thread, opens
+            one more scope. A function that it decorates may be async, but no generator.
+        :raises TypeError: the name is no text, or what is decorated is a class or a
+            generator function.
+        :raises ValueError: the name is empty.
+        """
+        return block_of(name, self._apps)
+
+    @t.overload
+    def retry_on_disconnect(self, view: _View) -> _View: ...
+
+    @t.overload
+    def retry_on_disconnect(
+        self, *, methods: Iterable[str] = ...
+    ) -> Callable[[_View], _View]: ...
+
+    def retry_on_disconnect(
+        self,
+        view: t.Any = None,
+        *,
+        methods: Iterable[str] = ("GET", "HEAD"),
+    ) -> t.Any:
+        """Call a view once more if its connection was lost before the first answer.
+
+        A decorator, below ``@app.route``. The view is called again, with a fresh
+        ``db.session``, if the first statement of the whole request lost its connection
+        while it was executed, and if it only reads. Nothing is repeated after an
+        answer, in a flush or a commit, while a session has unsaved changes, or twice.
+
+        :param methods: HTTP methods of the requests for which it is.
+        :raises TypeError: it decorates a class, an async or a generator function, or
+            *methods* is one text.
+        """
+        decorate = functools.partial(repeat_once, methods=methods)
+        return decorate if view is None else decorate(view)
+
     def recycle(self, app: Flask | None = None) -> None:
         """Replace all connections of this process, each as soon as it is not in use.
 
@@ -257,7 +293,7 @@ class PoolGuard:
         """
         from .state.recycle_requests import new_number
 
-        _, state = _looked(app, "recycle")
+        _, state = looked_app(app, "recycle")
         for each in state.engines:
             each.tracker.renew(new_number())
 
@@ -275,24 +311,6 @@ class PoolGuard:
         from .web import make_blueprint
 
         return make_blueprint(auth, probes_open=probes_open)
-
-
-def _looked(app: Flask | None, method: str) -> tuple[Flask, AppState]:
-    """Return the app that is meant and its state, once its engines are known.
-
-    :raises SetupError: there is no app, or it has no PoolGuard.
-    """
-    app = app or _current_app()
-    if app is None:
-        raise SetupError(f"{method}() needs an app context, or {method}(app).")
-    state = state_of(app)
-    have_looked(app, state)
-    return app, state
-
-
-def _current_app() -> Flask | None:
-    context = _cv_app.get(None)
-    return None if context is None else context.app
 
 
 __all__ = ["AppState", "PoolGuard"]

@@ -1,10 +1,12 @@
-"""What a worker says of its own pools in the log, once a minute."""
+"""Lets a worker log, once a minute, what it finds wrong with its own pools."""
 
 from __future__ import annotations
 
 import typing as t
+import weakref
 
 from .app_state import state_of
+from .pool import Chore, housekeeper
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -13,11 +15,16 @@ if t.TYPE_CHECKING:
 OWN_FINDINGS_EVERY: t.Final = 60.0
 
 
-def log_own_findings(app: Flask | None) -> None:
-    """Log what is wrong with this process's pools, unless it was logged before.
+def log_own_findings_of(app: Flask) -> Chore:
+    """Begin to log them; they are logged for as long as the result is kept."""
+    # The chore must not keep the app alive: a weak reference, taken back.
+    reference = weakref.ref(app)
+    chore = Chore(lambda: _log(reference()), OWN_FINDINGS_EVERY)
+    housekeeper.add(chore)
+    return chore
 
-    :param app: None if it is gone.
-    """
+
+def _log(app: Flask | None) -> None:
     from .report.self_check import log_findings
 
     if app is not None:

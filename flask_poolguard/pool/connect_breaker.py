@@ -198,7 +198,7 @@ class ConnectBreaker:
                 if outage is None:
                     return
                 if now - outage.tried_at > _FORGET_AFTER and not outage.busy:
-                    self._end()
+                    self.end_outage()
                     return
                 until = patience.until(outage.began_at)
                 wait = outage.next_try_at - now
@@ -234,7 +234,7 @@ class ConnectBreaker:
             outage = self._outage
             if kind is None:
                 # It answers, and says no for good: nothing to wait for.
-                self._end()
+                self.end_outage()
                 self._note_refusal(error, begun)
                 return
             self._refusal = None
@@ -292,7 +292,9 @@ class ConnectBreaker:
                 self.pending -= 1
                 turn.is_pending = False
 
-    def _end(self) -> None:
-        self._outage = None
-        self._turns.notify_all()
-        self._open_none_until(0)
+    def end_outage(self) -> None:
+        """Let all connect."""
+        with self._turns:
+            self._outage = None
+            self._turns.notify_all()
+            self._open_none_until(0)

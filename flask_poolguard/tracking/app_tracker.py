@@ -26,6 +26,9 @@ logger = logging.getLogger("flask_poolguard")
 
 _all: weakref.WeakSet[AppTracker] = weakref.WeakSet()
 
+# The pools of all apps, for the pytest plugin: an app may be gone before what it took.
+all_trackers: weakref.WeakSet[PoolTracker] = weakref.WeakSet()
+
 
 class AppTracker:
     """Opens the state file with the process's first request or connection, or when a
@@ -101,6 +104,7 @@ class AppTracker:
 
     def add(self, tracker: PoolTracker) -> None:
         """Keep a pool's tracker here for as long as its engine lives."""
+        all_trackers.add(tracker)
         with self._lock:
             if tracker not in self.trackers:
                 self.trackers = (*self.trackers, tracker)

@@ -12,6 +12,7 @@ from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 from .callsite import find_reconnecting
+from .named_scope import current_named_scope, named_var
 from .scope import ContextScope, Scope, WSGIScope, response_var
 from .thread_marks import MarkRef, this_thread
 
@@ -114,6 +115,19 @@ def _around(context: AppContext) -> AppContext | None:
 def current_scope() -> Scope | None:
     """Return what a connection taken now is taken for; None outside any scope.
 
+    Of a context, a WSGI call and a named scope it is the one that began last.
+    """
+    scope = _scope_of_flask()
+    if named_var.get() is not None:
+        named = current_named_scope()
+        if named is not None and (scope is None or scope.began_at <= named.began_at):
+            return named
+    return scope
+
+
+def _scope_of_flask() -> Scope | None:
+    """Return the innermost app context or WSGI call.
+
     Of an app context and a WSGI call it is the one that began last: a context that was
     pushed before the call, and is shared by all requests, does not own what they take.
     """
@@ -147,7 +161,20 @@ def current_scopes() -> list[Scope]:
         found.append(scope)
     if response is not None:
         found.append(response)
+    if named_var.get() is not None:
+        _insert_named(found)
     return found
+
+
+def _insert_named(found: list[Scope]) -> None:
+    """Insert the open named scopes: each before the first scope that is older."""
+    place, named = 0, current_named_scope()
+    while named is not None:
+        while place < len(found) and found[place].began_at > named.began_at:
+            place += 1
+        if not named.ended:
+            found.insert(place, named)
+        named = named.outer
 
 
 # How many seconds of age count. Without a bound a task that runs for days, or a stream

@@ -12,6 +12,7 @@ from types import CodeType, FrameType, ModuleType
 
 from .checkout import OUTSIDE
 from .current_scope import MERGED, current_wsgi_scope, pushed_contexts, request_var
+from .named_scope import current_named_scope, named_var
 
 # Where a context keeps its request.
 _REQUEST: t.Final = "_request" if MERGED else "request"
@@ -25,16 +26,17 @@ _LONGEST: t.Final = 120
 
 
 def current_endpoint() -> str:
-    """Return the endpoint, background task or command that runs now.
+    """Return the named scope, endpoint, background task or command that runs now.
 
-    A task that runs within a request (Celery's eager mode) is part of the request.
+    A task that runs within a request (Celery's eager mode) is part of the request; a
+    request that runs within a named scope goes by its own endpoint.
     """
-    context = request_var.get(None)
-    request = None if context is None else getattr(context, _REQUEST)
-    if request is None and MERGED:
-        # There, a context within a request's knows nothing of the request.
-        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
-        request = next((each for each in requests if each is not None), None)
+    request = current_request()
+    named = None if named_var.get() is None else current_named_scope()
+    if named is not None and (request is None or named.request is request):
+        response = current_wsgi_scope()
+        if response is None or response.began_at <= named.began_at:
+            return named.name
     if request is not None:
         if "flask_socketio" in sys.modules:  # asked here: a call costs a checkout more
             event = socketio_event_name(request)
@@ -44,7 +46,20 @@ def current_endpoint() -> str:
     response = current_wsgi_scope()
     if response is not None and response.endpoint:
         return response.endpoint
+    if named is not None:
+        return named.name
     return current_task_name() or command_name() or OUTSIDE
+
+
+def current_request() -> t.Any:
+    """Return the request that is current, itself and not its proxy; None without."""
+    context = request_var.get(None)
+    request = None if context is None else getattr(context, _REQUEST)
+    if request is None and MERGED:
+        # There, a context within a request's knows nothing of the request.
+        requests = (getattr(each, _REQUEST, None) for each in pushed_contexts())
+        request = next((each for each in requests if each is not None), None)
+    return request
 
 
 def request_endpoint() -> str:
@@ -82,7 +97,7 @@ def socketio_event_name(request: t.Any) -> str | None:
     """
     event = getattr(request, "event", None)
     name = event.get("message") if isinstance(event, dict) else None
-    return f"socketio {_plain(name)}" if isinstance(name, str) else None
+    return f"socketio {plain_name(name)}" if isinstance(name, str) else None
 
 
 def _find_name(modules: t.Mapping[str, ModuleType]) -> str | None:
@@ -91,7 +106,7 @@ def _find_name(modules: t.Mapping[str, ModuleType]) -> str | None:
         if module is not None:
             name = _ask(find, module)
             if name:
-                return f"{kind} {_plain(name)}"
+                return f"{kind} {plain_name(name)}"
     return None
 
 
@@ -130,7 +145,7 @@ def _find_apscheduler(base: t.Any) -> str | None:
     return None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name as it fits in a line of the log."""
     if not name.isprintable():
         name = "".join(char if char.isprintable() else "?" for char in name)

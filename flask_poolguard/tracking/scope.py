@@ -66,8 +66,9 @@ class Returner:
 
 
 class Scope:
-    """An app context, or a response that still streams.
+    """An app context, a response that still streams, or a named block.
 
+    :ivar app: None for a named block, which may use several.
     :ivar checkouts: the connections taken for it that are still out.
     :ivar began_at: monotonic seconds.
     :ivar first_session: sessions with a lower number are older than the scope.
@@ -91,7 +92,7 @@ class Scope:
         "returner",
     )
 
-    def __init__(self, app: Flask, mark: MarkRef) -> None:
+    def __init__(self, app: Flask | None, mark: MarkRef) -> None:
         self.app = app
         self.began_at = _clock()
         self.first_session = _next_session()

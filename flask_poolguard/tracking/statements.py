@@ -12,8 +12,12 @@ import typing as t
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
+from . import sent_statements
 from .pool_tracker import tracker_of
 from .sql_effects import Effect, effect_of
+
+if t.TYPE_CHECKING:
+    from .checkout import Checkout
 
 _READS: t.Final = Effect.READS
 
@@ -44,11 +48,17 @@ def _executes_plain(cursor: object, statement: t.Any, context: t.Any) -> None:
     if not isinstance(statement, str):  # psycopg2's SQL, or bytes
         statement = str(statement)
     effect = effect_of(statement)
+    if sent_statements.is_noted:
+        sent_statements.note_sent(effect, _checkout_of(context))
     if effect is not _READS:
-        connection: Connection = context.root_connection
-        tracker = tracker_of(connection.engine)
-        # To ask a Connection that was lost for its proxy would make it connect anew.
-        proxy = connection._dbapi_connection
-        checkout = None if tracker is None else tracker.checkout_of(proxy)
+        checkout = _checkout_of(context)
         if checkout is not None:
             checkout.effects |= effect
+
+
+def _checkout_of(context: t.Any) -> Checkout | None:
+    connection: Connection = context.root_connection
+    tracker = tracker_of(connection.engine)
+    # To ask a Connection that was lost for its proxy would make it connect anew.
+    proxy = connection._dbapi_connection
+    return None if tracker is None else tracker.checkout_of(proxy)
