@@ -274,8 +274,11 @@ class TestIsSilentOf:
             take, taken = worker
             take.set()
             assert taken.wait(30)
+
+        def test_next():
+            pass
         """)
-        result.assert_outcomes(passed=1)
+        result.assert_outcomes(passed=2)
         result.stdout.no_fnmatch_line(TITLE)
 
     def test_what_an_earlier_test_left(self, suite: PluginSuite) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, current_app
+from flask import Flask, Response, current_app
 from sqlalchemy.orm import Session
 
 from flask_poolguard import (
@@ -22,6 +22,7 @@ from flask_poolguard import (
     PoolGuard,
     connection_leaked,
 )
+from flask_poolguard.tracking.named_scope import current_named_scope
 from tests.support.guarded_app import warnings_of
 
 
@@ -185,6 +186,7 @@ class TestNesting:
         assert (shop.out(), shop.names()) == (0, ["b"])
         held.append(shop.engine.connect())
         assert shop.out() == 1  # of no scope
+        assert current_named_scope() is None
         held[-1].close()
 
     def test_a_context_within_has_its_own(self, shop: Shop) -> None:
@@ -194,6 +196,41 @@ class TestNesting:
             assert (shop.out(), held.closed) == (0, False)
         assert shop.names() == ["outer"]
         assert shop.leaks[0].action == "returned"  # it is of a task
+
+    def test_a_session_is_of_the_scope_that_it_was_made_in(self, shop: Shop) -> None:
+        """A context between two named scopes, which ends before the outer one."""
+        with shop.guard.scope("outer"):
+            with shop.app.app_context():
+                session = Session(shop.engine)
+                with shop.guard.scope("inner"):
+                    session.execute(sa.text("SELECT 1"))
+                assert shop.out() == 1
+            assert (shop.out(), len(shop.leaks)) == (0, 1)
+
+    def test_a_request_context_within_has_its_endpoint(self, shop: Shop) -> None:
+        shop.app.add_url_rule("/page", "page", lambda: "page")
+        held = []
+        with shop.guard.scope("test"), shop.app.test_request_context("/page"):
+            held.append(shop.engine.connect())
+        assert shop.names() == ["page"]
+
+    def test_a_stream_within_has_its_endpoint(self, shop: Shop) -> None:
+        held = []
+
+        @shop.app.get("/stream")
+        def stream() -> Response:
+            def rows() -> Iterator[str]:
+                held.append(shop.engine.connect())
+                yield "row"
+
+            return Response(rows())
+
+        with shop.guard.scope("test"):
+            response = shop.app.test_client().get("/stream")
+            assert response.text == "row"
+            response.close()
+            assert shop.out() == 0
+        assert shop.names() == ["stream"]
 
     def test_one_within_a_context_has_its_own(self, shop: Shop) -> None:
         with shop.app.app_context():
