@@ -7,6 +7,7 @@ import threading
 import typing as t
 import weakref
 
+from .app_setup import set_up
 from .app_state import (
     EXTENSION,
     NOT_LOOKED,
@@ -14,24 +15,16 @@ from .app_state import (
     Waiting,
     forget_engine,
     guard_engine,
-    look_on_call,
-    look_on_push,
     note_waiting,
     state_of,
 )
-from .config import read_config, snapshot
-from .engines import Registry, explain, plain, sync_engine_of, watch
+from .config import read_config
+from .engines import Registry, plain, sync_engine_of
 from .errors import SetupError
-from .guarded_apps import note_guarded
 from .named_blocks import block_of
-from .own_findings import log_own_findings_of
 from .repeated_views import repeat_once
-from .tracking.app_tracker import AppTracker
 from .tracking.keep import keep
-from .tracking.teardown import Teardown
-from .tracking.unavailable import answer_with_503
 from .which_app import app_for, looked_app
-from .worker_start import show_when_started
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,30 +77,10 @@ class PoolGuard:
                 " init_app(app) once per app; one PoolGuard can serve several apps."
             )
         config = read_config(app.config)
-        state = AppState(
-            config, AppTracker(app, config.state_dir), snapshot(app.config)
-        )
         with self._lock:
-            state.registered, self._waiting = self._waiting, {}
-        state.teardown = Teardown(  # keeps a receiver alive, which its signal does not
-            app,
-            state.app_tracker,
-            on_call=functools.partial(look_on_call, state),
-            on_push=functools.partial(look_on_push, state),
-            on_error=functools.partial(explain, root_path=app.root_path),
-        )
-        state.own_findings = log_own_findings_of(app)
-        if config.http_503:
-            answer_with_503(app)
-        watch(app)
-        app.extensions[EXTENSION] = state
+            waiting, self._waiting = self._waiting, {}
+        set_up(app, config, waiting)
         self._apps.add(app)
-        if config.cli_group is not None:
-            from .cli import make_group
-
-            app.cli.add_command(make_group(config.cli_group))
-        show_when_started(app, state)
-        note_guarded(app)
 
     def register(
         self,
