@@ -7,6 +7,7 @@ import inspect
 import logging
 import typing as t
 from collections.abc import Callable, Iterable
+from threading import get_ident
 
 from flask.globals import _cv_app
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from .tracking.endpoint import current_endpoint, current_request
 from .tracking.extension_sessions import end_all, filed_under
 from .tracking.sent_statements import begin_to_note, has_changes, sent_by
+from .tracking.sql_effects import is_plain_read
 
 if t.TYPE_CHECKING:
     _View = t.TypeVar("_View", bound=Callable[..., t.Any])
@@ -73,8 +75,18 @@ def _may_repeat(error: DBAPIError, allowed: frozenset[str]) -> bool:
     # Without a statement it was lost in a commit, or while rows were fetched.
     if not error.connection_invalidated or error.statement is None:
         return False
+    # A body may have been read by now, and is gone then.
+    if request.content_length or request.headers.get("Transfer-Encoding"):
+        return False
     sent = sent_by(request)
-    return sent.count == 1 and sent.only_reads and not sent.had_changes
+    # What an engine without a guard, or another thread, has sent is not noted.
+    is_that = sent.statement == error.statement and sent.thread == get_ident()
+    return (
+        sent.count == 1
+        and is_that
+        and is_plain_read(error.statement)
+        and not sent.had_changes
+    )
 
 
 def _make_fresh() -> bool:

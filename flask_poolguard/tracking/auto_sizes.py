@@ -38,6 +38,9 @@ from .sizing import (
 # what it may have beyond without a budget.
 STOCK_SIZE: t.Final = 5
 STOCK_OVERFLOW: t.Final = 10
+# How many connections a pool may have so that nested checkouts are free of deadlocks,
+# without a budget: a deadlock of more is found when it happens, and ended.
+MOST_WITHOUT_BUDGET: t.Final = 100
 # What is looked at is as many seconds at least; more, up to the hour, if there were too
 # few checkouts to judge by. What is not asked for now may be asked for again soon, as
 # where demand comes in waves of some minutes: lowering takes longer.
@@ -113,6 +116,7 @@ class AutoSizes:
         self._last = Seen({})
         self._changed_at = now
         self._was_lowered = False
+        self._had_budget = False
         self._swings: deque[float] = deque()
         self._lows: deque[tuple[float, int]] = deque()
         seen = Seen({}, threads or 0, budget=budget)
@@ -131,6 +135,7 @@ class AutoSizes:
 
     def look(self, seen: Seen, now: float) -> str | None:
         """Change ``sizes`` if need be; return why, None if they stay."""
+        self._had_budget = self._had_budget or seen.budget is not None
         window = self._window.until(now, seen.demand, TO_RAISE)
         need = need_of(window.demand, SHARE, seen.threads, seen.nesting)
         old, size, why = self.sizes, self.sizes.pool_size, ""
@@ -195,8 +200,8 @@ class AutoSizes:
         enough = surely_enough(window.demand, SHARE)
         if enough is None or window.seconds < TO_LOWER:
             return math.inf
-        need = need_of(window.demand, SHARE, seen.threads, seen.nesting)
-        return max(enough, need.size)
+        # That more are needed for nested checkouts is a matter of the bounds.
+        return max(enough, need_of(window.demand, SHARE, seen.threads, 1).size)
 
     def _size_for_waiting(self, seen: Seen) -> int:
         """Return the size with which no checkout since the last look would have had to
@@ -212,22 +217,23 @@ class AutoSizes:
 
         :param fewest: connections without a deadlock.
         """
-        least = most = self._at_least
-        if self._overflow is None:
-            least, most = max(fewest, least), max(self._stock, fewest, most)
-        elif self._overflow < 0:
-            most = max(self._stock, most)
-        else:
+        least = self._at_least
+        most = max(self._stock, least)
+        # What is free of deadlocks is a matter of the limit, unless that is the user's.
+        if self._overflow is not None and self._overflow >= 0:
             least = max(fewest - self._overflow, least)
             most = max(self._stock - self._overflow, STOCK_SIZE, least)
         if seen.budget is not None:
             most = seen.budget
+        elif self._had_budget:  # which is not kept any more
+            most = max(most, self.sizes.pool_size)
         return min(least, most), most
 
     def _limit(self, seen: Seen, fewest: int) -> float:
         """Return how many connections the pool may have, if that is automatic."""
         if seen.budget is None:
-            return max(self._stock, fewest)
+            limit = max(self._stock, self._at_least, min(fewest, MOST_WITHOUT_BUDGET))
+            return max(limit, self.sizes.limit) if self._had_budget else limit
         return min(max(self._stock, _usable(seen)), seen.budget)
 
     def _with_overflow(self, size: int, limit: float) -> PoolSizes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import typing as t
 import weakref
 
 from .endpoint import current_request
-from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -25,23 +25,25 @@ class SentStatements:
 
     :ivar count: how many were sent, to all databases and in all threads; all but the
         last one have ended.
-    :ivar only_reads: none of them is known to do more.
+    :ivar statement: the last one.
+    :ivar thread: in which it was sent.
     :ivar had_changes: a session had unsaved changes when it sent one.
     :ivar session: the ORM session that sent the last one.
     """
 
-    __slots__ = ("count", "had_changes", "only_reads", "session")
+    __slots__ = ("count", "had_changes", "session", "statement", "thread")
 
     def __init__(self) -> None:
         self.count = 0
-        self.only_reads = True
+        self.statement = ""
+        self.thread = 0
         self.had_changes = False
         self.session: weakref.ref[Session] | None = None
 
-    def sends(self, effect: Effect, checkout: Checkout | None) -> None:
+    def sends(self, statement: str, checkout: Checkout | None) -> None:
         """Note a statement before it is sent."""
         self.count += 1
-        self.only_reads = self.only_reads and effect is Effect.READS
+        self.statement, self.thread = statement, threading.get_ident()
         self.session = None if checkout is None else checkout.session
         session = None if self.session is None else self.session()
         if session is not None and has_changes(session):
@@ -65,11 +67,11 @@ def sent_by(request: t.Any) -> SentStatements:
     return sent
 
 
-def note_sent(effect: Effect, checkout: Checkout | None) -> None:
+def note_sent(statement: str, checkout: Checkout | None) -> None:
     """Note that the current request, if there is one, sends a statement.
 
     :param checkout: that of its connection.
     """
     request = current_request()
     if request is not None:
-        sent_by(request).sends(effect, checkout)
+        sent_by(request).sends(statement, checkout)

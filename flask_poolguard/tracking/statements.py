@@ -49,7 +49,7 @@ def _executes_plain(cursor: object, statement: t.Any, context: t.Any) -> None:
         statement = str(statement)
     effect = effect_of(statement)
     if sent_statements.is_noted:
-        sent_statements.note_sent(effect, _checkout_of(context))
+        sent_statements.note_sent(statement, _checkout_of(context))
     if effect is not _READS:
         checkout = _checkout_of(context)
         if checkout is not None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from types import EllipsisType
 
 from flask import Response, abort, current_app
-from werkzeug.wrappers import Response as AnyResponse
 
 from ..errors import SetupError
 
@@ -66,12 +65,11 @@ def _allows(auth: Auth) -> bool:
             "The auth function of guard.blueprint() raised, so the request is refused."
         )
         return False
-    # True of each of them, whatever it would say.
-    if inspect.isawaitable(found) or inspect.isroutine(found):
-        if inspect.iscoroutine(found):
-            found.close()  # else it warns that it was not awaited
-    elif not isinstance(found, AnyResponse):
+    if found is None or type(found) in (bool, int):
         return bool(found)
+    # A log-in page, a tuple with a status, a function, an anonymous user: all are true.
+    if inspect.iscoroutine(found):
+        found.close()  # else it warns that it was not awaited
     logger.error(
         "The auth function of guard.blueprint() returned %s, which does not say who may"
         " see the pools, so the request is refused. Let it return True or False.",

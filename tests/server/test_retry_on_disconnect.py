@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ class Shop:
     """
 
     def __init__(self, database: Database) -> None:
-        self.server = database.running_server
+        self.server, self.url = database.running_server, database.url
         self.app = Flask("shop")
         self.app.config.update(
             SQLALCHEMY_DATABASE_URI=database.url,
@@ -382,6 +383,53 @@ class TestDoesNotRepeat:
 
         with lost():
             shop.add(view, methods=["GET", "POST"])("/", method="POST")
+        assert shop.calls == 1
+
+    def test_a_request_with_a_body(self, shop: Shop) -> None:
+        """The view may have read it, and would find it empty."""
+
+        def view() -> str:
+            body = request.stream.read()
+            shop.kill(shop.db.session)
+            return f"{shop.db.session.scalar(ONE)} {body!r}"
+
+        guarded = shop.guard.retry_on_disconnect(methods=["POST"])
+        with lost():
+            shop.add(view, guarded, methods=["POST"])("/", method="POST", data="1" * 99)
+        assert shop.calls == 1
+
+    def test_a_loss_of_an_engine_that_is_not_guarded(self, shop: Shop) -> None:
+        own = sa.create_engine(
+            shop.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+        )
+
+        def view() -> str:
+            shop.db.session.scalar(ONE)
+            with own.connect() as connection:
+                number = shop.server_number(connection)
+                connection.execute(sa.text("INSERT INTO orders VALUES (1)"))
+                shop.server.kill_session(number)
+                connection.execute(sa.text("INSERT INTO orders VALUES (2)"))
+            return "ordered"
+
+        with lost():
+            shop.add(view)("/")
+        assert (shop.calls, shop.orders()) == (1, 1)
+
+    def test_a_loss_in_another_thread(self, shop: Shop) -> None:
+        def ask(engine: sa.Engine) -> None:
+            with engine.connect() as connection:
+                shop.server.kill_session(shop.server_number(connection))
+                connection.execute(sa.text("UPDATE orders SET number = 1"))
+
+        def view() -> str:
+            shop.db.session.scalar(ONE)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(ask, shop.db.engine).result()
+            return "ordered"
+
+        with lost():
+            shop.add(view)("/")
         assert shop.calls == 1
 
     def test_a_second_time(self, shop: Shop) -> None:

@@ -10,7 +10,7 @@ from psycopg2 import sql
 from sqlalchemy.orm import Session
 
 from flask_poolguard import ConnectionReturned
-from flask_poolguard.tracking.sql_effects import Effect, effect_of
+from flask_poolguard.tracking.sql_effects import Effect, effect_of, is_plain_read
 from tests.support.side_by_side import COUNT, World, both
 
 READS = Effect.READS
@@ -46,11 +46,74 @@ class TestEffectOf:
             ("SELECT GET_LOCK('a', 1)", LOCKS | MAY_WRITE),
             ("SELECT pg_try_advisory_lock(1)", LOCKS | MAY_WRITE),
             ("SELECT pg_advisory_xact_lock(1)", MAY_WRITE),
+            # Calls that a blank, quotes or a schema stand before.
+            ("SELECT add_row (1)", MAY_WRITE),
+            ("SELECT add_row\n(1)", MAY_WRITE),
+            ('SELECT "addRow"(1)', MAY_WRITE),
+            ("SELECT `add_row`(1)", MAY_WRITE),
+            ('SELECT x."add_row"()', MAY_WRITE),
+            ("SELECT audit.now()", MAY_WRITE),
+            # An apostrophe that begins no text.
+            ("SELECT -- the customer's\n add_row('x')", MAY_WRITE),
+            ("SELECT /* don't */ add_row('x')", MAY_WRITE),
+            ("SELECT \"it's\", add_row('x')", MAY_WRITE),
+            ("SELECT $$it's$$, add_row('x')", MAY_WRITE),
+            (r"SELECT 'it\'s', add_row('x')", MAY_WRITE),
+            # What one server runs and another does not.
+            ("SELECT 1 # that's\n, add_row('x')", MAY_WRITE),
+            ("SELECT 1--add_row(1)", MAY_WRITE),
+            ("SELECT /*! add_row(1) */ 1", MAY_WRITE),
+            # Several statements.
+            ("SELECT 1; DELETE FROM a", WRITES),
+            ("SET LOCAL x = 1; UPDATE a SET b = 1", WRITES),
+            ("BEGIN; INSERT INTO a VALUES (1); COMMIT", WRITES),
+            ("BEGIN NOT ATOMIC INSERT INTO a VALUES (1); END", WRITES),
+            ("SELECT 1;", READS),
+            ("SELECT 'a;b'", READS),
+            # Not only queries call functions.
+            ("EXPLAIN ANALYZE SELECT add_row()", MAY_WRITE),
+            ("EXPLAIN SELECT add_row()", READS),
+            ("VALUES (add_row())", MAY_WRITE),
+            ("VALUES (1), (2)", READS),
+            ("SET @x = add_row()", MAY_WRITE),
+            ("SET search_path = 'a'", READS),
+            ("SELECT NEXT VALUE FOR s", MAY_WRITE),
+            ("TABLE a INTO OUTFILE 'x'", MAY_WRITE),
+            # What SQLAlchemy and people write, and only reads.
+            ("SELECT a FROM b UNION (SELECT c FROM d)", READS),
+            ("SELECT CASE WHEN (a) THEN (1) ELSE (2) END FROM b", READS),
+            ("SELECT a FROM b WHERE a NOT IN (1) AND (c OR (d))", READS),
+            ("SELECT count(*) FILTER (WHERE a) FROM b GROUP BY (c)", READS),
+            ('SELECT "user".id FROM "user" WHERE "user".name = %(name)s', READS),
+            ("SELECT `user`.id FROM `user` WHERE (`user`.id) = %s", READS),
         ],
     )
     def test_every_kind(self, statement: str, effect: Effect) -> None:
         assert effect_of(statement) == effect
         assert effect_of(statement) == effect  # as it was kept
+
+    @pytest.mark.parametrize(
+        ("statement", "is_plain"),
+        [
+            ("SELECT 1", True),
+            ("select id\nFROM a WHERE b = %(b)s AND lower(c) = 'x'", True),
+            ('SELECT "user".id FROM "user"', True),
+            ("SELECT 1;", True),
+            ("SELECT 1; SELECT 2", False),
+            ("SELECT add_row(1)", False),
+            ("SELECT id FROM a FOR UPDATE", False),
+            ("SELECT 'it''s'", True),
+            (r"SELECT '\'", False),
+            ("SELECT 'open", False),
+            ("WITH x AS (SELECT 1) SELECT * FROM x", False),
+            ("SHOW TABLES", False),
+            ("(SELECT 1)", False),
+            ("SELECTED", False),
+            (f"SELECT {'a, ' * 2000} add_row(1)", False),
+        ],
+    )
+    def test_a_plain_read(self, statement: str, is_plain: bool) -> None:
+        assert is_plain_read(statement) is is_plain
 
     def test_long_ones_that_differ_are_not_kept(self) -> None:
         from flask_poolguard.tracking import sql_effects

@@ -235,11 +235,12 @@ class TestShrinking:
         worker.serve({1: 599, 2: 1}, minutes=60)
         assert worker.size == 2
 
-    def test_ends_with_what_the_threads_need_to_be_free_of_a_deadlock(self) -> None:
-        worker = auto(4)
+    def test_leaves_what_the_threads_need_to_be_free_of_a_deadlock(self) -> None:
+        worker = auto(20)
         worker.second({1: 1000}, nesting=2)
         worker.serve({1: 10_000}, minutes=60)
-        assert worker.size == sizing.without_deadlock(4, 2)
+        limit = sizing.without_deadlock(20, 2)
+        assert worker.sizes.sizes == PoolSizes(1, limit - 1)
 
     def test_comes_after_a_peak_is_over(self) -> None:
         worker = auto(2)
@@ -255,17 +256,29 @@ class TestShrinking:
 
 
 class TestNesting:
-    def test_raises_the_size_at_once(self) -> None:
-        worker = auto(4)
+    def test_raises_the_size_at_once_where_the_overflow_is_fixed(self) -> None:
+        worker = Worker(AutoSizes(None, 0), 4)
         assert worker.second({2: 1}, nesting=2).pool_size == 5
         assert worker.reasons == [
             "a request had 2 connections at once, and 4 threads that do so need 5 so"
             " that one of them always gets on"
         ]
 
-    def test_goes_beyond_what_is_allowed_without_a_budget(self) -> None:
+    def test_raises_the_limit_beyond_what_is_allowed_without_a_budget(self) -> None:
+        """But keeps no more connections open."""
         worker = auto(20)
-        assert worker.second({2: 1}, nesting=2) == PoolSizes(21, 0)
+        assert worker.second({2: 1}, nesting=2) == PoolSizes(15, 6)
+
+    def test_raises_it_to_a_hundred_at_most(self) -> None:
+        worker = auto(1000)
+        assert worker.second({2: 1}, nesting=2).limit == 100
+
+    def test_of_a_budget_that_is_not_kept_any_more_the_sizes_stay(self) -> None:
+        worker = auto(40, budget=60)
+        assert worker.size == 40
+        worker.budget = None
+        worker.second({1: 1})
+        assert (worker.size, worker.sizes.sizes.limit) == (40, 40)
 
     def test_does_not_go_beyond_a_budget(self) -> None:
         worker = auto(20, budget=18)

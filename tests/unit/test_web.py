@@ -122,8 +122,16 @@ class TestWhoMaySeeThem:
             lambda: redirect("/login"),
             lambda: asyncio.sleep(0, True),
             lambda: str.isdigit,
+            lambda: ("log in first", 401),
+            lambda: "<form>log in</form>",
+            lambda: {"error": "no"},
+            lambda: (each for each in [True]),
+            object,
         ],
-        ids=["response", "redirect", "coroutine", "function"],
+        ids=[
+            *("response", "redirect", "coroutine", "function"),
+            *("tuple", "text", "dict", "generator", "object"),
+        ],
     )
     def test_what_is_always_true_is_refused_and_logged(
         self, make: Make, auth: Any, caplog: pytest.LogCaptureFixture
