@@ -5,6 +5,7 @@ Until an app is guarded, no more is imported than what pytest itself needs.
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from collections.abc import Iterator
 
@@ -16,6 +17,8 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
     from .left_out import LeftByTest
+
+logger = logging.getLogger("flask_poolguard")
 
 # Where a report carries the leaks of its test, also from a worker of xdist.
 _ON_REPORT: t.Final = "poolguard_leaks"
@@ -88,7 +91,7 @@ class LeakWatch:
         self._has_failed = self._has_failed or report.failed
         if call.when != "teardown" or self._leaks is None:
             return
-        texts = self._leaks.end()
+        texts = self._left_by(item)
         if not texts or item.get_closest_marker("allow_leak") is not None:
             return
         setattr(report, _ON_REPORT, texts)
@@ -97,6 +100,16 @@ class LeakWatch:
             report.longrepr = "\n".join(
                 [f"{item.nodeid} leaked:", *texts, help_for(self._mode)]
             )
+
+    def _left_by(self, item: pytest.Item) -> list[str]:
+        """Return what a test left. An error in a hook would end the whole run."""
+        try:
+            return [] if self._leaks is None else self._leaks.end()
+        except Exception:
+            logger.warning(
+                "What %s left could not be determined", item.nodeid, exc_info=True
+            )
+            return []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what any worker reports."""

@@ -73,7 +73,10 @@ class LeftByTest:
     def end(self) -> list[str]:
         """Return what the test has left, a sentence each."""
         texts = list(self._told)
-        for tracker in list(all_trackers):
+        for reference in all_trackers.valuerefs():
+            tracker = reference()
+            if tracker is None:
+                continue
             for checkout in list(tracker.out.values()):
                 if self._is_left(checkout):
                     texts.append(_describe(checkout))
@@ -142,5 +145,8 @@ def _in_this_folder(site: str, root_path: str) -> str:
     path = os.path.join(os.path.dirname(root_path), site)
     if not os.path.exists(path.rpartition(":")[0]):
         return site
-    short = os.path.relpath(path)
+    try:
+        short = os.path.relpath(path)
+    except (OSError, ValueError):  # that folder is gone, or on another drive
+        return site
     return path if short.startswith(os.pardir) else short

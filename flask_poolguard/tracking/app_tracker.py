@@ -26,8 +26,12 @@ logger = logging.getLogger("flask_poolguard")
 
 _all: weakref.WeakSet[AppTracker] = weakref.WeakSet()
 
-# The pools of all apps, for the pytest plugin: an app may be gone before what it took.
-all_trackers: weakref.WeakSet[PoolTracker] = weakref.WeakSet()
+# The pools of all apps, by identity, for the pytest plugin: an app may be gone before
+# what it took. This kind of table gives its values in one step (valuerefs), even while
+# other threads add to it.
+all_trackers: weakref.WeakValueDictionary[int, PoolTracker] = (
+    weakref.WeakValueDictionary()
+)
 
 
 class AppTracker:
@@ -104,7 +108,7 @@ class AppTracker:
 
     def add(self, tracker: PoolTracker) -> None:
         """Keep a pool's tracker here for as long as its engine lives."""
-        all_trackers.add(tracker)
+        all_trackers[id(tracker)] = tracker
         with self._lock:
             if tracker not in self.trackers:
                 self.trackers = (*self.trackers, tracker)

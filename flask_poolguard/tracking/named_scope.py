@@ -43,7 +43,10 @@ class NamedScope(Scope):
         """Tell whether this thread, greenlet or asyncio task has opened it."""
         if self.mark is not this_thread.mark.ref:
             return False
-        return self.task is None or self.task() is _running_task()
+        if self.task is None:
+            return True
+        task = self.task()  # None once it was collected
+        return task is not None and task is _running_task()
 
 
 # The named scope that was opened last. Threads, greenlets and asyncio tasks that start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import typing as t
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -62,16 +63,18 @@ class ScopeBlock:
         self._name = plain_name(name)
         self._on_enter, self._trackers = on_enter, trackers
         self._on_error = on_error
-        self._opened: list[NamedScope] = []
+        # Of with blocks, each with the identity of the frame that has entered it.
+        self._entered: list[tuple[int, NamedScope]] = []
+        self._called: set[NamedScope] = set()
 
     def __repr__(self) -> str:
-        return f"<scope {self._name!r}, open {len(self._opened)} times>"
+        count = len(self._entered) + len(self._called)
+        return f"<scope {self._name!r}, open {count} times>"
 
     def __enter__(self) -> None:
         """Open a scope, which is current in this thread or asyncio task only."""
-        self._on_enter()
-        scope = NamedScope(self._name, current_request())
-        self._opened.append(scope)
+        scope = self._open()
+        self._entered.append((id(sys._getframe(1)), scope))
         named_var.set(scope)
 
     def __exit__(
@@ -86,10 +89,49 @@ class ScopeBlock:
             block itself raised.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
-        opened = list(self._opened)
-        # One that several threads have entered: this thread's own.
-        scope = next((each for each in reversed(opened) if each.is_here()), opened[-1])
-        self._opened.remove(scope)
+        entered = self._entering_of(id(sys._getframe(1)))
+        self._entered.remove(entered)
+        self._close(entered[1], error)
+
+    def _entering_of(self, frame: int) -> tuple[int, NamedScope]:
+        """Return what a frame has entered, of several that have.
+
+        A generator that is suspended within its block may be closed within any other
+        one, also by the garbage collector. What was not entered by a ``with``
+        statement has another frame at its end; it is the newest of this thread or task.
+        """
+        entered = self._entered[::-1]
+        here = (each for each in entered if each[1].is_here())
+        same = (each for each in entered if each[0] == frame)
+        return next(same, None) or next(here, entered[0])
+
+    def open_call(self) -> NamedScope:
+        """Open a scope for a call of a decorated function, which is to keep it."""
+        scope = self._open()
+        self._called.add(scope)
+        named_var.set(scope)
+        return scope
+
+    def close_call(self, scope: NamedScope, error: BaseException | None) -> None:
+        """End the scope of a call.
+
+        Of a coroutine that its event loop has abandoned, the garbage collector ends
+        the call, in the middle of anything. Then nothing is given back here.
+
+        :raises LeakError: as at the end of a block.
+        :raises LeakWarning: likewise.
+        """
+        self._called.discard(scope)
+        if scope.is_here():
+            self._close(scope, error)
+        else:
+            _leave_behind(scope)
+
+    def _open(self) -> NamedScope:
+        self._on_enter()
+        return NamedScope(self._name, current_request())
+
+    def _close(self, scope: NamedScope, error: BaseException | None) -> None:
         try:
             if error is not None:
                 self._on_error(error)
@@ -127,17 +169,47 @@ class ScopeBlock:
 
             @functools.wraps(function)
             async def call_async(*args: t.Any, **kwargs: t.Any) -> t.Any:
-                with self:
+                with _Call(self):
                     return await function(*args, **kwargs)
 
             return t.cast("_Function", call_async)
 
         @functools.wraps(function)
         def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
-            with self:
+            with _Call(self):
                 return function(*args, **kwargs)
 
         return t.cast("_Function", call)
+
+
+class _Call:
+    """One call of a decorated function. All calls share the block, but not this."""
+
+    __slots__ = ("_block", "_scope")
+
+    def __init__(self, block: ScopeBlock) -> None:
+        self._block = block
+
+    def __enter__(self) -> None:
+        self._scope = self._block.open_call()
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._block.close_call(self._scope, error)
+
+
+def _leave_behind(scope: NamedScope) -> None:
+    """End a scope, and leave its connections to the ends of later scopes.
+
+    Its returner is left to the housekeeper: to end it may need a lock that is held.
+    """
+    scope.end()
+    for checkout in list(scope.checkouts):
+        checkout.pool.left_behind.add(checkout)
 
 
 def _report(reclaimer: Reclaimer, may_raise: bool) -> None:

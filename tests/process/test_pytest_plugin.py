@@ -352,6 +352,68 @@ class TestModes:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
+class TestDoesNotEndTheRun:
+    def test_if_the_current_folder_is_gone(self, suite: PluginSuite) -> None:
+        result = suite.run("""
+        import os
+
+        def test_leak(engine, tmp_path):
+            held.append(engine.connect())
+            before = os.getcwd()
+            os.chdir(tmp_path)
+            tmp_path.rmdir()
+            held.append(before)
+
+        def test_next():
+            os.chdir(held[-1])
+        """)
+        result.assert_outcomes(passed=2)
+        (line,) = named(result)
+        assert line.startswith("test_leak: left a connection of bind 'default' out")
+        assert line.endswith("test_shop.py:10")
+
+    def test_if_a_leak_is_reported_while_it_is_gone(self, suite: PluginSuite) -> None:
+        result = suite.run("""
+        import os
+
+        def test_leak(app, tmp_path):
+            before = os.getcwd()
+            os.chdir(tmp_path)
+            tmp_path.rmdir()
+            app.test_client().get("/leak")
+            held.append(before)
+
+        def test_next():
+            os.chdir(held[-1])
+        """)
+        result.assert_outcomes(passed=2, warnings=1)
+        (line,) = named(result)
+        assert line.startswith("test_leak: leak did not give back a connection")
+
+    def test_by_an_error_of_its_own(self, suite: PluginSuite) -> None:
+        result = suite.run(
+            """
+            from flask_poolguard.testing.left_out import LeftByTest
+
+            def test_broken(app):
+                def fail(self):
+                    raise ZeroDivisionError
+
+                held.append(LeftByTest.end)
+                LeftByTest.end = fail
+
+            def test_next(app):
+                LeftByTest.end = held[-1]
+            """,
+            "-o",
+            "log_cli=true",
+        )
+        result.assert_outcomes(passed=2)
+        result.stdout.fnmatch_lines(
+            ["*What test_shop.py::test_broken left could not be determined*"]
+        )
+
+
 class TestWithoutAGuardedApp:
     def test_nothing_is_imported(self, suite: PluginSuite) -> None:
         suite.pytester.makeconftest("")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -394,6 +395,153 @@ class TestDecorator:
                 shop.guard.scope("job")(function)
         with pytest.raises(TypeError, match="cannot decorate a class"):
             shop.guard.scope("job")(Shop)
+
+
+class Never:
+    """Awaited without an end."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        while True:
+            yield
+
+
+class TestWhatIsClosedWithinAnother:
+    """A suspended frame ends its own scope, wherever it is closed."""
+
+    @pytest.fixture
+    def shop(self, shop: Shop) -> Shop:
+        with shop.engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE rows (n int)"))
+        return shop
+
+    @staticmethod
+    def insert(shop: Shop, meanwhile: Callable[[], object]) -> int:
+        """Add a row, do something, and return how many rows there are then."""
+        with Session(shop.engine) as session:
+            session.execute(sa.text("INSERT INTO rows VALUES (1)"))
+            meanwhile()
+            session.commit()
+            return session.scalar(sa.text("SELECT count(*) FROM rows")) or 0
+
+    @pytest.mark.parametrize("has_task", [True, False])
+    def test_an_abandoned_call_of_a_coroutine(self, shop: Shop, has_task: bool) -> None:
+        abandoned: list[Any] = []
+
+        @shop.guard.scope("job")
+        async def job(is_first: bool) -> int:
+            if is_first:
+                with shop.engine.connect():
+                    await Never()
+            return self.insert(shop, lambda: abandoned.pop().close())
+
+        async def start() -> None:
+            abandoned[0].send(None)
+
+        async def main() -> int:
+            abandoned.append(job(True))
+            if has_task:
+                await asyncio.create_task(start())
+            else:
+                contextvars.copy_context().run(abandoned[0].send, None)
+            return await job(False)
+
+        assert asyncio.run(main()) == 1
+        assert (shop.out(), shop.leaks) == (0, [])
+
+    def test_what_a_call_of_another_task_has_is_left_to_it(self, shop: Shop) -> None:
+        held: list[sa.Connection] = []
+
+        @shop.guard.scope("job")
+        async def job() -> None:
+            held.append(shop.engine.connect())
+            await Never()
+
+        async def main() -> None:
+            call = job()
+
+            async def start() -> None:
+                call.send(None)
+
+            await asyncio.create_task(start())
+            call.close()
+            assert (shop.out(), shop.leaks) == (1, [])
+            held.pop().close()
+
+        asyncio.run(main())
+        with shop.guard.scope("next"):
+            pass
+        assert (shop.out(), shop.leaks) == (0, [])
+
+    def test_a_call_in_another_thread_gives_back_what_is_left_later(
+        self, shop: Shop
+    ) -> None:
+        """Once the thread that took it has ended."""
+        held: list[sa.Connection] = []
+
+        @shop.guard.scope("job")
+        async def job() -> None:
+            held.append(shop.engine.connect())
+            await Never()
+
+        call = job()
+        thread = threading.Thread(target=call.send, args=[None])
+        thread.start()
+        thread.join(30)
+        call.close()
+        assert (shop.out(), shop.leaks) == (1, [])
+        with shop.guard.scope("next"):
+            pass
+        assert (shop.out(), shop.names()) == (0, ["job"])
+
+    @pytest.mark.parametrize("is_decorated", [True, False])
+    def test_a_generator_within_a_later_block(
+        self, shop: Shop, is_decorated: bool
+    ) -> None:
+        block = shop.guard.scope("job")
+
+        def read() -> Iterator[None]:
+            with block, shop.engine.connect():
+                yield
+
+        def write() -> int:
+            return self.insert(shop, reader.close)
+
+        reader: Any = read()
+        next(reader)
+        if is_decorated:
+            assert block(write)() == 1
+        else:
+            with block:
+                assert write() == 1
+        assert (shop.out(), shop.leaks) == (0, [])
+        assert repr(block) == "<scope 'job', open 0 times>"
+
+    def test_a_generator_within_an_earlier_block(self, shop: Shop) -> None:
+        block = shop.guard.scope("job")
+
+        def read() -> Iterator[None]:
+            with block, shop.engine.connect():
+                yield
+
+        def read_once() -> None:
+            reader: Any = read()
+            next(reader)
+            reader.close()
+
+        with block:
+            assert self.insert(shop, read_once) == 1
+        assert (shop.out(), shop.leaks) == (0, [])
+
+    def test_an_exit_stack_has_the_newest(self, shop: Shop) -> None:
+        """Its frames at the begin and at the end differ."""
+        block, held = shop.guard.scope("job"), []
+        with block:
+            held.append(shop.engine.connect())
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(block)
+                held.append(shop.engine.connect())
+            assert shop.out() == 1
+        assert (shop.out(), shop.names()) == (0, ["job", "job"])
 
 
 class TestTheName:
