@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 import typing as t
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SetupError
-from ..report.deployment import PoolName, find_workers, names_of, parents_among
+from ..report.deployment import are_of, find_workers, names_of, parents_among
 from ..state.ended_workers import standstill
-from ..state.process import is_same_path
 from ..state.status import Worker
 from ..state.totals import PoolTotals, totals_of
-from ..state.totals_file import Deployment
-from ..urls import is_of_one_place
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -94,7 +91,8 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
         ended = still.ended(app.name)
     totals: dict[str, PoolTotals] = {}
     for deployment in ended:
-        if _is_ours(deployment, own, app.root_path):
+        names = [(each.bind, each.url) for each in deployment.names]
+        if are_of(names, deployment.root_path, own, app.root_path):
             for totals_of_ended in deployment.pools:
                 add(totals, totals_of_ended)
     # A process that only started the others counts as well, or what it has counted
@@ -115,14 +113,3 @@ def add(totals: dict[str, PoolTotals], more: PoolTotals) -> None:
     """Add what a pool has counted to what others of its bind have."""
     known = totals.get(more.bind)
     totals[more.bind] = more if known is None else known.plus(more)
-
-
-def _is_ours(deployment: Deployment, own: Collection[PoolName], root_path: str) -> bool:
-    """Tell the same of ended workers as ``deployment.belongs`` does of those that live.
-
-    :param own: the names of this process's pools.
-    """
-    url = deployment.url
-    return (deployment.bind, url) in own and (
-        is_of_one_place(url) or is_same_path(deployment.root_path, root_path)
-    )
