@@ -72,9 +72,12 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
     for each in engines:  # what this process has counted is shown in a moment only
         each.tracker.figures.tend()
     with standstill(config.state_dir) as still:
+        has_dead = False
         for number in range(_LOOKS):
             time.sleep(number * _PAUSE)
-            still.sweep()
+            removed = still.sweep()
+            # Those that could not be removed will not go with another look, either.
+            is_stuck = has_dead and not removed
             found = find_workers(
                 config.state_dir,
                 app.name,
@@ -86,7 +89,8 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
             # in the middle of writing is missing. Prometheus would take that for new
             # counters, and what is shown next for an increase.
             is_whole = all(each.kind != "file" for each in found.search.problems)
-            if is_whole and not still.has_dead():
+            has_dead = still.has_dead()
+            if is_whole and (is_stuck or not has_dead):
                 break
         ended = still.ended(app.name)
     totals: dict[str, PoolTotals] = {}

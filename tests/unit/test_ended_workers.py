@@ -93,6 +93,14 @@ def app(folder: Folder) -> Iterator[Flask]:
     made.extensions["poolguard"].app_tracker.remove_file()
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the seconds before each look of a scrape, which are not waited for."""
+    found: list[float] = []
+    monkeypatch.setattr("flask_poolguard.metrics.host.time.sleep", found.append)
+    return found
+
+
 def total(app: Flask) -> int | None:
     """Return the checkouts that a scrape shows."""
     return look(app, state_of(app)).totals["default"].checkouts
@@ -231,6 +239,27 @@ class TestScrape:
             assert total(app) == 1
         finally:
             os.close(fd)
+
+    def test_does_not_look_again_for_what_is_no_file(
+        self, folder: Folder, app: Flask, pauses: list[float]
+    ) -> None:
+        """A folder may have the name of a state file."""
+        (folder.path / "1-00000000.state").mkdir()
+        assert total(app) == 1
+        assert pauses == [0]
+
+    def test_ends_once_what_is_dead_cannot_be_removed(
+        self,
+        folder: Folder,
+        app: Flask,
+        pauses: list[float],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As on a file system that was mounted read-only; it counts once."""
+        folder.leave_dead(app)
+        monkeypatch.setattr(ended_workers, "unlink", lambda path: None)
+        assert total(app) == 2
+        assert len(pauses) == 2
 
     def test_tells_of_a_file_that_cannot_be_read(
         self, folder: Folder, app: Flask
