@@ -25,6 +25,7 @@ from flask_poolguard.state.ended_workers import standstill, sweep
 from flask_poolguard.state.histogram import BUCKETS, Durations, Histogram
 from flask_poolguard.state.totals import PoolTotals, totals_of
 from flask_poolguard.state.totals_file import MOST_POOLS, Ended
+from flask_poolguard.tracking.pool_stat import stat_of
 from tests.support.statuses import POOL, WORKER
 
 NAME = "shop"
@@ -310,6 +311,23 @@ class TestScrape:
         assert len(ended.deployments) == 2
         totals_file.write(str(folder.path), ended)
         assert total(app) == 21
+
+    def test_counts_what_was_before_settings_changed(
+        self, folder: Folder, app: Flask
+    ) -> None:
+        """The pool has another part of the state file then, with other slots."""
+        for _ in range(3):
+            folder.use(app)
+        app.config["POOLGUARD_POOL_TIMEOUT"] = 7
+        app.test_client().get("/")
+        assert app.extensions["test_engine"].pool.timeout() == 7
+        assert total(app) == 4
+        folder.use(app)
+        assert total(app) == 5
+        (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+        assert stat_of(tracker)["checkouts"] == 5
+        folder.leave_dead(app)
+        assert total(app) == 10
 
 
 class TestTotalsFile:
