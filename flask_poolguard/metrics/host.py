@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 import typing as t
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SetupError
-from ..report.deployment import PoolName, find_workers, names_of, parents_among
+from ..report.deployment import are_of, find_workers, names_of, parents_among
 from ..state.ended_workers import standstill
-from ..state.process import is_same_path
 from ..state.status import Worker
 from ..state.totals import PoolTotals, totals_of
-from ..state.totals_file import Deployment
-from ..urls import is_of_one_place
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -75,9 +72,12 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
     for each in engines:  # what this process has counted is shown in a moment only
         each.tracker.figures.tend()
     with standstill(config.state_dir) as still:
+        has_dead = False
         for number in range(_LOOKS):
             time.sleep(number * _PAUSE)
-            still.sweep()
+            removed = still.sweep()
+            # Those that could not be removed will not go with another look, either.
+            is_stuck = has_dead and not removed
             found = find_workers(
                 config.state_dir,
                 app.name,
@@ -89,12 +89,14 @@ def look(app: Flask, state: State, without_pid: int | None = None) -> Host:
             # in the middle of writing is missing. Prometheus would take that for new
             # counters, and what is shown next for an increase.
             is_whole = all(each.kind != "file" for each in found.search.problems)
-            if is_whole and not still.has_dead():
+            has_dead = still.has_dead()
+            if is_whole and (is_stuck or not has_dead):
                 break
         ended = still.ended(app.name)
     totals: dict[str, PoolTotals] = {}
     for deployment in ended:
-        if _is_ours(deployment, own, app.root_path):
+        names = [(each.bind, each.url) for each in deployment.names]
+        if are_of(names, deployment.root_path, own, app.root_path):
             for totals_of_ended in deployment.pools:
                 add(totals, totals_of_ended)
     # A process that only started the others counts as well, or what it has counted
@@ -115,14 +117,3 @@ def add(totals: dict[str, PoolTotals], more: PoolTotals) -> None:
     """Add what a pool has counted to what others of its bind have."""
     known = totals.get(more.bind)
     totals[more.bind] = more if known is None else known.plus(more)
-
-
-def _is_ours(deployment: Deployment, own: Collection[PoolName], root_path: str) -> bool:
-    """Tell the same of ended workers as ``deployment.belongs`` does of those that live.
-
-    :param own: the names of this process's pools.
-    """
-    url = deployment.url
-    return (deployment.bind, url) in own and (
-        is_of_one_place(url) or is_same_path(deployment.root_path, root_path)
-    )

@@ -92,7 +92,17 @@ def belongs(worker: Worker, own: Collection[PoolName], root_path: str) -> bool:
     :param own: the names of this process's pools.
     """
     names = [(pool.bind, pool.url) for pool in worker.pools]
-    if is_same_path(worker.root_path, root_path):
+    return are_of(names, worker.root_path, own, root_path)
+
+
+def are_of(
+    names: Collection[PoolName],
+    their_root_path: str,
+    own: Collection[PoolName],
+    root_path: str,
+) -> bool:
+    """Tell the same of a worker, alive or ended, by the names of its pools."""
+    if is_same_path(their_root_path, root_path):
         return not names or any(name in own for name in names)
     return any(name in own and is_of_one_place(name[1]) for name in names)
 

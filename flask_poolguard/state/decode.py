@@ -141,7 +141,8 @@ def _of_slots(
         overflow = max(0, above) if status.size else 0
     # What is kept on purpose is not held for too long.
     held = [each.since for each in out if each.state != KEPT]
-    checkouts = sum(each.checkouts for each in found) + status.unlisted_checkouts
+    checkouts = sum(each.checkouts for each in found)
+    checkouts += status.unlisted_checkouts + status.earlier_checkouts
     return {
         "checked_out": len(out) + status.unlisted_out,
         "idle": len(idle) if all_listed else None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 import typing as t
 from collections.abc import Iterator
@@ -100,18 +101,19 @@ def retire(fd: int, path: str, seconds: float) -> bool:
 
 
 def _sweep(folder: str) -> int:
-    """Fold in all dead files; return how many. Called under the lock."""
-    found = 0
+    """Fold in all dead files; return how many are gone. Called under the lock."""
+    removed = 0
     for name in list(_dead_names(folder)):
         with contextlib.suppress(OSError):
-            fd = os.open(os.path.join(folder, name), _OPEN)
+            path = os.path.join(folder, name)
+            fd = os.open(path, _OPEN)
             try:
                 _fold(folder, name, fd)
             finally:
                 os.close(fd)
-            found += 1
+            removed += not os.path.lexists(path)
     _remove_orphans(folder, with_drafts=True)
-    return found
+    return removed
 
 
 def _remove_orphans(folder: str, with_drafts: bool = False) -> None:
@@ -137,7 +139,9 @@ def _dead_names(folder: str) -> Iterator[str]:
         except OSError:
             continue
         try:
-            if os.fstat(fd).st_uid == user_id() and _is_dead(fd):
+            found = os.fstat(fd)
+            is_own_file = stat.S_ISREG(found.st_mode) and found.st_uid == user_id()
+            if is_own_file and _is_dead(fd):
                 yield name
         except OSError:
             continue
@@ -209,7 +213,7 @@ class Standstill:
     locked: tuple[str, ...]
 
     def sweep(self) -> int:
-        """Fold in the files of workers that have ended; return how many."""
+        """Fold in the files of workers that have ended; return how many are gone."""
         return sum(map(_sweep, self.locked))
 
     def has_dead(self) -> bool:

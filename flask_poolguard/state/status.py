@@ -142,13 +142,12 @@ class PoolStatus:
     :ivar overflow: open connections above ``size``.
     :ivar waiting: threads that wait for others to give a connection back.
     :ivar connecting: threads for which a connection is tested or opened.
-    :ivar longest_connect_seconds: the most that a checkout took until its connection
-        was tested or opened, or was not.
+    :ivar longest_connect_seconds: the most that one of these took, if it failed too.
     :ivar obstacle: ``"away"``, ``"full"`` or ``"login"`` (it refuses that) if the
         server gave no connection to the thread that asked last, for
         ``obstacle_seconds`` now; None if it did.
-    :ivar timeouts: checkouts for which no connection came back in time.
-    :ivar unavailable: checkouts that failed because the server gave no connection.
+    :ivar timeouts: checkouts for which no connection came back in time;
+        ``unavailable``: that failed because the server gave none.
     :ivar refused_writes: statements that a server refused which may not write any more.
     :ivar deadlocks: of the ``timeouts``, those of threads that held a connection and
         wanted another, as all others that held one did; the last of them asked at
@@ -162,8 +161,8 @@ class PoolStatus:
     :ivar is_counted: whether its checkouts can be told apart (not with a StaticPool).
     :ivar recycles_by_age: whether the user's own ``pool_recycle`` is in force.
     :ivar leaking_lines: which took what was not given back, as far as there is room.
-    :ivar unlisted_out: connections that are out and have no slot in the file.
-    :ivar unlisted_checkouts: checkouts of such connections.
+    :ivar unlisted_out: connections that are out and have no slot in the file;
+        ``unlisted_checkouts``: their checkouts; ``earlier_checkouts``: in older slots.
     :ivar waiting_lines: where threads wait, those with the most first.
     :ivar activities: what a thread does that has held a connection for a second or
         longer, by the number of the connection's slot; seen ``seen_seconds`` ago.
@@ -216,6 +215,7 @@ class PoolStatus:
     leaking_lines: tuple[LeakingLine, ...] = field(metadata=INTERNAL)
     unlisted_out: int = field(metadata=INTERNAL)
     unlisted_checkouts: int = field(metadata=INTERNAL)
+    earlier_checkouts: int = field(metadata=INTERNAL, default=0)
     waiting_lines: tuple[WaitingLine, ...] = ()
     activities: Mapping[int, str] = field(metadata=INTERNAL, default_factory=dict)
     seen_seconds: float | None = field(metadata=INTERNAL | ELAPSING, default=None)

@@ -14,7 +14,6 @@ import re
 import secrets
 import stat
 import typing as t
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ..urls import is_of_one_place
@@ -38,27 +37,60 @@ _told: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """The name of a pool: its bind, and which database that was."""
+
+    bind: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """What the ended workers of one deployment have counted.
 
-    :ivar root_path: of the app; "" if the URL alone tells which database it is, as
-        each release may lie in a folder of its own.
-    :ivar bind: the first of its workers' pools, as is ``url``: they tell which
-        deployment it is.
+    :ivar root_path: of the app; "" if the URLs alone tell which databases these are,
+        as each release may lie in a folder of its own.
+    :ivar names: of all pools of its workers, the first pool of each at the start: they
+        tell which deployment it is, as those of live workers do.
     """
 
     root_path: str
-    bind: str
-    url: str
+    names: tuple[Name, ...]
     pools: tuple[PoolTotals, ...] = ()
 
-    def plus(self, more: Iterable[PoolTotals]) -> Deployment:
-        """Return it with what more pools have counted, those at the end."""
+    @classmethod
+    def of(cls, worker: Worker) -> Deployment:
+        """Return that of one worker."""
+        names = tuple(Name(pool.bind, pool.url) for pool in worker.pools)
+        is_known = all(is_of_one_place(each.url) for each in names)
+        root_path = "" if is_known else os.path.realpath(worker.root_path)
+        return cls(root_path, names, tuple(map(totals_of, worker.pools)))
+
+    def is_same(self, other: Deployment) -> bool:
+        """Tell whether two can be added up: their first pool is the same, and no bind
+        leads to two databases. One may lack pools that the other has, such as tenants'.
+        """
+        urls = {each.bind: each.url for each in self.names}
+        return (self.root_path, self.names[:1]) == (
+            other.root_path,
+            other.names[:1],
+        ) and all(urls.get(each.bind, each.url) == each.url for each in other.names)
+
+    def plus(self, other: Deployment) -> Deployment:
+        """Return it with what another has counted, whose pools are at the end."""
         pools = {each.bind: each for each in self.pools}
-        for each in more:
+        for each in other.pools:
             known = pools.pop(each.bind, None)
             pools[each.bind] = each if known is None else known.plus(each)
-        return replace(self, pools=tuple(pools.values()))
+        names = tuple(dict.fromkeys((*self.names, *other.names)))
+        return replace(self, names=names, pools=tuple(pools.values()))
+
+    def with_last(self, room: int) -> Deployment:
+        """Return it with so many of its pools, and their names."""
+        pools = self.pools[-room:] if room else ()
+        binds = {each.bind for each in pools}
+        names = (each for each in self.names[1:] if each.bind in binds)
+        return replace(self, names=(*self.names[:1], *names), pools=pools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +111,22 @@ class Ended:
 
         :param name: of its state file.
         """
-        first = worker.pools[0]
-        is_known = is_of_one_place(first.url)
-        root_path = "" if is_known else os.path.realpath(worker.root_path)
-        own, others = Deployment(root_path, first.bind, first.url), []
-        for each in self.deployments:
-            if (each.root_path, each.bind, each.url) == (root_path, *_name(own)):
-                own = each
-            else:
-                others.append(each)
-        own = own.plus(map(totals_of, worker.pools))
+        own, others = Deployment.of(worker), list(self.deployments)
+        same = next((each for each in others if each.is_same(own)), None)
+        if same is not None:
+            others.remove(same)
+            own = same.plus(own)
         return Ended(self.app, (*self.folded, name), _bounded([*others, own]))
-
-
-def _name(deployment: Deployment) -> tuple[str, str]:
-    return deployment.bind, deployment.url
 
 
 def _bounded(deployments: list[Deployment]) -> tuple[Deployment, ...]:
     """Leave out the pools that have not grown for the longest time."""
     room, kept = MOST_POOLS, []
     for each in reversed(deployments):
-        pools = each.pools[-room:] if room else ()
-        room -= len(pools)
-        if pools:
-            kept.append(replace(each, pools=pools))
+        last = each.with_last(room)
+        room -= len(last.pools)
+        if last.pools:
+            kept.append(last)
     return tuple(reversed(kept))
 
 

@@ -60,5 +60,7 @@ def _of_connections(tracker: PoolTracker, size: int | None) -> dict[str, t.Any]:
         "idle": idle if all_listed else None,
         "overflow": overflow,
         "longest_held_seconds": round(longest, 3),
-        "checkouts": checkouts + counts["unlisted_checkouts"],
+        "checkouts": (
+            checkouts + counts["unlisted_checkouts"] + counts["earlier_checkouts"]
+        ),
     }

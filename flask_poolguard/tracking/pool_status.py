@@ -30,6 +30,8 @@ COUNTERS: t.Final = (
     # Of connections for which the state file has no slot.
     "unlisted_out",
     "unlisted_checkouts",
+    # Those that were counted in parts of the state file that were given up.
+    "earlier_checkouts",
 )
 
 
@@ -141,6 +143,7 @@ def status_of(
         ),
         unlisted_out=counts["unlisted_out"],
         unlisted_checkouts=counts["unlisted_checkouts"],
+        earlier_checkouts=counts["earlier_checkouts"],
         waiting_lines=figures.running.waiting_lines,
         activities=figures.running.activities,
         seen_seconds=_oldest(

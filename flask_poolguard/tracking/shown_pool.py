@@ -104,6 +104,8 @@ class ShownPool(PoolHolders):
     def _drop_region(self) -> None:
         with self.figures.lock:
             region, self.figures.region = self.figures.region, None
+            if region is not None:  # the next one begins with none
+                self.figures.count("earlier_checkouts", region.checkouts)
         if region is not None:
             region.close()
 

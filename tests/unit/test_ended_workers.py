@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from sqlalchemy import create_engine
 from flask_poolguard import PoolGuard
 from flask_poolguard.metrics.host import look, state_of
 from flask_poolguard.pool.housekeeper import Housekeeper
+from flask_poolguard.report.deployment import belongs, names_of
 from flask_poolguard.state import ended_workers, totals_file
 from flask_poolguard.state.ended_workers import standstill, sweep
 from flask_poolguard.state.histogram import BUCKETS, Durations, Histogram
 from flask_poolguard.state.totals import PoolTotals, totals_of
 from flask_poolguard.state.totals_file import MOST_POOLS, Ended
+from flask_poolguard.tracking.pool_stat import stat_of
 from tests.support.statuses import POOL, WORKER
 
 NAME = "shop"
@@ -89,6 +92,14 @@ def app(folder: Folder) -> Iterator[Flask]:
     yield made
     made.extensions["test_engine"].dispose()
     made.extensions["poolguard"].app_tracker.remove_file()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the seconds before each look of a scrape, which are not waited for."""
+    found: list[float] = []
+    monkeypatch.setattr("flask_poolguard.metrics.host.time.sleep", found.append)
+    return found
 
 
 def total(app: Flask) -> int | None:
@@ -230,6 +241,27 @@ class TestScrape:
         finally:
             os.close(fd)
 
+    def test_does_not_look_again_for_what_is_no_file(
+        self, folder: Folder, app: Flask, pauses: list[float]
+    ) -> None:
+        """A folder may have the name of a state file."""
+        (folder.path / "1-00000000.state").mkdir()
+        assert total(app) == 1
+        assert pauses == [0]
+
+    def test_ends_once_what_is_dead_cannot_be_removed(
+        self,
+        folder: Folder,
+        app: Flask,
+        pauses: list[float],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As on a file system that was mounted read-only; it counts once."""
+        folder.leave_dead(app)
+        monkeypatch.setattr(ended_workers, "unlink", lambda path: None)
+        assert total(app) == 2
+        assert len(pauses) == 2
+
     def test_tells_of_a_file_that_cannot_be_read(
         self, folder: Folder, app: Flask
     ) -> None:
@@ -251,6 +283,51 @@ class TestScrape:
         ended = Ended(NAME).plus(worker, "1-00000000.state")
         totals_file.write(str(folder.path), ended)
         assert total(app) == 1
+
+    @pytest.mark.parametrize("default", ["sqlite://", "sqlite:////srv/other.sqlite"])
+    def test_counts_all_that_counted_while_they_lived(
+        self, folder: Folder, app: Flask, default: str
+    ) -> None:
+        """A release in another folder may share any pool, not only the first."""
+        url = f"sqlite:///{folder.root}/shop.sqlite"
+        first = replace(POOL, bind="first", url=default, checkouts=5)
+        shared = replace(POOL, url=url, checkouts=1000)
+        worker = replace(WORKER, root_path="/srv/old", pools=(first, shared))
+        assert belongs(worker, names_of(state_of(app).engines), app.root_path)
+        ended = Ended(NAME).plus(worker, "1-00000000.state")
+        totals_file.write(str(folder.path), ended)
+        assert total(app) == 1001
+
+    def test_tells_workers_apart_that_share_only_their_first_pool(
+        self, folder: Folder, app: Flask
+    ) -> None:
+        """One of them uses a database of this deployment, the other one does not."""
+        first = replace(POOL, bind="first", url="postgresql://db/one")
+        urls = [f"sqlite:///{folder.root}/shop.sqlite", "postgresql://db/two"]
+        ended = Ended(NAME)
+        for url in urls * 2:
+            pools = (first, replace(POOL, url=url, checkouts=10))
+            ended = ended.plus(replace(WORKER, pools=pools), "1-00000000.state")
+        assert len(ended.deployments) == 2
+        totals_file.write(str(folder.path), ended)
+        assert total(app) == 21
+
+    def test_counts_what_was_before_settings_changed(
+        self, folder: Folder, app: Flask
+    ) -> None:
+        """The pool has another part of the state file then, with other slots."""
+        for _ in range(3):
+            folder.use(app)
+        app.config["POOLGUARD_POOL_TIMEOUT"] = 7
+        app.test_client().get("/")
+        assert app.extensions["test_engine"].pool.timeout() == 7
+        assert total(app) == 4
+        folder.use(app)
+        assert total(app) == 5
+        (tracker,) = app.extensions["poolguard"].app_tracker.trackers
+        assert stat_of(tracker)["checkouts"] == 5
+        folder.leave_dead(app)
+        assert total(app) == 10
 
 
 class TestTotalsFile:
@@ -308,6 +385,33 @@ class TestTotalsFile:
         assert pools[-1] == f"tenant{MOST_POOLS + 49}"
         totals_file.write(str(folder.path), ended)
         assert totals_file.read(str(folder.path), NAME).folded == ()
+
+    def test_adds_up_workers_of_other_tenants(self) -> None:
+        """What all of them have is not crowded out by tenants that come and go."""
+        ended = Ended(NAME)
+        for number in range(MOST_POOLS + 50):
+            tenant = replace(POOL, bind=f"t{number}", url=f"postgresql://db/{number}")
+            worker = replace(WORKER, pools=(POOL, tenant))
+            ended = ended.plus(worker, f"1-{number:08x}.state")
+        (found,) = ended.deployments
+        assert len(found.pools) == MOST_POOLS
+        assert len(found.names) <= MOST_POOLS
+        (default,) = (each for each in found.pools if each.bind == POOL.bind)
+        assert default.checkouts == (POOL.checkouts or 0) * (MOST_POOLS + 50)
+
+    def test_of_an_older_release_is_named_in_one_line_and_replaced(
+        self, folder: Folder, app: Flask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It named the first pool only."""
+        path = Path(totals_file.path_of(str(folder.path), NAME))
+        old = {"root_path": "", "bind": "default", "url": "x", "pools": []}
+        path.write_text(json.dumps({"app": NAME, "deployments": [old]}))
+        for _ in range(2):
+            assert total(app) == 1
+        (record,) = caplog.records
+        assert str(path) in record.getMessage()
+        folder.leave_dead(app)
+        assert total(app) == 2
 
     def test_drafts_of_killed_processes_go(self, folder: Folder, app: Flask) -> None:
         draft = folder.path / f".{'0' * 16}.{'0' * 8}.totals"
