@@ -127,7 +127,8 @@ class TestOutput:
             == "pid host started_at alive updated_seconds_ago stopped pools root_path"
         )
         assert names(pool) == (
-            "bind url pool_class size max_overflow checked_out idle overflow waiting"
+            "bind url pool_class size max_overflow has_auto_size has_auto_overflow"
+            " swings checked_out idle overflow waiting"
             " oldest_wait_seconds connecting oldest_connect_seconds"
             " longest_connect_seconds obstacle"
             " obstacle_seconds longest_held_seconds recycle_seconds recycle_source"
@@ -149,7 +150,7 @@ class TestOutput:
         assert names(report["servers"][0]) == (
             "bind product reachable idle_timeout_seconds max_connections connections"
             " ours reserved sessions sessions_hidden failure budget budget_taken"
-            " budget_holders"
+            " budget_holders budget_told"
         )
         assert names(report["findings"][0]) == (
             "level code message fix consequence summary"
