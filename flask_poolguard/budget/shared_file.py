@@ -190,10 +190,8 @@ class BudgetFile:
         """Tell whether a process, perhaps this one, wishes for a place, or did when it
         ended.
         """
-        return (
-            os.pread(self._fd, len(layout.NO_WISHES), layout.WISHES_AT)
-            != layout.NO_WISHES
-        )
+        none = layout.NO_WISHES
+        return os.pread(self._fd, len(none), layout.WISHES_AT) != none
 
     def rows(self) -> dict[int, tuple[int, Row]]:
         """Return pid and row of each other process, by the row's number."""

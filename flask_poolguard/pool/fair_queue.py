@@ -18,10 +18,7 @@ from .waiter import Waiter
 _clock = time.monotonic
 
 # For one whose refusal could not be worded.
-_REFUSED: t.Final = (
-    "As many wait for a connection as POOLGUARD_MAX_WAITING allows, and this one was"
-    " the youngest"
-)
+_REFUSED: t.Final = "As many wait already as POOLGUARD_MAX_WAITING allows"
 
 
 class FairQueue(Slots[Slot]):
@@ -76,9 +73,8 @@ class FairQueue(Slots[Slot]):
     def lacks(self, idle: int) -> bool:
         """Tell whether a slot may be opened for no thread, so that so many are idle.
 
-        Not beyond what is kept, nor while a thread waits or the server is full. The
-        last slot only while another connection is idle, or none is in use, because a
-        thread that needs it meanwhile waits for that connect.
+        Not beyond what is kept, nor while a thread waits or the server is full; the
+        last slot only while another is idle, or none is in use: who needs it waits.
         """
         return (
             len(self.idle) < idle
@@ -89,9 +85,8 @@ class FairQueue(Slots[Slot]):
         )
 
     def reserve(self, idle: int) -> Slot | None:
-        """Open a slot for no thread; None if none is lacking, or there is no place.
-
-        The caller sets ``ahead`` to 0 once the slot is idle, or free again.
+        """Open a slot for no thread; None if none is lacking, or there is no place. The
+        caller sets ``ahead`` to 0 once it is idle or free.
         """
         record = None
         try:
