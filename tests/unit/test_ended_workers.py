@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,15 @@ def app(folder: Folder) -> Iterator[Flask]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give the seconds before each look of a scrape, which are not waited for."""
     found: list[float] = []
-    monkeypatch.setattr("flask_poolguard.metrics.host.time.sleep", found.append)
+    own, sleep = threading.get_ident(), time.sleep
+
+    def pause(seconds: float) -> None:
+        if threading.get_ident() == own:
+            found.append(seconds)
+        else:  # a thread in the background
+            sleep(seconds)
+
+    monkeypatch.setattr("time.sleep", pause)
     return found
 
 
