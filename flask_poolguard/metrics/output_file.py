@@ -62,6 +62,6 @@ def _refuse_others(path: str, name: str, where: int) -> None:
 def _write_new(name: str, data: bytes, where: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     with os.fdopen(os.open(name, flags, 0o600, dir_fd=where), "wb") as file:
-        # Whatever the umask is: the collector is another user's.
+        # The umask does not count: the collector is another user's.
         os.fchmod(file.fileno(), 0o644)
         file.write(data)

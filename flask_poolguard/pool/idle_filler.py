@@ -104,7 +104,7 @@ class IdleFiller:
     def open_one(self, within: Callable[[], AbstractContextManager[object]]) -> bool:
         """Open one and let it lie idle; tell whether that worked.
 
-        After a failure, of whatever kind, none is due for a while.
+        After a failure of any kind none is due for a while.
 
         :param within: makes a context for the listeners; it is left before the
             connection lies idle.

@@ -1,4 +1,4 @@
-"""Faults of connects: refused by nobody who listens, or slow."""
+"""Faults of connects: refused because no program listens, or slow."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import URL, create_engine
@@ -78,6 +78,16 @@ def bind_in(advice: Advice, bind: str = "default") -> BindAdvice:
     return each
 
 
+def used_shop(
+    make_shop: MakeShop, database: Database, folder: dict[str, str], budget: int
+) -> Shop:
+    """Return an app with a budget, whose pool had four connections out at a time."""
+    config = {**folder, "POOLGUARD_BUDGET": budget}
+    shop = make_shop(config, default=create_engine(database.url))
+    take(shop, 4)
+    return shop
+
+
 class TestTop:
     def test_shows_it_once_for_binds_that_share_it(
         self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
@@ -111,7 +121,12 @@ class TestTop:
 class TestAdvise:
     WISH = AdviceOptions(at_least=10, workers=5)
     # 20 - 2 head room: 3 for each of 5 workers.
-    SMALL = {"max_connections": 20, "reserved": 0, "connections": 4, "ours": 4}  # noqa: RUF012
+    SMALL: ClassVar[dict[str, int]] = {
+        "max_connections": 20,
+        "reserved": 0,
+        "connections": 4,
+        "ours": 4,
+    }
 
     def advise(self, shop: Shop, **server: Any) -> Advice:
         return advise(shop, self.WISH, **{**self.SMALL, **server})
@@ -119,11 +134,7 @@ class TestAdvise:
     def test_stays_within_it_instead_of_dividing_the_server(
         self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
     ) -> None:
-        shop = make_shop(
-            {**folder, "POOLGUARD_BUDGET": 18},
-            default=create_engine(served_database.url),
-        )
-        take(shop, 4)
+        shop = used_shop(make_shop, served_database, folder, budget=18)
         advice = self.advise(shop)
         bind = bind_in(advice)
         assert (bind.pool_size, bind.is_short, bind.room) == (4, False, 18)
@@ -137,11 +148,7 @@ class TestAdvise:
     def test_says_when_the_workers_keep_more_than_it_allows(
         self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
     ) -> None:
-        shop = make_shop(
-            {**folder, "POOLGUARD_BUDGET": 18},
-            default=create_engine(served_database.url),
-        )
-        take(shop, 4)
+        shop = used_shop(make_shop, served_database, folder, budget=18)
         advice = self.advise(shop)
         assert (bind_in(advice).budget, bind_in(advice).budget_kept) == (18, 20)
         verdict = verdict_on(advice)
@@ -153,22 +160,14 @@ class TestAdvise:
     def test_says_nothing_of_what_they_keep_where_it_fits(
         self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
     ) -> None:
-        shop = make_shop(
-            {**folder, "POOLGUARD_BUDGET": 20},
-            default=create_engine(served_database.url),
-        )
-        take(shop, 4)
+        shop = used_shop(make_shop, served_database, folder, budget=20)
         advice = self.advise(shop, max_connections=40)
         assert "keep" not in render(advice, Page(80, False))
 
     def test_gives_less_where_it_is_too_small_for_one_worker(
         self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
     ) -> None:
-        shop = make_shop(
-            {**folder, "POOLGUARD_BUDGET": 4},
-            default=create_engine(served_database.url),
-        )
-        take(shop, 4)
+        shop = used_shop(make_shop, served_database, folder, budget=4)
         advice = advise(shop, AdviceOptions(at_least=10), budget=3)
         bind = bind_in(advice)
         assert (bind.pool_size, bind.max_overflow, bind.is_short) == (3, 0, True)
@@ -182,11 +181,7 @@ class TestAdvise:
     def test_goes_by_it_behind_what_does_not_say_how_much_is_left(
         self, make_shop: MakeShop, served_database: Database, folder: dict[str, str]
     ) -> None:
-        shop = make_shop(
-            {**folder, "POOLGUARD_BUDGET": 18},
-            default=create_engine(served_database.url),
-        )
-        take(shop, 4)
+        shop = used_shop(make_shop, served_database, folder, budget=18)
         bind = bind_in(self.advise(shop, max_connections=None))
         assert (bind.room, bind.room_unknown) == (18, None)
         assert bind.max_overflow is not None

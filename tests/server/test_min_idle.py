@@ -717,7 +717,7 @@ class TestLogin:
 
 
 class TestSetting:
-    URL = sa.make_url("mysql+pymysql://nobody@127.0.0.1:1/shop")
+    URL = sa.make_url("mysql+pymysql://app@127.0.0.1:1/shop")
 
     def test_more_than_the_pool_keeps_is_an_error(self) -> None:
         app = make_app(self.URL, POOLGUARD_MIN_IDLE=6)

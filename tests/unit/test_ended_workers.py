@@ -1,4 +1,4 @@
-"""What ended workers had counted: kept once, whoever finds their files."""
+"""What ended workers had counted: kept once, whichever process finds their files."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class TestTheEnd:
         def fail() -> None:
             with shop.guard.scope("export"):
                 shop.engine.connect().begin()
-                shop.app.held = shop.engine.connect()  # type: ignore[attr-defined]
+                shop.app.held = shop.engine.connect()  # type: ignore[attr-defined] # kept alive
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -150,7 +150,7 @@ class TestTheEnd:
     ) -> None:
         shop = make_shop(POOLGUARD_ON_LEAK="raise")
         held = []
-        with pytest.raises(ZeroDivisionError), shop.guard.scope("export"):  # noqa: PT012
+        with pytest.raises(ZeroDivisionError), shop.guard.scope("export"):  # noqa: PT012 (it leaks first)
             held.append(shop.engine.connect())
             raise ZeroDivisionError
         assert (shop.out(), shop.names()) == (0, ["export"])
@@ -552,7 +552,7 @@ class TestTheName:
 
     def test_must_be_text(self, shop: Shop) -> None:
         with pytest.raises(TypeError, match="not function"):
-            shop.guard.scope(lambda: None)  # type: ignore[arg-type]
+            shop.guard.scope(lambda: None)  # type: ignore[arg-type] # no name
 
     def test_fits_in_a_line(self, shop: Shop) -> None:
         with shop.guard.scope("two\nlines" + "x" * 200):

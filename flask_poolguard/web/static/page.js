@@ -37,7 +37,7 @@ async function poll() {
     answeredAt = Date.now();
     failure = "";
   } catch (error) {
-    // Else it was given up because nobody looks at it.
+    // Else it was given up because the page is not visible.
     if (isVisible()) failure = describe(error);
   } finally {
     clearTimeout(deadline);
