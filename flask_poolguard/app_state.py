@@ -29,6 +29,7 @@ from .engines import (
 )
 from .errors import SetupError
 from .pool import Chore, Tended, after_fork_in_child
+from .tracking import orm_sessions
 from .tracking.app_tracker import AppTracker
 from .tracking.idle_filling import IdleFilling
 from .tracking.orm_sessions import listen
@@ -137,6 +138,8 @@ def look_on_call(state: AppState, app: Flask) -> None:
         state.is_settled = True
     if state.seen is not app.extensions.get("sqlalchemy"):
         have_looked(app, state)
+    if not orm_sessions.is_listening:
+        listen()
 
 
 def look_without_push(app: Flask, state: AppState) -> None:

@@ -29,7 +29,7 @@ request_var: contextvars.ContextVar[t.Any] = (
 
 # Where an app context keeps its scope: on the context itself, since ``g`` is copied by
 # others (Flask-Executor) into contexts of their own.
-_ON_CONTEXT: t.Final = "_poolguard_scope"
+ON_CONTEXT: t.Final = "_poolguard_scope"
 
 # Contexts within contexts; more is a ring of contexts that were not popped in order.
 _MAX_NESTED: t.Final = 100
@@ -49,7 +49,7 @@ def open_scope(context: AppContext) -> ContextScope:
     Flask pushes one and the same context again for ``stream_with_context``.
     """
     mark = this_thread.mark.ref
-    earlier: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+    earlier: ContextScope | None = getattr(context, ON_CONTEXT, None)
     if earlier is not None and earlier.context is context:
         if earlier.mark is not mark:
             earlier.pushed(mark)
@@ -60,13 +60,13 @@ def open_scope(context: AppContext) -> ContextScope:
     scope = ContextScope(context, response, mark)
     if earlier is not None and earlier.number == scope.number:
         scope.first_session = earlier.first_session
-    context.__dict__[_ON_CONTEXT] = scope
+    setattr(context, ON_CONTEXT, scope)
     return scope
 
 
 def scope_of(context: AppContext) -> ContextScope | None:
     """Return the context's scope if it has one that is open."""
-    scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+    scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
     if scope is None or scope.ended or scope.number != id(context):
         return None
     return scope
@@ -74,7 +74,7 @@ def scope_of(context: AppContext) -> ContextScope | None:
 
 def pushed_by(context: AppContext) -> MarkRef | None:
     """Return which thread pushed a context last, None if that is not known."""
-    scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+    scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
     return None if scope is None else scope.mark
 
 
@@ -134,7 +134,7 @@ def _scope_of_flask() -> Scope | None:
     context = _cv_app.get(None)
     response = response_var.get()
     if context is not None:
-        scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+        scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
         if scope is not None and scope.context is not context:  # over, or a copy's
             is_over = scope.ended and scope.number == id(context)
             scope = open_scope(context) if is_over else None
