@@ -258,7 +258,7 @@ class FairQueue(Slots[Slot]):
         try:
             while True:
                 self._again = False
-                while self.waiting:
+                while self.waiting and (self.idle or self.opened < self.limit):
                     record = self._grant()
                     if record is None:
                         break

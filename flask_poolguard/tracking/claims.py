@@ -43,8 +43,9 @@ class ScopeClaim:
 
     def may_block(self, pool: PoolCheckouts) -> bool:
         """Tell, at little cost, whether it may have a connection of this pool."""
-        return any(
-            checkout.pool is pool
-            for scope in self.scopes
-            for checkout in list(scope.checkouts)
-        )
+        for scope in self.scopes:
+            if scope.checkouts and any(
+                checkout.pool is pool for checkout in list(scope.checkouts)
+            ):
+                return True
+        return False

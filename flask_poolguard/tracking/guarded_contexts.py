@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import typing as t
-import weakref
 from collections.abc import Callable
 
 from flask import Flask
@@ -24,10 +23,8 @@ from .current_scope import MERGED, open_scope, request_var
 from .scope import ContextScope, response_var
 from .thread_marks import this_thread
 
-# What is to be told of each context that is pushed outside of a WSGI call of its app.
-_on_push: weakref.WeakKeyDictionary[Flask, Callable[[Flask], None]] = (
-    weakref.WeakKeyDictionary()
-)
+# On an app: what is told of each context that is pushed outside of a WSGI call of it.
+_ON_PUSH: t.Final = "_poolguard_on_push"
 
 _ANY: t.Any = object
 
@@ -37,7 +34,7 @@ def guard_contexts(app: Flask, on_push: Callable[[Flask], None]) -> None:
 
     :param on_push: called when one was pushed outside of a WSGI call of the app.
     """
-    _on_push[app] = on_push
+    setattr(app, _ON_PUSH, on_push)
     app.app_context = _guarding(app, "app_context", AppContext)  # type: ignore[method-assign] # of this app only
     app.request_context = _guarding(app, "request_context", RequestContext)  # type: ignore[method-assign] # likewise
 
@@ -58,13 +55,13 @@ def _guarding(app: Flask, name: str, kind: type) -> Callable[..., t.Any]:
 
 
 @functools.lru_cache(maxsize=32)  # of Flask's two, and of those that apps have derived
-def _guarded(kind: type) -> type:
+def _guarded(kind: t.Any) -> t.Any:
     """Return the class that a context of this class is to have."""
-    if issubclass(kind, _Guarded):  # an app that has two guards in turn
+    if issubclass(kind, _Guarded):  # an app that was made to make such ones
         return kind
-    parts = (_GuardedAppContext,) if issubclass(kind, AppContext) else ()
+    parts: list[type] = [_PushedWithScope] if issubclass(kind, AppContext) else []
     if not MERGED:  # Flask 3.2 looks by itself where it pops a context
-        parts += (_PoppedWhereItWasPushed,)
+        parts.append(_PoppedWhereItWasPushed)
     about = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     return type(kind.__name__, (*parts, _Guarded, kind), about)
 
@@ -73,7 +70,7 @@ class _Guarded:
     """A context of a guarded app."""
 
 
-class _GuardedAppContext(_ANY):  # type: ignore[misc] # stands before a context's class
+class _PushedWithScope(_ANY):  # type: ignore[misc] # stands before a context's class
     _poolguard_scope: ContextScope | None = None  # see ON_CONTEXT
 
     def push(self) -> None:
@@ -93,7 +90,7 @@ class _GuardedAppContext(_ANY):  # type: ignore[misc] # stands before a context'
         if response is not None and self not in response.contexts:
             response.contexts.append(self)
         super().push()
-        _on_push[self.app](self.app)
+        getattr(self.app, _ON_PUSH)(self.app)
 
 
 class _PoppedWhereItWasPushed(_ANY):  # type: ignore[misc] # likewise

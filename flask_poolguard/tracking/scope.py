@@ -45,19 +45,18 @@ class Returner:
 
     :ivar returners: those of its pool. Of one pool only: the time for which a request
         may go before others is that of all its returns.
-    :ivar began_at: since when it is under way, in monotonic seconds.
+    :ivar began_at: since when it is under way, in monotonic seconds; like ``endpoint``
+        not asked for before it may matter.
     :ivar first_at: when it gave a connection back for the first time.
     :ivar gave_at: when it did for the last time.
     """
 
     __slots__ = ("began_at", "endpoint", "first_at", "gave_at", "returners")
 
-    def __init__(
-        self, returners: Expecting, endpoint: str, began_at: float, first_at: float
-    ) -> None:
+    def __init__(self, returners: Expecting, first_at: float) -> None:
         self.returners = returners
-        self.endpoint = endpoint
-        self.began_at = began_at
+        self.endpoint: str | None = None
+        self.began_at: float | None = None
         self.first_at = self.gave_at = first_at
 
     def end(self) -> None:
@@ -124,7 +123,7 @@ class ContextScope(Scope):
     def __init__(
         self, context: AppContext, response: WSGIScope | None, mark: MarkRef
     ) -> None:
-        # As in Scope, without a call more for each request; likewise below.
+        # What Scope's does, without one more call for each request; likewise below.
         self.app = context.app
         self.began_at = _clock()
         self.first_session = _next_session()

@@ -156,9 +156,12 @@ class Teardown:
         for each in scope.contexts:
             own = scope_of(each)
             # Still pushed: a stream's, or kept by a debugger or a test client.
-            if own is not None and each is not current:
-                if not self._cleanup.is_clean(each, own):
-                    contexts.append(each)
+            if (
+                own is not None
+                and each is not current
+                and not self._cleanup.is_clean(each, own)
+            ):
+                contexts.append(each)
         scope.contexts = []
         scope.keeps = False
         if scope.checkouts and current is not None and current not in contexts:
