@@ -38,7 +38,7 @@ _NOTHING: t.Final = Histogram((0,) * BUCKETS)
 # its histograms, what was recorded.
 _Recorded = weakref.WeakKeyDictionary[t.Any, dict[str, Histogram]]
 
-_all: weakref.WeakSet[DurationRecorder] = weakref.WeakSet()
+recorders: weakref.WeakSet[DurationRecorder] = weakref.WeakSet()
 
 
 class DurationRecorder:
@@ -61,7 +61,7 @@ class DurationRecorder:
         }
         self._recorded: _Recorded = weakref.WeakKeyDictionary()
         self.lock = threading.Lock()
-        _all.add(self)
+        recorders.add(self)
 
     def record(
         self, usage: object, attributes: Mapping[str, str], durations: Durations
@@ -140,5 +140,5 @@ def spread(counts: Sequence[int], seconds: float) -> list[float]:
 
 @after_fork_in_child
 def _after_fork_in_child() -> None:
-    for each in list(_all):
+    for each in list(recorders):
         each.lock = threading.Lock()
