@@ -125,7 +125,8 @@ def more_attributes(metric: Any) -> str:
 
 def documented(module: str) -> list[tuple[str, str]]:
     """Return a module's constants, each with the text below it."""
-    return re.findall(r'^[A-Z_]+: Final = "([\w.]+)"\n"""(.*?)"""', module, re.M | re.S)
+    pattern = r'^[A-Z_]+: Final = \(?\s*"([\w.]+)"\s*\)?\n"""(.*?)"""'
+    return re.findall(pattern, module, re.M | re.S)
 
 
 class TestInstrument:
