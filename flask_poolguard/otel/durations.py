@@ -30,7 +30,7 @@ _WIDTHS: t.Final = tuple(
 )
 
 # As many durations are recorded without a pause.
-_AT_ONCE: t.Final = 100
+_AT_ONCE: t.Final = 50
 
 _NOTHING: t.Final = Histogram((0,) * BUCKETS)
 
