@@ -57,7 +57,10 @@ class Apps:
         self._apps = guard._apps
 
     def __iter__(self) -> Iterator[Flask]:
-        return iter(list(self._apps))
+        try:
+            return iter(list(self._apps))
+        except RuntimeError:  # a thread sets up one more; they are all there next time
+            return iter(())
 
     def is_of(self, guard: PoolGuard) -> bool:
         """Tell whether they are this guard's."""
