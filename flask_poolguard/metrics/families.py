@@ -1,16 +1,16 @@
-"""The metrics: name, type, unit and labels of each, in one table.
+"""The metrics: name, unit, type and labels of each, in one table.
 
-Names and units of ``db_client_connection_*`` are those of OpenTelemetry's semantic
+Names and units of ``db.client.connection.*`` are those of OpenTelemetry's semantic
 conventions for database client metrics
-(https://opentelemetry.io/docs/specs/semconv/database/database-metrics/), written as the
-conventions' compatibility rules for Prometheus have it
+(https://opentelemetry.io/docs/specs/semconv/database/database-metrics/). Prometheus
+gets them as the conventions' compatibility rules have it
 (https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/):
 dots become underscores, seconds a suffix, counters end in ``_total``. The attributes
 ``db.client.connection.pool.name`` and ``db.client.connection.state`` are the labels
 ``pool`` (the bind) and ``state``.
 
 No label names a worker: each reload makes new ones, and a series of each would stay in
-Prometheus' index. All values are of all workers of the host together.
+Prometheus' index. What Prometheus scrapes is of all workers of the host together.
 """
 
 from __future__ import annotations
@@ -26,20 +26,35 @@ Type = t.Literal["gauge", "counter", "histogram"]
 APP: t.Final = ("app",)
 POOL: t.Final = ("app", "pool")
 
+SECONDS: t.Final = "s"
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """One metric.
 
-    :ivar name: as it is scraped; of a histogram without ``_bucket``, ``_sum`` and
-        ``_count``.
+    :ivar otel_name: as OpenTelemetry spells it.
+    :ivar unit: as OpenTelemetry spells it; in braces it is only a word.
     :ivar help: one sentence.
+    :ivar is_of_host: it is no figure of a worker's own pools.
     """
 
-    name: str
+    otel_name: str
+    unit: str
     type: Type
     help: str
     labels: tuple[str, ...] = POOL
+    is_of_host: bool = False
+
+    @property
+    def name(self) -> str:
+        """As Prometheus scrapes it; of a histogram without ``_bucket``, ``_sum`` and
+        ``_count``.
+        """
+        name = self.otel_name.replace(".", "_")
+        if self.unit == SECONDS:
+            name += "_seconds"
+        return f"{name}_total" if self.type == "counter" else name
 
 
 @dataclass(slots=True)
@@ -53,165 +68,205 @@ class Filled:
 # In the order in which they are scraped.
 FAMILIES: t.Final = (
     Family(
-        "db_client_connection_count",
+        "db.client.connection.count",
+        "{connection}",
         "gauge",
         "Open connections, by state: idle in the pool or used.",
         (*POOL, "state"),
     ),
     Family(
-        "db_client_connection_max",
+        "db.client.connection.max",
+        "{connection}",
         "gauge",
         "The most connections that the pools may open: pool_size + max_overflow.",
     ),
     Family(
-        "db_client_connection_idle_max",
+        "db.client.connection.idle.max",
+        "{connection}",
         "gauge",
         "The most idle connections that the pools keep: pool_size.",
     ),
     Family(
-        "db_client_connection_idle_min",
+        "db.client.connection.idle.min",
+        "{connection}",
         "gauge",
         "Idle connections that the pools keep open: POOLGUARD_MIN_IDLE.",
     ),
     Family(
-        "db_client_connection_pending_requests",
+        "db.client.connection.pending_requests",
+        "{request}",
         "gauge",
         "Threads that wait for a connection to come back.",
     ),
     Family(
-        "db_client_connection_timeouts_total",
+        "db.client.connection.timeouts",
+        "{timeout}",
         "counter",
         "Checkouts for which no connection came back in time, deadlocks included.",
     ),
     Family(
-        "db_client_connection_create_time_seconds",
+        "db.client.connection.create_time",
+        SECONDS,
         "histogram",
         "Seconds that opening a connection took, failures left out.",
     ),
     Family(
-        "db_client_connection_wait_time_seconds",
+        "db.client.connection.wait_time",
+        SECONDS,
         "histogram",
         "Seconds from asking a pool for a connection to getting one, failures left"
         " out.",
     ),
     Family(
-        "db_client_connection_use_time_seconds",
+        "db.client.connection.use_time",
+        SECONDS,
         "histogram",
         "Seconds from taking a connection to giving it back.",
     ),
     Family(
-        "poolguard_workers",
+        "poolguard.workers",
+        "{worker}",
         "gauge",
         "Live workers of the app on this host.",
         APP,
+        is_of_host=True,
     ),
     Family(
-        "poolguard_unreadable",
+        "poolguard.unreadable",
+        "{file}",
         "gauge",
         "State files and folders that could not be read; what is in them is missing.",
         APP,
+        is_of_host=True,
     ),
     Family(
-        "poolguard_connections_overflow",
+        "poolguard.connections.overflow",
+        "{connection}",
         "gauge",
         "Open connections above pool_size.",
     ),
     Family(
-        "poolguard_connections_opening",
+        "poolguard.connections.opening",
+        "{thread}",
         "gauge",
         "Threads for which a connection is opened or tested.",
     ),
     Family(
-        "poolguard_connections_opened_total",
+        "poolguard.connections.opened",
+        "{connection}",
         "counter",
         "Connections that were opened.",
     ),
     Family(
-        "poolguard_connections_closed_total",
+        "poolguard.connections.closed",
+        "{connection}",
         "counter",
         "Connections that left their pool, by reason.",
         (*POOL, "reason"),
     ),
     Family(
-        "poolguard_checkouts_total",
+        "poolguard.checkouts",
+        "{checkout}",
         "counter",
         "Connections that were taken from their pool.",
     ),
     Family(
-        "poolguard_waits_total",
+        "poolguard.waits",
+        "{checkout}",
         "counter",
         "Checkouts that had to wait for a connection to come back.",
     ),
     Family(
-        "poolguard_deadlocks_total",
+        "poolguard.deadlocks",
+        "{checkout}",
         "counter",
         "Checkouts refused because all that held connections waited for another.",
     ),
     Family(
-        "poolguard_unavailable_total",
+        "poolguard.unavailable",
+        "{checkout}",
         "counter",
         "Checkouts that failed because the server gave no connection.",
     ),
     Family(
-        "poolguard_refused_writes_total",
+        "poolguard.refused_writes",
+        "{statement}",
         "counter",
         "Statements that a read-only server refused.",
     ),
     Family(
-        "poolguard_leaks_total",
+        "poolguard.leaks",
+        "{connection}",
         "counter",
         "Connections that the app did not give back.",
     ),
     Family(
-        "poolguard_oldest_checkout_seconds",
+        "poolguard.oldest_checkout",
+        SECONDS,
         "gauge",
         "For how long the connection is out that was taken first; 0 if none is.",
     ),
     Family(
-        "poolguard_oldest_wait_seconds",
+        "poolguard.oldest_wait",
+        SECONDS,
         "gauge",
         "For how long the thread waits that began first; 0 if none does.",
     ),
     Family(
-        "poolguard_recycle_seconds",
+        "poolguard.recycle",
+        SECONDS,
         "gauge",
-        "Idle time after which a connection is replaced; the least of all workers'.",
+        "The shortest idle time after which a connection is replaced.",
     ),
     Family(
-        "poolguard_budget_places",
+        "poolguard.budget.places",
+        "{connection}",
         "gauge",
         "Connections that the processes of this host may have together.",
+        is_of_host=True,
     ),
     Family(
-        "poolguard_budget_places_taken",
+        "poolguard.budget.places.taken",
+        "{connection}",
         "gauge",
         "Places of that budget that are taken.",
+        is_of_host=True,
     ),
     Family(
-        "poolguard_findings",
+        "poolguard.findings",
+        "{finding}",
         "gauge",
         "What is wrong now, by its code in the docs and by level.",
         ("app", "level", "code"),
+        is_of_host=True,
     ),
     Family(
-        "poolguard_server_up",
+        "poolguard.server.up",
+        "{server}",
         "gauge",
         "Whether the bind's server answered (only with --servers).",
+        is_of_host=True,
     ),
     Family(
-        "poolguard_server_connections",
+        "poolguard.server.connections",
+        "{connection}",
         "gauge",
         "Connections that the server has, of all clients (only with --servers).",
+        is_of_host=True,
     ),
     Family(
-        "poolguard_server_connections_max",
+        "poolguard.server.connections.max",
+        "{connection}",
         "gauge",
         "The most connections that the server allows (only with --servers).",
+        is_of_host=True,
     ),
     Family(
-        "poolguard_server_idle_timeout_seconds",
+        "poolguard.server.idle_timeout",
+        SECONDS,
         "gauge",
         "Idle time after which the server ends a session (only with --servers).",
+        is_of_host=True,
     ),
 )
 

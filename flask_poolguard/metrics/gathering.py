@@ -10,7 +10,7 @@ from ..report.fullest import budgets_of, by_bind
 from ..report.rules import OF_WORKERS, findings_of
 from ..state.histogram import Histogram
 from ..state.status import PoolStatus
-from ..state.totals import PoolTotals
+from ..state.totals import PoolTotals, totals_of
 from .families import BY_NAME, FAMILIES, Filled
 from .host import Host, State, look, state_of
 
@@ -78,22 +78,8 @@ def fill(host: Host, state: State, report: Report | None) -> list[Filled]:
     filling = _Filling(host.app)
     filling.put("poolguard_workers", len(host.workers))
     filling.put("poolguard_unreadable", host.problems)
-    pools: dict[str, list[PoolStatus]] = {}
-    for worker in host.workers:
-        for pool in worker.pools:
-            pools.setdefault(clean(pool.bind), []).append(pool)
-    for bind, found in sorted(pools.items()):
-        _fill_gauges(filling, bind, found)
-    for each in state.engines:
-        keeps = each.settings.min_idle.value
-        served = sum(
-            pool.bind == each.bind and pool.pool_class == "GuardedPool"
-            for pool in pools.get(clean(each.bind), ())
-        )
-        if served:
-            filling.put("db_client_connection_idle_min", keeps * served, each.bind)
-    for totals in host.totals.values():
-        _fill_totals(filling, totals)
+    pools = [pool for worker in host.workers for pool in worker.pools]
+    _fill_pools(filling, pools, host.totals.values(), state)
     budgets = by_bind(budgets_of(host.workers))
     for bind, standing in budgets.items():
         filling.put("poolguard_budget_places", standing.limit, bind)
@@ -106,6 +92,13 @@ def fill(host: Host, state: State, report: Report | None) -> list[Filled]:
     else:
         _fill_findings(filling, report.findings)
         _fill_servers(filling, report)
+    return filling.done()
+
+
+def fill_own(app: str, state: State, pools: Sequence[PoolStatus]) -> list[Filled]:
+    """Return the metrics of the pools of this process; those of the host stay empty."""
+    filling = _Filling(app)
+    _fill_pools(filling, pools, map(totals_of, pools), state)
     return filling.done()
 
 
@@ -149,6 +142,29 @@ class _Filling:
     def done(self) -> list[Filled]:
         """Return what was filled, in the order of the table."""
         return [self._filled[name] for name in BY_NAME]
+
+
+def _fill_pools(
+    filling: _Filling,
+    pools: Iterable[PoolStatus],
+    totals: Iterable[PoolTotals],
+    state: State,
+) -> None:
+    by_name: dict[str, list[PoolStatus]] = {}
+    for pool in pools:
+        by_name.setdefault(clean(pool.bind), []).append(pool)
+    for bind, found in sorted(by_name.items()):
+        _fill_gauges(filling, bind, found)
+    for each in state.engines:
+        served = sum(
+            pool.bind == each.bind and pool.pool_class == "GuardedPool"
+            for pool in by_name.get(clean(each.bind), ())
+        )
+        if served:
+            keeps = each.settings.min_idle.value
+            filling.put("db_client_connection_idle_min", keeps * served, each.bind)
+    for counted in totals:
+        _fill_totals(filling, counted)
 
 
 def _fill_gauges(filling: _Filling, bind: str, pools: Sequence[PoolStatus]) -> None:

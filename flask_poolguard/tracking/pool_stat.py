@@ -1,10 +1,12 @@
-"""The figures of ``guard.stat()``: a pool of this process as plain numbers."""
+"""The figures of a pool of this process, from memory: those of ``guard.stat()``."""
 
 from __future__ import annotations
 
 import time
 import typing as t
 from dataclasses import replace
+
+from ..state.status import PoolStatus
 
 if t.TYPE_CHECKING:
     from .pool_tracker import PoolTracker
@@ -32,12 +34,27 @@ _NAMES: t.Final = (
 
 def stat_of(tracker: PoolTracker) -> Stat:
     """Return the figures of a pool, from memory."""
+    status = t.cast(PoolStatus, own_status(tracker))
+    return {name: getattr(status, name) for name in _NAMES}
+
+
+def own_status(tracker: PoolTracker, patience: float = -1.0) -> PoolStatus | None:
+    """Return all that is known of a pool of this process, from memory.
+
+    :param patience: how many seconds to wait for a thread that counts in the pool; -1.0
+        for as long as it takes. Without success the answer is None.
+    """
     tracker.forked()  # does nothing but after a fork that ran no hooks (uWSGI)
-    with tracker.figures.lock:
+    lock = tracker.figures.lock
+    if not lock.acquire(timeout=patience):
+        return None
+    try:
         status = tracker.figures.status()
         if status.is_counted:
             status = replace(status, **_of_connections(tracker, status.size))
-    return {name: getattr(status, name) for name in _NAMES}
+    finally:
+        lock.release()
+    return status
 
 
 def _of_connections(tracker: PoolTracker, size: int | None) -> dict[str, t.Any]:
