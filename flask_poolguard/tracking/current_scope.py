@@ -141,18 +141,19 @@ def _scope_of_flask() -> Scope | None:
     Of an app context and a WSGI call it is the one that began last: a context that was
     pushed before the call, and is shared by all requests, does not own what they take.
     """
-    context = _cv_app.get(None)
     response = response_var.get()
-    if context is not None:
+    for context in pushed_contexts():
         scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
-        if scope is not None and scope.context is not context:  # over, or a copy's
-            is_over = scope.ended and scope.number == id(context)
-            scope = open_scope(context) if is_over else None
-        if scope is not None:
-            if response is None or scope.response is response:
-                return scope
-            response = current_wsgi_scope()
-            return scope if response is None or response.ended else response
+        if scope is None:  # the app did not make it; it belongs to what is around it
+            continue
+        if scope.context is not context:  # over, or a copy's
+            if not (scope.ended and scope.number == id(context)):
+                break
+            scope = open_scope(context)
+        if response is None or scope.response is response:
+            return scope
+        response = current_wsgi_scope()
+        return scope if response is None or response.ended else response
     response = current_wsgi_scope()
     return response if response is not None and not response.ended else None
 

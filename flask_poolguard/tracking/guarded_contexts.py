@@ -48,7 +48,8 @@ def _guarding(app: Flask, name: str, kind: type) -> Callable[..., t.Any]:
     @functools.wraps(make)
     def make_guarded(*args: t.Any, **kwargs: t.Any) -> t.Any:
         context = make(*args, **kwargs)
-        context.__class__ = _guarded(type(context))
+        kind: t.Any = type(context)
+        context.__class__ = _guarded(kind)
         return context
 
     return make_guarded

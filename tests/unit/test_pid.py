@@ -1,0 +1,38 @@
+"""The number of this process, however it was forked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from flask_poolguard.pool import current_pid, pid
+from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
+
+FORKS = [os.fork, fork_without_hooks]
+
+
+def test_it_is_the_kernels() -> None:
+    assert current_pid() == os.getpid()
+
+
+@pytest.mark.filterwarnings(MAY_DEADLOCK)
+@pytest.mark.parametrize("fork", FORKS, ids=["with hooks", "without"])
+def test_a_child_has_its_own(fork: Callable[[], int]) -> None:
+    assert current_pid() == os.getpid()
+
+    def ask() -> tuple[int, int, int]:
+        grandchild = in_child(lambda: current_pid() - os.getpid())
+        return current_pid(), os.getpid(), grandchild
+
+    told, own, grandchild = in_child(ask, fork=fork)
+    assert told == own != os.getpid()
+    assert grandchild == 0
+    assert current_pid() == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such page")
+def test_linux_has_the_page_that_makes_it_cheap() -> None:
+    assert pid._remembered() is not None
