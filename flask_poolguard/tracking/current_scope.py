@@ -207,7 +207,10 @@ def under_way_since(scopes: list[Scope], now: float) -> float:
     """Return since when a request, command or task counts as under way, by its scopes;
     outside of all, now. In monotonic seconds.
     """
-    began = min([scope.began_at for scope in scopes], default=now)
+    began = now
+    for scope in scopes:  # with every checkout that waits
+        if scope.began_at < began:
+            began = scope.began_at
     return max(began, now - LONGEST_AGE)
 
 

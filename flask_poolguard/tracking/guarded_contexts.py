@@ -14,8 +14,8 @@ import functools
 import typing as t
 from collections.abc import Callable
 
-from flask import Flask
-from flask.ctx import AppContext, RequestContext
+from flask import Flask, ctx
+from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 from .abandoned_streams import stay_if_popped_elsewhere
@@ -35,15 +35,15 @@ def guard_contexts(app: Flask, on_push: Callable[[Flask], None]) -> None:
     :param on_push: called when one was pushed outside of a WSGI call of the app.
     """
     setattr(app, _ON_PUSH, on_push)
-    app.app_context = _guarding(app, "app_context", AppContext)  # type: ignore[method-assign] # of this app only
-    app.request_context = _guarding(app, "request_context", RequestContext)  # type: ignore[method-assign] # likewise
+    app.app_context = _guarding(app, "app_context", "AppContext")  # type: ignore[method-assign] # of this app only
+    app.request_context = _guarding(app, "request_context", "RequestContext")  # type: ignore[method-assign] # likewise
 
 
-def _guarding(app: Flask, name: str, kind: type) -> Callable[..., t.Any]:
+def _guarding(app: Flask, name: str, class_name: str) -> Callable[..., t.Any]:
     make = getattr(app, name)
     if not MERGED and getattr(make, "__func__", None) is getattr(Flask, name):
         # All that Flask's own does is to call the class.
-        return functools.partial(_guarded(kind), app)
+        return functools.partial(_guarded(getattr(ctx, class_name)), app)
 
     @functools.wraps(make)
     def make_guarded(*args: t.Any, **kwargs: t.Any) -> t.Any:

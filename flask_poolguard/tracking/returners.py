@@ -90,6 +90,7 @@ class Returners(Returning):
         if scope is None or scope.returner is None:
             queue.serve()
             return
+        scope.returner.is_expected = True
         self.expected[scope.returner] = queue
         if not self._is_watched:
             self._is_watched = True

@@ -49,19 +49,29 @@ class Returner:
         not asked for before it may matter.
     :ivar first_at: when it gave a connection back for the first time.
     :ivar gave_at: when it did for the last time.
+    :ivar is_expected: a connection may be idle for it.
     """
 
-    __slots__ = ("began_at", "endpoint", "first_at", "gave_at", "returners")
+    __slots__ = (
+        "began_at",
+        "endpoint",
+        "first_at",
+        "gave_at",
+        "is_expected",
+        "returners",
+    )
 
     def __init__(self, returners: Expecting, first_at: float) -> None:
         self.returners = returners
         self.endpoint: str | None = None
         self.began_at: float | None = None
         self.first_at = self.gave_at = first_at
+        self.is_expected = False
 
     def end(self) -> None:
         """Let no connection wait for it any more."""
-        self.returners.ended(self)
+        if self.is_expected:
+            self.returners.ended(self)
 
 
 class Scope:

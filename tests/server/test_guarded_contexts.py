@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, appcontext_pushed, current_app, has_app_context, request
-from flask.ctx import AppContext, RequestContext
+from flask.ctx import AppContext
 from sqlalchemy import URL
 
 from flask_poolguard.tracking.current_scope import MERGED
@@ -59,6 +59,8 @@ class TestWhatTheyAre:
 
     @pytest.mark.skipif(MERGED, reason="there is no request context of its own there")
     def test_a_request_context_is_flasks(self, shop: Shop) -> None:
+        from flask.ctx import RequestContext
+
         context = shop.app.test_request_context("/somewhere")
         assert isinstance(context, RequestContext)
         plain = RequestContext(shop.app, context.request.environ)
