@@ -15,6 +15,8 @@ from tests.support.gunicorn import GunicornApp
 
 pytestmark = pytest.mark.process
 
+pytest.importorskip("flask_debugtoolbar", reason="Flask-DebugToolbar is missing")
+
 APP = """
 import os
 from flask import Flask

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -36,7 +37,7 @@ def make_app(database: Database) -> Iterator[MakeApp]:
     made: list[Flask] = []
 
     def make(
-        *, is_debug: bool = True, has_toolbar: bool = False, **config: int
+        *, is_debug: bool = True, has_toolbar: bool = False, **config: Any
     ) -> Flask:
         app = Flask("shop")
         app.debug = is_debug
@@ -44,14 +45,13 @@ def make_app(database: Database) -> Iterator[MakeApp]:
             SQLALCHEMY_DATABASE_URI=database.url,
             SECRET_KEY="secret",
             DEBUG_TB_PANELS=["flask_poolguard.debug_toolbar.PoolPanel"],
-            DEBUG_TB_INTERCEPT_REDIRECTS=False,
-            **config,
         )
+        app.config.update(config)
         SQLAlchemy(app)
         PoolGuard(app)
         if has_toolbar:
             toolbar = pytest.importorskip(
-                "flask_debugtoolbar", reason="it is not among the oldest releases"
+                "flask_debugtoolbar", reason="Flask-DebugToolbar is missing"
             )
             toolbar.DebugToolbarExtension(app)
         made.append(app)
@@ -178,6 +178,37 @@ class TestPanel:
         assert rows(html)[0][0] == HTML_NAME
         engine.dispose()
 
+    def test_what_was_lost_or_left_its_pool_is_not_out(self, make_app: MakeApp) -> None:
+        app = make_app(has_toolbar=True)
+        detached: list[sa.Connection] = []
+
+        @app.get("/")
+        def view() -> str:
+            with db().engine.connect() as lost:
+                lost.invalidate()
+            detached.append(db().engine.connect())
+            detached[0].detach()
+            return page()
+
+        html = app.test_client().get("/").text
+        assert [row[4] for row in rows(html)] == ["yes", "yes"]
+        detached[0].close()
+
+    def test_of_a_connection_that_all_share(self, make_app: MakeApp) -> None:
+        """Whose use ended when is not known there, only whether it is in use."""
+        app = make_app(has_toolbar=True, SQLALCHEMY_DATABASE_URI="sqlite://")
+
+        @app.get("/")
+        def view() -> str:
+            db().session.execute(SELECT)
+            with db().engine.connect() as connection:
+                connection.execute(SELECT)
+            return page()
+
+        first, second = rows(app.test_client().get("/").text)
+        assert first[4] == "with its session, at the end of the request"
+        assert second[2:] == ["?", "?", "yes"]
+
     def test_has_an_end(self, make_app: MakeApp) -> None:
         app = make_app(has_toolbar=True)
 
@@ -249,6 +280,18 @@ class TestWhoseTheyAre:
 
         app.test_client().get("/")
         assert counts == [2, 1]
+
+    def test_of_an_async_view(self, make_app: MakeApp) -> None:
+        """The toolbar itself cannot call one."""
+        app = make_app()
+
+        @app.get("/")
+        async def view() -> str:
+            with db().engine.connect() as connection:
+                connection.execute(SELECT)
+            return str(taken_by(request.environ).count)
+
+        assert app.test_client().get("/").text == "1"
 
     def test_not_of_a_thread_that_the_view_started(self, make_app: MakeApp) -> None:
         app = make_app(has_toolbar=True)
