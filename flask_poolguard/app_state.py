@@ -60,6 +60,7 @@ class AppState:
 
     :ivar keys: the ``POOLGUARD_*`` keys that ``config`` was read from.
     :ivar is_settled: a request was served; the keys are not looked at any more.
+    :ivar is_debug: the app was in debug mode by then; what requests take is recorded.
     :ivar guarded: the engines under guard.
     :ivar registered: engines that wait for that look, by their bind's name.
     :ivar first_look: shows the pools of a worker before its first request; kept, or it
@@ -74,6 +75,7 @@ class AppState:
     app_tracker: AppTracker
     keys: dict[str, t.Any]
     is_settled: bool = False
+    is_debug: bool = False
     guarded: Registry = field(default_factory=Registry)
     registered: Waiting = field(default_factory=dict)
     teardown: Teardown | None = None
@@ -135,11 +137,27 @@ def look_on_call(state: AppState, app: Flask) -> None:
     """
     if not state.is_settled:
         _read_again(app, state)
+        if app.debug:
+            _begin_debug_mode(app, state)
         state.is_settled = True
     if state.seen is not app.extensions.get("sqlalchemy"):
         have_looked(app, state)
     if not orm_sessions.is_listening:
         listen()
+
+
+def _begin_debug_mode(app: Flask, state: AppState) -> None:
+    """Record what requests take, and tell it with their errors."""
+    from .engines.debug_notes import begin
+    from .tracking.request_checkouts import record
+
+    with state.lock:
+        if state.is_debug:
+            return
+        state.is_debug = True
+        for each in state.engines:
+            record(each.engine, each.tracker)
+    begin(app)
 
 
 def look_without_push(app: Flask, state: AppState) -> None:
@@ -235,6 +253,10 @@ def guard_engine(
         raise _taken(f"The app {app.name!r}", found.bind)
     guarded = guard(found, app, state.config, state.app_tracker)
     state.guarded.add(guarded, is_registered=is_registered)
+    if state.is_debug:
+        from .tracking.request_checkouts import record
+
+        record(guarded.engine, guarded.tracker)
     state.app_tracker.forget_gone()
 
 

@@ -130,7 +130,8 @@ class SlowPath:
         record.is_found_fit = True
         record.is_counted = attempt.is_counted
         if attempt.is_counted:
-            self._pool.callbacks.waited(_clock() - begun)
+            record.waited_seconds = _clock() - begun
+            self._pool.callbacks.waited(record.waited_seconds)
 
     def _make_fit(
         self, record: GuardedRecord, patience: Patience, may_queue: bool

@@ -51,7 +51,8 @@ class PoolOfSlots(PoolOfRecords, t.Protocol):
 class GuardedRecord(PoolRecord):
     """A record that knows its own connection's limit and idle time.
 
-    :ivar is_counted: the tracker has counted this caller already.
+    :ivar is_counted: the tracker has counted this caller already, who had to wait.
+    :ivar waited_seconds: how long, for its turn or for the connection.
     :ivar is_found_fit: the pool has just found it fit.
     :ivar returns: how often it came back. While that stays the same, its
         holder still has to give it back.
@@ -78,12 +79,14 @@ class GuardedRecord(PoolRecord):
         "proved_at",
         "recycle",
         "returns",
+        "waited_seconds",
     )
 
     _pool: PoolOfSlots
 
     def __init__(self, pool: PoolOfSlots) -> None:
         self.is_counted = self.is_found_fit = False
+        self.waited_seconds = 0.0
         self.returns = 0
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None
