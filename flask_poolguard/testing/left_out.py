@@ -6,6 +6,7 @@ import os
 import time
 import typing as t
 
+from ..log_lines import begin_anew
 from ..signals import connection_leaked
 from ..tracking.app_tracker import all_trackers
 from ..tracking.checkout import Checkout
@@ -59,6 +60,7 @@ class LeftByTest:
 
     def begin(self) -> None:
         """Begin with a test."""
+        begin_anew()  # what it logs is not counted with another test's
         self._began = self.now()
         self._others.clear()
         self._told.clear()

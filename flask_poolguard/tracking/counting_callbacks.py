@@ -6,14 +6,22 @@ import typing as t
 
 from ..errors import PoolDeadlock, PoolTimeout
 from ..pool import Attempt, Claim, PoolCallbacks, Recycle
+from ..signals import pool_deadlock, pool_timeout
 from .claims import ScopeClaim
+from .connection_signals import say_failed
+from .server_outage import ServerOutage
 from .shown_pool import ShownPool
 from .thread_marks import this_thread
 from .thread_stacks import describe_activity
 
 
 class CountingCallbacks(ShownPool, PoolCallbacks):
-    """Hands on to ``figures`` what a pool tells."""
+    """Hands on to ``figures`` what a pool tells, and sends the signals of what fails.
+
+    :ivar outage: whether the server is away.
+    """
+
+    outage: ServerOutage
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
@@ -30,6 +38,16 @@ class CountingCallbacks(ShownPool, PoolCallbacks):
             self.figures.deadlocked(line)
         else:
             self.figures.count("timeouts")
+
+    def failed(self, error: PoolTimeout) -> None:
+        """Send the signal of a checkout that failed."""
+        if pool_timeout.receivers or pool_deadlock.receivers:
+            say_failed(self, error)
+
+    def server_is_away(self, error: str, began_at: float) -> None:
+        """Send the signal of an outage, once."""
+        if not self.outage.is_on:
+            self.outage.met(self.facts.bind, self.app, error, began_at)
 
     def stopped_connecting(self, attempt: Attempt) -> None:
         """Note one less."""

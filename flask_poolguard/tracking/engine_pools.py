@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from ..log_lines import warn
 from ..pool import Obstacle, Renewable
-
-logger = logging.getLogger("flask_poolguard")
 
 
 class EnginePools:
@@ -69,11 +67,13 @@ class EnginePools:
             try:
                 pool.renew()
             except Exception:
-                logger.warning(
+                warn(
+                    "recycle_failed",
                     "Closing the connections of bind %r failed; the next round of the"
                     " housekeeper goes on with it",
                     bind,
                     exc_info=True,
+                    bind=bind,
                 )
 
     def outdated(self) -> int:
