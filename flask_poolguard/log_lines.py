@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import typing as t
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -60,23 +61,31 @@ class _Line:
         text = self.message
         with contextlib.suppress(Exception):  # logging shows such an error itself
             text = self.message % self.args if self.args else text
-        first = text.partition("\n")[0]
-        return replace(self, message=first, args=(), exc_info=False)
+        return replace(self, message=_first_line(text), args=(), exc_info=False)
 
     def key(self, unlike: Hashable, text: str) -> Hashable:
-        """Return what is the same for equal lines: event, bind and place; where there
-        is no place, the text.
+        """Return what is the same for equal lines: event, bind and place, or where
+        there is no place, the text; and the error of which it shows the traceback.
         """
         facts = self.facts
         place = facts.get("file"), facts.get("line"), facts.get("endpoint")
-        is_placed = place[0] is not None
-        return (self.event, facts.get("bind"), place, unlike, is_placed or text)
+        what = None if place[0] is not None else text
+        raised = sys.exc_info()[1] if self.exc_info else None
+        error = None if raised is None else (type(raised), _first_line(raised))
+        return (self.event, facts.get("bind"), place, unlike, what, error)
 
     def fields(self, count: int) -> dict[str, object]:
         """Return what its record carries."""
         facts: dict[str, object] = dict.fromkeys(FIELDS)
         facts.update(self.facts, event=self.event, count=count, pid=os.getpid())
         return facts
+
+
+def _first_line(value: object) -> str:
+    try:
+        return str(value).partition("\n")[0]
+    except Exception:  # an app's exception
+        return ""
 
 
 _storms: t.Final = Storms[_Line]()

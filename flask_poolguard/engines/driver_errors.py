@@ -22,7 +22,7 @@ from ..error_notes import (
 )
 from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..log_lines import debug
-from ..pool import GuardedPool, gave_up, give_up
+from ..pool import GuardedPool, first_line, gave_up, give_up
 from ..tracking.current_scope import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.reclaimed import HOW_TO_KEEP
