@@ -60,7 +60,6 @@ class LeftByTest:
 
     def begin(self) -> None:
         """Begin with a test."""
-        begin_anew()  # what it logs is not counted with another test's
         self._began = self.now()
         self._others.clear()
         self._told.clear()
@@ -84,6 +83,7 @@ class LeftByTest:
                     texts.append(_describe(checkout))
         self._began = self.now()
         self._told.clear()
+        begin_anew()  # what the next test logs is not counted with what this one has
         return list(dict.fromkeys(texts))
 
     def _leaked(self, sender: Flask, leak: Leak) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks of a pool that only count: waits, connects, and what failed."""
+"""Callbacks of a pool that count waits, connects, and what failed, and tell of it."""
 
 from __future__ import annotations
 
