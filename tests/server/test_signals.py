@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import io
+import json
+import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +26,7 @@ from sqlalchemy import text
 
 import flask_poolguard
 from flask_poolguard import (
+    DatabaseOutage,
     DatabaseUnavailable,
     FailedWait,
     PoolDeadlock,
@@ -33,6 +42,7 @@ from flask_poolguard import (
     pool_timeout,
     signals,
 )
+from flask_poolguard.log_lines import warn
 from flask_poolguard.pool import housekeeper
 from flask_poolguard.tracking import sending
 from tests.conftest import Database
@@ -50,6 +60,7 @@ from tests.support.proxy import TCPProxy
 from tests.support.tracked import Tracked
 from tests.support.waiting import wait_until
 
+PAGE = (Path(__file__).parents[2] / "docs" / "signals.md").read_text()
 SIGNALS = {
     name: value
     for name, value in vars(signals).items()
@@ -145,7 +156,52 @@ class TestNames:
         ]
         for name, signal in SIGNALS.items():
             assert sending.name_of(signal) == name
-            assert name in flask_poolguard.__all__
+            assert getattr(flask_poolguard, name) is signal
+
+    def test_the_page_has_each_with_its_dataclass_and_no_other(self) -> None:
+        rows = re.findall(
+            r"^\| `(\w+)` \|.*\| `\w+`: \{class\}`~flask_poolguard\.(\w+)` \|",
+            PAGE.partition("## Log events")[0],
+            re.M,
+        )
+        assert sorted(name for name, _ in rows) == sorted(SIGNALS)
+        for _, kind in rows:
+            assert dataclasses.is_dataclass(getattr(flask_poolguard, kind))
+
+    def test_the_blocks_of_the_page_run(self) -> None:
+        signals_block, log_block = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+        increments: list[dict[str, Any]] = []
+        pages: list[str] = []
+        app = Flask("desk")
+        names: dict[str, Any] = {
+            "app": app,
+            "statsd": SimpleNamespace(
+                increment=lambda *_, **tags: increments.append(tags)
+            ),
+            "pager": SimpleNamespace(send=pages.append),
+        }
+        exec(signals_block, names)  # noqa: S102 (ours)
+        sending.send_now(pool_timeout, app, wait=SimpleNamespace(endpoint="desk"))
+        outage = DatabaseOutage("default", "Error", datetime.now(), 4.25)
+        sending.send_now(database_back, app, outage=outage)
+        assert increments == [{"tags": ["endpoint:desk"]}]
+        assert pages == ["default: Error, for 4.2 s"]
+        pool_timeout.disconnect(names["count_timeouts"])
+        for signal in (database_away, database_back):
+            signal.disconnect(names["page_the_team"])
+        output, logger = io.StringIO(), logging.getLogger("flask_poolguard")
+        exec(log_block, names)  # noqa: S102 (ours)
+        names["handler"].setStream(output)
+        try:
+            warn("finding", "One thing", bind="default")
+        finally:
+            logger.removeHandler(names["handler"])
+        found = json.loads(output.getvalue())
+        assert (found["event"], found["bind"], found["count"]) == (
+            "finding",
+            "default",
+            1,
+        )
 
 
 class TestTimeout:
@@ -215,11 +271,13 @@ class TestTimeout:
         engine.dispose()
 
     def test_a_storm_of_them_is_sent_once_each(self, tracked: Tracked) -> None:
-        with hearing(pool_timeout) as heard, tracked.engine.connect():
-            with people(tracked.engine, 16) as crowd:
-                asked = [each.start(each.engine.connect) for each in crowd]
-                for each in asked:
-                    assert isinstance(each.exception(SECONDS), PoolTimeout)
+        with (
+            hearing(pool_timeout) as heard,
+            tracked.engine.connect(),
+            people(tracked.engine, 16) as crowd,
+        ):
+            for asked in [each.start(each.engine.connect) for each in crowd]:
+                assert isinstance(asked.exception(SECONDS), PoolTimeout)
         assert len(heard.events) == 16
 
     def test_costs_nothing_without_a_receiver(
@@ -473,8 +531,8 @@ def two_outages(
         for _ in range(2):
             stop()
             engine.dispose()
-            for each in [each.start(engine.connect) for each in crowd]:
-                assert isinstance(each.exception(SECONDS), DatabaseUnavailable)
+            for asked in [each.start(engine.connect) for each in crowd]:
+                assert isinstance(asked.exception(SECONDS), DatabaseUnavailable)
             start()
             for each in crowd:
                 each.take().give_back()
