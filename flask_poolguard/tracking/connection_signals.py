@@ -27,8 +27,11 @@ if t.TYPE_CHECKING:
     from .checkout import Checkout, PoolCheckouts
 
 
-def say_failed(pool: PoolCheckouts, error: PoolTimeout) -> None:
-    """Send the signal of a checkout that fails in this thread."""
+def say_failed(pool: PoolCheckouts, error: PoolTimeout, text: str) -> None:
+    """Send the signal of a checkout that fails in this thread.
+
+    :param text: the error's, without secrets.
+    """
     is_deadlock = isinstance(error, PoolDeadlock)
     signal = pool_deadlock if is_deadlock else pool_timeout
     if not signal.receivers:
@@ -40,7 +43,7 @@ def say_failed(pool: PoolCheckouts, error: PoolTimeout) -> None:
         site=callsite.describe(pool.info.root_path),
         waited_seconds=error.waited_seconds,
         error=type(error).__name__,
-        text=str(error),
+        text=text,
     )
     send_now(signal, sender_of(pool), wait=wait)
 

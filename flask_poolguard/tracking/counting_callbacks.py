@@ -9,6 +9,7 @@ from ..pool import Attempt, Claim, PoolCallbacks, Recycle
 from ..signals import pool_deadlock, pool_timeout
 from .claims import ScopeClaim
 from .connection_signals import say_failed
+from .engine_pools import EnginePools
 from .server_outage import ServerOutage
 from .shown_pool import ShownPool
 from .thread_marks import this_thread
@@ -22,6 +23,7 @@ class CountingCallbacks(ShownPool, PoolCallbacks):
     """
 
     outage: ServerOutage
+    pools: EnginePools
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
@@ -42,12 +44,13 @@ class CountingCallbacks(ShownPool, PoolCallbacks):
     def failed(self, error: PoolTimeout) -> None:
         """Send the signal of a checkout that failed."""
         if pool_timeout.receivers or pool_deadlock.receivers:
-            say_failed(self, error)
+            say_failed(self, error, self.pools.public(str(error)))
 
     def server_is_away(self, error: str, began_at: float) -> None:
         """Send the signal of an outage, once."""
         if not self.outage.is_on:
-            self.outage.met(self.facts.bind, self.app, error, began_at)
+            text = self.pools.public(error)
+            self.outage.met(self.facts.bind, self.app, text, began_at)
 
     def stopped_connecting(self, attempt: Attempt) -> None:
         """Note one less."""

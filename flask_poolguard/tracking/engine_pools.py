@@ -10,6 +10,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from ..log_lines import warn
 from ..pool import Obstacle, Renewable
+from ..urls import without_secrets
 
 
 class EnginePools:
@@ -43,6 +44,11 @@ class EnginePools:
         engine = self.engine
         if engine is not None and not getattr(record, "is_ahead", False):
             self._in_use = weakref.ref(engine.pool)
+
+    def public(self, text: str) -> str:
+        """Return an error's text in which nothing stands that the URL keeps secret."""
+        engine = self.engine
+        return text if engine is None else without_secrets(text, engine.url)
 
     def is_disposed(self) -> bool:
         """Tell whether the engine was disposed of, and has not connected since.

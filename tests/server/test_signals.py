@@ -582,6 +582,13 @@ class TestAwayAndBack:
             (away,) = heard.wait_for(1)
         assert (heard.names, away.bind) == (["database_away"], "default")
 
+    def test_tell_no_password_that_a_driver_repeats(self, tracked: Tracked) -> None:
+        password = str(tracked.engine.url.password)
+        with hearing(database_away, app=tracked.app) as heard:
+            tracked.tracker.server_is_away(f"no {password}!", time.monotonic())
+            (away,) = heard.wait_for(1)
+        assert away.error == "no ***!"
+
     def test_outlive_the_pool_of_an_engine_that_is_disposed_of(
         self, own_server: None, served_database: Database
     ) -> None:
