@@ -78,6 +78,9 @@ class _Line:
         """Return what its record carries."""
         facts: dict[str, object] = dict.fromkeys(FIELDS)
         facts.update(self.facts, event=self.event, count=count, pid=os.getpid())
+        seconds = self.facts.get("seconds")
+        if seconds is not None:
+            facts["seconds"] = round(seconds, 3)
         return facts
 
 

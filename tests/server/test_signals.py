@@ -538,6 +538,7 @@ def two_outages(
                 each.take().give_back()
 
 
+@pytest.mark.every_product
 class TestAwayAndBack:
     def test_come_in_pairs_once_per_outage(
         self, own_server: None, served_database: Database
