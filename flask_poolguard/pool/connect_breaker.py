@@ -61,9 +61,8 @@ class ConnectBreaker:
         refuses_login: Callable[[BaseException], bool] = lambda error: False,
         on_away: Callable[[str, float], None] = lambda error, began_at: None,
     ) -> None:
-        self._classify = classify
+        self._classify, self._open_none_until = classify, open_none_until
         self._refuses_login, self._on_away = refuses_login, on_away
-        self._open_none_until = open_none_until
         self._turns = threading.Condition()
         self._outage: Outage | None = None
         # Since when no login succeeded, and when the last one was refused. Each thread

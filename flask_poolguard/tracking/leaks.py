@@ -19,7 +19,7 @@ from .left_to_owner import is_left_alone
 from .orm_transactions import end_or_cut_off
 from .reclaimed import Reclaimed, mark_session, stand_in
 from .scope import Scope, WSGIScope
-from .sending import send_now, sender_of
+from .sending import send_later, send_now, sender_of
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
@@ -94,10 +94,11 @@ class Reclaimer:
             checkout.pool.forget(checkout)
             self.leaks.append((checkout, taking.leak(self._remedy)))
 
-    def report(self, may_raise: bool = True) -> None:
+    def report(self, may_raise: bool = True, found_late: bool = False) -> None:
         """Count, log and signal the leaks, and warn of them.
 
         :param may_raise: the caller is what leaked.
+        :param found_late: this thread, which may need a connection, only finds them.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``.
         :raises LeakWarning: a filter of warnings makes it an error.
         """
@@ -105,8 +106,10 @@ class Reclaimer:
         to_raise = []
         for checkout, leak in self.leaks:
             pool = checkout.pool
-            sender = sender_of(pool) if may_raise else pool.app
-            send_now(connection_leaked, sender, leak=leak)
+            if found_late:
+                send_later(connection_leaked, pool.app, leak=leak)
+            else:
+                send_now(connection_leaked, sender_of(pool), leak=leak)
             if may_raise and pool.info.on_leak == "raise":
                 to_raise.append(leak)
         warning = self.warn()

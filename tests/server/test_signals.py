@@ -425,6 +425,26 @@ class TestSender:
         assert [value for _, value in heard.events] == [2]
 
 
+class TestLeakOfAThreadThatHasEnded:
+    def test_is_not_told_in_the_thread_that_finds_it(self, tracked: Tracked) -> None:
+        """It may be about to wait for a connection, or have closed one."""
+
+        def take() -> None:
+            tracked.app.app_context().push()
+            kept.append(tracked.engine.connect())
+
+        kept: list[object] = []
+        with hearing(connection_leaked, app=tracked.app) as heard:
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join()
+            with tracked.engine.connect():  # of a pool of one: it waits, and looks
+                pass
+            (leak,) = heard.wait_for(1)
+        assert heard.threads == ["poolguard-signals"]
+        assert "was never popped" in leak.remedy
+
+
 class TestHeldLong:
     def test_is_sent_once_while_it_is_out(self, served_database: Database) -> None:
         app = make_app(served_database.url, POOLGUARD_HELD_WARNING=0.01)

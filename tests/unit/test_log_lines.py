@@ -21,6 +21,7 @@ from flask_poolguard import log_lines
 from flask_poolguard.log_lines import FIELDS, debug, error, info, rest, warn
 from flask_poolguard.log_storms import MOST_KINDS, WINDOW, Storms
 from flask_poolguard.logs import NAME
+from flask_poolguard.pool import housekeeper
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import Clock
 
@@ -63,11 +64,12 @@ def lines() -> Iterator[Lines]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Let storms go by a clock of the test's."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """Let storms go by a clock of the test's, which alone tells of them."""
     clock = Clock()
     monkeypatch.setattr(Storms, "clock", staticmethod(clock))
-    return clock
+    with housekeeper._round:  # it finds that a round is under way
+        yield clock
 
 
 class TestFields:
