@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import typing as t
 import weakref
@@ -28,6 +27,8 @@ from .engines import (
     reconfigure,
 )
 from .errors import SetupError
+from .guarded_apps import EXTENSION
+from .log_lines import warn
 from .pool import Chore, Tended, after_fork_in_child
 from .tracking import orm_sessions
 from .tracking.app_tracker import AppTracker
@@ -38,10 +39,6 @@ from .tracking.teardown import Teardown
 if t.TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy.engine import Engine
-
-logger = logging.getLogger("flask_poolguard")
-
-EXTENSION: t.Final = "poolguard"
 
 # No database extension was looked at yet, not even "there is none".
 NOT_LOOKED: t.Final = object()
@@ -200,7 +197,7 @@ def _read_again(app: Flask, state: AppState) -> None:
         state.keys = snapshot(app.config)
         state.config = config
     for text in came_too_late(app.config, config):
-        logger.warning("%s", text)
+        warn("setting_too_late", "%s", text)
 
 
 def _look(app: Flask, state: AppState) -> None:

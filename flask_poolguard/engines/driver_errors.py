@@ -5,7 +5,6 @@ Errors that lose a connection, or find none, get a note that says why.
 
 from __future__ import annotations
 
-import logging
 import time
 import typing as t
 
@@ -22,14 +21,13 @@ from ..error_notes import (
     explain_loss,
 )
 from ..errors import ConnectionReturned, DatabaseUnavailable
-from ..pool import GuardedPool, gave_up, give_up
+from ..log_lines import debug
+from ..pool import GuardedPool, first_line, gave_up, give_up
 from ..tracking.current_scope import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.reclaimed import HOW_TO_KEEP
 from .error_facts import TAKE_NO_LOCK, ErrorFacts, first_error, room_of
 from .first_errors import remember
-
-logger = logging.getLogger("flask_poolguard")
 
 # So many seconds pass between two retirements of a pool whose server refuses to
 # write: if the new connections cannot write either, nothing is gained by more.
@@ -96,7 +94,7 @@ class DriverErrorListener:
         try:
             self._explain(context, returned)
         except Exception:  # the error itself is what counts
-            logger.debug("An error could not be explained", exc_info=True)
+            debug("not_known", "An error could not be explained", exc_info=True)
         return returned
 
     def _judge(self, context: ExceptionContext) -> BaseException | None:
@@ -165,6 +163,8 @@ class DriverErrorListener:
             retry = None
             if isinstance(pool, GuardedPool):
                 retry = pool.policy.connect_retry
+            else:  # which has told its tracker
+                tracker.server_is_away(first_line(error), time.monotonic())
             return explain_away(tracker.facts.bind, retry)
         if self._database.refuses_login(error):
             return explain_login(tracker.facts.bind)

@@ -8,7 +8,6 @@ handlers and its log, and where its context ends (commands, scripts).
 from __future__ import annotations
 
 import functools
-import logging
 import time
 import typing as t
 from collections.abc import Iterator
@@ -18,14 +17,13 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from ..error_notes import First, add_note, explain_pending, has_note
+from ..log_lines import debug
 from ..tracking.callsite import describe_callsite, find_app_line
 
 if t.TYPE_CHECKING:
     from types import TracebackType
 
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 # On a Connection, and on the error that its user saw: the last one that it met.
 _FIRST: t.Final = "_poolguard_first"
@@ -83,7 +81,7 @@ def explain(error: BaseException, root_path: str) -> None:
             for note in filter(None, notes):
                 add_note(error, note)
     except Exception:
-        logger.debug("An error could not be explained", exc_info=True)
+        debug("not_known", "An error could not be explained", exc_info=True)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

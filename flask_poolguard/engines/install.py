@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
 import typing as t
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from sqlalchemy.util.queue import Empty
 from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
+from ..log_lines import info, warn
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
@@ -42,8 +42,6 @@ from .sizes import auto_sizes_for, first_sizes, shown_sizes
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +76,21 @@ def guard(
         )
     if known is not None and earlier is None and known.app is not None:
         # A module's engine and an app factory, called once per test.
-        logger.info(
+        info(
+            "engine_moved",
             "The engine of bind %r now shows in the status of the newest app, %r.",
             found.bind,
             app.name,
+            bind=found.bind,
         )
     if unquoted_tail(engine.url):
-        logger.warning(
+        warn(
+            "url_misquoted",
             "What stands for the host in the URL of bind %r has an @, so it is the end"
             " of a password, and connecting to it fails: %s.",
             found.bind,
             HOW_TO_QUOTE,
+            bind=found.bind,
         )
     settings = config.for_bind(found.bind, found.options)
     pool_class = pool_class_for(pool, settings)
@@ -219,11 +221,13 @@ def replace_pool(
     out = old.checkedout()
     _close_idle(old)
     if out > 0:
-        logger.warning(
+        warn(
+            "connections_not_shown",
             "Connections of bind %r were out when the guard took over (%d); they are"
             " closed when they come back, and not shown until then.",
             tracker.facts.bind,
             out,
+            bind=tracker.facts.bind,
         )
 
 

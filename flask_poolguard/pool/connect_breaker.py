@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -22,8 +21,6 @@ from .outage import (
     without_tracebacks,
 )
 from .types import Obstacle
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -53,6 +50,7 @@ class ConnectBreaker:
 
     :param classify: tells whether a failed connect may pass.
     :param refuses_login: tells whether it will not, as the server lets no such user in.
+    :param on_away: told of each attempt that found the server away, and its beginning.
     :param open_none_until: told until when the server is known to be full; 0 for well.
     """
 
@@ -61,10 +59,10 @@ class ConnectBreaker:
         classify: Callable[[BaseException], ConnectFailure | None],
         open_none_until: Callable[[float], None],
         refuses_login: Callable[[BaseException], bool] = lambda error: False,
+        on_away: Callable[[str, float], None] = lambda error, began_at: None,
     ) -> None:
-        self._classify = classify
-        self._refuses_login = refuses_login
-        self._open_none_until = open_none_until
+        self._classify, self._open_none_until = classify, open_none_until
+        self._refuses_login, self._on_away = refuses_login, on_away
         self._turns = threading.Condition()
         self._outage: Outage | None = None
         # Since when no login succeeded, and when the last one was refused. Each thread
@@ -256,6 +254,8 @@ class ConnectBreaker:
             if kind is ConnectFailure.FULL:
                 self._open_none_until(outage.next_try_at)
             self._turns.notify_all()
+        if kind is ConnectFailure.AWAY:
+            self._on_away(first_line(error), begun)
 
     def _note_refusal(self, error: Exception, begun: float) -> None:
         if not self._refuses_login(error):

@@ -274,7 +274,7 @@ class GuardedRecord(PoolRecord):
             if self.is_lost(error):
                 raise
             pool.limits.warn_once(
-                "idle-limit",
+                "idle_limit_unknown",
                 "The idle limit of %s is unknown: %s. Set POOLGUARD_IDLE_LIMIT if"
                 " connections die while they idle.",
                 pool.name,

@@ -219,6 +219,18 @@ class PoolCallbacks:
         :param error: which is raised.
         """
 
+    def failed(self, error: PoolTimeout) -> None:
+        """A checkout fails with this error, in this thread, and has nothing of the
+        pool's any more. Called last: an app's code may run.
+        """
+
+    def server_is_away(self, error: str, began_at: float) -> None:
+        """An attempt to connect found the server away; called for each of them.
+
+        :param error: in words.
+        :param began_at: monotonic seconds.
+        """
+
     def began_connecting(self, attempt: Attempt, out: int) -> None:
         """A connection is tested or opened for a thread.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -16,13 +15,12 @@ import stat
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ..log_lines import warn
 from ..urls import is_of_one_place
 from .directory import user_id
 from .plain import Damaged, dump, load
 from .status import Worker
 from .totals import PoolTotals, totals_of
-
-logger = logging.getLogger("flask_poolguard")
 
 SUFFIX: t.Final = ".totals"
 _MAX_SIZE: t.Final = 4 * 1024 * 1024
@@ -182,7 +180,8 @@ def _tell(path: str, written_at: int, error: Exception) -> None:
     if _told.get(path) == written_at:
         return
     _told[path] = written_at
-    logger.warning(
+    warn(
+        "counters_lost",
         "%s cannot be used (%s): counters of metrics begin anew, without what ended"
         " workers had counted.",
         path,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from ..log_lines import warn
 from ..pool import Obstacle, Renewable
-
-logger = logging.getLogger("flask_poolguard")
+from ..urls import without_secrets
 
 
 class EnginePools:
@@ -46,6 +45,11 @@ class EnginePools:
         if engine is not None and not getattr(record, "is_ahead", False):
             self._in_use = weakref.ref(engine.pool)
 
+    def public(self, text: str) -> str:
+        """Return an error's text in which nothing stands that the URL keeps secret."""
+        engine = self.engine
+        return text if engine is None else without_secrets(text, engine.url)
+
     def is_disposed(self) -> bool:
         """Tell whether the engine was disposed of, and has not connected since.
 
@@ -69,11 +73,13 @@ class EnginePools:
             try:
                 pool.renew()
             except Exception:
-                logger.warning(
+                warn(
+                    "recycle_failed",
                     "Closing the connections of bind %r failed; the next round of the"
                     " housekeeper goes on with it",
                     bind,
                     exc_info=True,
+                    bind=bind,
                 )
 
     def outdated(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import typing as t
 from collections.abc import Callable
 from types import EllipsisType
@@ -11,11 +10,10 @@ from types import EllipsisType
 from flask import Response, abort, current_app
 
 from ..errors import SetupError
+from ..log_lines import error
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 # ``...`` is: not said.
 Auth = Callable[[], object] | EllipsisType | None
@@ -61,8 +59,10 @@ def _allows(auth: Auth) -> bool:
     try:
         found = current_app.ensure_sync(auth)()
     except Exception:
-        logger.exception(
-            "The auth function of guard.blueprint() raised, so the request is refused."
+        error(
+            "blueprint_auth_failed",
+            "The auth function of guard.blueprint() raised, so the request is refused.",
+            exc_info=True,
         )
         return False
     if found is None or type(found) in (bool, int):
@@ -70,7 +70,8 @@ def _allows(auth: Auth) -> bool:
     # A log-in page, a tuple with a status, a function, an anonymous user: all are true.
     if inspect.iscoroutine(found):
         found.close()  # else it warns that it was not awaited
-    logger.error(
+    error(
+        "blueprint_auth_failed",
         "The auth function of guard.blueprint() returned %s, which does not say who may"
         " see the pools, so the request is refused. Let it return True or False.",
         type(found).__name__,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import typing as t
 import weakref
 
 from ..errors import SetupError
+from ..log_lines import error
 from ..report import Detail, make_report
 from ..report.deployment import find_workers, names_of, parents_among
 from ..report.health import examine
@@ -21,8 +21,6 @@ from .shared_value import SharedValue
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 # That this process answers shows that a worker lives, also where it can keep no state
 # file.
@@ -83,7 +81,11 @@ def _readiness(app: Flask) -> tuple[bool, str]:
     try:
         verdict = _judge(app)
     except Exception:
-        logger.exception("Whether the app is ready could not be told.")
+        error(
+            "readiness_unknown",
+            "Whether the app is ready could not be told.",
+            exc_info=True,
+        )
         verdict = Verdict(State.UNKNOWN, "it could not be told, the app's log says why")
     line = render(dataclasses.replace(verdict, perfdata=""))
     return verdict.state is not State.CRITICAL, line
