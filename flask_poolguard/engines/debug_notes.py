@@ -5,18 +5,16 @@ Flask's own page of the error shows its notes (PEP 678).
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
 from flask import got_request_exception, has_request_context, request
 
 from ..error_notes.wording import seconds
+from ..log_lines import debug
 from ..tracking.request_checkouts import Request, Taken, taken_by
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 # Not that of the notes that explain an error: one does not stand in for the other.
 _PREFIX: t.Final = "Flask-PoolGuard, in debug mode: this request took "
@@ -35,7 +33,7 @@ def _raised(sender: Flask, exception: BaseException, **extra: object) -> None:
         if sender.debug and has_request_context():
             _add_note(exception, taken_by(request.environ))
     except Exception:
-        logger.debug("An error got no note of what was taken", exc_info=True)
+        debug("guard_failed", "An error got no note of what was taken", exc_info=True)
 
 
 def _add_note(error: BaseException, found: Request) -> None:
