@@ -24,6 +24,7 @@ from sqlalchemy.util.queue import Empty
 from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
+from ..masking import secrets_of
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
@@ -207,6 +208,7 @@ def replace_pool(
                 ping_timeout=settings.ping_timeout.value,
                 tcp_user_timeout=settings.tcp_user_timeout.value,
                 has_auto_sizes=auto is not None,
+                describe=secrets_of(engine).describe,
             ),
             callbacks=tracker,
             holders=tracker,

@@ -114,6 +114,7 @@ class GuardedPool(FairPool):
             self.database.connect_failure,
             self._pool.open_none_until,
             self.database.refuses_login,
+            self.policy.describe,
         )
         driver = getattr(self._dialect, "driver", "")
         self._session_probe = SessionProbe(

@@ -13,7 +13,7 @@ from ..pool import after_fork_in_child
 # However many people watch, the state files are read so often.
 KEPT_SECONDS: t.Final = 0.5
 # So long who asks waits for another who makes it, in seconds. It takes milliseconds,
-# unless a folder does not answer; threads that wait for that would be missed by the app.
+# unless a folder does not answer; the app would miss threads that wait for that.
 PATIENCE: t.Final = 2.0
 
 T = t.TypeVar("T")
