@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -52,7 +52,7 @@ class Guarded:
     """An engine under guard, and what it was decided to be like."""
 
     bind: str
-    engine: Engine
+    engine: Engine = field(repr=False)  # whose own shows options of its URL
     settings: Settings
     tracker: PoolTracker
 
