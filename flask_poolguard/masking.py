@@ -21,6 +21,8 @@ _SHORTEST: t.Final = 4
 # A server cuts long names off. So much of the beginning of a secret shows it as well.
 _BEGINNING: t.Final = 12
 _HIDDEN: t.Final = "***"
+# Of an error's line, in characters.
+_LONGEST: t.Final = 500
 
 # Within a value: ``host=db password='a b'``, ``-c name=value``, ``//user:password@``.
 _NAMED: t.Final = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
@@ -98,12 +100,16 @@ def _without_beginning(text: str, secret: str) -> str:
 
 
 def first_line(error: BaseException, text: str | None = None) -> str:
-    """Return an error's type and the first line of its text.
+    """Return an error's type and the first line of its text, cut off, without control
+    characters: it may be a server's, which can be anyone.
 
     :param text: its text without secrets; its own if it can know none.
     """
     text = str(error) if text is None else text
     line = next(filter(None, map(str.strip, text.splitlines())), "")
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]}…"
+    line = "".join(char if char.isprintable() else "?" for char in line)
     return f"{type(error).__name__}: {line}"
 
 

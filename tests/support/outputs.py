@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ JSONS = {
     "advise --json": ["advise", "--json"],
 }
 PAGES = ["/", "/status.json", "/metrics", "/ready"]
+
+
+def obeyed(text: str) -> set[str]:
+    """Return the characters in a text that are more than something to read: a terminal,
+    or who reads a log by its lines, would obey them.
+    """
+    kinds = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return {each for each in text if unicodedata.category(each) in kinds} - {"\n"}
 
 
 def texts_of(app: Flask) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import unicodedata
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +18,7 @@ from sqlalchemy import create_engine
 from flask_poolguard import PoolGuard
 from flask_poolguard.metrics import FAMILIES
 from flask_poolguard.pool.housekeeper import Housekeeper
-from tests.support.outputs import jsons_of, metrics_of, pages_of, texts_of
+from tests.support.outputs import jsons_of, metrics_of, obeyed, pages_of, texts_of
 
 HOSTILE = {
     "newline": "a\nCRITICAL forged\r\n2026-01-01 ERROR forged",
@@ -34,20 +33,7 @@ HOSTILE = {
     "format": "%s %d {0} {name} %(x)s",
     "separators": "a\u2028b\u2029c\x85d",
 }
-# What a terminal, or a reader of lines, would obey.
-ALLOWED = {"\n"}
-
 pytestmark = pytest.mark.filterwarnings("ignore::flask_poolguard.LeakWarning")
-
-
-def obeyed(text: str) -> set[str]:
-    """Return the characters in a text that are more than something to read."""
-    return {
-        each
-        for each in text
-        if each not in ALLOWED
-        and (unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp"))
-    }
 
 
 class Tags(HTMLParser):
