@@ -107,6 +107,17 @@ def test_of_a_url_that_is_not_quoted(
         assert "s3cr" not in each, name
 
 
+def test_the_drivers_own_error_stays_as_it_is(
+    tmp_path: Path, made: list[Shown]
+) -> None:
+    """Only what the guard adds and shows is its own to word."""
+    url = UNQUOTED[0].format(driver="postgresql+psycopg2")
+    shown = Shown(url, tmp_path / "state")
+    made.append(shown)
+    with shown.app.app_context(), pytest.raises(DBAPIError, match="sauce"):
+        shown.engine.connect()
+
+
 def test_of_a_server_that_refuses_it(
     driver_database: Database,
     tmp_path: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.budget.shared_file import BudgetError, BudgetFile, file_name
@@ -112,6 +114,17 @@ class TestFiles:
         made.close()
         assert stat.S_IMODE((folder / "within").stat().st_mode) == 0o700
         assert all(not each.stat().st_mode & 0o077 for each in made.files)
+
+    def test_hold_no_statement(self, deployment: Deployment) -> None:
+        with deployment.app.app_context(), deployment.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 'hush-hush'")
+            with contextlib.suppress(DBAPIError):
+                connection.exec_driver_sql("SELECT hush_hush FROM hush_hush")
+            for tracker in deployment.app.extensions["poolguard"].app_tracker.trackers:
+                tracker.tend()
+            for each in deployment.files:
+                assert b"SELECT" not in each.read_bytes()
+                assert b"hush" not in each.read_bytes()
 
     def test_cannot_be_opened_by_others(self, deployment: Deployment) -> None:
         for each in deployment.files:
