@@ -1,10 +1,11 @@
-"""No output shows a password, whatever the URL and the server make of it."""
+"""No output shows a password, in any way that URL, driver and server show it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Iterator
+from logging import Formatter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -70,7 +71,7 @@ class Shown:
         """Return all that is shown, logged, kept and noted."""
         shown = all_shown(self.app)
         logged = [each for each in caplog.records if each.name == "flask_poolguard"]
-        shown["log"] = "\n".join(each.getMessage() for each in logged)
+        shown["log"] = "\n".join(Formatter().format(each) for each in logged)
         shown["notes"] = "\n".join(self.notes)
         return shown | files_in(self.folder)
 

@@ -97,7 +97,7 @@ def _run(app: Flask, commands: Mapping[str, list[str]]) -> dict[str, str]:
     found = {}
     for name, arguments in commands.items():
         done = runner.invoke(args=["pool", *arguments])
-        # Clean words and a status, whatever there was to be shown.
+        # A status at most: no command fails over what it has to show.
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         found[name] = done.output

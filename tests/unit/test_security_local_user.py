@@ -105,7 +105,7 @@ class TestFiles:
             ".lock": 0o600,
         }
 
-    def test_are_private_whatever_the_umask(self, folder: Path) -> None:
+    def test_are_private_under_any_umask(self, folder: Path) -> None:
         before = os.umask(0)
         try:
             made = Deployment(folder / "within")

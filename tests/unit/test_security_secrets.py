@@ -117,7 +117,7 @@ class TestAPasswordThatIsNotQuoted:
     def test_is_hidden_in_all_that_can_be_told_of_the_url(
         self, parts: list[str], between: list[str], with_port: bool
     ) -> None:
-        """Each part of it, whatever SQLAlchemy took it for."""
+        """Each part of it, whichever part of a URL SQLAlchemy took it for."""
         assume("@" in between[: len(parts) - 1])
         secret = parts[0] + "".join(map("".join, zip(between, parts[1:], strict=False)))
         port = ":5433" if with_port else ""
