@@ -26,6 +26,8 @@ _LONGEST: t.Final = 500
 
 # Within a value: ``host=db password='a b'``, ``-c name=value``, ``//user:password@``.
 _NAMED: t.Final = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
+_TELLING: t.Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth")
+_LONG: t.Final = 8
 _IN_URL: t.Final = re.compile(r"//[^\s/:@]*:(\S*)@")
 
 # On a dialect, which an engine keeps for life.
@@ -58,8 +60,7 @@ def _within(value: object, name: str = "") -> Iterator[str]:
         value = value.decode(errors="replace")
     if isinstance(value, str):
         parts = [value, *_IN_URL.findall(value)]
-        named = _NAMED.findall(value)
-        parts += [each.strip("'\"") for key, each in named if key not in HARMLESS]
+        parts += _named_in(value)
         yield from (each for each in parts if len(each) >= _SHORTEST)
     elif isinstance(value, Mapping):
         for key, each in value.items():
@@ -67,6 +68,14 @@ def _within(value: object, name: str = "") -> Iterator[str]:
     elif isinstance(value, (tuple, list)):
         for each in value:
             yield from _within(each)
+
+
+def _named_in(value: str) -> Iterator[str]:
+    for name, found in _NAMED.findall(value):
+        part = found.strip("'\"")
+        # search_path=shop would hide each "shop".
+        if _TELLING.search(name) or (len(part) >= _LONG and name not in HARMLESS):
+            yield part
 
 
 def _forms(secrets: Iterable[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ HARMLESS: t.Final = frozenset(
         "host",
         "mode",
         "port",
+        "program_name",
         "read_timeout",
         "sslmode",
         "target_session_attrs",

@@ -109,6 +109,20 @@ def test_of_a_url_that_is_not_quoted(
         assert "s3cr" not in each, name
 
 
+@pytest.mark.parametrize("text", UNQUOTED)
+def test_of_a_url_that_is_not_quoted_by_pg8000(
+    text: str, tmp_path: Path, made: list[Shown], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its errors are worded in Python, and repeat more."""
+    pytest.importorskip("pg8000", reason="pg8000 is not installed")
+    shown = Shown(text.format(driver="postgresql+pg8000"), tmp_path / "state")
+    made.append(shown)
+    shown.use()
+    for name, each in shown.everything(caplog).items():
+        assert "sauce" not in each, name
+        assert "s3cr" not in each, name
+
+
 def test_the_drivers_own_error_stays_as_it_is(
     tmp_path: Path, made: list[Shown]
 ) -> None:

@@ -100,7 +100,14 @@ class TestForms:
 
     def test_what_is_no_secret_stays(self) -> None:
         text = "no db.test:5433, no shop for app by utf8"
-        given_ = {"host": "db.test", "user": "app", "database": "shop", "port": 5433}
+        given_ = {
+            "host": "db.test",
+            "user": "app",
+            "database": "shop",
+            "port": 5433,
+            "program_name": "shop",
+            "options": "-c search_path=shop",
+        }
         assert without_secrets(text, url_with(SECRET, charset="utf8"), given_) == text
 
 
