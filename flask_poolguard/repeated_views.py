@@ -12,6 +12,7 @@ from flask.globals import _cv_app
 from sqlalchemy.exc import DBAPIError
 
 from .log_lines import warn
+from .masking import first_line
 from .tracking.endpoint import current_endpoint, current_request
 from .tracking.extension_sessions import end_all, filed_under
 from .tracking.sent_statements import begin_to_note, has_changes, sent_by
@@ -56,7 +57,7 @@ def repeat_once(view: _View, methods: Iterable[str]) -> _View:
                 "%s is called once more: its connection was lost before its first"
                 " statement was answered (%s)",
                 current_endpoint(),
-                str(error.orig).partition("\n")[0],
+                first_line(error.orig or error),
                 endpoint=current_endpoint(),
             )
         return view(*args, **kwargs)

@@ -22,7 +22,8 @@ from ..error_notes import (
 )
 from ..errors import ConnectionReturned, DatabaseUnavailable
 from ..log_lines import debug
-from ..pool import GuardedPool, first_line, gave_up, give_up
+from ..masking import secrets_of
+from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.current_scope import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.reclaimed import HOW_TO_KEEP
@@ -159,12 +160,14 @@ class DriverErrorListener:
         if failure is ConnectFailure.FULL:
             return explain_full(room_of(context, tracker))
         if failure is ConnectFailure.AWAY:
-            pool = None if context.engine is None else context.engine.pool
-            retry = None
-            if isinstance(pool, GuardedPool):
-                retry = pool.policy.connect_retry
-            else:  # which has told its tracker
-                tracker.server_is_away(first_line(error), time.monotonic())
+            engine, retry = context.engine, None
+            if engine is not None and isinstance(engine.pool, GuardedPool):
+                retry = engine.pool.policy.connect_retry  # it has told its tracker
+            else:
+                told = type(error).__name__
+                if engine is not None:
+                    told = secrets_of(engine).describe(error)
+                tracker.server_is_away(told, time.monotonic())
             return explain_away(tracker.facts.bind, retry)
         if self._database.refuses_login(error):
             return explain_login(tracker.facts.bind)

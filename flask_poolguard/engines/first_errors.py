@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ..error_notes import First, add_note, explain_pending, has_note
 from ..log_lines import debug
+from ..masking import first_line
 from ..tracking.callsite import describe_callsite, find_app_line
 
 if t.TYPE_CHECKING:
@@ -117,10 +118,9 @@ def _first_of(error: BaseException, root_path: str) -> First | None:
 
 def _told(error: BaseException, root_path: str) -> First:
     """Return what an error tells itself that no listener has seen."""
-    lines = str(error).strip().splitlines() or [""]
     line = find_app_line(error.__traceback__)
     return First(
-        text=f"{type(error).__name__}: {lines[0]}",
+        text=first_line(error),
         kind=None,
         site="an unknown line" if line is None else describe_callsite(*line, root_path),
     )

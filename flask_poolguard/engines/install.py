@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -24,6 +24,7 @@ from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
 from ..log_lines import info, warn
+from ..masking import secrets_of
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
@@ -49,7 +50,7 @@ class Guarded:
     """An engine under guard, and what it was decided to be like."""
 
     bind: str
-    engine: Engine
+    engine: Engine = field(repr=False)  # whose own shows options of its URL
     settings: Settings
     tracker: PoolTracker
 
@@ -209,6 +210,7 @@ def replace_pool(
                 ping_timeout=settings.ping_timeout.value,
                 tcp_user_timeout=settings.tcp_user_timeout.value,
                 has_auto_sizes=auto is not None,
+                describe=secrets_of(engine).describe,
             ),
             callbacks=tracker,
             holders=tracker,

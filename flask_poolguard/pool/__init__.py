@@ -12,7 +12,7 @@ from .idle_connections import close_longest_idle
 from .idle_filler import filling_thread
 from .idle_limits import SHARE_OF_LIMIT
 from .liveness import answers_within
-from .outage import first_line, gave_up, give_up
+from .outage import gave_up, give_up
 from .pid import current_pid
 from .places import Places
 from .session_probe import UnpooledEntry
@@ -58,7 +58,6 @@ __all__ = [
     "current_pid",
     "filling_thread",
     "find_blockers",
-    "first_line",
     "gave_up",
     "give_up",
     "housekeeper",

@@ -116,6 +116,7 @@ class GuardedPool(FairPool):
             self._pool.open_none_until,
             self.database.refuses_login,
             self.callbacks.server_is_away,
+            self.policy.describe,
         )
         driver = getattr(self._dialect, "driver", "")
         self._session_probe = SessionProbe(

@@ -18,7 +18,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from ..log_lines import warn
 from .fork import after_fork_in_child
 from .greenlets import are_threads_greenlets, blocker_of
-from .outage import Patience, first_line
+from .outage import Patience
 
 if t.TYPE_CHECKING:
     from ..databases import Database
@@ -163,7 +163,7 @@ class IdleFiller:
             " Requests connect by themselves; the next attempt in the background"
             " follows in %.0f s at the earliest.",
             pool.name,
-            first_line(error),
+            pool.policy.describe(error),
             PAUSE,
         )
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 import time
 import typing as t
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import ConnectFailure
 from ..errors import PoolTimeout
+from ..masking import first_line
 
 # Why a connection left the pool, as the report counts it.
 CloseReason = t.Literal[
@@ -42,6 +44,7 @@ class Policy:
     :ivar recycle_origin: who set it, for messages.
 
     :ivar has_auto_sizes: whether its sizes follow what is asked for, for messages.
+    :ivar describe: returns a line on a driver's error, without the engine's secrets.
 
     The others are the settings of the same names.
     """
@@ -58,6 +61,7 @@ class Policy:
     ping_timeout: float = 2.0
     tcp_user_timeout: float = 90.0
     has_auto_sizes: bool = False
+    describe: Callable[[BaseException], str] = first_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ def read(folder: str, app: str) -> Ended:
 def _content(path: str) -> tuple[bytes, int]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(path, flags)
-    with os.fdopen(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise Damaged("it is not a file")
@@ -173,7 +173,9 @@ def _content(path: str) -> tuple[bytes, int]:
             raise Damaged(f"it belongs to user {found.st_uid}")
         if found.st_size > _MAX_SIZE:
             raise Damaged(f"it has {found.st_size} bytes")
-        return file.read(_MAX_SIZE), found.st_mtime_ns
+        return os.pread(fd, _MAX_SIZE, 0), found.st_mtime_ns
+    finally:
+        os.close(fd)
 
 
 def _tell(path: str, written_at: int, error: Exception) -> None:

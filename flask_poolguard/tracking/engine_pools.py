@@ -9,8 +9,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from ..log_lines import warn
+from ..masking import secrets_of
 from ..pool import Obstacle, Renewable
-from ..urls import without_secrets
 
 
 class EnginePools:
@@ -46,9 +46,9 @@ class EnginePools:
             self._in_use = weakref.ref(engine.pool)
 
     def public(self, text: str) -> str:
-        """Return an error's text in which nothing stands that the URL keeps secret."""
+        """Return an error's text without what the engine keeps secret."""
         engine = self.engine
-        return text if engine is None else without_secrets(text, engine.url)
+        return text if engine is None else secrets_of(engine).hide(text)
 
     def is_disposed(self) -> bool:
         """Tell whether the engine was disposed of, and has not connected since.

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from flask.globals import _cv_app
 
 from ..log_lines import warn
+from ..masking import first_line
 from .checkout import Checkout
 from .endpoint import current_endpoint
 from .orm_transactions import end_or_cut_off
@@ -197,10 +198,9 @@ def say_not_closed(endpoint: str, error: BaseException) -> None:
     """Log that closing a session raised, which the response does not show."""
     warn(
         "session_not_closed",
-        "The database session of %s could not be closed (%s: %s). Its connection"
-        " was dropped; what was not committed is lost.",
+        "The database session of %s could not be closed (%s). Its connection was"
+        " dropped; what was not committed is lost.",
         endpoint,
-        type(error).__name__,
-        str(error).partition("\n")[0],
+        first_line(error),
         endpoint=endpoint,
     )

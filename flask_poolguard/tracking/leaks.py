@@ -11,6 +11,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from ..databases import transaction_settings
 from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError, LeakWarning
 from ..log_lines import debug, warn
+from ..masking import first_line
 from ..signals import connection_leaked
 from .callsite import TakenAs
 from .checkout import SETTINGS
@@ -181,7 +182,7 @@ class _TakingBack:
             self._end_session()
             self._check_in()
         except BaseException as error:
-            self.reason = self.reason or f"ending it raised {_word(error)}"
+            self.reason = self.reason or f"ending it raised {first_line(error)}"
             self._close()
             if not isinstance(error, Exception):
                 raise
@@ -221,7 +222,7 @@ class _TakingBack:
         try:
             fairy._pool._dialect.do_rollback(fairy)
         except Exception as error:
-            self.reason = f"it could not be rolled back ({_word(error)})"
+            self.reason = f"it could not be rolled back ({first_line(error)})"
             return False
         return True
 
@@ -293,7 +294,3 @@ class _TakingBack:
 
 
 _MID_QUERY: t.Final = "an answer was still to be read"
-
-
-def _word(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

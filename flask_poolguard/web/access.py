@@ -7,10 +7,11 @@ import typing as t
 from collections.abc import Callable
 from types import EllipsisType
 
-from flask import Response, abort, current_app
+from flask import Response, current_app
 
 from ..errors import SetupError
 from ..log_lines import error
+from .refusal import UntouchedSession
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -45,13 +46,19 @@ def check_said(auth: Auth, app: Flask) -> None:
         )
 
 
-def require(auth: Auth) -> None:
-    """End the current request with the app's own 404 unless it may see the pages."""
-    if not _allows(auth):
-        abort(404)
+def allows(auth: Auth) -> bool:
+    """Tell whether the current request may see the pages.
+
+    Who is refused is not to learn that he was asked for: see :mod:`.refusal`.
+    """
+    session = UntouchedSession()
+    is_allowed = _ask(auth)
+    if not is_allowed:
+        session.restore()
+    return is_allowed
 
 
-def _allows(auth: Auth) -> bool:
+def _ask(auth: Auth) -> bool:
     if auth is None:
         return True
     if isinstance(auth, EllipsisType):
@@ -80,10 +87,7 @@ def _allows(auth: Auth) -> bool:
 
 
 def protect(response: Response) -> Response:
-    """Add the headers. A refusal looks like any other 404 of the app, with its styles,
-    so it gets no policy.
-    """
+    """Add the headers to a page. A refusal has none of them."""
     response.headers["Cache-Control"] = "no-store"
-    if response.status_code != 404:
-        response.headers.update(_HEADERS)
+    response.headers.update(_HEADERS)
     return response

@@ -17,7 +17,7 @@ from ..report.hour import history_of, minutes_to_plain
 from ..report.monitoring_plugin import State, Thresholds, Verdict, render
 from ..report.verdict import verdict_of
 from ..state.plain import to_plain
-from .shared_value import SharedValue
+from .shared_value import PATIENCE, NotMadeInTime, SharedValue
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -25,6 +25,10 @@ if t.TYPE_CHECKING:
 # That this process answers shows that a worker lives, also where it can keep no state
 # file.
 _THRESHOLDS: t.Final = Thresholds(min_workers=0)
+
+NOT_IN_TIME: t.Final = (
+    f"the state files were not read within {PATIENCE:g} s: another request is at it"
+)
 
 
 class Answers:
@@ -36,6 +40,14 @@ class Answers:
         self.status = SharedValue(lambda: _status(_alive(reference)))
         self.readiness = SharedValue(lambda: _readiness(_alive(reference)))
         self.metrics = SharedValue(lambda: _metrics(_alive(reference)))
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Return whether the app can serve, and why in one line."""
+        try:
+            return self.readiness.get()
+        except NotMadeInTime:
+            found = Verdict(State.UNKNOWN, NOT_IN_TIME)
+            return True, render(found)
 
 
 def _alive(reference: weakref.ref[Flask]) -> Flask:
