@@ -38,8 +38,10 @@ class ContextCleanup:
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
         scope = scope_of(context)
+        response = None if scope is None else scope.response
         if self.is_clean(context, scope):
-            _forget(context)
+            if response is None or len(response.contexts) > 1:
+                _forget(context)
             if scope is not None and scope.returner is not None:
                 scope.returner.end()
             return

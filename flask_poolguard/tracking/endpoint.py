@@ -35,8 +35,7 @@ def current_endpoint() -> str:
     if named is None and "flask_socketio" not in sys.modules:  # as a rule
         plain = getattr(request_var.get(None), _REQUEST, None)
         if plain is not None and plain.url_rule is not None:
-            endpoint: str = plain.url_rule.endpoint
-            return endpoint
+            return _shown(plain.url_rule.endpoint)
     request = current_request()
     named = None if named is None else current_named_scope()
     if named is not None and (request is None or named.request is request):

@@ -95,8 +95,8 @@ class _PushedWithScope(_ANY):  # type: ignore[misc] # stands before a context's 
 
 
 class _PoppedWhereItWasPushed(_ANY):  # type: ignore[misc] # likewise
-    def pop(self, *args: t.Any, **kwargs: t.Any) -> None:
+    def pop(self, *exc: t.Any, **named: t.Any) -> None:
         """Pop the context; without its teardown if it was pushed in another thread."""
         if _cv_app.get(None) is not self and request_var.get(None) is not self:
             stay_if_popped_elsewhere(self)
-        super().pop(*args, **kwargs)
+        super().pop(*exc, **named)

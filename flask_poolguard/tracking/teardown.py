@@ -120,7 +120,7 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        app = t.cast("Flask", self._app_ref())
+        app: t.Any = self._app_ref()  # which is what calls this
         self._on_call(app)
         if self._app_tracker.shown_pid != current_pid():
             self._app_tracker.show_worker()
