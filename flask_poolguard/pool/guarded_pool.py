@@ -34,7 +34,7 @@ from .idle_connections import (
 )
 from .idle_filler import IdleFiller, filling_thread
 from .idle_limits import IdleLimits
-from .pid import current_pid
+from .pid import current_pid, known_pid
 from .places import Places, unlimited
 from .session_probe import SessionProbe
 from .slot import GuardedRecord
@@ -144,7 +144,7 @@ class GuardedPool(FairPool):
         a commit, so nothing may change until :meth:`_do_return_conn`.
         """
         # After a fork that ran no hooks (uWSGI); otherwise it is orphaned by now.
-        return self._reset if self._pid == current_pid() else reset_none
+        return self._reset if self._pid == known_pid[0] else reset_none
 
     @_reset_on_return.setter
     def _reset_on_return(self, value: ResetStyle) -> None:

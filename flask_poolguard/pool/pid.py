@@ -11,31 +11,38 @@ from __future__ import annotations
 import mmap
 import os
 import typing as t
-from collections.abc import Callable
 
 # Linux's number; the module has no name for it (CPython 3.11 to 3.13).
 _WIPE_ON_FORK: t.Final = 18
 
 
-def _remembered() -> Callable[[], int] | None:
-    """Return what tells the number, None where the kernel has no such page."""
+class _Asked:
+    """Asks the kernel each time, where it has no such page."""
+
+    def __getitem__(self, _: int) -> int:
+        return os.getpid()
+
+
+def _make_page() -> memoryview[int] | _Asked:
     if not hasattr(mmap, "MAP_ANONYMOUS"):
-        return None
+        return _Asked()
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=flags)
         page.madvise(_WIPE_ON_FORK)
     except (AttributeError, OSError):
-        return None
-    number = memoryview(page).cast("i")
-
-    def current_pid() -> int:
-        if not number[0]:
-            number[0] = os.getpid()
-        return number[0]
-
-    return current_pid
+        return _Asked()
+    return memoryview(page).cast("i")
 
 
-# Returns what os.getpid() does.
-current_pid: Callable[[], int] = _remembered() or os.getpid
+# Its first item is the number of this process; 0 in a child that has not asked yet,
+# which is that of no process. To look there is no call, so no signal can come between.
+known_pid: t.Final = _make_page()
+
+
+def current_pid() -> int:
+    """Return what ``os.getpid()`` does."""
+    pid: int = known_pid[0]
+    if not pid:
+        known_pid[0] = pid = os.getpid()  # type: ignore[index] # another has no 0
+    return pid

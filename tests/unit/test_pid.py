@@ -11,6 +11,8 @@ import pytest
 from flask_poolguard.pool import current_pid, pid
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 
+pytestmark = pytest.mark.filterwarnings(MAY_DEADLOCK)
+
 FORKS = [os.fork, fork_without_hooks]
 
 
@@ -18,7 +20,6 @@ def test_it_is_the_kernels() -> None:
     assert current_pid() == os.getpid()
 
 
-@pytest.mark.filterwarnings(MAY_DEADLOCK)
 @pytest.mark.parametrize("fork", FORKS, ids=["with hooks", "without"])
 def test_a_child_has_its_own(fork: Callable[[], int]) -> None:
     assert current_pid() == os.getpid()
@@ -33,6 +34,11 @@ def test_a_child_has_its_own(fork: Callable[[], int]) -> None:
     assert current_pid() == os.getpid()
 
 
+def test_a_child_that_has_not_asked_knows_none() -> None:
+    assert current_pid() == pid.known_pid[0]
+    assert in_child(lambda: pid.known_pid[0], fork=fork_without_hooks) == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such page")
 def test_linux_has_the_page_that_makes_it_cheap() -> None:
-    assert pid._remembered() is not None
+    assert isinstance(pid.known_pid, memoryview)
