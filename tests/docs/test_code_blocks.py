@@ -1,4 +1,7 @@
-"""Every code block of README.md and docs/ is run, or says why it is not."""
+"""Every code block of README.md and docs/ is run, or says why it is not.
+
+With ``DOCS_WRITE=1`` in the environment, outputs that differ are written into the page.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,8 @@ def test_its_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
     if found := NEEDS.search(text):
         url = request.getfixturevalue(f"{found[1]}_url")
         env["DATABASE_URL"] = url.render_as_string(hide_password=False)
-    command = [sys.executable, "-m", "tests.docs.run_page", str(page)]
+    writing = ["--write"] if "DOCS_WRITE" in os.environ else []
+    command = [sys.executable, "-m", "tests.docs.run_page", *writing, str(page)]
     done = forked_python.run(command, env=env, seconds=100)
     assert done.returncode == 0, done.stdout + done.stderr
 
