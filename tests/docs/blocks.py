@@ -61,6 +61,7 @@ class Page:
             self.find_outputs,
         )
         self.document = Document.parse(str(path), *parsers)
+        self.document.namespace["__name__"] = "shop"  # for Flask(__name__)
         self.rewritten: list[tuple[int, int, str]] = []
         self._may_write = may_write
         self._printed = ""
