@@ -38,7 +38,8 @@ FENCE = re.compile(
 REASON = re.compile(r"<!-- not run: \S.{8,}-->$")
 RUN = ("<!-- output",)
 # Fewer is better; a new one must be needed.
-MOST_NOT_RUN = 60
+MOST_NOT_RUN = 20
+SECONDS = 100
 
 
 def name_of(page: Path) -> str:
@@ -46,6 +47,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(REPOSITORY).as_posix()
 
 
+@pytest.mark.timeout(250)
 @pytest.mark.parametrize(
     "page", [each for each in PAGES if name_of(each) not in RUN_ELSEWHERE], ids=name_of
 )
@@ -60,7 +62,10 @@ def test_its_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
         env["DATABASE_URL"] = url.render_as_string(hide_password=False)
     writing = ["--write"] if "DOCS_WRITE" in os.environ else []
     command = [sys.executable, "-m", "tests.docs.run_page", *writing, str(page)]
-    done = forked_python.run(command, env=env, seconds=100)
+    done = forked_python.run(command, env=env, seconds=SECONDS)
+    if done.returncode:
+        # On a machine that is overloaded for a moment, commands rightly say so.
+        done = forked_python.run(command, env=env, seconds=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -69,6 +69,12 @@ class TestSettingsPage:
         text = f'"{default}"' if isinstance(default, str) else str(default)
         assert f"Default:** {text.removesuffix('.0')}." in entry_of(option)
 
+    def test_says_how_each_relates_to_others_and_why(self) -> None:
+        """There is a row for each setting, in the same order."""
+        section = SETTINGS.partition("## How they relate\n")[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| `(POOLGUARD_\w+)` \| .+ \| .+ \|$", section, re.M)
+        assert rows == [option.key for option in OPTIONS]
+
     def test_names_no_setting_that_does_not_exist(self) -> None:
         """No key is documented that would be refused."""
         known = {option.key for option in OPTIONS}
