@@ -15,8 +15,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
-# Of the side bar's groups, whose folders fill up one after the other.
-suppress_warnings = ["toc.empty_glob"]
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
