@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,33 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from svg_chart import Chart
 
+LIMITED: dict[str, Any] = {"POOLGUARD_MAX_WAITING": 4}
+
 # Each run once; a picture and a table of the same run show the same figures.
-life = functools.cache(runs.life)
 crowd = functools.cache(runs.crowd)
 sizes = functools.cache(runs.sizes)
-overload = functools.cache(runs.overload)
-deadlock = functools.cache(runs.deadlock)
+
+
+@functools.cache
+def overload() -> tuple[list[runs.Arrival], list[runs.Arrival]]:
+    """Return the runs without and with a limit; both sleep most of the time."""
+    free, limited = at_once(runs.overload, functools.partial(runs.overload, **LIMITED))
+    return free, limited
+
+
+@functools.cache
+def asleep() -> tuple[Any, ...]:
+    """Return the runs of a pool's life and of both deadlocks, which sleep as well."""
+    stock, guarded = (
+        functools.partial(runs.deadlock, guarded=guarded) for guarded in (False, True)
+    )
+    return tuple(at_once(runs.life, stock, guarded))
+
+
+def at_once(*works: Callable[[], Any]) -> list[Any]:
+    """Return what each returns; they run side by side."""
+    with ThreadPoolExecutor(len(works)) as threads:
+        return [each.result() for each in [threads.submit(work) for work in works]]
 
 
 class Lost(Exception):
@@ -33,7 +55,7 @@ class Lost(Exception):
 
 def draw_life() -> Chart:
     """Draw a pool's connections over time."""
-    moments, gave_up = life()
+    moments, gave_up = asleep()[0]
     most = max(each.open for each in moments)
     if most != 3 or moments[-1].open != 2 or not gave_up:
         raise Lost(f"{most} were open at most, {moments[-1].open} at the end")
@@ -165,12 +187,9 @@ def table_of_sizes() -> list[Sequence[str]]:
     ]
 
 
-LIMITED = {"POOLGUARD_MAX_WAITING": 4}
-
-
 def draw_overload(limited: bool) -> Chart:
     """Draw when requests came, and how long their answers took."""
-    seen = overload(**(LIMITED if limited else {}))
+    seen = overload()[limited]
     how = (
         "With at most four waiting, requests are answered within a tenth of a second"
         " or refused at once."
@@ -202,8 +221,8 @@ def table_of_overload() -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [
         ("", "served", "half of them within", "failed", "half of them after")
     ]
-    for name, settings in (("no limit", {}), ("`POOLGUARD_MAX_WAITING = 4`", LIMITED)):
-        seen = overload(**settings)
+    names = ("no limit", "`POOLGUARD_MAX_WAITING = 4`")
+    for name, seen in zip(names, overload(), strict=True):
         cells = [name]
         for good in (True, False):
             took = [each.took for each in seen if each.good is good]
@@ -227,8 +246,8 @@ def draw_deadlock() -> Chart:
     chart.ticks((0, 0.2, 0.4, 0.6, 0.8, 1, 1.2), ())
     chart.names([row.partition(", ")[2].removeprefix("request ") for row in rows])
     bars: dict[str, list[tuple[int, float, float]]] = {}
-    for guarded, lowest in ((True, 0), (False, 2)):
-        spans = deadlock(guarded=guarded)
+    _, stock, guarded = asleep()
+    for spans, lowest in ((guarded, 0), (stock, 2)):
         failed = [each.thread for each in spans if each.kind == "error"]
         for span in spans:
             # The request that fails stands below.
