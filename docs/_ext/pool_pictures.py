@@ -9,6 +9,7 @@ stands in place of a picture.
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -145,7 +146,7 @@ def draw_sizes() -> Chart:
         "Time of one query through pools of 1 to 16 connections, with 16 threads on a"
         " machine of few cores: a larger pool lets it wait less for a connection, and"
         " makes the query itself as much slower.",
-        across="connections",
+        across=f"connections (of a machine with {os.cpu_count()} cores)",
         upward="milliseconds",
         x=(0.9, 18),
         y=(0, most * 1.15),
@@ -153,12 +154,14 @@ def draw_sizes() -> Chart:
     )
     step = 10 if most < 80 else 20 if most < 200 else 100
     chart.ticks(runs.SIZES, range(0, int(most * 1.15), step))
-    for colour, name, value in (
-        ("fourth", "both together", lambda each: each.waiting + each.querying),
-        ("second", "waits for a connection", lambda each: each.waiting),
-        ("first", "the query itself", lambda each: each.querying),
+    for colour, name, times in (
+        ("fourth", "both together", [each.waiting + each.querying for each in found]),
+        ("second", "waits for a connection", [each.waiting for each in found]),
+        ("first", "the query itself", [each.querying for each in found]),
     ):
-        chart.line(colour, name, [(each.size, value(each) * 1000) for each in found])
+        milliseconds = [each * 1000 for each in times]
+        points = list(zip(map(float, runs.SIZES), milliseconds, strict=True))
+        chart.line(colour, name, points)
     return chart
 
 
@@ -276,11 +279,11 @@ TABLES: dict[str, Callable[[], list[Sequence[str]]]] = {
 }
 
 
-class picture(nodes.General, nodes.Element):
+class picture(nodes.General, nodes.Element):  # type: ignore[misc] # no types there
     """A picture, with its SVG element and its alternative text."""
 
 
-class PoolPicture(Directive):
+class PoolPicture(Directive):  # type: ignore[misc] # docutils ships no types
     """Draw the run that is named."""
 
     required_arguments = 1

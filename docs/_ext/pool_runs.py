@@ -62,9 +62,21 @@ def pool_of(
             engine.dispose()
 
 
-def all_at_once(*works: Callable[[], object]) -> None:
-    """Run each in a thread of its own; return when all have ended."""
-    threads = [threading.Thread(target=each) for each in works]
+def all_at_once(*works: Callable[[float], object]) -> None:
+    """Run each in a thread of its own; return when all have ended.
+
+    :param works: get the monotonic time of the start, when all threads run.
+    """
+    started: list[float] = []
+    ready = threading.Barrier(
+        len(works), action=lambda: started.append(time.monotonic())
+    )
+
+    def run(work: Callable[[float], object]) -> None:
+        ready.wait()
+        work(started[0])
+
+    threads = [threading.Thread(target=run, args=(each,)) for each in works]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -95,9 +107,8 @@ def life() -> tuple[list[Moment], float]:
     asking = [0]
     gave_up = [0.0]
     with pool_of(2, 1, pool_timeout=LIFE_TIMEOUT) as (_, _, engine):
-        start = time.monotonic()
 
-        def call(asks_at: float, keeps: float) -> None:
+        def call(asks_at: float, keeps: float, start: float) -> None:
             time.sleep(max(0.0, start + asks_at - time.monotonic()))
             asking[0] += 1
             try:
@@ -110,13 +121,11 @@ def life() -> tuple[list[Moment], float]:
             time.sleep(keeps)
             connection.close()
 
-        def look() -> None:
+        def look(start: float) -> None:
             pool: Any = engine.pool
             while (seconds := time.monotonic() - start) < LIFE_SECONDS:
                 out = pool.checkedout()
-                moments.append(
-                    Moment(seconds, out + pool.checkedin(), out, asking[0])
-                )
+                moments.append(Moment(seconds, out + pool.checkedin(), out, asking[0]))
                 time.sleep(0.005)
 
         all_at_once(look, *(partial(call, *each) for each in CALLERS))
@@ -156,11 +165,9 @@ def crowd(*, guarded: bool) -> Crowd:
                     time.sleep(TURN_SECONDS)
             return ""
 
-        end = time.monotonic() + CROWD_SECONDS
-
-        def client(number: int) -> None:
+        def client(number: int, start: float) -> None:
             asks = app.test_client()
-            while (began := time.monotonic()) < end:
+            while (began := time.monotonic()) < start + CROWD_SECONDS:
                 asks.get("/")
                 latencies.append(time.monotonic() - began)
                 served[number] += 1
@@ -193,7 +200,9 @@ class Sized:
 def sizes() -> list[Sized]:
     """Return what each size gives; of two rounds the one with more queries."""
     rounds = [[sized(size) for size in SIZES] for _ in range(SIZE_ROUNDS)]
-    return [max(found, key=lambda each: each.rate) for found in zip(*rounds)]
+    return [
+        max(found, key=lambda each: each.rate) for found in zip(*rounds, strict=True)
+    ]
 
 
 def sized(size: int) -> Sized:
@@ -201,22 +210,21 @@ def sized(size: int) -> Sized:
     waited: list[float] = []
     queried: list[float] = []
     with pool_of(size) as (_, _, engine):
-        begin = time.monotonic()
-        end = begin + SIZE_SECONDS
+        ends: list[float] = []
 
-        def work() -> None:
-            while (asked := time.monotonic()) < end:
+        def work(start: float) -> None:
+            while (asked := time.monotonic()) < start + SIZE_SECONDS:
                 connection: Any = engine.pool.connect()
                 got = time.monotonic()
                 connection.cursor().execute(QUERY).fetchone()
                 connection.close()
                 waited.append(got - asked)
                 queried.append(time.monotonic() - got)
+            ends.append(time.monotonic() - start)
 
         all_at_once(*[work] * SIZE_THREADS)
-        seconds = time.monotonic() - begin
     mean = statistics.fmean
-    return Sized(size, len(waited) / seconds, mean(waited), mean(queried))
+    return Sized(size, len(waited) / max(ends), mean(waited), mean(queried))
 
 
 # Overload ---------------------------------------------------------------------------
@@ -237,10 +245,9 @@ class Arrival:
 def overload(**settings: Any) -> list[Arrival]:
     """Let twice as many requests arrive as a pool of 2 can serve."""
     seen: list[Arrival] = []
-    with pool_of(2, pool_timeout=OVERLOAD_TIMEOUT, **settings) as (app, guard, engine):
-        start = time.monotonic()
+    with pool_of(2, pool_timeout=OVERLOAD_TIMEOUT, **settings) as (_, guard, engine):
 
-        def request(due: float) -> None:
+        def request(due: float, start: float) -> None:
             time.sleep(max(0.0, start + due - time.monotonic()))
             came = time.monotonic()
             try:
@@ -279,13 +286,12 @@ def deadlock(*, guarded: bool) -> list[Span]:
     spans: list[Span] = []
     both_have_one = threading.Barrier(2)
     with pool_of(2, guarded=guarded, pool_timeout=DEADLOCK_TIMEOUT) as made:
-        app, guard, engine = made
-        began = time.monotonic()
+        _, guard, engine = made
 
-        def now() -> float:
-            return time.monotonic() - began
+        def request(number: int, start: float) -> None:
+            def now() -> float:
+                return time.monotonic() - start
 
-        def request(number: int) -> None:
             with guard.scope("nested"):
                 first = engine.pool.connect()
                 both_have_one.wait()

@@ -109,7 +109,7 @@ class Chart:
         """Draw a dotted line across the chart, with a word on it."""
         height = self._y(y)
         self._path(f"M{LEFT} {height:.1f}H{WIDTH - RIGHT}", "level")
-        self._text(WIDTH - RIGHT, height - 5, text, "end")
+        self._text(LEFT + 4, height - 5, text, "start")
 
     def mark(self, x: float, y: float, text: str, anchor: str = "middle") -> None:
         """Write a word at a point."""
