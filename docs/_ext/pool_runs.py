@@ -1,7 +1,7 @@
-"""Runs of real pools, for the pictures of the documentation.
+"""Runs of single pools over time, for the pictures of the documentation.
 
 The connections are SQLite's, in memory: no server is needed, and next to nothing but
-the pool is seen. All runs together take about ten seconds.
+the pool is seen. With those of ``pool_loads`` they take about ten seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import sqlite3
-import statistics
 import tempfile
 import threading
 import time
@@ -23,12 +22,6 @@ from flask import Flask
 from sqlalchemy.pool import QueuePool
 
 from flask_poolguard import PoolGuard
-
-# What keeps a core busy for some milliseconds, without Python's lock.
-QUERY = (
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)"
-    " SELECT sum(i) FROM n"
-)
 
 
 @contextlib.contextmanager
@@ -147,138 +140,46 @@ def life() -> Life:
     return Life(moments, gave_up)
 
 
-# Who is served next -----------------------------------------------------------------
+# Idle time --------------------------------------------------------------------------
 
-CLIENTS, TURNS, TURN_SECONDS, CROWD_SECONDS = 24, 4, 0.003, 1.8
-
-
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """What many clients met at a small pool.
-
-    :ivar latencies: of all requests, in seconds, the shortest first.
-    :ivar served: how many requests of each client were answered, the fewest first.
-    """
-
-    latencies: list[float]
-    served: list[int]
-
-
-def crowd(*, guarded: bool) -> Crowd:
-    """Let 24 clients ask again and again; each request takes one of 3 connections.
-
-    It takes it four times, one after the other.
-    """
-    latencies: list[float] = []
-    served = [0] * CLIENTS
-    with pool_of(3, guarded=guarded) as (app, _, engine):
-
-        @app.get("/")
-        def view() -> str:
-            for _ in range(TURNS):
-                with contextlib.closing(engine.raw_connection()):
-                    time.sleep(TURN_SECONDS)
-            return ""
-
-        def client(number: int, start: float) -> None:
-            asks = app.test_client()
-            while (began := time.monotonic()) < start + CROWD_SECONDS:
-                asks.get("/")
-                latencies.append(time.monotonic() - began)
-                served[number] += 1
-
-        all_at_once(*(partial(client, number) for number in range(CLIENTS)))
-    return Crowd(sorted(latencies), sorted(served))
-
-
-# Sizes ------------------------------------------------------------------------------
-
-SIZES = (1, 2, 4, 8, 16)
-SIZE_THREADS, SIZE_SECONDS, SIZE_ROUNDS = 16, 0.35, 2
+# When a connection is used, in seconds: steadily, then not, then again.
+USES = (*(number * 0.25 for number in range(9)), 3.2, 3.45, 3.7)
+USES_SECONDS, IDLE_LIMIT = 4.0, 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
-    """What 16 threads met at a pool of one size, on average.
+class Ageing:
+    """How old the only connection is, and how long it has been idle, in seconds."""
 
-    :ivar rate: queries a second.
-    :ivar waiting: for a connection, in seconds.
-    :ivar querying: with a connection, in seconds.
-    """
-
-    size: int
-    rate: float
-    waiting: float
-    querying: float
+    seconds: float
+    age: float
+    idle: float
 
 
-def sizes() -> list[Sized]:
-    """Return what each size gives; of two rounds the one with more queries."""
-    rounds = [[sized(size) for size in SIZES] for _ in range(SIZE_ROUNDS)]
-    return [
-        max(found, key=lambda each: each.rate) for found in zip(*rounds, strict=True)
-    ]
+def idle() -> list[Ageing]:
+    """Use one connection by and by; the guard replaces it once."""
+    seen: list[Ageing] = []
+    opened: list[float] = []
+    used: list[float] = []
+    with pool_of(1, POOLGUARD_IDLE_LIMIT=IDLE_LIMIT) as (app, _, engine):
+        sa.event.listen(engine, "connect", lambda *_: opened.append(time.monotonic()))
 
+        def use(start: float) -> None:
+            for due in USES:
+                time.sleep(max(0.0, start + due - time.monotonic()))
+                with app.app_context(), engine.connect() as connection:
+                    connection.exec_driver_sql("SELECT 1")
+                used.append(time.monotonic())
 
-def sized(size: int) -> Sized:
-    """Let 16 threads query through a pool, each again as soon as it is done."""
-    waited: list[float] = []
-    queried: list[float] = []
-    with pool_of(size) as (_, _, engine):
-        ends: list[float] = []
+        def look(start: float) -> None:
+            while (now := time.monotonic()) < start + USES_SECONDS:
+                if opened and used:
+                    last = max(used[-1], opened[-1])
+                    seen.append(Ageing(now - start, now - opened[-1], now - last))
+                time.sleep(0.02)
 
-        def work(start: float) -> None:
-            while (asked := time.monotonic()) < start + SIZE_SECONDS:
-                connection: Any = engine.pool.connect()
-                got = time.monotonic()
-                connection.cursor().execute(QUERY).fetchone()
-                connection.close()
-                waited.append(got - asked)
-                queried.append(time.monotonic() - got)
-            ends.append(time.monotonic() - start)
-
-        all_at_once(*[work] * SIZE_THREADS)
-    mean = statistics.fmean
-    return Sized(size, len(waited) / max(ends), mean(waited), mean(queried))
-
-
-# Overload ---------------------------------------------------------------------------
-
-# Two connections for 20 ms each serve 100 requests a second; twice as many come.
-OVERLOAD_RATE, OVERLOAD_SECONDS, OVERLOAD_HELD, OVERLOAD_TIMEOUT = 200, 2.0, 0.02, 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A request: when it came, how long its answer took, and whether it was good."""
-
-    came: float
-    took: float
-    good: bool
-
-
-def overload(**settings: Any) -> list[Arrival]:
-    """Let twice as many requests arrive as a pool of 2 can serve."""
-    seen: list[Arrival] = []
-    with pool_of(2, pool_timeout=OVERLOAD_TIMEOUT, **settings) as (_, guard, engine):
-
-        def request(due: float, start: float) -> None:
-            time.sleep(max(0.0, start + due - time.monotonic()))
-            came = time.monotonic()
-            try:
-                with guard.scope("request"):
-                    connection = engine.pool.connect()
-                    time.sleep(OVERLOAD_HELD)
-                    connection.close()
-                good = True
-            except sa.exc.TimeoutError:
-                good = False
-            seen.append(Arrival(came - start, time.monotonic() - came, good))
-
-        count = int(OVERLOAD_RATE * OVERLOAD_SECONDS)
-        dues = (number / OVERLOAD_RATE for number in range(count))
-        all_at_once(*(partial(request, due) for due in dues))
-    return sorted(seen, key=lambda each: each.came)
+        all_at_once(use, look)
+    return seen
 
 
 # Deadlock ---------------------------------------------------------------------------

@@ -26,7 +26,13 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, Modul
     import svg_chart
 
     yield svg_chart, pool_pictures
-    for name in ("pool_pictures", "pool_runs", "svg_chart"):
+    for name in (
+        "pool_pictures",
+        "pool_charts",
+        "pool_loads",
+        "pool_runs",
+        "svg_chart",
+    ):
         sys.modules.pop(name, None)
 
 
