@@ -70,24 +70,19 @@ def _write_html(writer: Any, node: picture) -> None:
     raise nodes.SkipNode
 
 
-def _write_text(writer: Any, node: picture) -> None:
-    # What writers of text, manual pages and LaTeX have in common: text that is visited.
-    nodes.paragraph("", node["alt"]).walkabout(writer)
-    raise nodes.SkipNode
+def _say_in_words(app: Any, doctree: Any, docname: str) -> None:
+    """Put the alternative text in a picture's place, unless the pages are HTML."""
+    if app.builder.format != "html":
+        for each in list(doctree.findall(picture)):
+            each.replace_self(nodes.paragraph("", each["alt"]))
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Add the directives and their colours."""
-    app.add_node(
-        picture,
-        html=(_write_html, None),
-        text=(_write_text, None),
-        man=(_write_text, None),
-        latex=(_write_text, None),
-        texinfo=(_write_text, None),
-    )
+    app.add_node(picture, html=(_write_html, None))
     app.add_directive("pool-picture", PoolPicture)
     app.add_directive("pool-table", PoolTable)
+    app.connect("doctree-resolved", _say_in_words)
     app.connect(
         "builder-inited",
         lambda app: app.config.html_static_path.append(
