@@ -81,12 +81,15 @@ class Page:
         os.environ["FLASK_RUN_PORT"] = str(self._port)
 
     def run(self) -> None:
-        """Run all blocks, then end what commands have left running."""
-        try:
+        """Run all blocks, then end what commands have left running.
+
+        Blocks that are not shown have ``closing``, for what is to end with the page.
+        """
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._end_commands)
+            self.document.namespace["closing"] = closing
             for example in self.document.examples():
                 example.evaluate()
-        finally:
-            self._end_commands()
 
     def text(self) -> str:
         """Return the page's text with the outputs of now."""
@@ -158,7 +161,8 @@ class Page:
         """Run a command; what it leaves in the background ends with the page."""
         if command.startswith("export "):
             words = shlex.split(os.path.expandvars(command))[1:]
-            os.environ.update(word.split("=", 1) for word in words)
+            for name, _, value in (word.partition("=") for word in words):
+                os.environ[name] = value
             return ""
         is_server = SERVER.match(command) is not None
         if is_server:
