@@ -11,10 +11,10 @@ project = "Flask-PoolGuard"
 author = "Flask-PoolGuard contributors"
 copyright = "2026, Flask-PoolGuard contributors"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "pool_pictures", "reference"]
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext"]
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
