@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..report import Detail, Report
+from ..report.json_schema import report_schema
 from ..report.verdict import verdict_of
 from . import current
 from .output import Number, echo, echo_json, json_option, page, terminal_height
@@ -24,8 +25,22 @@ Examples:
 """
 
 
+def _print_schema(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        echo_json(report_schema())
+        ctx.exit()
+
+
 @click.command("status", epilog=_EPILOG)
 @json_option
+@click.option(
+    "--json-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of what --json prints, and look at nothing.",
+)
 @click.option(
     "--watch",
     "watch_seconds",
