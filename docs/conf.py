@@ -17,3 +17,6 @@ autodoc_member_order = "bysource"
 nitpicky = False
 html_theme = "furo"
 html_title = "Flask-PoolGuard"
+
+html_static_path = ["_static"]
+html_js_files = [("search.js", {"defer": "defer"})]
