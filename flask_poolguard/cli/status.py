@@ -8,7 +8,6 @@ import click
 from flask.cli import with_appcontext
 
 from ..report import Detail, Report
-from ..report.json_schema import report_schema
 from ..report.verdict import verdict_of
 from . import current
 from .output import Number, echo, echo_json, json_option, page, terminal_height
@@ -27,6 +26,8 @@ Examples:
 
 def _print_schema(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:
     if is_wanted:
+        from ..report.json_schema import report_schema
+
         echo_json(report_schema())
         ctx.exit()
 

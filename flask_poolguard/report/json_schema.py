@@ -81,7 +81,9 @@ def _schema_of(hint: t.Any, shapes: dict[str, Json]) -> Json:
 def _meanings(kind: type) -> dict[str, str]:
     """Return what the class's docstring says of its fields."""
     found = re.findall(
-        r"^:ivar ([\w, ]+): (.*?)(?=\n:|\n\n|\Z)", inspect.getdoc(kind) or "", re.M | re.S
+        r"^:ivar ([\w, ]+): (.*?)(?=\n:|\n\n|\Z)",
+        inspect.getdoc(kind) or "",
+        re.M | re.S,
     )
     return {
         name: " ".join(text.replace("``", "").split()).rstrip(".")

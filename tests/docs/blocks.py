@@ -6,6 +6,10 @@ A page is parsed by Sybil; all its blocks share one namespace and one folder.
   to that file and imported; files that are no module, and tests, are only written.
 - A ```` ```console ```` block is a transcript: lines that begin with ``$`` are run by
   bash in the folder, and what follows must be what they print.
+  ``flask … run`` is a server: it goes on in the background, on a free port instead of
+  5000, in the place of an earlier one. ``export`` is for all commands that follow.
+- A ```` ```diff ```` block that begins with ``--- name.py`` and ``+++ name.py`` changes
+  that file.
 - A ```` ```text ```` block below ``<!-- output -->`` is what the Python blocks above
   it print.
 - ``...`` in an output stands for any text. Below ``<!-- numbers differ -->`` (for a
@@ -21,11 +25,13 @@ import importlib
 import io
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +50,10 @@ OUTPUT = re.compile(
 FILE = re.compile(r"# ([\w.-]+\.py)\n")
 COMMAND = re.compile(r"^\$ (.*(?:\n> .*)*)\n?", re.M)
 NUMBERS = re.compile(r"(?:\d+[hm])*\d+(?:[.,:]\d+)*")
+SERVER = re.compile(r"flask .*\brun\b")
+PORT = "localhost:5000"
 COMMAND_SECONDS = 60
+START_SECONDS = 30
 
 
 class Page:
@@ -57,6 +66,7 @@ class Page:
         """
         parsers = (
             CodeBlockParser(language="python", evaluator=self.run_python),
+            CodeBlockParser(language="diff", evaluator=change_file),
             self.find_transcripts,
             self.find_outputs,
         )
@@ -65,7 +75,10 @@ class Page:
         self.rewritten: list[tuple[int, int, str]] = []
         self._may_write = may_write
         self._printed = ""
-        self._groups: list[int] = []
+        self._commands: list[subprocess.Popen[bytes]] = []
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        os.environ["FLASK_RUN_PORT"] = str(self._port)
 
     def run(self) -> None:
         """Run all blocks, then end what commands have left running."""
@@ -73,9 +86,7 @@ class Page:
             for example in self.document.examples():
                 example.evaluate()
         finally:
-            for group in self._groups:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
+            self._end_commands()
 
     def text(self) -> str:
         """Return the page's text with the outputs of now."""
@@ -131,26 +142,68 @@ class Page:
     def _differs(self, example: Example, expected: str, printed: str) -> str | None:
         if self._may_write:
             start, end = example.parsed.span("text")
-            self.rewritten.append((start, end, printed))
+            self.rewritten.append((start, end, f"{_without_ends(printed)}\n"))
             return None
         return f"Expected:\n{expected}\nPrinted:\n{printed}"
 
+    def _end_commands(self) -> None:
+        """End what commands have left in the background."""
+        while self._commands:
+            command = self._commands.pop()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+            command.wait()
+
     def _shell(self, command: str) -> str:
         """Run a command; what it leaves in the background ends with the page."""
+        if command.startswith("export "):
+            words = shlex.split(os.path.expandvars(command))[1:]
+            os.environ.update(word.split("=", 1) for word in words)
+            return ""
+        is_server = SERVER.match(command) is not None
+        if is_server:
+            self._end_commands()
+            command = f"exec {command}"  # so that its end is the server's
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                ["bash", "-c", command],
+                ["bash", "-c", command.replace(PORT, f"localhost:{self._port}")],
                 env={**os.environ, "PATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-            self._groups.append(process.pid)
+            self._commands.append(process)
+            if is_server:
+                self._wait_for(process)
+                return ""
             process.wait(COMMAND_SECONDS)
             output.seek(0)
             return _settled(output.read().decode())
+
+    def _wait_for(self, server: subprocess.Popen[bytes]) -> None:
+        """Wait until the server takes connections."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and server.poll() is None:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", self._port)).close()
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"the server does not start: {server.args!r}")
+
+
+def change_file(example: Example) -> None:
+    """Replace in a file what a difference takes away by what it adds."""
+    head, _, *lines = example.parsed.splitlines()
+    path = Path(head.removeprefix("--- "))
+    before, after = (
+        "".join(f"{line[1:]}\n" for line in lines if line[:1] in signs)
+        for signs in ("- ", "+ ")
+    )
+    text = path.read_text()
+    assert text.count(before) == 1, f"{path} has not once:\n{before}"
+    path.write_text(text.replace(before, after))
 
 
 def _module_of(name: str, source: str) -> dict[str, object]:
