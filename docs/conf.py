@@ -37,3 +37,6 @@ nitpick_ignore_regex = [
 ]
 html_theme = "furo"
 html_title = "Flask-PoolGuard"
+
+html_static_path = ["_static"]
+html_js_files = [("search.js", {"defer": "defer"})]
