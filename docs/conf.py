@@ -19,6 +19,9 @@ exclude_patterns = ["_build", "_ext"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 
+# Options begin with two hyphens, which would become a dash.
+smartquotes = False
+
 nitpicky = True
 nitpick_ignore_regex = [
     # Other packages' names: the build has no network, so none of their inventories.

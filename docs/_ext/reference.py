@@ -5,6 +5,8 @@ A page has ``<!-- generated: NAME -->`` where one is to stand.
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
 import json
 import re
 import tomllib
@@ -47,7 +49,7 @@ def commands() -> Iterator[str]:
         ctx = click.Context(command, info_name=name, parent=above)
         usage = " ".join(command.collect_usage_pieces(ctx))
         yield f"## `{name}`\n\n```sh\nflask pool {name} {usage}\n```\n"
-        yield _escaped((command.help or "").replace("\b\n", "")) + "\n"
+        yield _escaped(inspect.cleandoc(command.help or "").replace("\b\n", "")) + "\n"
         for parameter in command.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 yield f"`{record[0]}`\n: {_escaped(record[1])}\n"
@@ -89,8 +91,11 @@ def versions() -> Iterator[str]:
     for package, when in needed.items():
         (name,) = re.findall(r"^[\w-]+", package)
         yield f"| `{package}` | {when} | {lowest.pop(name, 'that one')} |"
+    needs = importlib.metadata.requires("flask") or ()
+    with_flask = {re.split(r"[^\w-]", each)[0].lower() for each in needs}
     for name, release in lowest.items():
-        yield f"| `{name}` | if it is there | {release} |"
+        when = "with Flask" if name in with_flask else "if it is there"
+        yield f"| `{name}` | {when} | {release} |"
     yield ""
 
 

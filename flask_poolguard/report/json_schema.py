@@ -25,7 +25,7 @@ Json = dict[str, t.Any]
 def report_schema() -> Json:
     """Return the schema (draft 2020-12). Later releases may add properties."""
     shapes: dict[str, Json] = {}
-    verdict, report = _shape_of(Verdict, shapes), _shape_of(Report, shapes)
+    verdict, report = _schema_of(Verdict, shapes), _shape_of(Report, shapes)
     report["properties"] = {"verdict": verdict, **report["properties"]}
     report["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
     report["required"].insert(0, "verdict")
@@ -48,7 +48,7 @@ def _shape_of(kind: type, shapes: dict[str, Json]) -> Json:
         if name in meanings:
             properties[name]["description"] = meanings[name]
     return {
-        "description": (inspect.getdoc(kind) or "").partition("\n\n")[0],
+        "description": _first_lines(kind).replace("None", "null"),
         "type": "object",
         "properties": properties,
         "required": names,
@@ -78,6 +78,10 @@ def _schema_of(hint: t.Any, shapes: dict[str, Json]) -> Json:
     return {"type": _SIMPLE[hint]}
 
 
+def _first_lines(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
+
+
 def _meanings(kind: type) -> dict[str, str]:
     """Return what the class's docstring says of its fields."""
     found = re.findall(
@@ -86,7 +90,7 @@ def _meanings(kind: type) -> dict[str, str]:
         re.M | re.S,
     )
     return {
-        name: " ".join(text.replace("``", "").split()).rstrip(".")
+        name: " ".join(text.replace("``", "").replace("None", "null").split())
         for names, text in found
         for name in names.split(", ")
     }
