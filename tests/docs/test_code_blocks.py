@@ -29,7 +29,7 @@ RUN_ELSEWHERE = {
     "docs/background-work.md": "tests/process/test_background_work.py",
     "docs/testing.md": "tests/process/test_testing_page.py",
 }
-NEEDS = re.compile(r"^<!-- needs: (mariadb|postgresql) -->$", re.M)
+NEEDS = re.compile(r"^<!-- needs: (mariadb|postgresql)(, alone)? -->$", re.M)
 FENCE = re.compile(
     r"(?P<above>[^\n]*)\n(?P<indent> *)(?P<fence>`{3,})(?P<language>[^\n]+)\n"
     r".*?\n(?P=indent)(?P=fence)(?=\n|$)",
@@ -58,6 +58,8 @@ def test_its_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
         return
     env = {name: os.environ[name] for name in os.environ if name != "DATABASE_URL"}
     if found := NEEDS.search(text):
+        if found[2]:  # what it shows would name other tests' sessions
+            request.getfixturevalue("own_server")
         url = request.getfixturevalue(f"{found[1]}_url")
         env["DATABASE_URL"] = url.render_as_string(hide_password=False)
     writing = ["--write"] if "DOCS_WRITE" in os.environ else []
