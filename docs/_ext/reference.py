@@ -23,9 +23,7 @@ from flask_poolguard.report.json_schema import Json, report_schema
 ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
 
-# Every command ends with 0 when it has done what it was asked for, and, where nothing
-# else is said here, with 1 if the app has no guard, with 2 if the arguments are wrong
-# or the output cannot be written.
+# What a status other than 0 means; docs/reference/commands.md says what it means else.
 EXITS = {
     "check": "0 for OK, 1 for WARNING, 2 for CRITICAL, 3 for UNKNOWN, which is also the"
     " answer to wrong arguments and to an app that cannot be imported.",
@@ -43,6 +41,8 @@ EXITS = {
 def commands() -> Iterator[str]:
     """Yield a section for each command."""
     group = make_group("pool")
+    if unknown := EXITS.keys() - set(COMMANDS):
+        raise ValueError(f"EXITS has no commands: {unknown}")
     above = click.Context(group, info_name="flask pool")
     for name in COMMANDS:
         command = t.cast(click.Command, group.get_command(above, name))
