@@ -31,6 +31,7 @@ BENCHMARKS = {
     "memory": "Memory",
     "imports": "Import",
     "status": "The status",
+    "page": "The live page",
 }
 # Takes minutes, and shows little that its sibling does not.
 ONLY_IF_NAMED = {"overload_waitress", "overload_gevent"}

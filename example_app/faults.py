@@ -2,25 +2,42 @@
 
 **Do not copy anything from here.** Each route does wrong what real apps do wrong by
 accident. They exist only where the config says ``EXAMPLE_FAULTS`` (in the environment:
-``EXAMPLE_FAULTS=1``), for the demo and for curious readers:
+``EXAMPLE_FAULTS=1``), for the demo and for curious readers, and answer requests of this
+machine only. ``/faults/`` has buttons for them:
 
 - ``/faults/leak`` takes a connection and never gives it back;
+- ``/faults/crash`` fails in the middle of a transaction;
+- ``/faults/hold``, ``saturate``, ``deadlock`` and ``kill`` start what
+  ``fault_runs.py`` does;
 - ``/faults/slow`` holds a connection while it does something else;
-  ``/faults/slow-fixed`` does the same work right;
-- ``/faults/crash`` fails in the middle of a transaction.
+  ``/faults/slow-fixed`` does the same work right. ``make demo`` compares the two, and
+  they have no button.
 """
 
+import ipaddress
 import os
 import time
+from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection, text
 
 from example_app.extensions import db
+from example_app.fault_runs import FAULTS, FaultRefusedError
 from example_app.models import Member
 
 LONGEST_SLEEP_SECONDS = 30.0
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 blueprint = Blueprint("faults", __name__, url_prefix="/faults")
 
@@ -29,22 +46,75 @@ blueprint = Blueprint("faults", __name__, url_prefix="/faults")
 _never_closed: list[Connection] = []
 
 
+@blueprint.before_request
+def refuse_strangers() -> None:
+    """Answer this machine only, and no form of another site.
+
+    A browser says of each POST where its page came from. What says nothing is no
+    browser (curl, the demo), and no page can make it send that.
+    """
+    if not _is_local():
+        abort(403, "The faults answer requests of this machine only.")
+    source = request.headers.get("Sec-Fetch-Site", "none")
+    origin = request.headers.get("Origin")
+    is_foreign = origin is not None and origin != request.host_url.rstrip("/")
+    if request.method == "POST" and (
+        is_foreign or source not in ("none", "same-origin")
+    ):
+        abort(403, "The faults answer no form of another site.")
+
+
+def _is_local() -> bool:
+    """Tell whether a request comes from this machine, by a name of this machine.
+
+    By the name too: another site's name may lead here, and its pages would then be of
+    the same origin. What a proxy hands on may come from anywhere.
+    """
+    try:
+        is_loopback = ipaddress.ip_address(request.remote_addr or "").is_loopback
+    except ValueError:  # a Unix socket
+        return False
+    name = urlsplit(request.host_url).hostname
+    is_handed_on = any(each in request.headers for each in _FORWARDED)
+    return is_loopback and name in _LOOPBACK_NAMES and not is_handed_on
+
+
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """Explain the faults, with a link to each."""
-    return render_template("faults/index.html")
+    """Explain the faults, with a button for each, beside what it does to the pools."""
+    done = request.args.get("done")
+    return render_template(
+        "faults/index.html",
+        done=done if done in (*FAULTS, "leak") else None,
+        worker=request.args.get("worker", type=int),
+        product=db.engine.dialect.name,
+    )
 
 
-@blueprint.get("/leak")
+@blueprint.post("/<any(hold, saturate, deadlock, kill):name>")
+def start(name: str) -> ResponseReturnValue:
+    """Start a fault that runs in threads of its own."""
+    try:
+        FAULTS[name]()
+    except FaultRefusedError as refusal:
+        abort(409, str(refusal))
+    return _back(name)
+
+
+@blueprint.post("/leak")
 def leak() -> ResponseReturnValue:
     """Take a connection, use it, keep it."""
     connection = db.engine.connect()  # Deliberate fault: no "with", no close().
     connection.execute(text("SELECT 1"))
     _never_closed.append(connection)
-    return {"connections_never_closed_here": len(_never_closed)}
+    return _back("leak")
 
 
-@blueprint.get("/slow")
+def _back(name: str) -> ResponseReturnValue:
+    return redirect(url_for(".index", done=name, worker=os.getpid()), 303)
+
+
+@blueprint.post("/slow")
 def slow() -> ResponseReturnValue:
     """Hold a connection for a while (``?seconds=``, else 1.5) without using it."""
     seconds = _seconds()
@@ -53,7 +123,7 @@ def slow() -> ResponseReturnValue:
     return {"slept_seconds": seconds}
 
 
-@blueprint.get("/slow-fixed")
+@blueprint.post("/slow-fixed")
 def slow_fixed() -> ResponseReturnValue:
     """Do the work of ``/faults/slow`` without a connection in hand."""
     seconds = _seconds()
@@ -68,7 +138,7 @@ def _seconds() -> float:
     return min(max(wanted, 0.0), LONGEST_SLEEP_SECONDS)
 
 
-@blueprint.get("/crash")
+@blueprint.post("/crash")
 def crash() -> ResponseReturnValue:
     """Write a row, then fail before the commit; the row must not survive."""
     db.session.add(Member(card="CRASH", name="Nobody"))

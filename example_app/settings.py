@@ -5,7 +5,10 @@
 ``REPORTS_DATABASE_URL``    the journal's database; else the same server, or for
                             SQLite ``reports.db`` in the instance
 ``EXAMPLE_INSTANCE_PATH``   another instance folder
-``EXAMPLE_FAULTS``          ``1`` adds the routes of ``faults.py``
+``EXAMPLE_FAULTS``          ``1`` adds the routes of ``faults.py`` and the live page
+                            ``/pools/``: on your own machine only
+``FLASK_EXAMPLE_FAULT_…``   ``FLASK_EXAMPLE_FAULT_SECONDS``: how long a fault lasts that
+                            ``/faults/`` starts; else 20
 ``FLASK_POOLGUARD_…``       any setting of the guard, for example
                             ``FLASK_POOLGUARD_POOL_SIZE=2``
 ==========================  ====================================================
@@ -40,6 +43,8 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         # "return" is the default; written down because the demo shows it.
         "POOLGUARD_ON_LEAK": "return",
         "EXAMPLE_FAULTS": environ.get("EXAMPLE_FAULTS") == "1",
+        # For so long a fault lasts that its button has started.
+        "EXAMPLE_FAULT_SECONDS": 20.0,
     }
 
 

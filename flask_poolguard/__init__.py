@@ -25,13 +25,30 @@ if t.TYPE_CHECKING:
         SetupError,
         TooManyWaiting,
     )
+    from .events import (
+        DatabaseOutage,
+        FailedWait,
+        HeldConnection,
+        RecycledConnection,
+    )
     from .extension import PoolGuard
-    from .signals import connection_leaked
+    from .signals import (
+        connection_held_long,
+        connection_leaked,
+        connection_recycled,
+        database_away,
+        database_back,
+        pool_deadlock,
+        pool_timeout,
+    )
 
 __all__ = [
     "ConfigError",
     "ConnectionReturned",
+    "DatabaseOutage",
     "DatabaseUnavailable",
+    "FailedWait",
+    "HeldConnection",
     "Leak",
     "LeakError",
     "LeakWarning",
@@ -39,19 +56,33 @@ __all__ = [
     "PoolGuard",
     "PoolGuardError",
     "PoolTimeout",
+    "RecycledConnection",
     "SetupError",
     "TooManyWaiting",
+    "connection_held_long",
     "connection_leaked",
+    "connection_recycled",
+    "database_away",
+    "database_back",
+    "pool_deadlock",
+    "pool_timeout",
 ]
 
-# What does not come from errors.
-_HOMES: t.Final = {"PoolGuard": "extension", "connection_leaked": "signals"}
+# What does not come from errors; names in lower case are signals.
+_HOMES: t.Final = {
+    "PoolGuard": "extension",
+    "DatabaseOutage": "events",
+    "FailedWait": "events",
+    "HeldConnection": "events",
+    "RecycledConnection": "events",
+}
 
 
 def __getattr__(name: str) -> t.Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f".{_HOMES.get(name, 'errors')}", __name__)
+    room = _HOMES.get(name, "signals" if name.islower() else "errors")
+    home = importlib.import_module(f".{room}", __name__)
     value = globals()[name] = getattr(home, name)
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import typing as t
 import weakref
@@ -28,6 +27,8 @@ from .engines import (
     reconfigure,
 )
 from .errors import SetupError
+from .guarded_apps import EXTENSION
+from .log_lines import warn
 from .pool import Chore, Tended, after_fork_in_child
 from .tracking.app_tracker import AppTracker
 from .tracking.idle_filling import IdleFilling
@@ -37,10 +38,6 @@ from .tracking.teardown import Teardown
 if t.TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy.engine import Engine
-
-logger = logging.getLogger("flask_poolguard")
-
-EXTENSION: t.Final = "poolguard"
 
 # No database extension was looked at yet, not even "there is none".
 NOT_LOOKED: t.Final = object()
@@ -59,6 +56,7 @@ class AppState:
 
     :ivar keys: the ``POOLGUARD_*`` keys that ``config`` was read from.
     :ivar is_settled: a request was served; the keys are not looked at any more.
+    :ivar is_debug: the app was in debug mode by then; what requests take is recorded.
     :ivar guarded: the engines under guard.
     :ivar registered: engines that wait for that look, by their bind's name.
     :ivar first_look: shows the pools of a worker before its first request; kept, or it
@@ -73,6 +71,7 @@ class AppState:
     app_tracker: AppTracker
     keys: dict[str, t.Any]
     is_settled: bool = False
+    is_debug: bool = False
     guarded: Registry = field(default_factory=Registry)
     registered: Waiting = field(default_factory=dict)
     teardown: Teardown | None = None
@@ -134,9 +133,25 @@ def look_on_call(state: AppState, app: Flask) -> None:
     """
     if not state.is_settled:
         _read_again(app, state)
+        if app.debug:
+            _begin_debug_mode(app, state)
         state.is_settled = True
     if state.seen is not app.extensions.get("sqlalchemy"):
         have_looked(app, state)
+
+
+def _begin_debug_mode(app: Flask, state: AppState) -> None:
+    """Record what requests take, and tell it with their errors."""
+    from .engines.debug_notes import begin
+    from .tracking.request_checkouts import record
+
+    with state.lock:
+        if state.is_debug:
+            return
+        state.is_debug = True
+        for each in state.engines:
+            record(each.engine, each.tracker)
+    begin(app)
 
 
 def look_without_push(app: Flask, state: AppState) -> None:
@@ -179,7 +194,7 @@ def _read_again(app: Flask, state: AppState) -> None:
         state.keys = snapshot(app.config)
         state.config = config
     for text in came_too_late(app.config, config):
-        logger.warning("%s", text)
+        warn("setting_too_late", "%s", text)
 
 
 def _look(app: Flask, state: AppState) -> None:
@@ -232,6 +247,10 @@ def guard_engine(
         raise _taken(f"The app {app.name!r}", found.bind)
     guarded = guard(found, app, state.config, state.app_tracker)
     state.guarded.add(guarded, is_registered=is_registered)
+    if state.is_debug:
+        from .tracking.request_checkouts import record
+
+        record(guarded.engine, guarded.tracker)
     state.app_tracker.forget_gone()
 
 

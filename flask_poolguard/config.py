@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import logging
 import os
 import re
 import typing as t
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ConfigError
+from .log_lines import warn
 from .logs import keep_audible
 from .options import AUTO, BY_NAME, OPTIONS, PREFIX, Option
 
@@ -36,8 +36,6 @@ __all__ = [
 # All that logs imports this module. Not done by the package itself, which flask loads
 # for each command before the app can choose a class with logging.setLoggerClass().
 keep_audible()
-logger = logging.getLogger("flask_poolguard")
-
 DEFAULT: t.Final = "default"
 
 _NUMBER: t.Final = re.compile(r"-?\d+(\.\d*)?")
@@ -203,7 +201,7 @@ def read_config(config: Mapping[str, t.Any]) -> AppConfig:
     """
     read = _read(config)
     for text in leftovers_in(config):
-        logger.warning("%s", text)
+        warn("setting_left_over", "%s", text)
     return read
 
 

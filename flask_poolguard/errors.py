@@ -141,7 +141,11 @@ class PoolTimeout(PoolGuardError, exc.TimeoutError):
 
     A :class:`sqlalchemy.exc.TimeoutError`, so whatever handles that handles this.
     Its text says who holds the connections.
+
+    :ivar waited_seconds: how long the checkout took until then.
     """
+
+    waited_seconds = 0.0
 
 
 class TooManyWaiting(PoolTimeout):

@@ -9,7 +9,6 @@ import weakref
 
 from .app_setup import set_up
 from .app_state import (
-    EXTENSION,
     NOT_LOOKED,
     AppState,
     Waiting,
@@ -21,6 +20,7 @@ from .app_state import (
 from .config import read_config
 from .engines import Registry, plain, sync_engine_of
 from .errors import SetupError
+from .guarded_apps import EXTENSION
 from .named_blocks import block_of
 from .repeated_views import repeat_once
 from .tracking.keep import keep

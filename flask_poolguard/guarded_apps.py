@@ -12,6 +12,9 @@ from collections.abc import Callable
 if t.TYPE_CHECKING:
     from flask import Flask
 
+# Under which key of ``app.extensions`` the guard keeps what it has of an app.
+EXTENSION: t.Final = "poolguard"
+
 # Called with each app that is guarded from now on; must not raise.
 on_guarded: list[Callable[[Flask], None]] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import typing as t
 from collections.abc import Callable, Iterable
 from threading import get_ident
@@ -12,6 +11,8 @@ from threading import get_ident
 from flask.globals import _cv_app
 from sqlalchemy.exc import DBAPIError
 
+from .log_lines import warn
+from .masking import first_line
 from .tracking.endpoint import current_endpoint, current_request
 from .tracking.extension_sessions import end_all, filed_under
 from .tracking.sent_statements import begin_to_note, has_changes, sent_by
@@ -19,8 +20,6 @@ from .tracking.sql_effects import is_plain_read
 
 if t.TYPE_CHECKING:
     _View = t.TypeVar("_View", bound=Callable[..., t.Any])
-
-logger = logging.getLogger("flask_poolguard")
 
 
 def repeat_once(view: _View, methods: Iterable[str]) -> _View:
@@ -53,11 +52,13 @@ def repeat_once(view: _View, methods: Iterable[str]) -> _View:
         except DBAPIError as error:
             if not _may_repeat(error, allowed) or not _make_fresh():
                 raise
-            logger.warning(
+            warn(
+                "view_repeated",
                 "%s is called once more: its connection was lost before its first"
                 " statement was answered (%s)",
                 current_endpoint(),
-                str(error.orig).partition("\n")[0],
+                first_line(error.orig or error),
+                endpoint=current_endpoint(),
             )
         return view(*args, **kwargs)
 

@@ -1,9 +1,10 @@
-"""Database URLs and error messages without secrets, which may be shown."""
+"""Database URLs without secrets, which may be shown."""
 
 from __future__ import annotations
 
+import re
 import typing as t
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import unquote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -11,7 +12,7 @@ from sqlalchemy.util import asbool
 
 # Options whose values may be shown. Any other may be a secret: SQLAlchemy passes
 # whatever stands in a URL on to the driver.
-_HARMLESS: t.Final = frozenset(
+HARMLESS: t.Final = frozenset(
     (
         "application_name",
         "cache",
@@ -20,10 +21,13 @@ _HARMLESS: t.Final = frozenset(
         "client_encoding",
         "collation",
         "connect_timeout",
+        "database",
+        "db",
         "dbname",
         "host",
         "mode",
         "port",
+        "program_name",
         "read_timeout",
         "sslmode",
         "target_session_attrs",
@@ -34,9 +38,11 @@ _HARMLESS: t.Final = frozenset(
         "write_timeout",
     )
 )
-# Shorter values of options are not looked for in messages: "1" stands everywhere.
-_SHORTEST_SECRET: t.Final = 4
-_HIDDEN: t.Final = "***"
+# Shorter parts of a host are not looked for in messages.
+_SHORTEST_PART: t.Final = 4
+# Of an option's value, neither a path nor a URL: the end of a URL whose password has
+# "@" and "?" in it.
+_END_OF_URL: t.Final = re.compile(r"(?![/~.])(?:(?!//).)*@[^@/\s]+/[^/@\s]*", re.S)
 
 HOW_TO_QUOTE: t.Final = 'an "@" in the password of a database URL must be written %40'
 
@@ -72,26 +78,11 @@ def public_url(url: URL | str) -> str:
         except (ArgumentError, ValueError):  # cut off, or not SQLAlchemy's
             return text.partition("?")[0].rpartition("@")[2]
     url = _as_meant(url)
-    query = {name: each for name, each in url.query.items() if name in _HARMLESS}
+    query = {name: each for name, each in url.query.items() if name in HARMLESS}
     public = URL.create(
         url.drivername, url.username, None, url.host, url.port, url.database, query
     )
     return public.render_as_string(hide_password=False)
-
-
-def without_secrets(text: str, url: URL) -> str:
-    """Return a message in which nothing that a URL keeps secret stands."""
-    secrets = [str(url.password or "")]
-    for name, value in url.query.items():
-        if name not in _HARMLESS:
-            values = (value,) if isinstance(value, str) else value
-            secrets += [each for each in values if len(each) >= _SHORTEST_SECRET]
-    secrets += _taken_for_a_host(url)
-    # Longest first: one may begin with another.
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        for form in {secret, quote(secret), quote(secret, ""), quote_plus(secret)}:
-            text = text.replace(form, _HIDDEN)
-    return text
 
 
 def unquoted_tail(url: URL) -> str:
@@ -108,14 +99,15 @@ def unquoted_tail(url: URL) -> str:
     return _place(url).rpartition("@")[0]
 
 
-def _taken_for_a_host(url: URL) -> list[str]:
+def parts_taken_for_a_place(url: URL) -> list[str]:
     """Return the parts of a password that a driver may repeat as host or database."""
     if not unquoted_tail(url):
         return []
     host, database = url.host or "", url.database or ""
     found = [f"{each.rpartition('@')[0]}@" for each in (host, database) if "@" in each]
-    if "@" in database and len(host) >= _SHORTEST_SECRET:
-        found.append(host)  # all of it
+    if "@" in _place(url).removeprefix(host) or not _as_meant(url).host:
+        parts = (host, host.rpartition("@")[2])  # all of it
+        found += [each for each in parts if len(each) >= _SHORTEST_PART]
     return found
 
 
@@ -124,19 +116,38 @@ def _as_meant(url: URL) -> URL:
     tail = unquoted_tail(url)
     if not tail:
         return url
-    meant = URL.create(url.drivername, url.username, query=url.query)
+    query = {} if _rest_in_query(url) else url.query
+    meant = URL.create(url.drivername, url.username, query=query)
     try:
         place = make_url(f"x://{_place(url).removeprefix(f'{tail}@')}")
     except ValueError:  # it has no number for its port
+        return meant
+    if place.database is None:  # the end may be lost: ?x@db.test/shop is no option
         return meant
     return meant.set(host=place.host, port=place.port, database=place.database)
 
 
 def _place(url: URL) -> str:
-    """Return host, port and database as they stand in a URL."""
+    """Return host, port and database as they stand in a URL, and options of it that
+    are none.
+    """
     port = "" if url.port is None else f":{url.port}"
     database = "" if url.database is None else f"/{url.database}"
-    return f"{url.host}{port}{database}"
+    return f"{url.host}{port}{database}{_rest_in_query(url)}"
+
+
+def _rest_in_query(url: URL) -> str:
+    """Return what SQLAlchemy takes for options, but is the end of the password and what
+    follows; "" if these are options.
+    """
+    if not url.host or url.database is not None:
+        return ""
+    unknown = (each for name, each in url.query.items() if name not in HARMLESS)
+    if not any(
+        isinstance(each, str) and _END_OF_URL.fullmatch(each) for each in unknown
+    ):
+        return ""
+    return "?" + "&".join(f"{name}={each}" for name, each in url.query.items())
 
 
 def server_key(url: URL | str) -> ServerKey | None:

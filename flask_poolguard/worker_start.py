@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import typing as t
 import weakref
 from types import FrameType
 
-from .app_state import EXTENSION, AppState, look_without_push
+from .app_state import AppState, look_without_push
+from .guarded_apps import EXTENSION
+from .log_lines import debug
 from .pool import after_fork_in_child, housekeeper
 from .state import visibility
 from .tracking import serving
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 _apps: weakref.WeakSet[Flask] = weakref.WeakSet()
 
@@ -68,7 +67,7 @@ def _look(app: Flask, state: AppState) -> None:
     try:
         look_without_push(app, state)
     except Exception:
-        logger.debug("No early look at the app %r", app.name, exc_info=True)
+        debug("not_known", "No early look at the app %r", app.name, exc_info=True)
 
 
 def _show_forked(app: Flask | None) -> None:

@@ -262,7 +262,7 @@ def fix(desk: Desk, server: subprocess.Popen[bytes], env: Mapping[str, str]) -> 
 def leak(desk: Desk, log: Path) -> None:
     """Ask for the route that never closes its connection, and show the log."""
     for _ in range(LEAKS):
-        desk.visit("/faults/leak")
+        desk.visit("/faults/leak", "", 303)
     warnings = leak_warnings(log)
     if not warnings:
         raise DemoError("the log has no warning about the leak")
@@ -310,19 +310,20 @@ The app stays up at {desk.url} until Ctrl-C. In another terminal:
 
   . {file}
 
-  for i in 1 2 3 4 5; do curl -s '{desk.url}/faults/slow?seconds=20' & done
+  for i in 1 2 3 4 5; do curl -sX POST '{desk.url}/faults/slow?seconds=20' & done
   flask pool status       who holds connections, who waits
   flask pool doctor       what is wrong, at which line, what to change
   flask pool top          the same, refreshed
 
-  curl {desk.url}/faults/leak
+  curl -X POST {desk.url}/faults/leak
   flask pool doctor       the line that did not give its connection back
   tail {folder / "gunicorn.log"}
 
-  curl {desk.url}/faults/crash
+  curl -X POST {desk.url}/faults/crash
   flask pool holders      nothing: the connection is back, the row is not written
 
-In a browser: {desk.url}/faults/""",
+In a browser, a button for each fault: {desk.url}/faults/
+and beside it the live page: {desk.url}/pools/""",
         flush=True,
     )
     # Where make leads the terminal's session (ssh -t host make demo), it gets the only

@@ -155,4 +155,4 @@ class Traffic:
         for _ in range(REQUESTS_PER_SLEEPER):
             if self._stopping.is_set():
                 return
-            self._desk.visit(self._slow_path)
+            self._desk.visit(self._slow_path, "")

@@ -43,10 +43,10 @@ def main() -> None:
             tab.look(WIDTH, height=HEIGHT)
             tab.open(f"{server.base_url}/pools/")
             tab.wait_for(f"{WORKERS} live workers", "#workers-count")
-            server.get("/faults/leak")
+            server.post("/faults/leak")
             visitors = [
                 threading.Thread(
-                    target=server.get,
+                    target=server.post,
                     args=(f"/faults/slow?seconds={HELD_SECONDS}",),
                     kwargs={"seconds": 2 * HELD_SECONDS},
                 )

@@ -6,7 +6,6 @@ writes the answer into the budget's file, from where all take it.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -14,6 +13,7 @@ import typing as t
 from collections.abc import Callable, Mapping
 
 from ..databases import ServerView
+from ..log_lines import warn
 from . import allowance as arithmetic
 from .allowance import FAILED, MOST, NO_LIMIT, Answer, allowance, pressed, renewed
 from .shared_file import BudgetError
@@ -21,8 +21,6 @@ from .shared_file import BudgetError
 if t.TYPE_CHECKING:
     from .layout import Allowed
     from .shared_file import BudgetFile
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -183,7 +181,8 @@ class AutoLimit:
     def _tell(self, number: int, told: str) -> None:
         if not self._is_told:
             self._is_told = True
-            logger.warning(
+            warn(
+                "budget_not_kept",
                 'POOLGUARD_BUDGET = "auto" keeps no budget, because %s. It is asked'
                 " again every %d s; until then pools open connections up to their"
                 " sizes.",

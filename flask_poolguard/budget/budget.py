@@ -7,7 +7,6 @@ checkout of an open connection has nothing to do with it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import threading
@@ -16,6 +15,7 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..log_lines import warn
 from ..pool import close_longest_idle
 from .giving import Giving, part_of
 from .layout import Row
@@ -28,8 +28,6 @@ from .standing import standing_in
 if t.TYPE_CHECKING:
     from .queues import Queue
     from .shared_file import BudgetFile
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -217,7 +215,8 @@ class Budget(OwnPlaces):
             self._lose(f"{file.path} was removed or replaced, or is closed")
         trouble, self._trouble = self._trouble, ""
         if trouble:
-            logger.warning(
+            warn(
+                "budget_not_kept",
                 "POOLGUARD_BUDGET is not kept by this process, which opens connections"
                 " up to the sizes of its pools: %s.",
                 trouble,
@@ -288,5 +287,5 @@ def _run(budget: Budget, wake: t.Any) -> None:
                 if budget.is_over():  # no pool has come meanwhile
                     return
         except Exception:
-            logger.warning("A look at the budget failed", exc_info=True)
+            warn("guard_failed", "A look at the budget failed", exc_info=True)
             pause = _AT_REST

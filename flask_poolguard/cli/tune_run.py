@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from ..engines import Guarded
+from ..masking import secrets_of
 from ..tune import experiment, run_view
 from ..tune.choice import Choice
 from ..tune.experiment import Step
@@ -20,7 +21,6 @@ from ..tune.new_file import NewFile
 from ..tune.outcome import Outcome, summarise
 from ..tune.planning import RunPlan
 from ..tune.run_json import to_dict
-from ..urls import without_secrets
 from .findings_view import verdict_lines
 from .output import echo, echo_json, page
 
@@ -88,7 +88,7 @@ def _measure(
 
     def clean(line: str) -> str:
         for each in engines:
-            line = without_secrets(line, each.engine.url)
+            line = secrets_of(each.engine).hide(line)
         return line
 
     steps: list[Step] = []

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database, for_dialect
+from ..masking import Secrets, secrets_of
 from ..pool import UnpooledEntry
 
 _clock = time.monotonic
@@ -45,7 +46,7 @@ def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> N
     dialect = engine.dialect
     wrapper = dialect.__dict__.get(_WRAPPED)
     if wrapper is None:
-        wrapper = dialect.__dict__[_WRAPPED] = _Connecting(dialect)
+        wrapper = dialect.__dict__[_WRAPPED] = _Connecting(dialect, secrets_of(engine))
         dialect.connect = wrapper.connect  # type: ignore[method-assign] # for this engine
         event.listen(engine, "do_connect", wrapper.note_record, insert=True)
         if dialect.driver == "pymysql":
@@ -74,8 +75,8 @@ class _Connecting:
     :ivar has_labelled: whether the last connect carried a label of ours.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self, dialect: Dialect, secrets: Secrets) -> None:
+        self._dialect, self._secrets = dialect, secrets
         self._connect = dialect.connect
         self._database: Database = for_dialect(dialect.name)
         # The record that the calling thread (or greenlet) connects for.
@@ -100,6 +101,7 @@ class _Connecting:
         record = getattr(self._noted, "record", None)
         self._noted.record = None
         self.read_timeout = keywords.get("read_timeout")
+        self._secrets.given = (*arguments, dict(keywords))
         self._add_label(keywords)
         added = self._add_limits(keywords, record)
         connection = self._connect(*arguments, **keywords)

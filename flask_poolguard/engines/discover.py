@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, Pool, QueuePool
@@ -44,7 +44,7 @@ class Found:
     """
 
     bind: str
-    engine: Engine
+    engine: Engine = field(repr=False)  # whose own shows options of its URL
     options: Options
 
 

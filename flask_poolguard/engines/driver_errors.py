@@ -5,7 +5,6 @@ Errors that lose a connection, or find none, get a note that says why.
 
 from __future__ import annotations
 
-import logging
 import time
 import typing as t
 
@@ -22,14 +21,14 @@ from ..error_notes import (
     explain_loss,
 )
 from ..errors import ConnectionReturned, DatabaseUnavailable
+from ..log_lines import debug
+from ..masking import secrets_of
 from ..pool import GuardedPool, gave_up, give_up
 from ..tracking.current_scope import remember_owner
 from ..tracking.pool_tracker import PoolTracker, tracker_of
 from ..tracking.reclaimed import HOW_TO_KEEP
 from .error_facts import TAKE_NO_LOCK, ErrorFacts, first_error, room_of
 from .first_errors import remember
-
-logger = logging.getLogger("flask_poolguard")
 
 # So many seconds pass between two retirements of a pool whose server refuses to
 # write: if the new connections cannot write either, nothing is gained by more.
@@ -96,7 +95,7 @@ class DriverErrorListener:
         try:
             self._explain(context, returned)
         except Exception:  # the error itself is what counts
-            logger.debug("An error could not be explained", exc_info=True)
+            debug("not_known", "An error could not be explained", exc_info=True)
         return returned
 
     def _judge(self, context: ExceptionContext) -> BaseException | None:
@@ -161,10 +160,14 @@ class DriverErrorListener:
         if failure is ConnectFailure.FULL:
             return explain_full(room_of(context, tracker))
         if failure is ConnectFailure.AWAY:
-            pool = None if context.engine is None else context.engine.pool
-            retry = None
-            if isinstance(pool, GuardedPool):
-                retry = pool.policy.connect_retry
+            engine, retry = context.engine, None
+            if engine is not None and isinstance(engine.pool, GuardedPool):
+                retry = engine.pool.policy.connect_retry  # it has told its tracker
+            else:
+                told = type(error).__name__
+                if engine is not None:
+                    told = secrets_of(engine).describe(error)
+                tracker.server_is_away(told, time.monotonic())
             return explain_away(tracker.facts.bind, retry)
         if self._database.refuses_login(error):
             return explain_login(tracker.facts.bind)

@@ -15,11 +15,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ..databases import Loss
 from ..error_notes import First, HolderFacts, Lost, Neighbours, Room
+from ..masking import first_line, secrets_of
 from ..pool import GuardedPool, GuardedRecord
 from ..tracking.pool_tracker import PoolTracker
 from ..tracking.thread_marks import this_thread
 from ..tracking.thread_stacks import describe_site, describe_users
-from ..urls import without_secrets
 from .connect_args import read_timeout_of
 
 _monotonic = time.monotonic
@@ -112,10 +112,8 @@ def first_error(
 ) -> First:
     """Return what to remember of an error for those that it causes."""
     error = context.original_exception
-    lines = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0]}"
-    if context.engine is not None:
-        text = without_secrets(text, context.engine.url)
+    engine = context.engine
+    text = first_line(error) if engine is None else secrets_of(engine).describe(error)
     kind = (context.statement or "").lstrip()[:12].partition(" ")[0].upper()
     return First(
         text=text[:_LONGEST_TEXT],

@@ -8,7 +8,6 @@ handlers and its log, and where its context ends (commands, scripts).
 from __future__ import annotations
 
 import functools
-import logging
 import time
 import typing as t
 from collections.abc import Iterator
@@ -18,14 +17,14 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from ..error_notes import First, add_note, explain_pending, has_note
+from ..log_lines import debug
+from ..masking import first_line
 from ..tracking.callsite import describe_callsite, find_app_line
 
 if t.TYPE_CHECKING:
     from types import TracebackType
 
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 # On a Connection, and on the error that its user saw: the last one that it met.
 _FIRST: t.Final = "_poolguard_first"
@@ -83,7 +82,7 @@ def explain(error: BaseException, root_path: str) -> None:
             for note in filter(None, notes):
                 add_note(error, note)
     except Exception:
-        logger.debug("An error could not be explained", exc_info=True)
+        debug("not_known", "An error could not be explained", exc_info=True)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -119,10 +118,9 @@ def _first_of(error: BaseException, root_path: str) -> First | None:
 
 def _told(error: BaseException, root_path: str) -> First:
     """Return what an error tells itself that no listener has seen."""
-    lines = str(error).strip().splitlines() or [""]
     line = find_app_line(error.__traceback__)
     return First(
-        text=f"{type(error).__name__}: {lines[0]}",
+        text=first_line(error),
         kind=None,
         site="an unknown line" if line is None else describe_callsite(*line, root_path),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 from ..config import AUTO, PREFIX, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import ConfigError
+from ..log_lines import warn
 from ..pool import GuardedPool
 from ..urls import is_in_memory
 from .discover import Found, values_of
-
-logger = logging.getLogger("flask_poolguard")
 
 # What SQLAlchemy's queue pools know as well.
 SIZES: t.Final = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
@@ -96,7 +94,7 @@ def refuse_or_warn(
             raise ConfigError(lost.describe())
         known = earlier is not None and lost.setting in _values(earlier)
         if not is_in_memory(found.engine.url) and not known:
-            logger.warning("%s", lost.describe())
+            warn("setting_without_effect", "%s", lost.describe(), bind=found.bind)
 
 
 def _check_min_idle(found: Found, settings: Settings, pool_class: type[Pool]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -24,6 +23,8 @@ from sqlalchemy.util.queue import Empty
 from ..config import AUTO, AppConfig, Setting, Settings
 from ..databases import for_dialect
 from ..errors import SetupError
+from ..log_lines import info, warn
+from ..masking import secrets_of
 from ..pool import GuardedPool, Policy, Recycle
 from ..tracking.app_tracker import AppTracker
 from ..tracking.dead_threads import give_back_deserted
@@ -43,15 +44,13 @@ from .sizes import auto_sizes_for, first_sizes, shown_sizes
 if t.TYPE_CHECKING:
     from flask import Flask
 
-logger = logging.getLogger("flask_poolguard")
-
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
     """An engine under guard, and what it was decided to be like."""
 
     bind: str
-    engine: Engine
+    engine: Engine = field(repr=False)  # whose own shows options of its URL
     settings: Settings
     tracker: PoolTracker
 
@@ -78,17 +77,21 @@ def guard(
         )
     if known is not None and earlier is None and known.app is not None:
         # A module's engine and an app factory, called once per test.
-        logger.info(
+        info(
+            "engine_moved",
             "The engine of bind %r now shows in the status of the newest app, %r.",
             found.bind,
             app.name,
+            bind=found.bind,
         )
     if unquoted_tail(engine.url):
-        logger.warning(
+        warn(
+            "url_misquoted",
             "What stands for the host in the URL of bind %r has an @, so it is the end"
             " of a password, and connecting to it fails: %s.",
             found.bind,
             HOW_TO_QUOTE,
+            bind=found.bind,
         )
     settings = config.for_bind(found.bind, found.options)
     pool_class = pool_class_for(pool, settings)
@@ -207,6 +210,7 @@ def replace_pool(
                 ping_timeout=settings.ping_timeout.value,
                 tcp_user_timeout=settings.tcp_user_timeout.value,
                 has_auto_sizes=auto is not None,
+                describe=secrets_of(engine).describe,
             ),
             callbacks=tracker,
             holders=tracker,
@@ -219,11 +223,13 @@ def replace_pool(
     out = old.checkedout()
     _close_idle(old)
     if out > 0:
-        logger.warning(
+        warn(
+            "connections_not_shown",
             "Connections of bind %r were out when the guard took over (%d); they are"
             " closed when they come back, and not shown until then.",
             tracker.facts.bind,
             out,
+            bind=tracker.facts.bind,
         )
 
 

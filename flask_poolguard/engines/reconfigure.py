@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from collections.abc import Sequence
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 
 from ..config import AppConfig, Settings
+from ..log_lines import warn
 from ..pool import GuardedPool
 from ..tracking.other_pools import observe
 from .connect_args import prepare
@@ -18,8 +18,6 @@ from .install import Guarded, facts_of, recycle_before_connecting, replace_pool
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 _REPLACEABLE: t.Final = (GuardedPool, AsyncAdaptedQueuePool)
 
@@ -66,11 +64,13 @@ def _apply(
     ]
     if changed and tracker.facts.in_memory and tracker.figures.counts["connects"]:
         # Its data is gone with its last connection.
-        logger.warning(
+        warn(
+            "setting_without_effect",
             "%s was set after the database in memory of bind %r had been used, and has"
             " no effect on it. Set it before PoolGuard(app) or init_app(app).",
             ", ".join(getattr(settings, name).origin for name in changed),
             guarded.bind,
+            bind=guarded.bind,
         )
     elif changed and (
         pool_class is not type(engine.pool) or pool_class in _REPLACEABLE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import typing as t
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from opentelemetry.metrics import (
     Observation,
 )
 
+from ..log_lines import warn
 from ..metrics.families import FAMILIES, POOL, SECONDS, Family
 from ..metrics.gathering import clean, fill_own
 from ..metrics.host import state_of
@@ -27,8 +27,6 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
     from ..extension import PoolGuard
-
-logger = logging.getLogger("flask_poolguard")
 
 METER: t.Final = "flask_poolguard"
 
@@ -81,7 +79,6 @@ class Instruments:
         # Replaced as a whole, because callbacks run at any time.
         self._reported: tuple[Apps, ...] = ()
         self._not_given: dict[str, list[Observation]] = {}
-        self._has_failed = False
         meter = provider.get_meter(METER)
         self._recorder = DurationRecorder(
             meter, [each for each in OWN if each not in OBSERVED]
@@ -129,14 +126,12 @@ class Instruments:
             try:
                 self._look_at(app, found)
             except Exception:
-                if not self._has_failed:  # each collection would log it
-                    self._has_failed = True
-                    logger.warning(
-                        "The pools of the app %r could not be reported to"
-                        " OpenTelemetry",
-                        app.name,
-                        exc_info=True,
-                    )
+                warn(
+                    "guard_failed",
+                    "The pools of the app %r could not be reported to OpenTelemetry",
+                    app.name,
+                    exc_info=True,
+                )
         return found
 
     def _look_at(self, app: Flask, found: dict[str, list[Observation]]) -> None:

@@ -74,8 +74,8 @@ class SlowPath:
         claim, is_waiting = None, False
         number = None if record is None else record.returns
         attempt = Attempt(_clock())
+        begun = attempt.began_at
         try:
-            begun = attempt.began_at
             until = begun + self._pool._timeout
             patience = Patience(begun, self._pool.policy.connect_retry, until)
             while True:
@@ -122,7 +122,9 @@ class SlowPath:
             finally:
                 if claim is not None and is_waiting:
                     callbacks.stopped_waiting(claim)
-            if isinstance(error, Exception) and not isinstance(error, PoolTimeout):
+            if isinstance(error, PoolTimeout):
+                error.waited_seconds = _clock() - begun
+            elif isinstance(error, Exception):
                 callbacks.got_none()
             raise
 
@@ -130,7 +132,8 @@ class SlowPath:
         record.is_found_fit = True
         record.is_counted = attempt.is_counted
         if attempt.is_counted:
-            self._pool.callbacks.waited(_clock() - begun)
+            record.waited_seconds = _clock() - begun
+            self._pool.callbacks.waited(record.waited_seconds)
 
     def _make_fit(
         self, record: GuardedRecord, patience: Patience, may_queue: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -11,19 +10,17 @@ from collections.abc import Callable
 from datetime import datetime
 
 from ..databases import ConnectFailure
+from ..masking import first_line
 from .outage import (
     LONGEST_PAUSE,
     Outage,
     Patience,
     Turn,
     explained,
-    first_line,
     given_up,
     without_tracebacks,
 )
 from .types import Obstacle
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -53,6 +50,8 @@ class ConnectBreaker:
 
     :param classify: tells whether a failed connect may pass.
     :param refuses_login: tells whether it will not, as the server lets no such user in.
+    :param on_away: told of each attempt that found the server away, and its beginning.
+    :param describe: returns a line on an error that may be shown.
     :param open_none_until: told until when the server is known to be full; 0 for well.
     """
 
@@ -61,18 +60,19 @@ class ConnectBreaker:
         classify: Callable[[BaseException], ConnectFailure | None],
         open_none_until: Callable[[float], None],
         refuses_login: Callable[[BaseException], bool] = lambda error: False,
+        on_away: Callable[[str, float], None] = lambda error, began_at: None,
+        describe: Callable[[BaseException], str] = first_line,
     ) -> None:
-        self._classify = classify
-        self._refuses_login = refuses_login
-        self._open_none_until = open_none_until
+        self._classify, self._open_none_until = classify, open_none_until
+        self._refuses_login, self._on_away = refuses_login, on_away
+        self._describe = describe
         self._turns = threading.Condition()
         self._outage: Outage | None = None
         # Since when no login succeeded, and when the last one was refused. Each thread
         # tries for itself, so this needs no lock: one of two is right for both.
         self._refusal: Obstacle | None = None
         self._refused_at = 0.0
-        # Connects that are under way or wait for their turn.
-        self.pending = 0
+        self.pending = 0  # connects that are under way or wait for their turn
 
     def connect(
         self,
@@ -106,7 +106,7 @@ class ConnectBreaker:
         outage = self._outage
         if outage is None or outage.recovering:
             return None
-        return f"{first_line(outage.error)} ({given_up(outage).describe()})"
+        return f"{self._describe(outage.error)} ({given_up(outage).describe()})"
 
     @property
     def is_away(self) -> bool:
@@ -256,6 +256,8 @@ class ConnectBreaker:
             if kind is ConnectFailure.FULL:
                 self._open_none_until(outage.next_try_at)
             self._turns.notify_all()
+        if kind is ConnectFailure.AWAY:
+            self._on_away(self._describe(error), begun)
 
     def _note_refusal(self, error: Exception, begun: float) -> None:
         if not self._refuses_login(error):

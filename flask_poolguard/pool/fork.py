@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import typing as t
@@ -12,11 +11,10 @@ from collections.abc import Callable, Iterable
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import SetupError
+from ..log_lines import warn
 
 if t.TYPE_CHECKING:
     from sqlalchemy.pool.base import _ConnectionRecord
-
-logger = logging.getLogger("flask_poolguard")
 
 _Step = t.TypeVar("_Step", bound="Callable[[], None]")
 
@@ -41,7 +39,12 @@ def _begin_child() -> None:
         try:
             step()
         except Exception:
-            logger.warning("A step of a forked child failed: %r", step, exc_info=True)
+            warn(
+                "guard_failed",
+                "A step of a forked child failed: %r",
+                step,
+                exc_info=True,
+            )
 
 
 if hasattr(os, "register_at_fork"):

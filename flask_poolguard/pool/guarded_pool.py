@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.pool.base import ResetStyle, _ConnectionFairy, reset_none
 
 from ..databases import Database, for_dialect
+from ..errors import PoolTimeout
 from .acquire import SlowPath
 from .connect_breaker import ConnectBreaker
 from .fair_pool import FairPool
@@ -114,6 +115,8 @@ class GuardedPool(FairPool):
             self.database.connect_failure,
             self._pool.open_none_until,
             self.database.refuses_login,
+            self.callbacks.server_is_away,
+            self.policy.describe,
         )
         driver = getattr(self._dialect, "driver", "")
         self._session_probe = SessionProbe(
@@ -184,10 +187,12 @@ class GuardedPool(FairPool):
                     return record
                 number = record.returns
             return self._slow_path.get(record)
-        except BaseException:  # a signal's, or gevent.Timeout: the slot comes back
+        except BaseException as error:  # gevent.Timeout, too: the slot comes back
             if record is not None and number in (None, record.returns):
                 self.free(record)
             queue.serve()  # what was kept for this thread
+            if isinstance(error, PoolTimeout):
+                self.callbacks.failed(error)
             raise
 
     def refill(self, record: GuardedRecord) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import threading
@@ -13,9 +12,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from ..log_lines import debug, rest, warn
 from .fork import after_fork_in_child
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -130,7 +128,7 @@ class Housekeeper:
                     for thread in self._threads:
                         thread.start()
                 except RuntimeError:  # no thread can be started: checkouts do the work
-                    logger.debug("No housekeeper thread", exc_info=True)
+                    debug("not_known", "No housekeeper thread", exc_info=True)
 
     def catch_up(self) -> None:
         """Do a round that is overdue."""
@@ -178,6 +176,8 @@ class Housekeeper:
     def _tend(self, may_hang: bool) -> None:
         with self._lock:
             chosen = [key for key, value in self._tended.items() if value == may_hang]
+        if not may_hang:
+            chosen.append(rest)  # of storms of log lines, which no pool owns
         self._tend_each(chosen)
 
     def _tend_each(self, chosen: Iterable[Tended]) -> None:
@@ -185,7 +185,12 @@ class Housekeeper:
             try:
                 tended.tend()
             except Exception:
-                logger.warning("Housekeeping of %r failed", tended, exc_info=True)
+                warn(
+                    "guard_failed",
+                    "Housekeeping of %r failed",
+                    tended,
+                    exc_info=True,
+                )
 
 
 housekeeper: t.Final = Housekeeper()

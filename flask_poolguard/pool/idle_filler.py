@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import threading
@@ -16,9 +15,10 @@ from contextlib import AbstractContextManager, ExitStack
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy
 
+from ..log_lines import warn
 from .fork import after_fork_in_child
 from .greenlets import are_threads_greenlets, blocker_of
-from .outage import Patience, first_line
+from .outage import Patience
 
 if t.TYPE_CHECKING:
     from ..databases import Database
@@ -27,8 +27,6 @@ if t.TYPE_CHECKING:
     from .idle_limits import IdleLimits
     from .slot import GuardedRecord
     from .types import Policy
-
-logger = logging.getLogger("flask_poolguard")
 
 _clock = time.monotonic
 
@@ -160,12 +158,12 @@ class IdleFiller:
         self._not_before = _clock() + PAUSE
         pool = self._pool
         pool.limits.warn_once(
-            "min-idle",
+            "min_idle_not_reached",
             "No idle connection of bind %r could be opened for POOLGUARD_MIN_IDLE: %s."
             " Requests connect by themselves; the next attempt in the background"
             " follows in %.0f s at the earliest.",
             pool.name,
-            first_line(error),
+            pool.policy.describe(error),
             PAUSE,
         )
 
@@ -239,7 +237,7 @@ class FillingThread:
             try:
                 each.fill()
             except BaseException:  # of a listener, a context or a log handler
-                logger.warning("Filling by %r failed", each, exc_info=True)
+                warn("guard_failed", "Filling by %r failed", each, exc_info=True)
 
 
 filling_thread: t.Final = FillingThread()

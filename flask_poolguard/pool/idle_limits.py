@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
 from ..config import AUTO
 from ..databases import IdleLimit, Loss
+from ..log_lines import warn
 from .idle_deaths import IdleDeaths
 from .types import Policy, PoolCallbacks, Recycle
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-
-logger = logging.getLogger("flask_poolguard")
 
 # What the server itself explains teaches nothing about the way to it. Neither of these
 # is its word: the line was closed without one, or the driver gave up waiting.
@@ -92,7 +90,7 @@ class IdleLimits:
         recycle = derive(limit, self._policy.idle_limit, self.learned)
         if limit.seconds is not None and self.max_age >= limit.seconds:
             self.warn_once(
-                "recycle",
+                "recycle_too_long",
                 "%s = %g s of bind %r is not below the server's idle limit of %g s,"
                 " so it cannot protect idle connections. Remove it (the guard then"
                 " derives %g s) or set it below %g.",
@@ -147,7 +145,7 @@ class IdleLimits:
             self._deaths.server_is_away()
         if not self._is_in_doubt and self._deaths.conclude():
             self.warn_once(
-                f"learned {self.learned}",
+                "idle_limit_learned",
                 "Connections of bind %r die after about %.0f s of idling, before the"
                 " limit that is known (%s): a firewall, NAT gateway, balancer or proxy"
                 " on the way ends them. They are replaced sooner from now on; set"
@@ -156,6 +154,7 @@ class IdleLimits:
                 self.learned,
                 self.recycle.source,
                 self.learned,
+                subject=str(self.learned),
             )
         if self.learned is None:
             return
@@ -166,12 +165,14 @@ class IdleLimits:
         if recycle.seconds is not None and (known is None or recycle.seconds < known):
             self._note(recycle, self._server_limit)
 
-    def warn_once(self, subject: str, message: str, *args: object) -> None:
-        """Log a warning the first time that there is something to say on a subject."""
+    def warn_once(
+        self, event: str, message: str, *args: object, subject: str = ""
+    ) -> None:
+        """Log a warning the first time that an event has happened to a subject."""
         # One operation, so that of several threads only one finds it new.
         mine = object()
-        if self._warned.setdefault(subject, mine) is mine:
-            logger.warning(message, *args)
+        if self._warned.setdefault(f"{event} {subject}", mine) is mine:
+            warn(event, message, *args, bind=self._policy.name)
 
     def _note(self, recycle: Recycle, server_limit: float | None) -> None:
         if (recycle, server_limit) != (self._derived, self._server_limit):

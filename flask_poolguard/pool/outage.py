@@ -154,9 +154,3 @@ def explained(outage: Outage) -> Exception:
         error.args = (*before, f"{str(text).rstrip()} ({gave.describe()})")
         error.poolguard_gave_up = gave  # type: ignore[attr-defined] # read by gave_up()
     return error.with_traceback(None)
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its text."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"

@@ -89,6 +89,10 @@ class PoolRecord(_ConnectionRecord):
             self.dbapi_connection is not None or self.is_connecting
         )
 
+    def was_renewed(self) -> bool:
+        """Tell whether its last connection was one to replace on request."""
+        return self.generation is not self._pool.generation
+
     def open(self) -> None:
         """Connect.
 

@@ -51,7 +51,8 @@ class PoolOfSlots(PoolOfRecords, t.Protocol):
 class GuardedRecord(PoolRecord):
     """A record that knows its own connection's limit and idle time.
 
-    :ivar is_counted: the tracker has counted this caller already.
+    :ivar is_counted: the tracker has counted this caller already, who had to wait.
+    :ivar waited_seconds: how long, for its turn or for the connection.
     :ivar is_found_fit: the pool has just found it fit.
     :ivar returns: how often it came back. While that stays the same, its
         holder still has to give it back.
@@ -78,18 +79,19 @@ class GuardedRecord(PoolRecord):
         "proved_at",
         "recycle",
         "returns",
+        "waited_seconds",
     )
 
     _pool: PoolOfSlots
 
     def __init__(self, pool: PoolOfSlots) -> None:
         self.is_counted = self.is_found_fit = False
-        self.returns = 0
+        self.waited_seconds = 0.0
+        self.returns, self._number = 0, -1
         self.recycle: Recycle | None = None
         self.limit: IdleLimit | None = None
         self._idle_allowed: float | None = None
         self._fileno: Callable[[], int] | None = None
-        self._number = -1
         self._poll: Callable[[int], t.Any] | None = None
         # Bounds for is_fit(), in seconds of idling and as a monotonic time.
         self._quiet_for = self._unproved_at = self._silence = 0.0
@@ -260,7 +262,8 @@ class GuardedRecord(PoolRecord):
         except Exception as error:
             if self.is_lost(error):
                 raise
-            pool.logger.info("The number of killed sessions is unknown: %s", error)
+            told = pool.policy.describe(error)
+            pool.logger.info("The number of killed sessions is unknown: %s", told)
             return None
 
     def _ask_for_limit(self) -> IdleLimit:
@@ -270,14 +273,14 @@ class GuardedRecord(PoolRecord):
         except Exception as error:
             if self.is_lost(error):
                 raise
+            name, told = pool.name, pool.policy.describe(error)
             pool.limits.warn_once(
-                "idle-limit",
+                "idle_limit_unknown",
                 "The idle limit of %s is unknown: %s. Set POOLGUARD_IDLE_LIMIT if"
                 " connections die while they idle.",
-                pool.name,
-                error,
+                *(name, told),
             )
-            return IdleLimit(None, f"the server did not tell ({error})")
+            return IdleLimit(None, f"the server did not tell ({told})")
 
     def respect(self, limit: float) -> None:
         """Idle for less than a limit that was learned after this one connected."""

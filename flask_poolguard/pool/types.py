@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 import time
 import typing as t
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import ConnectFailure
 from ..errors import PoolTimeout
+from ..masking import first_line
 
 # Why a connection left the pool, as the report counts it.
 CloseReason = t.Literal[
@@ -42,6 +44,7 @@ class Policy:
     :ivar recycle_origin: who set it, for messages.
 
     :ivar has_auto_sizes: whether its sizes follow what is asked for, for messages.
+    :ivar describe: returns a line on a driver's error, without the engine's secrets.
 
     The others are the settings of the same names.
     """
@@ -58,6 +61,7 @@ class Policy:
     ping_timeout: float = 2.0
     tcp_user_timeout: float = 90.0
     has_auto_sizes: bool = False
+    describe: Callable[[BaseException], str] = first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,18 @@ class PoolCallbacks:
         """It got no slot: in time, because too many waited, or in a deadlock.
 
         :param error: which is raised.
+        """
+
+    def failed(self, error: PoolTimeout) -> None:
+        """A checkout fails with this error, in this thread, and has nothing of the
+        pool's any more. Called last: an app's code may run.
+        """
+
+    def server_is_away(self, error: str, began_at: float) -> None:
+        """An attempt to connect found the server away; called for each of them.
+
+        :param error: in words.
+        :param began_at: monotonic seconds.
         """
 
     def began_connecting(self, attempt: Attempt, out: int) -> None:

@@ -7,12 +7,12 @@ cannot differ. No server is asked.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import typing as t
 from collections.abc import Sequence
 
 from ..engines import Guarded
+from ..log_lines import warn
 from ..state.reader import read_own
 from ..state.status import Worker
 from .evidence import Evidence
@@ -22,8 +22,6 @@ from .servers import Answer
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 _UNASKED: t.Final = Answer(None)
 
@@ -49,7 +47,7 @@ def log_findings(
             what = (os.getpid(), finding.code, each.bind)
             if finding.level != "info" and what not in logged:
                 logged.add(what)
-                _log(finding)
+                _log(finding, each.bind)
 
 
 def _of_bind(app: Flask, guarded: Guarded, own: Worker) -> Evidence:
@@ -62,8 +60,14 @@ def _of_bind(app: Flask, guarded: Guarded, own: Worker) -> Evidence:
     )
 
 
-def _log(finding: Finding) -> None:
+def _log(finding: Finding, bind: str) -> None:
     consequence = f" {finding.consequence}" if finding.consequence else ""
-    logger.warning(
-        "%s: %s.%s %s", finding.code, finding.message, consequence, finding.fix
+    warn(
+        "finding",
+        "%s: %s.%s %s",
+        finding.code,
+        finding.message,
+        consequence,
+        finding.fix,
+        bind=bind,
     )

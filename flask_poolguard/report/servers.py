@@ -29,8 +29,9 @@ from ..databases import (
     merge_sessions,
 )
 from ..engines import Guarded
+from ..masking import secrets_of
 from ..pool import UnpooledEntry, after_fork_in_child
-from ..urls import HOW_TO_QUOTE, ServerKey, server_key, unquoted_tail, without_secrets
+from ..urls import ServerKey, server_key
 from .model import Failure
 from .unanswered_connects import own_sockets, took_connect
 
@@ -148,7 +149,7 @@ class Question:
                     with_sql=self.detail >= Detail.STATEMENTS,
                 )
             except Exception as error:
-                told = _describe(error, each.engine)
+                told = secrets_of(each.engine).describe(error)
                 self._answers[each.bind] = dataclasses.replace(answer, error=told)
         if lists:
             merged = merge_sessions(list(lists.values()), without=ids)
@@ -214,14 +215,14 @@ def _ask(guarded: Guarded, connections: dict[str, t.Any], ids: set[int]) -> Answ
         connection = engine.pool._invoke_creator(UnpooledEntry())
     except Exception as error:
         why = _why(error, database)
-        return Answer(False, error=_describe(error, engine), failure=why)
+        return Answer(False, error=secrets_of(engine).describe(error), failure=why)
     connections[guarded.bind] = connection
     own_id = database.server_id(connection)
     try:
         view = database.view(connection)
     except Exception as error:
         lost = _is_disconnect(error, connection, engine)
-        told = _describe(error, engine)
+        told = secrets_of(engine).describe(error)
         return Answer(not lost, error=told, failure="away" if lost else None)
     finally:
         before = frozenset(ids)
@@ -264,13 +265,6 @@ def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
         return engine.dialect.is_disconnect(error, connection, None)  # type: ignore[arg-type] # any exception, and the dialect decides
     except Exception:  # not an exception of this driver
         return False
-
-
-def _describe(error: Exception, engine: Engine) -> str:
-    """Return the first line of an error, without secrets."""
-    line = next(filter(None, map(str.strip, str(error).splitlines())), "")
-    text = without_secrets(f"{type(error).__name__}: {line}", engine.url)
-    return f"{text} ({HOW_TO_QUOTE})" if unquoted_tail(engine.url) else text
 
 
 @after_fork_in_child

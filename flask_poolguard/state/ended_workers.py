@@ -2,9 +2,13 @@
 
 A worker that ends removes its own file. Another's that was killed is removed by the
 first process that finds it. Either adds what the file shows to the totals of its app
-first, under the lock of the folder (``flock`` on the folder itself, which leaves no
-file behind), so that each file counts once. A scrape holds that lock as well: no worker
-may move from those that live to those that have ended while it reads both.
+first, under the lock of the folder, so that each file counts once. A scrape holds that
+lock as well: no worker may move from those that live to those that have ended while it
+reads both.
+
+The lock is ``flock`` on the folder itself, which leaves no file behind. Who may read a
+folder could hold that lock without end; where other users may, a private file in it is
+locked instead.
 """
 
 from __future__ import annotations
@@ -45,6 +49,25 @@ _OPEN: t.Final = (
 )
 
 
+LOCK_NAME: t.Final = ".flask-poolguard.lock"
+_READ_BY_OTHERS: t.Final = stat.S_IRGRP | stat.S_IROTH
+
+
+def _open_lock(folder: str) -> int:
+    """Return a descriptor of what stands for a folder's lock.
+
+    :raises OSError: there is no room for it, or no folder.
+    """
+    fd = os.open(folder, _OPEN | os.O_DIRECTORY)
+    if not os.fstat(fd).st_mode & _READ_BY_OTHERS:
+        return fd
+    try:
+        flags = _OPEN | os.O_RDWR | os.O_CREAT
+        return os.open(LOCK_NAME, flags, 0o600, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 @contextlib.contextmanager
 def _locked(folder: str, seconds: float) -> Iterator[bool]:
     """Hold a folder's lock, if it is to be had.
@@ -55,7 +78,7 @@ def _locked(folder: str, seconds: float) -> Iterator[bool]:
     :param seconds: how long to try; 0 for once.
     """
     try:
-        fd = os.open(folder, _OPEN | os.O_DIRECTORY)
+        fd = _open_lock(folder)
     except OSError:
         yield False
         return

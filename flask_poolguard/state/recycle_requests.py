@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import stat
@@ -19,9 +18,8 @@ import time
 import typing as t
 from collections.abc import Mapping
 
+from ..log_lines import warn
 from .directory import request_path, user_id
-
-logger = logging.getLogger("flask_poolguard")
 
 # Stands for every bind.
 ALL: t.Final = "*"
@@ -145,7 +143,8 @@ class Inbox:
                 self._seen = None
             if not self._warned:
                 self._warned = True
-                logger.warning(
+                warn(
+                    "recycle_request_ignored",
                     "The request to replace connections in %s is ignored: %s. Only"
                     " `flask pool recycle` writes such files; remove it.",
                     path,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -16,13 +15,12 @@ import stat
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ..log_lines import warn
 from ..urls import is_of_one_place
 from .directory import user_id
 from .plain import Damaged, dump, load
 from .status import Worker
 from .totals import PoolTotals, totals_of
-
-logger = logging.getLogger("flask_poolguard")
 
 SUFFIX: t.Final = ".totals"
 _MAX_SIZE: t.Final = 4 * 1024 * 1024
@@ -167,7 +165,7 @@ def read(folder: str, app: str) -> Ended:
 def _content(path: str) -> tuple[bytes, int]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(path, flags)
-    with os.fdopen(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise Damaged("it is not a file")
@@ -175,14 +173,17 @@ def _content(path: str) -> tuple[bytes, int]:
             raise Damaged(f"it belongs to user {found.st_uid}")
         if found.st_size > _MAX_SIZE:
             raise Damaged(f"it has {found.st_size} bytes")
-        return file.read(_MAX_SIZE), found.st_mtime_ns
+        return os.pread(fd, _MAX_SIZE, 0), found.st_mtime_ns
+    finally:
+        os.close(fd)
 
 
 def _tell(path: str, written_at: int, error: Exception) -> None:
     if _told.get(path) == written_at:
         return
     _told[path] = written_at
-    logger.warning(
+    warn(
+        "counters_lost",
         "%s cannot be used (%s): counters of metrics begin anew, without what ended"
         " workers had counted.",
         path,

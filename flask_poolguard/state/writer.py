@@ -6,12 +6,12 @@ rest with ``pwrite``.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
 from dataclasses import dataclass
 
+from ..log_lines import warn
 from . import memory_map
 from .directory import StateDirError
 from .ended_workers import retire, sweep
@@ -32,8 +32,6 @@ from .file_format import (
 )
 from .locked_file import create_in_first, has_locks, reserve, unlink
 from .process import Process
-
-logger = logging.getLogger("flask_poolguard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,8 @@ class StateFile(NoStateFile):
         has_room = self._size + region_size(slots) <= MAX_FILE_SIZE
         if not has_room and not self._is_full:
             self._is_full = True
-            logger.warning(
+            warn(
+                "pool_not_shown",
                 "Other processes see the first %d pools of this app only.",
                 len(self._regions),
             )
@@ -231,7 +230,8 @@ class StateFile(NoStateFile):
                 unlink(self.path)
 
     def _give_up(self, error: OSError) -> None:
-        logger.warning(
+        warn(
+            "worker_not_shown",
             "%s cannot be written any more (%s): other processes no longer see this"
             " worker's pools. The app goes on.",
             self.path,

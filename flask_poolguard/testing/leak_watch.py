@@ -5,20 +5,18 @@ Until an app is guarded, no more is imported than what pytest itself needs.
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from collections.abc import Iterator
 
 import pytest
 
 from .. import guarded_apps
+from ..log_lines import warn
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
     from .left_out import LeftByTest
-
-logger = logging.getLogger("flask_poolguard")
 
 # Where a report carries the leaks of its test, also from a worker of xdist.
 _ON_REPORT: t.Final = "poolguard_leaks"
@@ -106,8 +104,11 @@ class LeakWatch:
         try:
             return [] if self._leaks is None else self._leaks.end()
         except Exception:
-            logger.warning(
-                "What %s left could not be determined", item.nodeid, exc_info=True
+            warn(
+                "guard_failed",
+                "What %s left could not be determined",
+                item.nodeid,
+                exc_info=True,
             )
             return []
 

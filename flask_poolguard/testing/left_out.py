@@ -6,6 +6,7 @@ import os
 import time
 import typing as t
 
+from ..log_lines import begin_anew
 from ..signals import connection_leaked
 from ..tracking.app_tracker import all_trackers
 from ..tracking.checkout import Checkout
@@ -82,6 +83,7 @@ class LeftByTest:
                     texts.append(_describe(checkout))
         self._began = self.now()
         self._told.clear()
+        begin_anew()  # what the next test logs is not counted with what this one has
         return list(dict.fromkeys(texts))
 
     def _leaked(self, sender: Flask, leak: Leak) -> None:

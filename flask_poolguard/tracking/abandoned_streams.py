@@ -10,7 +10,6 @@ session.
 
 from __future__ import annotations
 
-import logging
 import sys
 import typing as t
 
@@ -18,12 +17,11 @@ from flask.ctx import AppContext
 from flask.globals import _cv_app
 
 from ..errors import LeakError, LeakWarning
+from ..log_lines import warn
 from .current_scope import MERGED, pushed_by, request_var
 from .scope import WSGIScope
 from .streams import unclosed_var
 from .thread_marks import this_thread
-
-logger = logging.getLogger("flask_poolguard")
 
 # On the ``g`` of contexts whose response is over.
 _ABANDONED: t.Final = "_poolguard_abandoned"
@@ -116,14 +114,16 @@ def close_abandoned() -> None:
     scope = response.scope
     if _cv_app.get(None) not in scope.contexts:
         return
-    logger.warning(
+    warn(
+        "response_not_closed",
         "The response of %s was never closed by its server; it is closed now,"
         " because its thread serves the next request.",
         response.scope.endpoint,
+        endpoint=response.scope.endpoint,
     )
     try:
         response.close()
     except (LeakError, LeakWarning):
         raise
     except Exception:
-        logger.warning("Closing it failed", exc_info=True)
+        warn("response_not_closed", "Closing it failed", exc_info=True)

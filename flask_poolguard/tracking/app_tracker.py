@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import typing as t
 import weakref
 
+from ..log_lines import warn
 from ..pool import after_fork_in_child, housekeeper
 from ..state import visibility
 from ..state.directory import StateDirError
@@ -21,8 +21,6 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
     from .pool_tracker import PoolTracker
-
-logger = logging.getLogger("flask_poolguard")
 
 _all: weakref.WeakSet[AppTracker] = weakref.WeakSet()
 
@@ -79,7 +77,8 @@ class AppTracker:
                 self._file = file
         housekeeper.start()  # who can be seen can be asked for something
         if trouble is not None:  # a log handler may use the database
-            logger.warning(
+            warn(
+                "worker_not_shown",
                 "Other processes cannot see this worker's pools: %s. Set"
                 " POOLGUARD_STATE_DIR to a folder that only this user can"
                 " write to. The app goes on.",

@@ -11,6 +11,8 @@ from types import FrameType, TracebackType
 
 from sqlalchemy.engine import Connection, Engine
 
+from ..log_lines import Facts
+
 _ENGINE_CONNECT: t.Final = Engine.connect.__code__
 _RAW_CONNECTION: t.Final = Engine.raw_connection.__code__
 _NEW: t.Final = Connection.__init__.__code__
@@ -86,6 +88,12 @@ class CallSite:
     def describe(self, root_path: str) -> str:
         """Return ``shop/views.py:88``, relative to the folder that the app lies in."""
         return describe_callsite(self.filename, self.line, root_path)
+
+    def facts(self, root_path: str) -> Facts:
+        """Return file and line for a log record; neither if they are not known."""
+        if not self.filename:
+            return Facts()
+        return Facts(file=_in_app(self.filename, root_path), line=self.line)
 
 
 _NO_CALLSITE: t.Final = {each: CallSite(taken_as=each) for each in TakenAs}
@@ -275,5 +283,8 @@ def describe_callsite(filename: str, line: int, root_path: str) -> str:
     """Return ``shop/views.py:88``, relative to the folder that the app lies in."""
     if not filename:
         return "unknown"
-    parent = os.path.dirname(root_path) + os.sep
-    return f"{filename.removeprefix(parent)}:{line}"
+    return f"{_in_app(filename, root_path)}:{line}"
+
+
+def _in_app(filename: str, root_path: str) -> str:
+    return filename.removeprefix(os.path.dirname(root_path) + os.sep)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ..log_lines import Facts
 from ..pool import keep_from_finalising, orphan
 from .callsite import CallSite
 from .orm_transactions import end_transaction
@@ -222,6 +223,16 @@ class Checkout:
     def site(self) -> str:
         """Return ``file:line`` of the checkout."""
         return self.callsite.describe(self.pool.info.root_path)
+
+    def facts(self, seconds: float | None = None) -> Facts:
+        """Return what a log record carries of it.
+
+        :param seconds: for how long it has been, or was, out.
+        """
+        info = self.pool.info
+        place = self.callsite.facts(info.root_path)
+        bind, endpoint = info.facts.bind, self.endpoint
+        return Facts(bind=bind, endpoint=endpoint, seconds=seconds, **place)
 
     def is_bare(self) -> bool:
         """Tell whether it was taken outside of any request, command and task."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
+from ..log_lines import warn
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
@@ -14,8 +14,6 @@ if t.TYPE_CHECKING:
     from flask.ctx import AppContext
 
     from .app_tracker import AppTracker
-
-logger = logging.getLogger("flask_poolguard")
 
 # Why a session was in the middle of a transaction when its context ended.
 _RAISED: t.Final = "a teardown function raised before the session was closed"
@@ -96,11 +94,13 @@ class ContextCleanup:
                 left = end_left_over(context, scope, first_late, raised)
                 if left is not None:
                     left_by, is_late = left
-                    logger.warning(
+                    warn(
+                        "session_left_open",
                         "A database session of %s was left in the middle of a"
                         " transaction, which was rolled back: %s.",
                         left_by,
                         _USED_LATE if is_late else why,
+                        endpoint=left_by,
                     )
         finally:
             if scope is None:

@@ -1,4 +1,4 @@
-"""Callbacks of a pool that only count: waits, connects, and what failed."""
+"""Callbacks of a pool that count waits, connects, and what failed, and tell of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import typing as t
 
 from ..errors import PoolDeadlock, PoolTimeout
 from ..pool import Attempt, Claim, PoolCallbacks, Recycle
+from ..signals import pool_deadlock, pool_timeout
 from .claims import ScopeClaim
+from .connection_signals import say_failed
+from .engine_pools import EnginePools
+from .server_outage import ServerOutage
 from .shown_pool import ShownPool
 from .thread_marks import this_thread
 from .thread_stacks import describe_activity
 
 
 class CountingCallbacks(ShownPool, PoolCallbacks):
-    """Hands on to ``figures`` what a pool tells."""
+    """Hands on to ``figures`` what a pool tells, and sends the signals of what fails.
+
+    :ivar outage: whether the server is away.
+    """
+
+    outage: ServerOutage
+    pools: EnginePools
 
     def stopped_waiting(self, claim: Claim) -> None:
         """Note one waiter less."""
@@ -30,6 +40,17 @@ class CountingCallbacks(ShownPool, PoolCallbacks):
             self.figures.deadlocked(line)
         else:
             self.figures.count("timeouts")
+
+    def failed(self, error: PoolTimeout) -> None:
+        """Send the signal of a checkout that failed."""
+        if pool_timeout.receivers or pool_deadlock.receivers:
+            say_failed(self, error, self.pools.public(str(error)))
+
+    def server_is_away(self, error: str, began_at: float) -> None:
+        """Send the signal of an outage, once."""
+        if not self.outage.is_on:
+            text = self.pools.public(error)
+            self.outage.met(self.facts.bind, self.app, text, began_at)
 
     def stopped_connecting(self, attempt: Attempt) -> None:
         """Note one less."""

@@ -26,7 +26,7 @@ def give_back_deserted() -> None:
         except IndexError:  # another thread took the last one
             break
         _end(t.cast(ContextScope, scope), reclaimer)
-    reclaimer.report(may_raise=False)
+    reclaimer.report(may_raise=False, found_late=True)
 
 
 def _end(scope: ContextScope, reclaimer: Reclaimer) -> None:

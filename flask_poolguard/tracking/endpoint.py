@@ -42,7 +42,7 @@ def current_endpoint() -> str:
             event = socketio_event_name(request)
             if event:
                 return event
-        return request.endpoint or NO_ROUTE
+        return _shown(request.endpoint or NO_ROUTE)
     response = current_wsgi_scope()
     if response is not None and response.endpoint:
         return response.endpoint
@@ -65,7 +65,7 @@ def current_request() -> t.Any:
 def request_endpoint() -> str:
     """Return the endpoint of the request whose context is current."""
     request = getattr(request_var.get(None), _REQUEST, None)
-    return (None if request is None else request.endpoint) or NO_ROUTE
+    return _shown((None if request is None else request.endpoint) or NO_ROUTE)
 
 
 def command_name() -> str | None:
@@ -143,6 +143,11 @@ def _find_apscheduler(base: t.Any) -> str | None:
             return name
         frame = frame.f_back
     return None
+
+
+def _shown(endpoint: str) -> str:
+    # With every checkout: nearly all are their own.
+    return endpoint if endpoint.isprintable() else plain_name(endpoint)
 
 
 def plain_name(name: str) -> str:

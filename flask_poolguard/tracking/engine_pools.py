@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from ..log_lines import warn
+from ..masking import secrets_of
 from ..pool import Obstacle, Renewable
-
-logger = logging.getLogger("flask_poolguard")
 
 
 class EnginePools:
@@ -46,6 +45,11 @@ class EnginePools:
         if engine is not None and not getattr(record, "is_ahead", False):
             self._in_use = weakref.ref(engine.pool)
 
+    def public(self, text: str) -> str:
+        """Return an error's text without what the engine keeps secret."""
+        engine = self.engine
+        return text if engine is None else secrets_of(engine).hide(text)
+
     def is_disposed(self) -> bool:
         """Tell whether the engine was disposed of, and has not connected since.
 
@@ -69,11 +73,13 @@ class EnginePools:
             try:
                 pool.renew()
             except Exception:
-                logger.warning(
+                warn(
+                    "recycle_failed",
                     "Closing the connections of bind %r failed; the next round of the"
                     " housekeeper goes on with it",
                     bind,
                     exc_info=True,
+                    bind=bind,
                 )
 
     def outdated(self) -> int:

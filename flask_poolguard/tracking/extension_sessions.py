@@ -7,7 +7,6 @@ uncommitted rows are committed there.
 
 from __future__ import annotations
 
-import logging
 import sys
 import typing as t
 import weakref
@@ -15,6 +14,8 @@ from contextlib import ExitStack
 
 from flask.globals import _cv_app
 
+from ..log_lines import warn
+from ..masking import first_line
 from .checkout import Checkout
 from .endpoint import current_endpoint
 from .orm_transactions import end_or_cut_off
@@ -24,8 +25,6 @@ if t.TYPE_CHECKING:
     from flask import Flask
     from flask.ctx import AppContext
     from sqlalchemy.orm import Session
-
-logger = logging.getLogger("flask_poolguard")
 
 # Flask-SQLAlchemy-Lite, and where it keeps the sessions of a context.
 _LITE: t.Final = "flask_sqlalchemy_lite._extension"
@@ -197,10 +196,11 @@ def _close(session: t.Any, checkouts: list[Checkout], endpoint: str) -> None:
 
 def say_not_closed(endpoint: str, error: BaseException) -> None:
     """Log that closing a session raised, which the response does not show."""
-    logger.warning(
-        "The database session of %s could not be closed (%s: %s). Its connection"
-        " was dropped; what was not committed is lost.",
+    warn(
+        "session_not_closed",
+        "The database session of %s could not be closed (%s). Its connection was"
+        " dropped; what was not committed is lost.",
         endpoint,
-        type(error).__name__,
-        str(error).partition("\n")[0],
+        first_line(error),
+        endpoint=endpoint,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 
+from ..log_lines import warn
+from ..signals import connection_held_long
 from .checkout import Checkout, PoolCheckouts
+from .connection_signals import say_held
 from .thread_stacks import describe_activity, format_stack
-
-logger = logging.getLogger("flask_poolguard")
 
 _monotonic = time.monotonic
 
@@ -49,7 +49,10 @@ class HeldWarnings:
                 continue  # a warning would come between what is typed
             checkout.is_reported = True
             activity = describe_activity(checkout.mark(), pool.info.root_path)
-            logger.warning(
+            if connection_held_long.receivers:
+                say_held(checkout, held, self.limit, activity)
+            warn(
+                "connection_held_long",
                 "%s has held a connection of bind %r for %.0f s, since it took it at"
                 " %s%s. Give it back before slow work that needs no database, or raise"
                 " POOLGUARD_HELD_WARNING (now %g). Its thread is here:\n%s",
@@ -60,14 +63,17 @@ class HeldWarnings:
                 "" if activity is None else f"; now at {activity}",
                 self.limit,
                 format_stack(checkout.mark()) or "  (that is not known)",
+                **checkout.facts(held),
             )
 
 
 def _say_it_is_back(bind: str, checkout: Checkout, when: float) -> None:
-    logger.warning(
+    warn(
+        "connection_back",
         "The connection of bind %r that %s took at %s is back after %.0f s.",
         bind,
         checkout.endpoint,
         checkout.site(),
         when - checkout.taken_at,
+        **checkout.facts(when - checkout.taken_at),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import typing as t
 from collections.abc import Iterable, Iterator
@@ -10,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import PoolProxiedConnection
 
+from ..log_lines import warn
 from .orm_sessions import keep_session
-
-logger = logging.getLogger("flask_poolguard")
 
 if t.TYPE_CHECKING:
     from .checkout import Checkout
@@ -33,9 +31,10 @@ def keep(kept: t.Any, trackers: Iterable[PoolTracker]) -> None:
     for checkout in found:
         checkout.keep()
     if isinstance(kept, PoolProxiedConnection) and not found and not kept.is_detached:
-        logger.warning(
+        warn(
+            "keep_without_effect",
             "keep() was given a connection that no guarded pool of this app gave out;"
-            " it stays as it is."
+            " it stays as it is.",
         )
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 import warnings
 
 from ..errors import Leak, LeakWarning
+from ..log_lines import warn
 
 if t.TYPE_CHECKING:
     from .checkout import Checkout
-
-logger = logging.getLogger("flask_poolguard")
 
 # Which leaks Python has shown a warning of, as it notes that for each module. Emptied
 # when there are more: an app may compile code at run time.
@@ -35,5 +33,5 @@ def warn_of(checkout: Checkout, leak: Leak) -> LeakWarning | None:
     except LeakWarning as warning:
         return warning
     except Exception:  # an app's own warnings.showwarning
-        logger.warning("A leak could not be shown as a warning", exc_info=True)
+        warn("guard_failed", "A leak could not be shown as a warning", exc_info=True)
     return None

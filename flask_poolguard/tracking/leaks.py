@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import typing as t
 from contextlib import ExitStack
@@ -11,6 +10,8 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from ..databases import transaction_settings
 from ..errors import CLOSE_SESSION, KEEP_IT, WITH_BLOCK, Leak, LeakError, LeakWarning
+from ..log_lines import debug, warn
+from ..masking import first_line
 from ..signals import connection_leaked
 from .callsite import TakenAs
 from .checkout import SETTINGS
@@ -19,12 +20,11 @@ from .left_to_owner import is_left_alone
 from .orm_transactions import end_or_cut_off
 from .reclaimed import Reclaimed, mark_session, stand_in
 from .scope import Scope, WSGIScope
+from .sending import send_later, send_now, sender_of
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
     from .checkout import Checkout
-
-logger = logging.getLogger("flask_poolguard")
 
 # A fairy counts nested checkouts (SingletonThreadPool); more is a broken counter.
 _MAX_NESTED: t.Final = 100
@@ -95,10 +95,11 @@ class Reclaimer:
             checkout.pool.forget(checkout)
             self.leaks.append((checkout, taking.leak(self._remedy)))
 
-    def report(self, may_raise: bool = True) -> None:
+    def report(self, may_raise: bool = True, found_late: bool = False) -> None:
         """Count, log and signal the leaks, and warn of them.
 
         :param may_raise: the caller is what leaked.
+        :param found_late: this thread, which may need a connection, only finds them.
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``.
         :raises LeakWarning: a filter of warnings makes it an error.
         """
@@ -106,10 +107,10 @@ class Reclaimer:
         to_raise = []
         for checkout, leak in self.leaks:
             pool = checkout.pool
-            try:
-                connection_leaked.send(pool.app, leak=leak)
-            except Exception:
-                logger.warning("A connection_leaked receiver failed", exc_info=True)
+            if found_late:
+                send_later(connection_leaked, pool.app, leak=leak)
+            else:
+                send_now(connection_leaked, sender_of(pool), leak=leak)
             if may_raise and pool.info.on_leak == "raise":
                 to_raise.append(leak)
         warning = self.warn()
@@ -122,7 +123,13 @@ class Reclaimer:
         """Count and log the leaks, without a signal: its receivers may be the cause."""
         for checkout, leak in self.leaks:
             checkout.pool.count_leak(checkout)
-            logger.warning("%s", leak.describe())
+            warn(
+                "connection_leaked",
+                "%s",
+                leak.describe(),
+                unlike=(leak.action, leak.reason, leak.lost),
+                **checkout.facts(leak.held_seconds),
+            )
 
     def warn(self) -> LeakWarning | None:
         """Give a Python warning of each leak; return the first that is an error."""
@@ -135,7 +142,7 @@ def _is_left(checkout: Checkout, fairy: PoolProxiedConnection) -> bool:
     try:
         return is_left_alone(checkout, fairy)
     except Exception:  # the look failed, so the connection comes back
-        logger.debug("It is not known who uses a connection", exc_info=True)
+        debug("not_known", "It is not known who uses a connection", exc_info=True)
         return False
 
 
@@ -175,7 +182,7 @@ class _TakingBack:
             self._end_session()
             self._check_in()
         except BaseException as error:
-            self.reason = self.reason or f"ending it raised {_word(error)}"
+            self.reason = self.reason or f"ending it raised {first_line(error)}"
             self._close()
             if not isinstance(error, Exception):
                 raise
@@ -215,7 +222,7 @@ class _TakingBack:
         try:
             fairy._pool._dialect.do_rollback(fairy)
         except Exception as error:
-            self.reason = f"it could not be rolled back ({_word(error)})"
+            self.reason = f"it could not be rolled back ({first_line(error)})"
             return False
         return True
 
@@ -287,7 +294,3 @@ class _TakingBack:
 
 
 _MID_QUERY: t.Final = "an answer was still to be read"
-
-
-def _word(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -6,33 +6,32 @@ that an app relies on is worse than a connection too many.
 
 from __future__ import annotations
 
-import logging
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flask.globals import _cv_app
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import PoolProxiedConnection
 
+from ..log_lines import info, warn
 from .sql_effects import Effect
 
 if t.TYPE_CHECKING:
     from .checkout import Checkout
 
-logger = logging.getLogger("flask_poolguard")
-
 
 def is_left_alone(checkout: Checkout, proxy: PoolProxiedConnection) -> bool:
     """Tell whether a connection is left to its owner on purpose, and say why."""
+    log: Callable[..., None]
     if Effect.LOCKS in checkout.effects and checkout.is_bare():
-        level, why = logging.WARNING, "its session took a lock, or listens"
+        log, why = warn, "its session took a lock, or listens"
     elif _is_the_extensions(checkout, proxy):
-        level, why = logging.INFO, "the database extension was made to use it"
+        log, why = info, "the database extension was made to use it"
     else:
         return False
     checkout.release()
-    logger.log(
-        level,
+    log(
+        "connection_left",
         "%s did not give back a connection of bind %r that it took at %s; it is left"
         " open, because %s. Say that this is on purpose with guard.keep(connection), or"
         " close it.",
@@ -40,6 +39,7 @@ def is_left_alone(checkout: Checkout, proxy: PoolProxiedConnection) -> bool:
         checkout.pool.info.facts.bind,
         checkout.site(),
         why,
+        **checkout.facts(),
     )
     return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import typing as t
 import weakref
@@ -22,8 +21,6 @@ if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
 
     from .reclaimed import Reclaimed
-
-logger = logging.getLogger("flask_poolguard")
 
 # Where a session remembers whose it is: a function that returns the scope, None for a
 # thread's, a test's or a job's own.

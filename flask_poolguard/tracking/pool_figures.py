@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -10,6 +9,7 @@ import typing as t
 import weakref
 from collections.abc import Callable
 
+from ..log_lines import warn
 from ..pool import Attempt, Obstacle, Recycle, housekeeper
 from ..state.history import History
 from ..state.pool_region import PoolRegion
@@ -20,8 +20,6 @@ from .pool_history import PoolHistory
 from .pool_status import COUNTERS, RunningLines, status_of, totals_of
 from .thread_marks import count_threads, live_marks
 from .usage import UsageCounter
-
-logger = logging.getLogger("flask_poolguard")
 
 _monotonic = time.monotonic
 
@@ -260,10 +258,12 @@ class PoolFigures:
         # Not under the lock: a log handler may use the database.
         if self._is_too_long and not self._is_said_to_be_too_long:
             self._is_said_to_be_too_long = True
-            logger.warning(
+            warn(
+                "pool_not_shown",
                 "Other processes do not see the pool of bind %.40r: its name and URL"
                 " are too long.",
                 self.facts.bind,
+                bind=self.facts.bind,
             )
 
     def _tend_history(self) -> None:

@@ -15,11 +15,13 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..databases import transaction_settings
 from ..pool import Attempt, CloseReason, Recycle, Renewable, housekeeper
+from ..signals import connection_recycled
 from ..state.histogram import SHORTEST
 from ..state.writer import NoStateFile
 from .callsite import TakenAs, find_callsite
 from .checkout import SETTINGS, Checkout, CheckoutScope, PoolInfo
 from .claims import ScopeClaim
+from .connection_signals import say_recycled
 from .counting_callbacks import CountingCallbacks
 from .current_scope import current_scope, scope_of_reconnecting
 from .endpoint import current_endpoint
@@ -29,6 +31,7 @@ from .pool_facts import PoolFacts
 from .pool_figures import PoolFigures
 from .returners import Returners
 from .running_lines import note_running_lines
+from .server_outage import ServerOutage
 from .sized_pool import SizedPool
 from .thread_marks import deserted, this_thread
 
@@ -99,6 +102,7 @@ class PoolTracker(SizedPool, CountingCallbacks):
         self._uses = self.usage.durations.use
         self.returners: Returners = Returners()
         self._held_warnings.forget()
+        self.outage = ServerOutage()
 
     def follow(self, on_leak: str, held_warning: float | None) -> None:
         """Follow settings that were changed."""
@@ -139,6 +143,8 @@ class PoolTracker(SizedPool, CountingCallbacks):
     def connected(self, record: ConnectionPoolEntry) -> None:
         """Count a new connection."""
         housekeeper.start()
+        if self.outage.is_on:
+            self.outage.is_over(self.app)
         record.info[SETTINGS] = transaction_settings(record.dbapi_connection)
         self.pools.note_use(record)
         self._show_connected(record)
@@ -226,6 +232,8 @@ class PoolTracker(SizedPool, CountingCallbacks):
             self.region.release(record)
         if reason is not None:
             self.figures.count(reason)
+            if connection_recycled.receivers:
+                say_recycled(self, record, reason)
 
     def began_waiting(self, out: int) -> ScopeClaim:
         """Note one more waiter; its request, command or task counts."""

@@ -6,12 +6,12 @@ the next there, and a teardown function of the app closes it when the context is
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from collections.abc import Iterator, Mapping
 
 from sqlalchemy.engine import Connection
 
+from ..log_lines import Facts, warn
 from .current_scope import scope_of
 from .scope import WSGIScope
 
@@ -20,8 +20,6 @@ if t.TYPE_CHECKING:
     from flask.ctx import AppContext
 
     from .callsite import CallSite
-
-logger = logging.getLogger("flask_poolguard")
 
 # Where requests were seen to share a context, so that it is said once per process.
 _told_of_shared: set[CallSite | None] = set()
@@ -46,16 +44,19 @@ def note_shared(context: AppContext, app: Flask | None) -> None:
     if scope.requests != 2 or scope.callsite in _told_of_shared:
         return
     _told_of_shared.add(scope.callsite)
-    where = "an unknown line"
+    where, facts = "an unknown line", Facts()
     if scope.callsite is not None:
         where = scope.callsite.describe(context.app.root_path)
-    logger.warning(
+        facts = scope.callsite.facts(context.app.root_path)
+    warn(
+        "context_shared",
         "Requests of %s share an app context that was pushed at %s and is still"
         " current: Flask tears nothing down between them, so they share db.session"
         " and its transaction. What else a request takes is given back when it"
         " ends. Use `with app.app_context():` around what needs it.",
         context.app.name,
         where,
+        **facts,
     )
 
 

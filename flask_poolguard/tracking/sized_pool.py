@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from dataclasses import replace
 
+from ..log_lines import info
 from ..pool import GuardedPool
 from .engine_pools import EnginePools
 from .pool_facts import PoolFacts
@@ -13,8 +13,6 @@ from .shown_pool import ShownPool
 
 if t.TYPE_CHECKING:
     from .auto_sizes import AutoSizes, PoolSizes, Seen
-
-logger = logging.getLogger("flask_poolguard")
 
 
 class SizedPool(ShownPool):
@@ -61,12 +59,14 @@ class SizedPool(ShownPool):
         self._apply(auto.sizes, pool)
         self._show_swings(auto.swings(now))
         if why is not None:
-            logger.info(
+            info(
+                "sizes_changed",
                 "Sizes of bind %r: pool_size %d -> %d, max_overflow %d -> %d: %s.",
                 self.facts.bind,
                 *(before.pool_size, auto.sizes.pool_size),
                 *(before.max_overflow, auto.sizes.max_overflow),
                 why,
+                bind=self.facts.bind,
             )
 
     def _pool(self) -> GuardedPool | None:

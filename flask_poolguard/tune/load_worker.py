@@ -24,9 +24,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..engines import Guarded, resize
+from ..masking import secrets_of
 from ..pool import GuardedPool
 from ..state.visibility import hide_process
-from ..urls import without_secrets
 from . import processor
 from .failures import WorkFailed
 from .load import Load
@@ -170,9 +170,7 @@ class LoadWorker:
         """
         engine = self._tuned.engine
         outage = t.cast(GuardedPool, engine.pool)._breaker.outage
-        lines = str(error).splitlines() or [""]
-        text = outage or f"{type(error).__name__}: {lines[0]}"
-        return without_secrets(text, engine.url)
+        return outage or secrets_of(engine).describe(error)
 
     def measure(self, order: dict[str, t.Any]) -> dict[str, t.Any]:
         """Put the pool under load."""

@@ -11,7 +11,7 @@ from flask.testing import EnvironBuilder
 from sqlalchemy import event
 
 from ..engines import Guarded
-from ..urls import without_secrets
+from ..masking import first_line, secrets_of
 from .failures import WorkFailed
 from .work import Work
 
@@ -45,11 +45,10 @@ def prepare(
     """
 
     def describe(error: BaseException) -> str:
-        lines = filter(None, map(str.strip, str(error).splitlines()))
-        text = f"{work}: {type(error).__name__}: {next(lines, '')}"
+        text = str(error)
         for each in engines:
-            text = without_secrets(text, each.engine.url)
-        return text
+            text = secrets_of(each.engine).hide(text)
+        return f"{work}: {first_line(error, text)}"
 
     if work.kind == "sql":
         return _query(work, app, engine), describe

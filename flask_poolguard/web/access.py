@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import typing as t
 from collections.abc import Callable
 from types import EllipsisType
 
-from flask import Response, abort, current_app
+from flask import Response, current_app
 
 from ..errors import SetupError
+from ..log_lines import error
+from .refusal import UntouchedSession
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger("flask_poolguard")
 
 # ``...`` is: not said.
 Auth = Callable[[], object] | EllipsisType | None
@@ -47,13 +46,19 @@ def check_said(auth: Auth, app: Flask) -> None:
         )
 
 
-def require(auth: Auth) -> None:
-    """End the current request with the app's own 404 unless it may see the pages."""
-    if not _allows(auth):
-        abort(404)
+def allows(auth: Auth) -> bool:
+    """Tell whether the current request may see the pages.
+
+    Who is refused is not to learn that he was asked for: see :mod:`.refusal`.
+    """
+    session = UntouchedSession()
+    is_allowed = _ask(auth)
+    if not is_allowed:
+        session.restore()
+    return is_allowed
 
 
-def _allows(auth: Auth) -> bool:
+def _ask(auth: Auth) -> bool:
     if auth is None:
         return True
     if isinstance(auth, EllipsisType):
@@ -61,8 +66,10 @@ def _allows(auth: Auth) -> bool:
     try:
         found = current_app.ensure_sync(auth)()
     except Exception:
-        logger.exception(
-            "The auth function of guard.blueprint() raised, so the request is refused."
+        error(
+            "blueprint_auth_failed",
+            "The auth function of guard.blueprint() raised, so the request is refused.",
+            exc_info=True,
         )
         return False
     if found is None or type(found) in (bool, int):
@@ -70,7 +77,8 @@ def _allows(auth: Auth) -> bool:
     # A log-in page, a tuple with a status, a function, an anonymous user: all are true.
     if inspect.iscoroutine(found):
         found.close()  # else it warns that it was not awaited
-    logger.error(
+    error(
+        "blueprint_auth_failed",
         "The auth function of guard.blueprint() returned %s, which does not say who may"
         " see the pools, so the request is refused. Let it return True or False.",
         type(found).__name__,
@@ -79,10 +87,7 @@ def _allows(auth: Auth) -> bool:
 
 
 def protect(response: Response) -> Response:
-    """Add the headers. A refusal looks like any other 404 of the app, with its styles,
-    so it gets no policy.
-    """
+    """Add the headers to a page. A refusal has none of them."""
     response.headers["Cache-Control"] = "no-store"
-    if response.status_code != 404:
-        response.headers.update(_HEADERS)
+    response.headers.update(_HEADERS)
     return response

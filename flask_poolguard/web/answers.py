@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import typing as t
 import weakref
 
 from ..errors import SetupError
+from ..log_lines import error
 from ..report import Detail, make_report
 from ..report.deployment import find_workers, names_of, parents_among
 from ..report.health import examine
@@ -17,16 +17,18 @@ from ..report.hour import history_of, minutes_to_plain
 from ..report.monitoring_plugin import State, Thresholds, Verdict, render
 from ..report.verdict import verdict_of
 from ..state.plain import to_plain
-from .shared_value import SharedValue
+from .shared_value import PATIENCE, NotMadeInTime, SharedValue
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
-logger = logging.getLogger("flask_poolguard")
-
 # That this process answers shows that a worker lives, also where it can keep no state
 # file.
 _THRESHOLDS: t.Final = Thresholds(min_workers=0)
+
+NOT_IN_TIME: t.Final = (
+    f"the state files were not read within {PATIENCE:g} s: another request is at it"
+)
 
 
 class Answers:
@@ -38,6 +40,14 @@ class Answers:
         self.status = SharedValue(lambda: _status(_alive(reference)))
         self.readiness = SharedValue(lambda: _readiness(_alive(reference)))
         self.metrics = SharedValue(lambda: _metrics(_alive(reference)))
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Return whether the app can serve, and why in one line."""
+        try:
+            return self.readiness.get()
+        except NotMadeInTime:
+            found = Verdict(State.UNKNOWN, NOT_IN_TIME)
+            return True, render(found)
 
 
 def _alive(reference: weakref.ref[Flask]) -> Flask:
@@ -83,7 +93,11 @@ def _readiness(app: Flask) -> tuple[bool, str]:
     try:
         verdict = _judge(app)
     except Exception:
-        logger.exception("Whether the app is ready could not be told.")
+        error(
+            "readiness_unknown",
+            "Whether the app is ready could not be told.",
+            exc_info=True,
+        )
         verdict = Verdict(State.UNKNOWN, "it could not be told, the app's log says why")
     line = render(dataclasses.replace(verdict, perfdata=""))
     return verdict.state is not State.CRITICAL, line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 import weakref
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, request
 
-from .access import Auth, check_said, protect, require
-from .answers import Answers
+from .access import Auth, allows, check_said, protect
+from .answers import NOT_IN_TIME, Answers
+from .refusal import keep_secret, refuse
+from .shared_value import NotMadeInTime
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -26,6 +29,8 @@ _FILES: t.Final = {
     "sections.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
+# An app that is one page mounts the pages at "/", and has /static itself.
+_FILES_PATH: t.Final = "poolguard-static"
 _TEXT: t.Final = "text/plain"
 _View = Callable[..., Response]
 
@@ -48,24 +53,29 @@ def make_blueprint(auth: Auth, *, probes_open: bool) -> Blueprint:
         "": _page,
         "status.json": pages.status,
         "metrics": pages.metrics,
-        "static/<name>": _file,
+        f"{_FILES_PATH}/<name>": _file,
         **probes,
     }
     for path, view in views.items():
         # Only GET, and with it HEAD.
         blueprint.add_url_rule(
             f"/{path}",
-            path.partition("/")[0].replace(".", "_") or "page",
+            re.sub(r"\W", "_", path.partition("/")[0]) or "page",
             view,
             provide_automatic_options=False,
         )
 
+    def may_see(endpoint: str) -> bool:
+        is_open = probes_open and endpoint.rpartition(".")[2] in probes
+        return is_open or allows(auth)
+
     @blueprint.before_request
     def check() -> None:
-        name = (request.endpoint or "").rpartition(".")[2]
-        if not (probes_open and name in probes):
-            require(auth)
+        if not may_see(request.endpoint or ""):
+            refuse()
 
+    keep_secret(blueprint, may_see)
+    blueprint.register_error_handler(NotMadeInTime, _try_again)
     blueprint.after_request(protect)
     return blueprint
 
@@ -90,7 +100,7 @@ class _Pages:
 
     def ready(self) -> Response:
         """Tell whether the app can serve."""
-        is_ready, line = self._of_app().readiness.get()
+        is_ready, line = self._of_app().is_ready()
         return Response(f"{line}\n", 200 if is_ready else 503, mimetype=_TEXT)
 
     def metrics(self) -> Response:
@@ -98,6 +108,11 @@ class _Pages:
         from ..metrics import CONTENT_TYPE
 
         return Response(self._of_app().metrics.get(), content_type=CONTENT_TYPE)
+
+
+def _try_again(_: NotMadeInTime) -> Response:
+    """Answer where what is asked for is not to be had now."""
+    return Response(f"{NOT_IN_TIME}\n", 503, {"Retry-After": "1"}, mimetype=_TEXT)
 
 
 def _live() -> Response:

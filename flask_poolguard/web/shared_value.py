@@ -12,8 +12,16 @@ from ..pool import after_fork_in_child
 
 # However many people watch, the state files are read so often.
 KEPT_SECONDS: t.Final = 0.5
+# So long who asks waits for another who makes it, in seconds. It takes milliseconds,
+# unless a folder does not answer; the app would miss threads that wait for that.
+PATIENCE: t.Final = 2.0
 
 T = t.TypeVar("T")
+
+
+class NotMadeInTime(Exception):
+    """The value is still being made for another who asked before."""
+
 
 _all: weakref.WeakSet[SharedValue[t.Any]] = weakref.WeakSet()
 
@@ -35,13 +43,21 @@ class SharedValue(t.Generic[T]):
         _all.add(self)
 
     def get(self) -> T:
-        """Return the value."""
-        with self.lock:
+        """Return the value.
+
+        :raises NotMadeInTime: another who makes it needs too long.
+        """
+        lock = self.lock
+        if not lock.acquire(timeout=PATIENCE):
+            raise NotMadeInTime
+        try:
             if self._made is None or self._clock() - self._made[0] >= KEPT_SECONDS:
                 self._made = None  # also if there is no new one
                 value = self._make()
                 self._made = self._clock(), value
             return self._made[1]
+        finally:
+            lock.release()
 
 
 @after_fork_in_child

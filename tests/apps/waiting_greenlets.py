@@ -17,6 +17,7 @@ import json
 import random
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,10 +27,16 @@ import gevent.event
 from flask import Flask
 from sqlalchemy import create_engine, event
 
-from flask_poolguard import PoolGuard
+from flask_poolguard import (
+    FailedWait,
+    PoolGuard,
+    connection_recycled,
+    pool_timeout,
+)
 from flask_poolguard.errors import PoolDeadlock, PoolTimeout
 from flask_poolguard.pool import GuardedPool
 from tests.apps.greenlets import make_psycopg2_cooperate
+from tests.support.guarded_app import Clock
 
 
 class Program:
@@ -213,9 +220,48 @@ def silence(url: str) -> dict[str, Any]:
     return {"asked": len(asked), "told": told, "seconds": seconds, **figures}
 
 
+def signals(url: str) -> dict[str, Any]:
+    """Let receivers give way, be struck, and hang."""
+    program = Program(url, 1, 0.05, POOLGUARD_MAX_AGE=60)
+    clock = Clock().of(program.engine)
+    told: list[str] = []
+    over, hangs = gevent.event.Event(), gevent.event.Event()
+
+    def give_way(sender: Flask, wait: FailedWait) -> None:
+        told.append(f"begin {wait.error}")
+        gevent.sleep(0.2)
+        told.append("end")
+
+    def hang(sender: Flask, **facts: object) -> None:
+        told.append(threading.current_thread().name)
+        hangs.set()
+        over.wait(20)
+
+    def ask(seconds: float) -> str:
+        try:
+            with gevent.Timeout(seconds):
+                program.engine.connect()
+        except (PoolTimeout, gevent.Timeout) as error:
+            return type(error).__name__
+        return "got one"
+
+    with pool_timeout.connected_to(give_way), program.engine.connect():
+        asked = [gevent.spawn(ask, 20), gevent.spawn(ask, 20), gevent.spawn(ask, 0.15)]
+        errors = [each.get(timeout=20) for each in asked]
+    with connection_recycled.connected_to(hang):
+        clock.now += 61
+        with program.engine.connect():
+            hangs.wait(20)
+        for _ in range(3):  # none of them waits for the receiver
+            with program.engine.connect():
+                gevent.sleep(0)
+        over.set()
+    return {"told": told, "errors": errors, **program.figures()}
+
+
 SCENARIOS: dict[str, Callable[[str], dict[str, Any]]] = {
     each.__name__: each
-    for each in (order, timeout, kill, storm, deadlock, bystander, silence)
+    for each in (order, timeout, kill, storm, deadlock, bystander, silence, signals)
 }
 
 

@@ -90,7 +90,7 @@ class TestDemo:
     def test_stays_up_on_request_until_the_terminal_closes(self, folder: Path) -> None:
         """It says where to look, and what it says works; then nothing of it is left."""
         with demo(folder, "--keep") as (process, read):
-            wait_for("In a browser: ", process, read)
+            wait_for("beside it the live page: ", process, read)
             url, file = re.findall(r"stays up at (\S+) .*\n\n  \. (\S+)", read())[0]
             with OPENER.open(f"{url}/faults/", timeout=30) as answer:
                 assert answer.status == 200

@@ -53,6 +53,20 @@ class TestDeadlocks:
         assert found["timeouts"] == 0
 
 
+class TestSignals:
+    @pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])
+    def test_receivers_give_way_and_are_struck_like_other_code(
+        self, driver: str, request: pytest.FixtureRequest
+    ) -> None:
+        found = run(database_by(driver, request).url, "signals")
+        assert found["errors"] == ["PoolTimeout", "PoolTimeout", "Timeout"]
+        told = found["told"]
+        # Each greenlet's own, at the same time; the one that is struck has no end.
+        assert told[:3] == ["begin PoolTimeout"] * 3
+        assert told[3:5] == ["end"] * 2
+        assert told[5:] == ["poolguard-signals"]
+
+
 class TestInquiry:
     """The server is asked what its sessions do, on a line where nobody answers."""
 

@@ -95,13 +95,18 @@ class TestWhatItShows:
         assert tab.complaints == []
 
     def test_a_worker_that_is_stopped_and_one_that_died(self, open_page: Open) -> None:
+        """Though it is the stopped one that the browser keeps a connection to."""
         server, tab = open_page()
-        stopped, dead = sorted(server.worker_pids())
+        stopped = tab.run("fetch('status.json').then((each) => each.json())")[
+            "answered_by"
+        ]
+        (dead,) = server.worker_pids() - {stopped}
         suspend(stopped)
         try:
             tab.wait_for("stopped", "#workers")
             tab.wait_for(f"worker {stopped} is stopped", "#cause")
             assert tab.run("document.querySelectorAll('.worker.stopped').length") == 1
+            assert tab.complaints == []
             os.kill(dead, signal.SIGKILL)
             tab.wait_for(f"worker {dead} ended", "#gone")
             tab.wait_for("2 live workers", "#workers-count")
@@ -194,6 +199,22 @@ class TestPolling:
         see(tab, "visible")
         wait_until(lambda: tab.run(polls) > count, seconds=30, what="a poll")
         tab.wait_for("OK", "#level")
+
+    def test_it_asks_once_more_if_the_answer_does_not_come(
+        self, open_page: Open
+    ) -> None:
+        """And takes that answer, while it waits for the first for ever."""
+        server, tab = open_page()
+        tab.wait_for("OK", "#level")
+        tab.run(
+            "window.asked = 0; const real = window.fetch;"
+            " window.fetch = (...all) =>"
+            " (window.asked++ ? real(...all) : new Promise(() => {})); 0"
+        )
+        wait_until(lambda: tab.run("window.asked") > 0, seconds=30, what="a question")
+        server.hold(1)
+        tab.wait_for("hold", "#holders")
+        assert tab.complaints == []
 
     def test_a_page_that_is_open_for_long_grows_no_bigger(
         self, open_page: Open

@@ -273,7 +273,7 @@ class TestSignal:
         assert shop.out() == 0
         assert sum(tracker.figures.counts["leaks"] for tracker in shop.trackers) == 2
         failed = [each for each in warnings_in(caplog) if "receiver failed" in each]
-        assert len(failed) == 2
+        assert len(failed) == 1  # equal ones are counted
 
     def test_it_is_public(self) -> None:
         assert flask_poolguard.connection_leaked is connection_leaked

@@ -125,8 +125,18 @@ class AppServer(ABC):
 
         :param seconds: how long each read may take.
         """
+        return self._send(path, None, seconds)
+
+    def post(self, path: str, *, seconds: float = 30.0) -> tuple[int, str]:
+        """Return status and body of the answer to a POST without data.
+
+        :param seconds: how long each read may take.
+        """
+        return self._send(path, b"", seconds)
+
+    def _send(self, path: str, data: bytes | None, seconds: float) -> tuple[int, str]:
         try:
-            with OPENER.open(self.base_url + path, timeout=seconds) as answer:
+            with OPENER.open(self.base_url + path, data, timeout=seconds) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

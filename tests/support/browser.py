@@ -136,6 +136,14 @@ class Browser:
         """Go to an address."""
         self._ask("Page.navigate", url=url)
 
+    def press(self, key: str) -> None:
+        """Press a key, such as ``Tab`` or ``Enter``."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self._ask("Input.dispatchKeyEvent", type="keyDown", **about, **text)
+        self._ask("Input.dispatchKeyEvent", type="keyUp", **about)
+
     def run(self, script: str) -> Any:
         """Return what a JavaScript expression says, awaited."""
         found = self._ask(

@@ -75,6 +75,8 @@ class MySQLPeer(Listener):
         """
         self.wait_timeout = wait_timeout
         self.goodbye_number = goodbye_number
+        # What it says of it; it may be wrong.
+        self.idle_limit = f"{wait_timeout:g}"
         self.timed_out = threading.Event()
         self.statements: list[str] = []
         self._session_ids = itertools.count(1)
@@ -110,7 +112,7 @@ class _Session:
         self._number = number
         self._sequence = 0
         self._variables = {
-            "wait_timeout": f"{peer.wait_timeout:g}",
+            "wait_timeout": peer.idle_limit,
             "transaction_isolation": "REPEATABLE-READ",
             "sql_mode": "STRICT_TRANS_TABLES",
             "lower_case_table_names": "0",
@@ -169,7 +171,7 @@ class _Session:
         constant = self._constants.get(sql.upper().removeprefix("SELECT "))
         if pattern:
             self._send_row(pattern[1], self._variables[pattern[1]])
-        elif variables:
+        elif variables and self._variables.keys() >= set(variables):
             self._send_row(*(self._variables[name] for name in variables))
         elif constant is not None:
             self._send_row(constant)

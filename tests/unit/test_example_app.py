@@ -3,8 +3,9 @@
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -13,19 +14,18 @@ from sqlalchemy import func, inspect, select
 from sqlalchemy.pool import QueuePool
 
 from example_app import create_app
-from example_app.extensions import db
+from example_app.extensions import db, guard
+from example_app.fault_runs import runs
 from example_app.faults import _never_closed
 from example_app.models import Book, JournalEntry, Member
 from example_app.seeding import BOOKS, MEMBERS
 from example_app.settings import from_environment
+from tests.support.app_server import REPOSITORY
+from tests.support.waiting import wait_until
+from tests.unit.test_docs import anchor_of
 
-FAULTS = [
-    "/faults/",
-    "/faults/leak",
-    "/faults/slow?seconds=0",
-    "/faults/slow-fixed?seconds=0",
-    "/faults/crash",
-]
+BUTTONS = ["hold", "leak", "saturate", "deadlock", "kill", "crash"]
+FAULTS = [f"/faults/{name}" for name in [*BUTTONS, "slow", "slow-fixed"]]
 
 AppFactory = Callable[..., Flask]
 
@@ -70,6 +70,12 @@ def faulty_app(make_app: AppFactory) -> Flask:
     app = make_app(EXAMPLE_FAULTS=True)
     assert app.test_cli_runner().invoke(args=["seed"]).exit_code == 0
     return app
+
+
+def figure(name: str) -> float:
+    """Return a figure of the desk's pool in this process."""
+    stat: Mapping[str, Any] = guard.stat()["default"]
+    return float(stat[name])
 
 
 def on_shelf(client: FlaskClient, title: str) -> int:
@@ -346,10 +352,10 @@ class TestMembers:
 
 
 class TestFaults:
-    @pytest.mark.parametrize("path", FAULTS)
+    @pytest.mark.parametrize("path", ["/faults/", *FAULTS])
     def test_absent_by_default(self, client: FlaskClient, path: str) -> None:
         """Without the setting the faults do not exist."""
-        assert client.get(path).status_code == 404
+        assert client.get(path).status_code == client.post(path).status_code == 404
         assert "/faults" not in client.get("/").text
 
     @pytest.mark.parametrize("value", ["", "0", "no"])
@@ -364,15 +370,82 @@ class TestFaults:
         assert "faults" in make_app().blueprints
 
     def test_index(self, faulty_app: Flask) -> None:
-        """The catalogue links to a page that links to every fault."""
+        """The catalogue links to a page that has a button for every fault, and says
+        which command and which page of the docs go with it.
+        """
         client = faulty_app.test_client()
 
         assert 'href="/faults/"' in client.get("/").text
         page = client.get("/faults/").text
-        assert all(
-            f'href="/faults/{name}"' in page
-            for name in ("leak", "slow", "slow-fixed", "crash")
-        )
+        assert re.findall(r'action="/faults/(\w+)"', page) == BUTTONS
+        assert page.count("Then: <code>flask --app example_app pool ") == len(BUTTONS)
+        for file, anchor in re.findall(r"<code>(docs/[^#<]+)#?([^<]*)</code>", page):
+            headings = re.findall(r"^#+ (.*)$", (REPOSITORY / file).read_text(), re.M)
+            assert anchor in ("", *map(anchor_of, headings))
+
+    @pytest.mark.parametrize("path", FAULTS)
+    def test_only_a_post_does_anything(self, faulty_app: Flask, path: str) -> None:
+        """A link, a picture's address or a reload does nothing."""
+        assert faulty_app.test_client().get(path).status_code == 405
+
+    @pytest.mark.parametrize(
+        ("headers", "is_let_in"),
+        [
+            ({}, True),
+            ({"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}, True),
+            ({"Sec-Fetch-Site": "none"}, True),
+            ({"Origin": "http://evil.example"}, False),
+            ({"Origin": "null"}, False),
+            ({"Origin": "http://localhost:8000"}, False),
+            ({"Sec-Fetch-Site": "same-site"}, False),
+            ({"Sec-Fetch-Site": "cross-site"}, False),
+            ({"Host": "evil.example", "Origin": "http://evil.example"}, False),
+            ({"X-Forwarded-For": "203.0.113.7"}, False),
+        ],
+    )
+    def test_answers_no_form_of_another_site_and_no_proxy(
+        self, faulty_app: Flask, headers: dict[str, str], is_let_in: bool
+    ) -> None:
+        answer = faulty_app.test_client().post("/faults/leak", headers=headers)
+        assert answer.status_code == (303 if is_let_in else 403)
+        assert len(_never_closed) == is_let_in
+
+    @pytest.mark.parametrize("address", ["203.0.113.7", ""])
+    def test_answers_this_machine_only(self, faulty_app: Flask, address: str) -> None:
+        client = faulty_app.test_client()
+        environ = {"REMOTE_ADDR": address}
+        assert client.get("/faults/", environ_base=environ).status_code == 403
+        assert client.post("/faults/leak", environ_base=environ).status_code == 403
+
+    def test_each_runs_once_at_a_time_and_ends_by_itself(
+        self, faulty_app: Flask
+    ) -> None:
+        client = faulty_app.test_client()
+        faulty_app.config["EXAMPLE_FAULT_SECONDS"] = 1.0
+        with faulty_app.app_context():
+            assert client.post("/faults/saturate").status_code == 303
+            wait_until(lambda: figure("checked_out") == 6, what="a full pool")
+            assert client.post("/faults/saturate").status_code == 409
+            wait_until(lambda: not runs.is_running("saturate"), what="its end")
+            assert figure("checked_out") == 0
+            assert client.post("/faults/saturate").status_code == 303
+            wait_until(lambda: not runs.is_running("saturate"), what="its end")
+
+    def test_a_deadlock_is_ended(self, faulty_app: Flask) -> None:
+        with faulty_app.app_context():
+            assert faulty_app.test_client().post("/faults/deadlock").status_code == 303
+            wait_until(lambda: not runs.is_running("deadlock"), what="its end")
+            assert figure("timeouts") >= 1
+            assert figure("checked_out") == 0
+
+    def test_sqlite_has_no_sessions_to_kill(self, faulty_app: Flask) -> None:
+        client = faulty_app.test_client()
+        assert client.post("/faults/kill").status_code == 409
+        assert '<button id="kill-title" disabled>' in client.get("/faults/").text
+
+    def test_a_pool_without_a_limit_is_not_filled(self, make_app: AppFactory) -> None:
+        app = make_app(EXAMPLE_FAULTS=True, POOLGUARD_MAX_OVERFLOW=-1)
+        assert app.test_client().post("/faults/saturate").status_code == 409
 
     def test_its_pools_are_shown_with_the_faults_and_in_debug_mode_only(
         self, app: Flask, faulty_app: Flask
@@ -386,9 +459,9 @@ class TestFaults:
     def test_leak(self, faulty_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
         """The guard returns the leaked connection and names the route and the line."""
         with caplog.at_level(logging.WARNING, "flask_poolguard"):
-            answer = faulty_app.test_client().get("/faults/leak")
+            answer = faulty_app.test_client().post("/faults/leak")
 
-        assert answer.status_code == 200
+        assert answer.status_code == 303
         with faulty_app.app_context():
             assert "Current Checked out connections: 0" in db.engine.pool.status()
         (record,) = [r for r in caplog.records if r.name == "flask_poolguard"]
@@ -398,7 +471,7 @@ class TestFaults:
 
     def test_slow(self, faulty_app: Flask) -> None:
         """The slow route answers after as long as it is asked to sleep."""
-        answer = faulty_app.test_client().get("/faults/slow?seconds=0.01")
+        answer = faulty_app.test_client().post("/faults/slow?seconds=0.01")
 
         assert answer.get_json() == {"slept_seconds": 0.01}
 
@@ -419,8 +492,8 @@ class TestFaults:
         monkeypatch.setattr("time.sleep", sleep)
         client = faulty_app.test_client()
 
-        client.get("/faults/slow?seconds=1")
-        client.get("/faults/slow-fixed?seconds=1")
+        client.post("/faults/slow?seconds=1")
+        client.post("/faults/slow-fixed?seconds=1")
 
         assert out == [1, 0]
 
@@ -428,7 +501,7 @@ class TestFaults:
         """A failure in a transaction is a page with status 500, and leaves no row."""
         client = faulty_app.test_client()
 
-        answer = client.get("/faults/crash")
+        answer = client.post("/faults/crash")
 
         assert answer.status_code == 500
         assert "Back to the catalogue" in answer.text

@@ -6,10 +6,12 @@ import {
   countWorkers, drawFindings, drawHolders, drawHour, drawServers,
 } from "./sections.js";
 
-const EVERY = 1500;
+// What these add up to is in docs/web.md, "How soon".
+const EVERY = 1000;
 // An answer takes milliseconds. A browser asks again by the same connection, which leads
-// to the same worker; all threads of that one may be busy. To give up closes it, and the
-// next question may reach another worker.
+// to the same worker; that one may be stopped, or all its threads may be busy. While that
+// connection is in use, a second question takes another, which may reach another worker.
+const ASK_AGAIN = 250;
 const GIVE_UP = 3000;
 const SIGNS = { critical: "✕", warning: "!", ok: "✓", unknown: "?", silent: "?" };
 
@@ -25,22 +27,36 @@ function isVisible() {
   return document.visibilityState === "visible";
 }
 
+async function question(signal) {
+  const answer = await fetch("status.json", { signal, cache: "no-store" });
+  return { status: answer.status, report: answer.ok ? await answer.json() : null };
+}
+
+// Ask, and once more if the answer does not come soon or is cut off; the first counts.
+async function ask(signal) {
+  const first = question(signal);
+  const soon = first.then(() => true, () => false);
+  const late = new Promise((done) => setTimeout(done, ASK_AGAIN, false));
+  return await Promise.race([soon, late]) ? first : Promise.any([first, question(signal)]);
+}
+
 async function poll() {
   if (asking || !isVisible()) return;
   const aborter = new AbortController();
   const deadline = setTimeout(() => aborter.abort(), GIVE_UP);
   asking = aborter;
   try {
-    const answer = await fetch("status.json", { signal: aborter.signal, cache: "no-store" });
-    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-    report = await answer.json();
+    const answer = await ask(aborter.signal);
+    if (!answer.report) throw new Error(`HTTP ${answer.status}`);
+    report = answer.report;
     answeredAt = Date.now();
     failure = "";
   } catch (error) {
     // Else it was given up because the page is not visible.
-    if (isVisible()) failure = describe(error);
+    if (isVisible()) failure = describe(error.errors?.at(-1) ?? error);
   } finally {
     clearTimeout(deadline);
+    aborter.abort(); // the question that was not answered
     asking = null;
     plan();
   }

@@ -101,6 +101,7 @@ function facts(pool) {
   }
   if (pool.timeouts) add("", count(pool.timeouts, "timeout"));
   if (pool.unavailable) add("", `${pool.unavailable} refused`);
+  if (pool.closed?.dead) add("", `${pool.closed.dead} found dead`);
   if (pool.leaks) add("warn", count(pool.leaks, "leak"));
   return out;
 }

@@ -1,0 +1,191 @@
+"""Nothing that is secret stands in a text, in whichever form it comes."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from flask import Flask
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from flask_poolguard import PoolGuard
+from flask_poolguard.masking import Secrets, secrets_of, without_secrets
+from flask_poolguard.urls import public_url, server_key, unquoted_tail
+
+SECRET = "hush-hush/4711"
+
+# What passwords and tokens have in them; long enough that no other word is one.
+passwords = st.text(
+    st.characters(min_codepoint=0x20, exclude_categories=["Cs"]), min_size=8
+)
+
+
+def url_with(password: str | None = None, **options: Any) -> URL:
+    """Return the URL of a server that does not exist."""
+    return URL.create(
+        "postgresql+psycopg2", "app", password, "db.test", 5433, "shop", options
+    )
+
+
+class TestForms:
+    @given(passwords, st.sampled_from(["{}", 'host "{}"', "a{}b", "{0}{0}", "\n{}\n"]))
+    def test_a_password_is_hidden_in_each_form(self, password: str, frame: str) -> None:
+        assume("*" not in password)
+        for form in (
+            password,
+            quote(password),
+            quote(password, ""),
+            quote_plus(password),
+            repr(password)[1:-1],
+        ):
+            text = without_secrets(frame.format(form), url_with(password))
+            assert form not in text, text
+
+    @given(passwords)
+    def test_an_option_and_an_argument_are_hidden_as_well(self, secret: str) -> None:
+        assume("*" not in secret)
+        text = f"unknown {secret!s} and {quote(secret)}"
+        for url, given_ in (
+            (url_with(sslpassword=secret), ()),
+            (url_with(sslpassword=(secret, "other")), ()),
+            (url_with(), {"password": secret}),
+            (url_with(), ({"ssl": {"key": secret}},)),
+            (url_with(), {"token": secret.encode()}),
+        ):
+            hidden = without_secrets(text, url, given_)
+            assert secret not in hidden
+            assert quote(secret) not in hidden
+
+    @pytest.mark.parametrize(
+        "dsn",
+        [
+            "host=db.test password=hush-hush",
+            "host=db.test password = 'hush-hush'",
+            "postgresql://app:hush-hush@db.test/shop",
+        ],
+    )
+    def test_the_password_in_a_dsn_is_hidden_and_its_host_is_not(
+        self, dsn: str
+    ) -> None:
+        text = without_secrets("no hush-hush at db.test", url_with(), (dsn,))
+        assert text == "no *** at db.test"
+
+    def test_one_that_spans_lines_is_hidden_before_the_first_is_taken(self) -> None:
+        secret = "first half\nsecond half"
+        described = Secrets(url_with(secret)).describe(ValueError(f"no {secret}!"))
+        assert described == "ValueError: no ***!"
+
+    def test_one_that_was_cut_off_is_hidden(self) -> None:
+        secret = "0123456789" * 10
+        text = without_secrets(
+            f'database "{secret[:63]}" is not there', url_with(secret)
+        )
+        assert text == 'database "***" is not there'
+
+    def test_a_short_password_spoils_no_other_word(self) -> None:
+        text = without_secrets("pg8000.exceptions: x, 'x'", url_with("x"))
+        assert text == "pg8000.exceptions: ***, '***'"
+
+    def test_one_within_another_is_no_way_to_see_it(self) -> None:
+        url = url_with("abcdefgh", token="*", other="abcdefgh-and-more")
+        assert without_secrets("abcdefgh-and-more abcdefgh", url) == "*** ***"
+
+    def test_half_a_character_does_no_harm(self) -> None:
+        url = url_with("abcd\udc80efgh")
+        assert without_secrets("no abcd\udc80efgh", url) == "no ***"
+
+    def test_what_is_no_secret_stays(self) -> None:
+        text = "no db.test:5433, no shop for app by utf8"
+        given_ = {
+            "host": "db.test",
+            "user": "app",
+            "database": "shop",
+            "port": 5433,
+            "program_name": "shop",
+            "options": "-c search_path=shop",
+        }
+        assert without_secrets(text, url_with(SECRET, charset="utf8"), given_) == text
+
+
+safe = st.text("abcdefghijklmnop0123456789-_.", min_size=4, max_size=12)
+
+
+class TestAPasswordThatIsNotQuoted:
+    @settings(max_examples=300)
+    @given(
+        st.lists(safe, min_size=2, max_size=4, unique=True),
+        st.lists(st.sampled_from("@/=#&+ "), min_size=3, max_size=3),
+        st.booleans(),
+    )
+    def test_is_hidden_in_all_that_can_be_told_of_the_url(
+        self, parts: list[str], between: list[str], with_port: bool
+    ) -> None:
+        """Each part of it, whichever part of a URL SQLAlchemy took it for."""
+        assume("@" in between[: len(parts) - 1])
+        secret = parts[0] + "".join(map("".join, zip(between, parts[1:], strict=False)))
+        port = ":5433" if with_port else ""
+        text = f"postgresql+psycopg2://USER:{secret}@HOST.test{port}/SHOP"
+        try:
+            url = make_url(text)
+        except (SQLAlchemyError, ValueError):
+            return  # no engine can have it
+        query = " ".join(f"{key} {value}" for key, value in url.query.items())
+        message = f'no host "{url.host}", no database "{url.database}", no {query}'
+        for shown in (public_url(url), public_url(text), without_secrets(message, url)):
+            # Before the first "@" SQLAlchemy takes it for what it is.
+            for word in secret.partition("@")[2].replace("@", "/").split("/"):
+                assert not word or word not in shown, (text, shown)
+
+    @pytest.mark.parametrize("secret", ["s3cr@sauce?x=more", "s3cr@sauce?x=y&z=more"])
+    def test_is_hidden_though_its_end_was_taken_for_an_option(
+        self, secret: str
+    ) -> None:
+        url = make_url(f"postgresql+psycopg://USER:{secret}@HOST:5433/SHOP")
+        shown = f"{public_url(url)} {without_secrets(str(url.host), url)}"
+        assert "sauce" not in shown
+        assert "more" not in shown
+        assert public_url(url) == "postgresql+psycopg://USER@HOST:5433/SHOP"
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            "sslcert=/home/me@corp/x.pem",
+            "application_name=a@b/c",
+            "proxy=http://a@b/c",
+            "init_command=a@b",
+        ],
+    )
+    def test_is_not_seen_in_an_option(self, options: str) -> None:
+        for place in ("db.test", "db.test/shop"):
+            url = make_url(f"postgresql+psycopg://app:right@{place}?{options}")
+            assert unquoted_tail(url) == ""
+            assert server_key(url) == ("postgresql", "db.test", 5432)
+
+    def test_hides_all_that_may_be_its_end(self) -> None:
+        """An option without a value is not known to SQLAlchemy."""
+        url = make_url("postgresql+psycopg://USER:s3cr@sauce@more?x@HOST:5433/SHOP")
+        assert public_url(url) == "postgresql+psycopg://USER@"
+        assert without_secrets("no sauce@more, no more", url) == "no ***, no ***"
+
+
+class TestTokens:
+    def test_of_a_listener_are_hidden(self) -> None:
+        """As those of clouds, which are valid for minutes and stand in no URL."""
+        engine = create_engine("sqlite://")
+        app = Flask("shop")
+        PoolGuard(app).register(engine)
+
+        @event.listens_for(engine, "do_connect")
+        def give_token(*arguments: Any) -> None:
+            arguments[3]["token"] = SECRET
+
+        with app.app_context(), pytest.raises(TypeError):
+            engine.connect()
+        described = secrets_of(engine).describe(ValueError(f"bad {SECRET}"))
+        assert described == "ValueError: bad ***"
+        assert SECRET not in repr(secrets_of(engine))
+        app.extensions["poolguard"].app_tracker.remove_file()
