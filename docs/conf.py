@@ -28,7 +28,7 @@ nitpick_ignore_regex = [
     (
         "py:.*",
         r"(flask|sqlalchemy)\..*|Flask|Blueprint|(Async)?Engine|_AnyExecuteParams"
-        r"|CollectorRegistry|MeterProvider|ExitStack|t\.Any",
+        r"|CollectorRegistry|MeterProvider|ExitStack|t\.Any|datetime\..*",
     ),
     # Type variables, and types of arguments that no page explains.
     (

@@ -34,6 +34,11 @@ SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
 
 
+def anchor_of(heading: str) -> str:
+    """Return a heading's anchor, as MyST and code hosts make it."""
+    return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
+
+
 def name_of(page: Path) -> str:
     """Return a page's path within the repository."""
     return page.relative_to(ROOT).as_posix()
