@@ -1,6 +1,8 @@
 """What the code blocks of a page do when they are run, and what they must print.
 
-A page is parsed by Sybil; all its blocks share one namespace and one folder.
+A page is parsed by Sybil; all its blocks share one namespace and one folder. The
+database is SQLite, or what the page's first line asks for: ``<!-- needs: mariadb -->``
+or ``postgresql``; with ``, alone`` on a server that no other test uses.
 
 - A ```` ```python ```` block is run. If its first line is ``# name.py``, it is written
   to that file and imported; files that are no module, and tests, are only written.
