@@ -20,11 +20,12 @@ LOWEST_STAMP := $(LOWEST)/.made-from-pyproject
 
 # On the oldest releases what these look at is the same: the tests' own tools, pictures,
 # the live page and the example app's faults beside it, the load that `tune` makes, how
-# commands, workers and servers get on, what is found, and what README and demo show.
+# commands, workers and servers get on, what is found, and what README, demo
+# and docs show.
 NOT_ON_LOWEST := support_* benchmark* tune_* cli_tune cli_recycle cli_sessions cli_doctor \
   cli_status cli_advise cli_check web_page example_faults report_* findings_* \
   first_screen readme demo
-IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py')
+IGNORED := $(NOT_ON_LOWEST:%=--ignore-glob='*/test_%.py') --ignore=tests/docs
 
 # Who is done takes over what another has not begun, so that none is left alone at the end.
 # CPython 3.11 can fail in the AST module while pytest draws a failure in its own style.

@@ -24,8 +24,24 @@ Examples:
 """
 
 
+def _print_schema(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        from ..report.json_schema import report_schema
+
+        echo_json(report_schema())
+        ctx.exit()
+
+
 @click.command("status", epilog=_EPILOG)
 @json_option
+@click.option(
+    "--json-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of what --json prints, and look at nothing.",
+)
 @click.option(
     "--watch",
     "watch_seconds",

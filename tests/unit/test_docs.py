@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
 
-from flask_poolguard.cli import COMMANDS, explanations
+from flask_poolguard.cli import COMMANDS, explanations, make_group
 from flask_poolguard.databases import Loss
 from flask_poolguard.error_notes import (
     First,
@@ -27,6 +28,8 @@ from flask_poolguard.options import OPTIONS, Option
 from flask_poolguard.pool import GuardedPool
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
 
@@ -34,6 +37,11 @@ ERRORS = (ROOT / "docs" / "errors.md").read_text()
 def anchor_of(heading: str) -> str:
     """Return a heading's anchor, as MyST and code hosts make it."""
     return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def name_of(page: Path) -> str:
+    """Return a page's path within the repository."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def app_of_readme() -> str:
@@ -66,6 +74,12 @@ class TestSettingsPage:
         text = f'"{default}"' if isinstance(default, str) else str(default)
         assert f"Default:** {text.removesuffix('.0')}." in entry_of(option)
 
+    def test_says_how_each_relates_to_others_and_why(self) -> None:
+        """There is a row for each setting, in the same order."""
+        section = SETTINGS.partition("## How they relate\n")[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| `(POOLGUARD_\w+)` \| .+ \| .+ \|$", section, re.M)
+        assert rows == [option.key for option in OPTIONS]
+
     def test_names_no_setting_that_does_not_exist(self) -> None:
         """No key is documented that would be refused."""
         known = {option.key for option in OPTIONS}
@@ -75,11 +89,7 @@ class TestSettingsPage:
 class TestAllPages:
     """README.md and docs/ against options.OPTIONS."""
 
-    @pytest.mark.parametrize(
-        "page",
-        [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
-        ids=lambda page: page.name,
-    )
+    @pytest.mark.parametrize("page", PAGES, ids=name_of)
     def test_mention_no_setting_that_does_not_exist(self, page: Path) -> None:
         """A key that a page tells to set is never refused."""
         known = {option.key for option in OPTIONS}
@@ -233,6 +243,80 @@ def argument(call: ast.Call, position: int, name: str) -> ast.expr | None:
     if len(call.args) > position:
         return call.args[position]
     return next((each.value for each in call.keywords if each.arg == name), None)
+
+
+class TestPagesOfCommands:
+    """Commands and options that the pages name, against Click."""
+
+    GROUP = make_group("pool")
+    # The name and the options of a command, up to what may follow them.
+    CALLS = re.compile(
+        r"flask(?: --\w+(?: \w+)?)* pool ([a-z]+)((?:[ =](?!flask )[-\w.'/]+)*)"
+    )
+
+    @pytest.mark.parametrize("page", PAGES, ids=name_of)
+    def test_exist(self, page: Path) -> None:
+        """What a page tells to run is no usage error."""
+        for name, rest in self.CALLS.findall(" ".join(page.read_text().split())):
+            command = self.GROUP.get_command(Context(self.GROUP), name)
+            if name in ("commands", "command"):  # prose: `flask pool` commands
+                continue
+            assert command is not None, f"flask pool {name}"
+            known = {word for each in command.params for word in each.opts}
+            used = set(re.findall(r"(?<= )--[a-z-]+", rest))
+            assert used <= known | {"--help"}, f"flask pool {name}{rest}"
+
+    def test_each_has_its_question(self) -> None:
+        """No command is missing on the page that chooses one."""
+        page = (DOCS / "start" / "which-command.md").read_text()
+        linked = re.findall(r"\[`([a-z]+)[^`]*`\]\(\S*commands\.md#([a-z]+)\)", page)
+        assert {name for name, _ in linked} == set(COMMANDS)
+        assert all(name == anchor for name, anchor in linked)
+
+
+class TestGlossary:
+    """docs/reference/glossary.md against the words that commands print."""
+
+    PAGE = (DOCS / "reference" / "glossary.md").read_text()
+
+    def test_is_in_the_order_of_the_alphabet(self) -> None:
+        terms = re.findall(r"^(\w[\w ]*)\n  ", self.PAGE, re.M)
+        assert len(terms) > 20
+        assert terms == sorted(terms, key=str.lower)
+
+    @pytest.mark.parametrize("view", ["status_view", "top_view", "history_view"])
+    def test_has_the_words_of_the_columns(self, view: str) -> None:
+        """A reader of a table finds each word of its head."""
+        source = (ROOT / "flask_poolguard" / "cli" / f"{view}.py").read_text()
+        columns = re.findall(r'"([A-Z]{2,}(?:/[A-Z]+)?)"', source)
+        words = {
+            # Rates and counts of a thing are named after it.
+            re.sub(r"/S$", "", column).removesuffix("S").replace("LONGEST", "HELD")
+            for column in columns
+        } - {"MINUTE", "FAILED", "OK", "UTC"}
+        assert words
+        plain = self.PAGE.upper()
+        assert [word for word in sorted(words) if word not in plain] == []
+
+
+class TestLinks:
+    """What Sphinx does not check: addresses, and links from README.md's neighbours."""
+
+    @pytest.mark.parametrize("page", PAGES, ids=name_of)
+    def test_to_other_hosts_are_whole_and_secure(self, page: Path) -> None:
+        """The build asks no host, so only the form can be checked."""
+        links = re.findall(r"\]\((\w+:[^)]*)\)", page.read_text())
+        form = re.compile(r"(https://[\w-]+(\.[\w-]+)+(/[^\s]*)?)|(mailto:\S+@\S+)")
+        assert [each for each in links if not form.fullmatch(each)] == []
+
+    @pytest.mark.parametrize("page", PAGES, ids=name_of)
+    def test_have_an_aim(self, page: Path) -> None:
+        """No `[text][name]` without a definition, no empty address."""
+        text = re.sub(r"```.*?```|`[^`]*`|<!--.*?-->", "", page.read_text(), flags=re.S)
+        defined = set(re.findall(r"^\[([^\]]+)\]:", text, re.M))
+        used = set(re.findall(r"\]\[([^\]]+)\]", text))
+        assert used <= defined
+        assert "]()" not in text
 
 
 class TestFindingsPage:
