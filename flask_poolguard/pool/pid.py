@@ -8,12 +8,14 @@ less than 0.1 µs.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import typing as t
 
 # Linux's number; the module has no name for it (CPython 3.11 to 3.13).
 _WIPE_ON_FORK: t.Final = 18
+_UNKNOWN: t.Final = -1
 
 
 class _Asked:
@@ -32,6 +34,10 @@ def _make_page() -> memoryview[int] | _Asked:
         page.madvise(_WIPE_ON_FORK)
     except (AttributeError, OSError):
         return _Asked()
+    with contextlib.suppress(OSError):
+        page.madvise(_UNKNOWN)
+        # What takes any advice, as an emulator may, follows none.
+        return _Asked()
     return memoryview(page).cast("i")
 
 
@@ -46,3 +52,13 @@ def current_pid() -> int:
     if not pid:
         known_pid[0] = pid = os.getpid()  # type: ignore[index] # another has no 0
     return pid
+
+
+def _forget() -> None:
+    if isinstance(known_pid, memoryview):
+        known_pid[0] = 0
+
+
+if hasattr(os, "register_at_fork"):
+    # Before all other steps of a child, should the kernel not keep its word.
+    os.register_at_fork(after_in_child=_forget)

@@ -10,6 +10,7 @@ session.
 
 from __future__ import annotations
 
+import sys
 import typing as t
 
 from flask.ctx import AppContext
@@ -28,24 +29,32 @@ _ABANDONED: t.Final = "_poolguard_abandoned"
 IN_ENVIRON: t.Final = "flask_poolguard.response"
 
 
-def stay_if_popped_elsewhere(context: t.Any) -> None:
-    """Let a context that is not current, and whose last push is about to be taken back,
-    stay as it is if that push was in another thread: it is not torn down here.
+def is_popped_elsewhere() -> bool:
+    """Tell, to a wrapper that Flask calls, whether the context that Flask pops was
+    pushed in another thread. Only the caller's frame knows which one that is.
 
-    A generator, or an object with ``__del__``, may pop such a context during any
-    request, with or without an exception.
+    That look costs a request as much as the rest of a context's end. Nothing else
+    tells: a generator, or an object with ``__del__``, may pop such a context during
+    any request, with or without an exception.
     """
+    context = sys._getframe(2).f_locals.get("self")
     if isinstance(context, AppContext):
+        if context is _cv_app.get(None):
+            return False
         elsewhere = pushed_by(context) not in (None, this_thread.mark.ref)
     else:
+        if context is request_var.get(None):
+            return False
         response = _response_of(context)
         elsewhere = response is not None and (
             this_thread.mark.ref not in response.runners
         )
-    tokens = getattr(context, "_cv_tokens", None)
-    if elsewhere and tokens and len(tokens) == 1:
-        # Flask 3.0 and 3.1 take one away that only works in the other thread.
-        tokens.append(tokens[-1])
+    if elsewhere:
+        tokens = getattr(context, "_cv_tokens", None)
+        if tokens:
+            # Flask 3.0 and 3.1 take one away that only works in the other thread.
+            tokens.append(tokens[-1])
+    return elsewhere
 
 
 def mark_abandoned(context: AppContext) -> None:

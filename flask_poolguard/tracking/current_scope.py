@@ -29,7 +29,7 @@ request_var: contextvars.ContextVar[t.Any] = (
 
 # Where an app context keeps its scope: on the context itself, since ``g`` is copied by
 # others (Flask-Executor) into contexts of their own.
-ON_CONTEXT: t.Final = "_poolguard_scope"
+_ON_CONTEXT: t.Final = "_poolguard_scope"
 
 # Contexts within contexts; more is a ring of contexts that were not popped in order.
 _MAX_NESTED: t.Final = 100
@@ -49,7 +49,7 @@ def open_scope(context: AppContext) -> ContextScope:
     Flask pushes one and the same context again for ``stream_with_context``.
     """
     mark = this_thread.mark.ref
-    earlier: ContextScope | None = getattr(context, ON_CONTEXT, None)
+    earlier: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
     if earlier is not None and earlier.context is context:
         if earlier.mark is not mark:
             earlier.pushed(mark)
@@ -60,13 +60,13 @@ def open_scope(context: AppContext) -> ContextScope:
     scope = ContextScope(context, response, mark)
     if earlier is not None and earlier.number == scope.number:
         scope.first_session = earlier.first_session
-    setattr(context, ON_CONTEXT, scope)
+    context.__dict__[_ON_CONTEXT] = scope
     return scope
 
 
 def scope_of(context: AppContext) -> ContextScope | None:
     """Return the context's scope if it has one that is open."""
-    scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
+    scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
     if scope is None or scope.ended or scope.number != id(context):
         return None
     return scope
@@ -74,7 +74,7 @@ def scope_of(context: AppContext) -> ContextScope | None:
 
 def pushed_by(context: AppContext) -> MarkRef | None:
     """Return which thread pushed a context last, None if that is not known."""
-    scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
+    scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
     return None if scope is None else scope.mark
 
 
@@ -120,13 +120,14 @@ def current_scope() -> Scope | None:
     if named_var.get() is None:
         # As a rule a context that was pushed during the current WSGI call, if any.
         context, response = _cv_app.get(None), response_var.get()
-        own: ContextScope | None = getattr(context, ON_CONTEXT, None)
-        if (
-            own is not None
-            and own.context is context
-            and (response is None or own.response is response)
-        ):
-            return own
+        if context is not None:
+            own: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+            if (
+                own is not None
+                and own.context is context
+                and (response is None or own.response is response)
+            ):
+                return own
         return _scope_of_flask()
     scope = _scope_of_flask()
     named = current_named_scope()
@@ -141,19 +142,18 @@ def _scope_of_flask() -> Scope | None:
     Of an app context and a WSGI call it is the one that began last: a context that was
     pushed before the call, and is shared by all requests, does not own what they take.
     """
+    context = _cv_app.get(None)
     response = response_var.get()
-    for context in pushed_contexts():
-        scope: ContextScope | None = getattr(context, ON_CONTEXT, None)
-        if scope is None:  # the app did not make it; it belongs to what is around it
-            continue
-        if scope.context is not context:  # over, or a copy's
-            if not (scope.ended and scope.number == id(context)):
-                break
-            scope = open_scope(context)
-        if response is None or scope.response is response:
-            return scope
-        response = current_wsgi_scope()
-        return scope if response is None or response.ended else response
+    if context is not None:
+        scope: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+        if scope is not None and scope.context is not context:  # over, or a copy's
+            is_over = scope.ended and scope.number == id(context)
+            scope = open_scope(context) if is_over else None
+        if scope is not None:
+            if response is None or scope.response is response:
+                return scope
+            response = current_wsgi_scope()
+            return scope if response is None or response.ended else response
     response = current_wsgi_scope()
     return response if response is not None and not response.ended else None
 
@@ -164,7 +164,7 @@ def current_scopes() -> list[Scope]:
     response, context = current_wsgi_scope(), _cv_app.get(None)
     if response is not None and context is not None and named_var.get() is None:
         # As a rule a request within nothing else.
-        own: ContextScope | None = getattr(context, ON_CONTEXT, None)
+        own: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
         if (
             own is not None
             and own.context is context

@@ -34,8 +34,8 @@ def current_endpoint() -> str:
     named = named_var.get()
     if named is None and "flask_socketio" not in sys.modules:  # as a rule
         plain = getattr(request_var.get(None), _REQUEST, None)
-        if plain is not None and plain.url_rule is not None:
-            return _shown(plain.url_rule.endpoint)
+        if plain is not None:
+            return _shown(plain.endpoint or NO_ROUTE)
     request = current_request()
     named = None if named is None else current_named_scope()
     if named is not None and (request is None or named.request is request):

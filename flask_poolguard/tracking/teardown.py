@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from flask import appcontext_pushed
 from flask.globals import _cv_app
 from werkzeug.wsgi import ClosingIterator
 
@@ -24,15 +25,21 @@ from ..pool import current_pid, housekeeper
 from .abandoned_streams import (
     IN_ENVIRON,
     close_abandoned,
+    is_popped_elsewhere,
     leave_abandoned,
     mark_abandoned,
 )
 from .async_views import count_async_views_as_requests
 from .context_cleanup import NOT_POPPED, ContextCleanup
-from .current_scope import MERGED, current_wsgi_scope, scope_of
+from .current_scope import (
+    MERGED,
+    current_wsgi_scope,
+    open_scope,
+    request_var,
+    scope_of,
+)
 from .dead_threads import dead_threads
 from .endpoint import request_endpoint
-from .guarded_contexts import guard_contexts
 from .leaks import Reclaimer
 from .scope import WSGIScope, next_session, response_var
 from .shared_contexts import leave_what_g_has, note_shared
@@ -73,7 +80,9 @@ class Teardown:
         self._on_call, self._on_error = on_call, on_error
         # Responses that were collected before they were closed.
         self._dropped: deque[WSGIScope] = deque()
-        guard_contexts(app, on_push)
+        # A signal refers to its receivers weakly; a method would take it twice as long.
+        self._pushed = _receiver(on_push)
+        appcontext_pushed.connect(self._pushed, app)
         self._wrap_teardown(app)
         _wrap_finalize(app)
         count_async_views_as_requests(app)
@@ -91,6 +100,8 @@ class Teardown:
 
         @functools.wraps(original)
         def do_teardown_appcontext(*args: t.Any, **kwargs: t.Any) -> None:
+            if is_popped_elsewhere():
+                return
             # click < 8.2 ends the context of a command without telling it why.
             context, raising = _cv_app.get(None), sys.exc_info()[1]
             given = kwargs.get("exc", args[-1] if args else raising)
@@ -111,6 +122,16 @@ class Teardown:
                     end_context(context, first_late, raised)
 
         app.do_teardown_appcontext = do_teardown_appcontext  # type: ignore[method-assign] # of this app only
+        if MERGED:  # Flask 3.2 checks where it is before it tears anything down
+            return
+        teardown_request = app.do_teardown_request
+
+        @functools.wraps(teardown_request)
+        def do_teardown_request(*args: t.Any, **kwargs: t.Any) -> None:
+            if not is_popped_elsewhere():
+                teardown_request(*args, **kwargs)
+
+        app.do_teardown_request = do_teardown_request  # type: ignore[method-assign] # of this app only
 
     # WSGI calls ------------------------------------------------------------------
 
@@ -124,7 +145,8 @@ class Teardown:
         self._on_call(app)
         if self._app_tracker.shown_pid != current_pid():
             self._app_tracker.show_worker()
-        if self._dropped or _cv_app.get(None) is not None:
+        around = _cv_app.get(None) is not None or request_var.get(None) is not None
+        if around or self._dropped:
             self._end_earlier(app, start_response)
         environ[IN_ENVIRON] = scope = WSGIScope(app)
         outer, streams = response_var.get(), False
@@ -152,8 +174,9 @@ class Teardown:
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
+        pushed, scope.contexts = scope.contexts, []
         current, contexts = _cv_app.get(None), []
-        for each in scope.contexts:
+        for each in pushed:
             own = scope_of(each)
             # Still pushed: a stream's, or kept by a debugger or a test client.
             if (
@@ -162,7 +185,6 @@ class Teardown:
                 and not self._cleanup.is_clean(each, own)
             ):
                 contexts.append(each)
-        scope.contexts = []
         scope.keeps = False
         if scope.checkouts and current is not None and current not in contexts:
             leave_what_g_has(current, scope)
@@ -221,6 +243,19 @@ class Teardown:
                 stack.callback(self.end_response, scope)
             if not from_test_client:  # which may have kept them on purpose
                 leave_abandoned()
+
+
+def _receiver(on_push: Callable[[Flask], None]) -> Callable[..., None]:
+    """Return what is to be told of each context that is pushed."""
+
+    def pushed(sender: Flask, **extra: object) -> None:
+        on_push(sender)
+        context = _cv_app.get()
+        response = open_scope(context).response
+        if response is not None and context not in response.contexts:
+            response.contexts.append(context)
+
+    return pushed
 
 
 def _wrap_finalize(app: Flask) -> None:
