@@ -116,7 +116,8 @@ def have_looked(app: Flask, state: AppState) -> None:
 def look_on_push(state: AppState, app: Flask) -> None:
     """Look for settings and engines that are new, when a context is pushed."""
     if state.is_settled and state.seen is app.extensions.get("sqlalchemy"):
-        listen()
+        if not orm_sessions.is_listening:
+            listen()
         return
     try:
         _read_and_look(app, state)

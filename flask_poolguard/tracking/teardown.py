@@ -251,9 +251,9 @@ def _receiver(on_push: Callable[[Flask], None]) -> Callable[..., None]:
     def pushed(sender: Flask, **extra: object) -> None:
         on_push(sender)
         context = _cv_app.get()
-        response = open_scope(context).response
-        if response is not None and context not in response.contexts:
-            response.contexts.append(context)
+        scope = open_scope(context)
+        if scope.response is not None and context not in scope.response.contexts:
+            scope.response.contexts.append(context)
 
     return pushed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -42,3 +43,18 @@ def test_a_child_that_has_not_asked_knows_none() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such page")
 def test_linux_has_the_page_that_makes_it_cheap() -> None:
     assert isinstance(pid.known_pid, memoryview)
+
+
+def test_a_kernel_that_follows_no_advice_is_asked_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An emulator may take any advice and follow none."""
+
+    class Page(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            """Say that it is done."""
+
+    monkeypatch.setattr("flask_poolguard.pool.pid.mmap.mmap", Page)
+    asked = pid._make_page()
+    assert not isinstance(asked, memoryview)
+    assert in_child(lambda: asked[0] - os.getpid(), fork=fork_without_hooks) == 0
