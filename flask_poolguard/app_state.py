@@ -30,6 +30,7 @@ from .errors import SetupError
 from .guarded_apps import EXTENSION
 from .log_lines import warn
 from .pool import Chore, Tended, after_fork_in_child
+from .tracking import orm_sessions
 from .tracking.app_tracker import AppTracker
 from .tracking.idle_filling import IdleFilling
 from .tracking.orm_sessions import listen
@@ -115,7 +116,8 @@ def have_looked(app: Flask, state: AppState) -> None:
 def look_on_push(state: AppState, app: Flask) -> None:
     """Look for settings and engines that are new, when a context is pushed."""
     if state.is_settled and state.seen is app.extensions.get("sqlalchemy"):
-        listen()
+        if not orm_sessions.is_listening:
+            listen()
         return
     try:
         _read_and_look(app, state)
@@ -138,6 +140,8 @@ def look_on_call(state: AppState, app: Flask) -> None:
         state.is_settled = True
     if state.seen is not app.extensions.get("sqlalchemy"):
         have_looked(app, state)
+    if not orm_sessions.is_listening:
+        listen()
 
 
 def _begin_debug_mode(app: Flask, state: AppState) -> None:

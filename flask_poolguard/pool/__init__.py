@@ -13,6 +13,7 @@ from .idle_filler import filling_thread
 from .idle_limits import SHARE_OF_LIMIT
 from .liveness import answers_within
 from .outage import gave_up, give_up
+from .pid import current_pid
 from .places import Places
 from .session_probe import UnpooledEntry
 from .slot import GuardedRecord
@@ -54,6 +55,7 @@ __all__ = [
     "are_threads_greenlets",
     "blocker_of",
     "close_longest_idle",
+    "current_pid",
     "filling_thread",
     "find_blockers",
     "gave_up",

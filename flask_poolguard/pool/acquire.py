@@ -197,8 +197,10 @@ class SlowPath:
             queue.enqueue(
                 waiter, math.inf if most is None else most, self._refusals.too_many
             )
-            if not waiter.is_settled() and (
-                queue.opened >= queue.limit or queue.opens_none_until > _clock()
+            if (
+                claim.has_any  # else no other waits for it
+                and not waiter.is_settled()
+                and (queue.opened >= queue.limit or queue.opens_none_until > _clock())
             ):
                 self._break_deadlock(claim)
             record, ask_at = None, until - min(LEAD, self._pool._timeout / 2)

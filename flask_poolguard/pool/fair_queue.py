@@ -133,7 +133,7 @@ class FairQueue(Slots[Slot]):
 
         :raises BaseException: what the waiter was told, or an asynchronous exception.
         """
-        while not waiter.is_settled():
+        while waiter.grant is None and waiter.error is None:
             now = _clock()
             pause = self.opens_none_until - now
             if now >= until:
@@ -181,7 +181,7 @@ class FairQueue(Slots[Slot]):
         # Nothing is called in between, so no asynchronous exception can come.
         record.returns += 1
         self.idle.append(record)
-        if self.waiting and not self._is_first(began_at):
+        if self.waiting and not (began_at < math.inf and self._is_first(began_at)):
             self.serve()
         return self._surplus() if len(self.idle) > self._keep else None
 
@@ -258,7 +258,7 @@ class FairQueue(Slots[Slot]):
         try:
             while True:
                 self._again = False
-                while self.waiting:
+                while self.waiting and (self.idle or self.opened < self.limit):
                     record = self._grant()
                     if record is None:
                         break

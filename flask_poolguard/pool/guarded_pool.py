@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 import typing as t
@@ -35,6 +34,7 @@ from .idle_connections import (
 )
 from .idle_filler import IdleFiller, filling_thread
 from .idle_limits import IdleLimits
+from .pid import current_pid, known_pid
 from .places import Places, unlimited
 from .session_probe import SessionProbe
 from .slot import GuardedRecord
@@ -97,7 +97,7 @@ class GuardedPool(FairPool):
         self.limits = IdleLimits(policy, callbacks)
         self._disposed = self._retired = False
         self.generation = object()
-        self._pid = os.getpid()
+        self._pid = current_pid()
         self._fork_lock = threading.RLock()
         kwargs["recycle"] = self.limits.max_age
         super().__init__(
@@ -144,7 +144,7 @@ class GuardedPool(FairPool):
         a commit, so nothing may change until :meth:`_do_return_conn`.
         """
         # After a fork that ran no hooks (uWSGI); otherwise it is orphaned by now.
-        return self._reset if self._pid == os.getpid() else reset_none
+        return self._reset if self._pid == known_pid[0] else reset_none
 
     @_reset_on_return.setter
     def _reset_on_return(self, value: ResetStyle) -> None:
@@ -167,7 +167,7 @@ class GuardedPool(FairPool):
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+        if self._pid != current_pid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         queue = self._pool
         record = number = None
@@ -204,7 +204,7 @@ class GuardedPool(FairPool):
     def _do_return_conn(self, record: GuardedRecord) -> None:  # type: ignore[override] # _create_connection makes no others
         is_inherited = False
         try:
-            is_inherited = record.pid != os.getpid()
+            is_inherited = record.pid != current_pid()
             if is_inherited:
                 keep_from_finalising(record)
                 self.forget_parent()
@@ -262,7 +262,7 @@ class GuardedPool(FairPool):
         are more than a smaller pool keeps, and lets waiting threads try again if the
         server was full.
         """
-        if self._pid != os.getpid():
+        if self._pid != current_pid():
             return
         queue, limits, max_idle = self._pool, self.limits, self.policy.max_idle
         min_idle, again = self.idle_filler.keeps, self._dispose_again
@@ -287,14 +287,14 @@ class GuardedPool(FairPool):
         :raises Exception: what a listener to closing connections raised; what is
             still idle then is closed by the next round of the housekeeper.
         """
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+        if self._pid != current_pid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self.generation = object()
         close_outdated(self._pool)
 
     def dispose(self) -> None:
         """Close what is idle; in a child only what the child itself opened."""
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+        if self._pid != current_pid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self._disposed = True
         close_all(self._pool)
@@ -315,7 +315,7 @@ class GuardedPool(FairPool):
         What is still checked out here is closed when it comes back: no thread would
         ever take it from this pool again.
         """
-        if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
+        if self._pid != current_pid():  # a fork that ran no hooks (uWSGI)
             self.forget_parent()
         self.logger.info("Pool recreating")
         self._retired = True
@@ -335,7 +335,7 @@ class GuardedPool(FairPool):
         Its locks are replaced as well: the fork may have caught them held.
         """
         with self._fork_lock:
-            if self._pid == os.getpid():
+            if self._pid == current_pid():
                 return
             if self._pool.opened:
                 keep_from_finalising(self._pool)
@@ -344,7 +344,7 @@ class GuardedPool(FairPool):
             self._make_queue(self._pool.maxsize, self._pool.use_lifo)
             self._start()
             renew_listeners_locks(self.dispatch)
-            self._pid = os.getpid()
+            self._pid = current_pid()
         self.callbacks.forked()
 
 

@@ -102,12 +102,17 @@ class Claim(t.Protocol):
     def began_at(self) -> float:
         """Monotonic seconds; the oldest is served first."""
 
+    @property
+    def has_any(self) -> bool:
+        """Whether it has a connection, of whichever pool: others may wait for it."""
+
 
 @dataclass(eq=False, slots=True)
 class AnonymousClaim:
     """The claim of a thread of which nothing else is known."""
 
     began_at: float
+    has_any: bool = True
 
 
 class Attempt:

@@ -40,6 +40,7 @@ class AppTracker:
     process's own.
 
     :ivar threads: with how many its server serves requests, if that is known.
+    :ivar shown_pid: the process that :meth:`show_worker` has shown.
     """
 
     def __init__(self, app: Flask, state_dir: str | None) -> None:
@@ -49,6 +50,7 @@ class AppTracker:
         self._file: NoStateFile | None = None
         self._has_served = self._is_started = False
         self.threads: int | None = None
+        self.shown_pid = 0
         self._pid = os.getpid()
         self._inbox = Inbox()
         # Replaced as a whole, under the lock, because each scope's end goes through it.
@@ -179,6 +181,8 @@ class AppTracker:
                 housekeeper.start()
         if is_first or self._file is None:
             self.show_pools()
+        if self._file is not None:
+            self.shown_pid = self._pid
 
     def tend(self) -> None:
         """Forget pools that are gone, and do what other processes ask of this one; the

@@ -19,14 +19,27 @@ class ScopeClaim:
     :ivar asked_at: monotonic seconds at which it began to wait; later by as much as it
         was busy with connecting meanwhile.
     :ivar scopes: within which it runs, the innermost first.
+    :ivar has_any: it has connections already; while it waits it takes no more.
     :ivar waited: seconds, up to when it last stopped to wait.
     """
 
-    __slots__ = ("asked_at", "began_at", "endpoint", "mark", "scopes", "waited")
+    __slots__ = (
+        "asked_at",
+        "began_at",
+        "endpoint",
+        "has_any",
+        "mark",
+        "scopes",
+        "waited",
+    )
 
     def __init__(self) -> None:
         self.asked_at = now = _monotonic()
         self.scopes = current_scopes()
+        self.has_any = False
+        for scope in self.scopes:
+            if scope.checkouts:
+                self.has_any = True
         self.began_at = under_way_since(self.scopes, now)
         self.mark = this_thread.mark.ref
         self.endpoint = current_endpoint()

@@ -8,7 +8,7 @@ from ..log_lines import warn
 from .current_scope import current_wsgi_scope, scope_of
 from .extension_sessions import end_left_over, filed_under
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session
+from .scope import ContextScope, WSGIScope, next_session
 
 if t.TYPE_CHECKING:
     from flask.ctx import AppContext
@@ -38,8 +38,10 @@ class ContextCleanup:
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
         scope = scope_of(context)
-        if self.is_clean(context):
-            _forget(context)
+        response = None if scope is None else scope.response
+        if self.is_clean(context, scope):
+            if response is None or len(response.contexts) > 1:
+                _forget(context)
             if scope is not None and scope.returner is not None:
                 scope.returner.end()
             return
@@ -54,23 +56,23 @@ class ContextCleanup:
                 reclaimer.report()
             finally:
                 # Receivers of the signal and log handlers may use the database too.
-                if reclaimer.leaks and not self.is_clean(context):
+                if reclaimer.leaks and not self.is_clean(context, scope_of(context)):
                     again = Reclaimer()
                     self.sweep(context, again, first_late)
                     again.count()
                     again.warn()
 
-    def is_clean(self, context: AppContext) -> bool:
-        """Tell whether a context left nothing behind, and close its scope if so."""
-        if filed_under(context):
+    def is_clean(self, context: AppContext, scope: ContextScope | None) -> bool:
+        """Tell whether a context left nothing behind, and close its scope if so.
+
+        :param scope: the context's, None if none is open.
+        """
+        if (scope is not None and scope.checkouts) or filed_under(context):
             return False
         for tracker in self._app_tracker.trackers:
             if tracker.left_behind:
                 return False
-        scope = scope_of(context)
         if scope is not None:
-            if scope.checkouts:
-                return False
             scope.end()
         return True
 

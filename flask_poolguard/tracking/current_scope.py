@@ -117,11 +117,22 @@ def current_scope() -> Scope | None:
 
     Of a context, a WSGI call and a named scope it is the one that began last.
     """
+    if named_var.get() is None:
+        # As a rule a context that was pushed during the current WSGI call, if any.
+        context, response = _cv_app.get(None), response_var.get()
+        if context is not None:
+            own: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+            if (
+                own is not None
+                and own.context is context
+                and (response is None or own.response is response)
+            ):
+                return own
+        return _scope_of_flask()
     scope = _scope_of_flask()
-    if named_var.get() is not None:
-        named = current_named_scope()
-        if named is not None and (scope is None or scope.began_at <= named.began_at):
-            return named
+    named = current_named_scope()
+    if named is not None and (scope is None or scope.began_at <= named.began_at):
+        return named
     return scope
 
 
@@ -150,7 +161,17 @@ def _scope_of_flask() -> Scope | None:
 def current_scopes() -> list[Scope]:
     """Return all scopes within which this thread is, the innermost first."""
     found: list[Scope] = []
-    response = current_wsgi_scope()
+    response, context = current_wsgi_scope(), _cv_app.get(None)
+    if response is not None and context is not None and named_var.get() is None:
+        # As a rule a request within nothing else.
+        own: ContextScope | None = context.__dict__.get(_ON_CONTEXT)
+        if (
+            own is not None
+            and own.context is context
+            and own.response is response
+            and _around(context) is None
+        ):
+            return [own, response]
     for context in pushed_contexts():
         scope = scope_of(context)
         if scope is None:
@@ -186,7 +207,10 @@ def under_way_since(scopes: list[Scope], now: float) -> float:
     """Return since when a request, command or task counts as under way, by its scopes;
     outside of all, now. In monotonic seconds.
     """
-    began = min((scope.began_at for scope in scopes), default=now)
+    began = now
+    for scope in scopes:  # with every checkout that waits
+        if scope.began_at < began:
+            began = scope.began_at
     return max(began, now - LONGEST_AGE)
 
 

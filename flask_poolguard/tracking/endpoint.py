@@ -31,14 +31,19 @@ def current_endpoint() -> str:
     A task that runs within a request (Celery's eager mode) is part of the request; a
     request that runs within a named scope goes by its own endpoint.
     """
+    named = named_var.get()
+    if named is None and "flask_socketio" not in sys.modules:  # as a rule
+        plain = getattr(request_var.get(None), _REQUEST, None)
+        if plain is not None:
+            return _shown(plain.endpoint or NO_ROUTE)
     request = current_request()
-    named = None if named_var.get() is None else current_named_scope()
+    named = None if named is None else current_named_scope()
     if named is not None and (request is None or named.request is request):
         response = current_wsgi_scope()
         if response is None or response.began_at <= named.began_at:
             return named.name
     if request is not None:
-        if "flask_socketio" in sys.modules:  # asked here: a call costs a checkout more
+        if "flask_socketio" in sys.modules:
             event = socketio_event_name(request)
             if event:
                 return event

@@ -24,8 +24,6 @@ class NamedScope(Scope):
         inherit the variable, but outlive the block.
     """
 
-    __slots__ = ("name", "outer", "request", "task")
-
     def __init__(self, name: str, request: object) -> None:
         super().__init__(None, this_thread.mark.ref)
         self.name = name

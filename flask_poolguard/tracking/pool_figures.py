@@ -224,7 +224,7 @@ class PoolFigures:
         is_over = self._shows_unserved and not (self._waiting or self._connecting)
         if is_over or _monotonic() - self._written_at >= OFTEN:
             self.write()
-        else:
+        elif not self._is_stale:
             self._show_soon()
 
     def _show_soon(self) -> None:

@@ -240,7 +240,7 @@ class PoolTracker(SizedPool, CountingCallbacks):
         if deserted and self.on_deserted is not None:
             self.on_deserted()
         claim, scope, nested = ScopeClaim(), current_scope(), 1
-        if scope is not None:
+        if scope is not None and scope.checkouts:
             nested += self.count_nested(scope, this_thread.mark)
         # Those of a pool that this one replaced are out as well.
         self.figures.began_waiting(claim, max(out, len(self.out)), nested)

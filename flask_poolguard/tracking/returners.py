@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from ..pool import Returning, housekeeper
+from .checkout import OUTSIDE
 from .current_scope import current_scope, current_scopes, under_way_since
 from .endpoint import current_endpoint
 from .scope import Returner
@@ -70,15 +71,15 @@ class Returners(Returning):
             return math.inf
         now, returner = _clock(), scope.returner
         if returner is None:
-            since = under_way_since(current_scopes(), now)
-            returner = Returner(self, current_endpoint(), since, now)
-            scope.returner = returner
+            returner = scope.returner = Returner(self, now)
         elif returner.returners is not self or returner in self.expected:
             return math.inf
         returner.gave_at = now
-        if now < self._known_from.get(returner.endpoint, math.inf):
+        if not self._known_from or now - returner.first_at > PRIVILEGE:
             return math.inf
-        return math.inf if now - returner.first_at > PRIVILEGE else returner.began_at
+        if now < self._known_from.get(_endpoint_of(returner), math.inf):
+            return math.inf
+        return _beginning_of(returner, now)
 
     def expect(self, queue: WaitingQueue) -> None:
         """Expect the request of this thread, which :meth:`comes_back` was told of.
@@ -89,6 +90,7 @@ class Returners(Returning):
         if scope is None or scope.returner is None:
             queue.serve()
             return
+        scope.returner.is_expected = True
         self.expected[scope.returner] = queue
         if not self._is_watched:
             self._is_watched = True
@@ -102,13 +104,13 @@ class Returners(Returning):
         returner = None if scope is None else scope.returner
         if returner is None or returner.returners is not self:
             return math.inf
-        if self.expected.pop(returner, None) is not None:
-            return returner.began_at
         now = _clock()
+        if self.expected.pop(returner, None) is not None:
+            return _beginning_of(returner, now)
         if now - returner.gave_at < AT_ONCE:
             if len(self._known_from) >= _MOST:
                 self._known_from.clear()
-            self._known_from.setdefault(returner.endpoint, now)
+            self._known_from.setdefault(_endpoint_of(returner), now)
         return math.inf
 
     def ended(self, returner: Returner) -> None:
@@ -129,5 +131,22 @@ class Returners(Returning):
                 housekeeper.tend_soon(self)
                 continue
             if now - returner.gave_at >= LATE and queue.waiting:
-                self._known_from[returner.endpoint] = now + NOT_AGAIN
+                # It was asked for when the request began to be expected.
+                self._known_from[returner.endpoint or OUTSIDE] = now + NOT_AGAIN
             self.ended(returner)
+
+
+def _endpoint_of(returner: Returner) -> str:
+    """Return the endpoint of the request that runs here, which *returner* is of."""
+    if returner.endpoint is None:
+        returner.endpoint = current_endpoint()
+    return returner.endpoint
+
+
+def _beginning_of(returner: Returner, now: float) -> float:
+    """Return since when the request that runs here, which *returner* is of, is under
+    way, in monotonic seconds.
+    """
+    if returner.began_at is None:
+        returner.began_at = under_way_since(current_scopes(), now)
+    return returner.began_at

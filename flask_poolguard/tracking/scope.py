@@ -45,28 +45,40 @@ class Returner:
 
     :ivar returners: those of its pool. Of one pool only: the time for which a request
         may go before others is that of all its returns.
-    :ivar began_at: since when it is under way, in monotonic seconds.
+    :ivar began_at: since when it is under way, in monotonic seconds; like ``endpoint``
+        not asked for before it may matter.
     :ivar first_at: when it gave a connection back for the first time.
     :ivar gave_at: when it did for the last time.
+    :ivar is_expected: a connection may be idle for it.
     """
 
-    __slots__ = ("began_at", "endpoint", "first_at", "gave_at", "returners")
+    __slots__ = (
+        "began_at",
+        "endpoint",
+        "first_at",
+        "gave_at",
+        "is_expected",
+        "returners",
+    )
 
-    def __init__(
-        self, returners: Expecting, endpoint: str, began_at: float, first_at: float
-    ) -> None:
+    def __init__(self, returners: Expecting, first_at: float) -> None:
         self.returners = returners
-        self.endpoint = endpoint
-        self.began_at = began_at
+        self.endpoint: str | None = None
+        self.began_at: float | None = None
         self.first_at = self.gave_at = first_at
+        self.is_expected = False
 
     def end(self) -> None:
         """Let no connection wait for it any more."""
-        self.returners.ended(self)
+        if self.is_expected:
+            self.returners.ended(self)
 
 
 class Scope:
     """An app context, a response that still streams, or a named block.
+
+    Most requests need little of it, so what is not said otherwise has its first value
+    on the class.
 
     :ivar app: None for a named block, which may use several.
     :ivar checkouts: the connections taken for it that are still out.
@@ -79,29 +91,17 @@ class Scope:
     :ivar returner: what is known of its returns; None if no other thread waited then.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "app",
-        "began_at",
-        "callsite",
-        "checkouts",
-        "ended",
-        "first_session",
-        "mark",
-        "response",
-        "returner",
-    )
+    response: WSGIScope | None = None
+    callsite: CallSite | None = None
+    returner: Returner | None = None
+    ended = False
 
     def __init__(self, app: Flask | None, mark: MarkRef) -> None:
         self.app = app
         self.began_at = _clock()
         self.first_session = _next_session()
         self.mark = mark
-        self.response: WSGIScope | None = None
-        self.callsite: CallSite | None = None
         self.checkouts: set[Checkout] = set()
-        self.ended = False
-        self.returner: Returner | None = None
 
     def end(self) -> None:
         """Note that it is over; what is taken from now on is not for it."""
@@ -127,21 +127,26 @@ class ContextScope(Scope):
         that was pushed within. It is deserted when all of them have ended.
     """
 
-    __slots__ = ("context", "number", "pushers", "requests")
+    requests = 0
+    pushers: set[MarkRef] | None = None
 
     def __init__(
         self, context: AppContext, response: WSGIScope | None, mark: MarkRef
     ) -> None:
-        super().__init__(context.app, mark)
-        self.response = response
+        # What Scope's does, without one more call for each request; likewise below.
+        self.app = context.app
+        self.began_at = _clock()
+        self.first_session = _next_session()
+        self.mark = mark
+        self.checkouts = set()
         self.context: AppContext | None = context
         self.number = id(context)
-        self.requests = 0
-        self.pushers: set[MarkRef] | None = None
         if response is None:
             self.callsite = find_app_callsite(2)
             self.pushers = set()
             self.pushed(mark)
+        else:
+            self.response = response
 
     def pushed(self, mark: MarkRef) -> None:
         """Note that this thread has pushed the context."""
@@ -173,23 +178,19 @@ class WSGIScope(Scope):
         to another context before its session is gone.
     """
 
-    __slots__ = (
-        "contexts",
-        "endpoint",
-        "keeps",
-        "runner",
-        "runners",
-        "streams",
-    )
+    streams: bool | None = None
+    keeps = False
+    endpoint: str | None = None
 
     def __init__(self, app: Flask) -> None:
-        super().__init__(app, this_thread.mark.ref)
-        self.runner: MarkRef | None = None
-        self.runners: set[MarkRef] = set()
-        self.streams: bool | None = None
-        self.keeps = False
+        self.app = app
+        self.began_at = _clock()
+        self.first_session = _next_session()
+        self.mark = mark = this_thread.mark.ref
+        self.checkouts = set()
+        self.runner: MarkRef | None = mark
+        self.runners: set[MarkRef] = {mark}
         self.contexts: list[AppContext] = []
-        self.endpoint: str | None = None
 
     def enter(self) -> tuple[WSGIScope | None, MarkRef | None]:
         """Begin to run code for it in this thread; return what to leave with."""

@@ -38,13 +38,13 @@ def watch_statements(engine: Engine) -> None:
         event.listen(engine, "do_execute_no_params", _executes_plain, insert=True)
 
 
+def _executes_plain(cursor: object, statement: t.Any, context: t.Any) -> None:
+    _executes(cursor, statement, None, context)
+
+
 def _executes(
     cursor: object, statement: t.Any, parameters: object, context: t.Any
 ) -> None:
-    _executes_plain(cursor, statement, context)
-
-
-def _executes_plain(cursor: object, statement: t.Any, context: t.Any) -> None:
     if not isinstance(statement, str):  # psycopg2's SQL, or bytes
         statement = str(statement)
     effect = effect_of(statement)

@@ -21,7 +21,7 @@ from flask import appcontext_pushed
 from flask.globals import _cv_app
 from werkzeug.wsgi import ClosingIterator
 
-from ..pool import housekeeper
+from ..pool import current_pid, housekeeper
 from .abandoned_streams import (
     IN_ENVIRON,
     close_abandoned,
@@ -31,11 +31,17 @@ from .abandoned_streams import (
 )
 from .async_views import count_async_views_as_requests
 from .context_cleanup import NOT_POPPED, ContextCleanup
-from .current_scope import MERGED, current_wsgi_scope, open_scope, scope_of
+from .current_scope import (
+    MERGED,
+    current_wsgi_scope,
+    open_scope,
+    request_var,
+    scope_of,
+)
 from .dead_threads import dead_threads
 from .endpoint import request_endpoint
 from .leaks import Reclaimer
-from .scope import WSGIScope, next_session
+from .scope import WSGIScope, next_session, response_var
 from .shared_contexts import leave_what_g_has, note_shared
 from .streams import GuardedResponse, runs_app_code, unclosed_var
 from .teardown_functions import go_on_after
@@ -135,33 +141,27 @@ class Teardown:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> t.Iterable[bytes]:
-        app = t.cast("Flask", self._app_ref())
+        app: t.Any = self._app_ref()  # which is what calls this
         self._on_call(app)
-        self._app_tracker.show_worker()
-        from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
-        if self._dropped:
-            self._end_dropped(from_test_client)
-        if not from_test_client:
-            leave_abandoned()
-            close_abandoned()
-        outer = _cv_app.get(None)
-        if outer is not None and not MERGED:
-            note_shared(outer, app)
+        if self._app_tracker.shown_pid != current_pid():
+            self._app_tracker.show_worker()
+        around = _cv_app.get(None) is not None or request_var.get(None) is not None
+        if around or self._dropped:
+            self._end_earlier(app, start_response)
         environ[IN_ENVIRON] = scope = WSGIScope(app)
-        before = scope.enter()
-        streams = False
+        outer, streams = response_var.get(), False
+        response_var.set(scope)
         try:
             body = wsgi_app(environ, start_response)
-            streams = scope.streams is not False and (
-                bool(scope.checkouts) or runs_app_code(body, environ)
-            )
-            scope.keeps = False
+            if scope.streams is not False:
+                streams = bool(scope.checkouts) or runs_app_code(body, environ)
+                scope.keeps = False
         finally:
             try:
                 if not streams:
                     self.end_response(scope)
             finally:
-                scope.leave(before)
+                scope.leave((outer, None))
         if not streams:
             return body
         response = GuardedResponse(body, scope, self.end_response, self._dropped)
@@ -174,16 +174,17 @@ class Teardown:
         :raises LeakError: for pools with ``POOLGUARD_ON_LEAK="raise"``, at the end.
         :raises LeakWarning: likewise, if a filter makes it an error.
         """
-        contexts, scope.contexts = scope.contexts, []
-        current = _cv_app.get(None)
-        # Still pushed: a stream's, or kept by a debugger or a test client.
-        contexts = [
-            each
-            for each in contexts
-            if each is not current
-            and scope_of(each) is not None
-            and not self._cleanup.is_clean(each)
-        ]
+        pushed, scope.contexts = scope.contexts, []
+        current, contexts = _cv_app.get(None), []
+        for each in pushed:
+            own = scope_of(each)
+            # Still pushed: a stream's, or kept by a debugger or a test client.
+            if (
+                own is not None
+                and each is not current
+                and not self._cleanup.is_clean(each, own)
+            ):
+                contexts.append(each)
         scope.keeps = False
         if scope.checkouts and current is not None and current not in contexts:
             leave_what_g_has(current, scope)
@@ -217,6 +218,18 @@ class Teardown:
         with app.app_context():
             reclaimer.report()
 
+    def _end_earlier(self, app: Flask, start_response: StartResponse) -> None:
+        """End what earlier calls on this thread have left, before the next one."""
+        from_test_client = getattr(start_response, "__module__", "") == "werkzeug.test"
+        if self._dropped:
+            self._end_dropped(from_test_client)
+        if not from_test_client:
+            leave_abandoned()
+            close_abandoned()
+        outer = _cv_app.get(None)
+        if outer is not None and not MERGED:
+            note_shared(outer, app)
+
     def _end_dropped(self, from_test_client: bool) -> None:
         """End responses that were collected before they were closed."""
         with ExitStack() as stack:
@@ -238,9 +251,9 @@ def _receiver(on_push: Callable[[Flask], None]) -> Callable[..., None]:
     def pushed(sender: Flask, **extra: object) -> None:
         on_push(sender)
         context = _cv_app.get()
-        response = open_scope(context).response
-        if response is not None and context not in response.contexts:
-            response.contexts.append(context)
+        scope = open_scope(context)
+        if scope.response is not None and context not in scope.response.contexts:
+            scope.response.contexts.append(context)
 
     return pushed
 
@@ -251,8 +264,7 @@ def _wrap_finalize(app: Flask) -> None:
 
     @functools.wraps(original)
     def finalize_request(*args: t.Any, **kwargs: t.Any) -> Response:
-        response = original(*args, **kwargs)
-        scope = current_wsgi_scope()
+        response, scope = original(*args, **kwargs), current_wsgi_scope()
         if scope is not None:
             scope.keeps = scope.streams = _may_use_connections(response)
             scope.endpoint = request_endpoint()

@@ -128,7 +128,7 @@ class UsageCounter:
         """
         self.waits += 1
         self.durations.slow += 1
-        self.demand[bucket_of(wanted)] += 1
+        self.demand[wanted - 1 if 0 < wanted <= EXACT else bucket_of(wanted)] += 1
 
     def waited_for(self, seconds: float, in_all: float) -> None:
         """Note how long a thread waited, served or not.

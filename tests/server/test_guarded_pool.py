@@ -607,10 +607,7 @@ SPARED: tuple[str, ...] = (
 )
 if sa.__version__.startswith("2.0."):
     # There SQLAlchemy itself gives nothing back if this strikes within its reset.
-    SPARED += (
-        "call in guarded_pool.py, _reset_on_return",
-        "c_return in guarded_pool.py, _reset_on_return, getpid",
-    )
+    SPARED += ("call in guarded_pool.py, _reset_on_return",)
 
 
 class TestStruck:
