@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, g, render_template_string, request, session
 from sqlalchemy import create_engine
+from werkzeug.routing import BaseConverter
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.web import answers, shared_value
@@ -226,6 +227,66 @@ class TestARefusal:
         app.add_url_rule("/own/", "own", lambda: "own")
         assert app.test_client().post("/own/").status_code == 405
         assert app.test_client().get("/own").status_code == 308
+
+
+class TestTheAppsOwnAddresses:
+    @pytest.mark.parametrize("prefix", ["/", "/pools", "/<model:user>"])
+    def test_are_answered_by_flask_without_their_converters(self, prefix: str) -> None:
+        class Model(BaseConverter):
+            def to_python(self, value: str) -> str:
+                raise RuntimeError("the database is down")
+
+        app = Flask("own")
+        app.url_map.converters["model"] = Model
+        app.add_url_rule("/users/<model:user>/", "user", lambda user: user)
+        app.add_url_rule("/<model:user>/", "any", lambda user: user)
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, url_prefix=prefix)
+        client = app.test_client()
+        for path in ("/users/5", "/5", "/5//"):
+            assert client.get(path).status_code in (308, 404), path
+        for path in ("/users/5/", "/5/", "/5/metrics", "/metrics/"):
+            assert client.post(path).status_code in (404, 405), path
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_are_its_own_where_a_page_has_the_same(self, first: bool) -> None:
+        app = Flask("own")
+
+        def add_own() -> None:
+            for path in ("/own/", "/own/live"):
+                app.add_url_rule(
+                    path, path[1:], lambda: "own", provide_automatic_options=False
+                )
+
+        if first:
+            add_own()
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, url_prefix="/own")
+        if not first:
+            add_own()
+        client = app.test_client()
+        assert client.get("/own").status_code == 308
+        assert client.post("/own/").status_code == 405
+        assert client.post("/own/live").status_code == 405
+        assert client.post("/own/ready").status_code == 404
+
+    def test_on_another_subdomain_are_its_own(self) -> None:
+        app = Flask("own", subdomain_matching=True)
+        app.config["SERVER_NAME"] = "shop.test"
+        app.add_url_rule("/pools/", "own", lambda: "own")
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, subdomain="admin")
+        client = app.test_client()
+        for host, status in (("shop.test", 308), ("admin.shop.test", 404)):
+            assert client.get("/pools", base_url=f"http://{host}").status_code == status
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_below_the_root_that_are_files_tell_nothing(self, method: str) -> None:
+        app = Flask("own", static_url_path="")
+        app.register_blueprint(PoolGuard().blueprint(auth=lambda: False))
+        for path in PAGES:
+            found = answer_of(app, f"/pools{path}", method)
+            assert found == answer_of(app, f"/nothing{path}", method), path
 
 
 class TestWhoMaySee:
