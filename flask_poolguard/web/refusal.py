@@ -27,12 +27,16 @@ if t.TYPE_CHECKING:
 _Decide = Callable[[str], bool]
 
 
-class _PutOff(Exception):
+class _PutOff(NotFound):
     """Stands for what Flask would answer, until all functions before the view ran: only
     then it can be told who asks.
+
+    Those functions may look at it, or raise it. They find what they find at an address
+    that the app does not have.
     """
 
     def __init__(self, found: HTTPException, endpoint: str, allows: _Decide) -> None:
+        super().__init__()
         self.found, self.endpoint, self.allows = found, endpoint, allows
 
 
@@ -57,7 +61,7 @@ def keep_secret(blueprint: Blueprint, allows: _Decide) -> None:
             if isinstance(found, (RequestRedirect, MethodNotAllowed)):
                 endpoint = own.endpoint_of(found)
                 if endpoint is not None:
-                    request.routing_exception = _PutOff(found, endpoint, allows)  # type: ignore[assignment] # raised by Flask, and answered below
+                    request.routing_exception = _PutOff(found, endpoint, allows)
 
         setup.app.url_value_preprocessor(put_off)
 

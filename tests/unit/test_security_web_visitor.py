@@ -136,6 +136,26 @@ def log_in_first(app: Flask) -> None:
         return None
 
 
+def code_of_routing(app: Flask) -> None:
+    """Let functions before the view look at what the routing found, and tell of it."""
+
+    @app.before_request
+    def look() -> tuple[str, int] | None:
+        found: Any = request.routing_exception
+        if found is not None and request.method == "POST":
+            return f"{found.code} {found}", found.code
+        return None
+
+
+def raises_routing(app: Flask) -> None:
+    """Let a function before the view raise what the routing found."""
+
+    @app.before_request
+    def fail() -> None:
+        if request.routing_exception is not None:
+            raise request.routing_exception
+
+
 CHANGES = [
     as_it_is,
     handler_of_404,
@@ -143,6 +163,8 @@ CHANGES = [
     headers_of_all,
     session_in_404,
     log_in_first,
+    code_of_routing,
+    raises_routing,
 ]
 
 
@@ -295,6 +317,15 @@ class TestWhoMaySee:
         answer = make().test_client().get(f"{path}?a=b", headers=KEY)
         assert answer.status_code == 308
         assert answer.location.endswith("?a=b")
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_is_told_by_flask_in_each_app(self, make: Make, change: Change) -> None:
+        app = make()
+        change(app)
+        client = app.test_client()
+        assert client.get("/pools", headers=KEY).status_code == 308
+        expected = 404 if change is code_of_routing else 405  # it answers by itself
+        assert client.post("/pools/", headers=KEY).status_code == expected
 
     @pytest.mark.parametrize("method", METHODS[2:])
     def test_can_only_read(self, make: Make, method: str) -> None:
