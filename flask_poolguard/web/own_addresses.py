@@ -1,8 +1,8 @@
 """Which addresses are a blueprint's own, told without the app's URL converters.
 
-Flask raises a redirect to the missing slash, or a 405, before it calls a converter; one
-that looks a model up must not be called for an answer that needs none. So no address is
-matched again: it is compared with the text of the blueprint's rules.
+Flask redirects to the missing slash, and raises a 405 or a 400, before it calls a
+converter; one that looks a model up must not be called for an answer that needs none.
+So no address is matched again: it is compared with the text of the blueprint's rules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OwnAddresses:
 
     def endpoint_of(self, found: HTTPException) -> str | None:
         """Return for which endpoint of the blueprint Flask answers the current request
-        with a redirect or a 405; None if it may be for one of the app's own.
+        by itself; None if it may be for one of the app's own.
         """
         if self._rules is None:  # two threads may do it at once
             self._rules = [

@@ -5,8 +5,8 @@ the app's own handlers and headers. For that, what the routing found is taken ou
 request, and what reading the session for ``auth`` has left (``Vary: Cookie``) as well.
 
 Flask answers some requests by itself, without a view: a method that no page has (405),
-and an address with a slash too few or too many (308). A redirect or a 405 that leads to
-one of the pages is put off until it is known who asks.
+an address with a slash too few or too many (308), and a request for a WebSocket (400).
+What it answers so for one of the pages is put off until it is known who asks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import RequestRedirect, WebsocketMismatch
 
 from ..tracking.current_scope import MERGED, request_var
 from .own_addresses import OwnAddresses
@@ -25,6 +25,9 @@ if t.TYPE_CHECKING:
     from flask.blueprints import BlueprintSetupState
 
 _Decide = Callable[[str], bool]
+
+# What Flask answers without a view where there is one.
+_BY_FLASK: t.Final = (RequestRedirect, MethodNotAllowed, WebsocketMismatch)
 
 
 class _PutOff(NotFound):
@@ -58,7 +61,7 @@ def keep_secret(blueprint: Blueprint, allows: _Decide) -> None:
 
         def put_off(*_: object) -> None:
             found = request.routing_exception
-            if isinstance(found, (RequestRedirect, MethodNotAllowed)):
+            if isinstance(found, _BY_FLASK):
                 endpoint = own.endpoint_of(found)
                 if endpoint is not None:
                     request.routing_exception = _PutOff(found, endpoint, allows)

@@ -204,6 +204,17 @@ class TestARefusal:
                 )
                 assert answer.status_code == 404, (method, path)
 
+    def test_says_nothing_to_who_asks_for_a_websocket(self, make: Make) -> None:
+        client = make().test_client()
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        expected = client.get("/nothing", headers=headers)
+        for path in PAGES:
+            answer = client.get(f"/pools{path}", headers=headers)
+            assert answer.status == expected.status, path
+            assert answer.data == expected.data, path
+        answer = client.get("/pools/", headers={**headers, **KEY})
+        assert answer.status_code == 400
+
     def test_saves_a_session_that_auth_has_changed(self, make: Make) -> None:
         def auth() -> bool:
             session["refused"] = session.get("refused", 0) + 1
