@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, Response, g, render_template_string, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    g,
+    render_template_string,
+    request,
+    session,
+)
 from sqlalchemy import create_engine
 from werkzeug.routing import BaseConverter
 
@@ -214,6 +222,49 @@ class TestARefusal:
             assert answer.data == expected.data, path
         answer = client.get("/pools/", headers={**headers, **KEY})
         assert answer.status_code == 400
+
+    def test_can_be_told_where_a_view_answers_all_other_addresses(
+        self, make: Make
+    ) -> None:
+        app = make()
+        app.add_url_rule("/<path:path>", "all", lambda path: "all")
+        client = app.test_client()
+        assert client.get("/nothing/").text == "all"
+        assert client.get("/pools/").status_code == 404
+        # But not by a method that the view has not.
+        for method in METHODS[2:]:
+            found = answer_of(app, "/pools/", method)
+            assert found == answer_of(app, "/nothing/", method), method
+
+    def test_can_be_told_by_functions_of_a_blueprint_around_it(self) -> None:
+        app = Flask("own")
+        app.secret_key = "key"
+        around = Blueprint("admin", __name__, url_prefix="/admin")
+        around.before_request(lambda: session.update(seen=True))
+        around.register_blueprint(PoolGuard().blueprint(auth=lambda: False))
+        app.register_blueprint(around)
+        answers_of = app.test_client().get
+        assert "Set-Cookie" in answers_of("/admin/pools/").headers
+        assert "Set-Cookie" not in answers_of("/admin/nothing/").headers
+        # But not where Flask answers by itself.
+        for method, path in (("GET", "/admin/pools"), ("POST", "/admin/pools/")):
+            expected = answer_of(app, "/admin/nothing/", method)
+            assert answer_of(app, path, method) == expected
+
+    def test_can_be_told_by_a_variable_of_the_prefix(self) -> None:
+        app = Flask("own")
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, url_prefix="/<lang>/pools")
+
+        @app.url_value_preprocessor
+        def take(_: object, values: dict[str, Any] | None) -> None:
+            g.lang = values.pop("lang") if values else "none"
+
+        app.register_error_handler(404, lambda _: (g.lang, 404))
+        client = app.test_client()
+        assert client.get("/en/pools/").text == "en"
+        assert client.get("/en/nothing/").text == "none"
+        assert client.get("/en/pools").text == "none"
 
     def test_saves_a_session_that_auth_has_changed(self, make: Make) -> None:
         def auth() -> bool:
