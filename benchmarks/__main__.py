@@ -33,8 +33,8 @@ BENCHMARKS = {
     "status": "The status",
     "page": "The live page",
 }
-# Takes minutes, and shows little that its sibling does not.
-ONLY_IF_NAMED = {"overload_waitress", "overload_gevent"}
+# Takes minutes; of the overload, its sibling shows nearly all of it.
+ONLY_IF_NAMED = {"overload_waitress", "overload_gevent", "page"}
 
 
 def draw(curve: Curve, folder: Path) -> None:

@@ -50,6 +50,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_mapping(settings.from_environment(os.environ))
     app.config.from_prefixed_env()
     app.config.from_mapping(overrides)
+    settings.check(app.config)
 
     db.init_app(app)
     guard.init_app(app)

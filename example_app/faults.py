@@ -3,7 +3,10 @@
 **Do not copy anything from here.** Each route does wrong what real apps do wrong by
 accident. They exist only where the config says ``EXAMPLE_FAULTS`` (in the environment:
 ``EXAMPLE_FAULTS=1``), for the demo and for curious readers, and answer requests of this
-machine only. ``/faults/`` has buttons for them:
+machine only. **Never enable them behind a proxy**: one that sends no header of its own
+(a plain ``proxy_pass``) cannot be told from a browser of this machine.
+
+``/faults/`` has buttons for them:
 
 - ``/faults/leak`` takes a connection and never gives it back;
 - ``/faults/crash`` fails in the middle of a transaction;
@@ -15,6 +18,7 @@ machine only. ``/faults/`` has buttons for them:
 """
 
 import ipaddress
+import math
 import os
 import time
 from urllib.parse import urlsplit
@@ -37,7 +41,15 @@ from example_app.models import Member
 
 LONGEST_SLEEP_SECONDS = 30.0
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+# What a proxy adds. One that adds none of them cannot be told.
+_FORWARDED = (
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+)
+_FORWARDED_PREFIX = "x-forwarded"
 
 blueprint = Blueprint("faults", __name__, url_prefix="/faults")
 
@@ -74,9 +86,12 @@ def _is_local() -> bool:
         is_loopback = ipaddress.ip_address(request.remote_addr or "").is_loopback
     except ValueError:  # a Unix socket
         return False
-    name = urlsplit(request.host_url).hostname
-    is_handed_on = any(each in request.headers for each in _FORWARDED)
-    return is_loopback and name in _LOOPBACK_NAMES and not is_handed_on
+    host = urlsplit(request.host_url).hostname
+    sent = [name.lower() for name, _ in request.headers]
+    is_handed_on = any(
+        each in _FORWARDED or each.startswith(_FORWARDED_PREFIX) for each in sent
+    )
+    return is_loopback and host in _LOOPBACK_NAMES and not is_handed_on
 
 
 @blueprint.get("/")
@@ -135,6 +150,8 @@ def slow_fixed() -> ResponseReturnValue:
 
 def _seconds() -> float:
     wanted = request.args.get("seconds", 1.5, type=float)
+    if math.isnan(wanted):
+        abort(400, "seconds must be a number.")
     return min(max(wanted, 0.0), LONGEST_SLEEP_SECONDS)
 
 

@@ -6,9 +6,10 @@
                             SQLite ``reports.db`` in the instance
 ``EXAMPLE_INSTANCE_PATH``   another instance folder
 ``EXAMPLE_FAULTS``          ``1`` adds the routes of ``faults.py`` and the live page
-                            ``/pools/``: on your own machine only
+                            ``/pools/``: on your own machine only, and never behind
+                            a proxy
 ``FLASK_EXAMPLE_FAULT_…``   ``FLASK_EXAMPLE_FAULT_SECONDS``: how long a fault lasts that
-                            ``/faults/`` starts; else 20
+                            ``/faults/`` starts, from 1 to 120; else 20
 ``FLASK_POOLGUARD_…``       any setting of the guard, for example
                             ``FLASK_POOLGUARD_POOL_SIZE=2``
 ==========================  ====================================================
@@ -18,6 +19,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+LEAST_FAULT_SECONDS, MOST_FAULT_SECONDS = 1, 120
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -46,6 +49,21 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         # For so long a fault lasts that its button has started.
         "EXAMPLE_FAULT_SECONDS": 20.0,
     }
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse what makes no sense for a fault.
+
+    :raises ValueError: a fault would never end, or could not begin.
+    """
+    seconds = config["EXAMPLE_FAULT_SECONDS"]
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    # nan is in no range.
+    if not is_number or not LEAST_FAULT_SECONDS <= seconds <= MOST_FAULT_SECONDS:
+        raise ValueError(
+            f"EXAMPLE_FAULT_SECONDS must be a number from {LEAST_FAULT_SECONDS} to"
+            f" {MOST_FAULT_SECONDS}, not {seconds!r}."
+        )
 
 
 def instance_path() -> str | None:

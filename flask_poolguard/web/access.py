@@ -87,7 +87,7 @@ def _ask(auth: Auth) -> bool:
 
 
 def protect(response: Response) -> Response:
-    """Add the headers to a page. A refusal has none of them."""
+    """Add the headers to a page. What is not one, such as a refusal, has none."""
     response.headers["Cache-Control"] = "no-store"
     response.headers.update(_HEADERS)
     return response

@@ -8,7 +8,14 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, current_app, request
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    after_this_request,
+    current_app,
+    request,
+)
 
 from .access import Auth, allows, check_said, protect
 from .answers import NOT_IN_TIME, Answers
@@ -73,10 +80,11 @@ def make_blueprint(auth: Auth, *, probes_open: bool) -> Blueprint:
     def check() -> None:
         if not may_see(request.endpoint or ""):
             refuse()
+        # Not for the answer of a function of the app that ran before, such as a log-in.
+        after_this_request(protect)
 
     keep_secret(blueprint, may_see)
     blueprint.register_error_handler(NotMadeInTime, _try_again)
-    blueprint.after_request(protect)
     return blueprint
 
 

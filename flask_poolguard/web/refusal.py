@@ -5,35 +5,41 @@ the app's own handlers and headers. For that, what the routing found is taken ou
 request, and what reading the session for ``auth`` has left (``Vary: Cookie``) as well.
 
 Flask answers some requests by itself, without a view: a method that no page has (405),
-and an address with a slash too few or too many (308). A redirect or a 405 that leads to
-one of the pages is put off until it is known who asks.
+an address with a slash too few or too many (308), and a request for a WebSocket (400).
+What it answers so for one of the pages is put off until it is known who asks.
 """
 
 from __future__ import annotations
 
-import re
 import typing as t
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
 
 from flask import Blueprint, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import RequestRedirect, WebsocketMismatch
 
 from ..tracking.current_scope import MERGED, request_var
+from .own_addresses import OwnAddresses
+
+if t.TYPE_CHECKING:
+    from flask.blueprints import BlueprintSetupState
 
 _Decide = Callable[[str], bool]
 
-# /pools, without its slash, and slashes that stand twice.
-_MOST_REDIRECTS: t.Final = 3
+# What Flask answers without a view where there is one.
+_BY_FLASK: t.Final = (RequestRedirect, MethodNotAllowed, WebsocketMismatch)
 
 
-class _PutOff(Exception):
+class _PutOff(NotFound):
     """Stands for what Flask would answer, until all functions before the view ran: only
     then it can be told who asks.
+
+    Those functions may look at it, or raise it. They find what they find at an address
+    that the app does not have.
     """
 
     def __init__(self, found: HTTPException, endpoint: str, allows: _Decide) -> None:
+        super().__init__()
         self.found, self.endpoint, self.allows = found, endpoint, allows
 
 
@@ -50,37 +56,20 @@ def keep_secret(blueprint: Blueprint, allows: _Decide) -> None:
     :param allows: tells whether the current request may see an endpoint.
     """
 
-    def put_off(*_: object) -> None:
-        found = request.routing_exception
-        if isinstance(found, (RequestRedirect, MethodNotAllowed)):
-            endpoint = _led_to(found)
-            name = endpoint.rpartition(".")[0]
-            if current_app.blueprints.get(name) is blueprint:
-                request.routing_exception = _PutOff(found, endpoint, allows)  # type: ignore[assignment] # raised by Flask, and answered below
+    def set_up(setup: BlueprintSetupState) -> None:
+        own = OwnAddresses(f"{setup.name_prefix}.{setup.name}".lstrip("."))
 
-    blueprint.app_url_value_preprocessor(put_off)
+        def put_off(*_: object) -> None:
+            found = request.routing_exception
+            if isinstance(found, _BY_FLASK):
+                endpoint = own.endpoint_of(found)
+                if endpoint is not None:
+                    request.routing_exception = _PutOff(found, endpoint, allows)
+
+        setup.app.url_value_preprocessor(put_off)
+
+    blueprint.record(set_up)
     blueprint.app_errorhandler(_PutOff)(_answer)
-
-
-def _led_to(found: HTTPException) -> str:
-    """Return to which endpoint a redirect leads, or which answers GET there; "" if
-    there is none.
-    """
-    adapter = current_app.create_url_adapter(request)
-    path = None
-    for _ in range(_MOST_REDIRECTS):
-        if adapter is None:
-            break
-        if isinstance(found, RequestRedirect):
-            path = unquote(urlsplit(found.new_url).path)
-            path = re.sub(rf"^{re.escape(adapter.script_name.rstrip('/'))}/", "/", path)
-        try:
-            return str(adapter.match(path, "GET")[0])
-        except RequestRedirect as error:
-            found = error
-        except HTTPException:
-            break
-    return ""
 
 
 def _answer(put_off: _PutOff) -> t.Any:

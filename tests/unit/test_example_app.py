@@ -26,6 +26,17 @@ from tests.unit.test_docs import anchor_of
 
 BUTTONS = ["hold", "leak", "saturate", "deadlock", "kill", "crash"]
 FAULTS = [f"/faults/{name}" for name in [*BUTTONS, "slow", "slow-fixed"]]
+ADDED_BY_PROXIES = [
+    "Forwarded",
+    "X-Forwarded-For",
+    "x-forwarded-proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+    "Via",
+]
 
 AppFactory = Callable[..., Flask]
 
@@ -136,6 +147,23 @@ class TestSettings:
     def test_instance_folder(self, make_app: AppFactory, tmp_path: Path) -> None:
         """The instance folder is the one that the environment names."""
         assert make_app().instance_path == str(tmp_path / "instance")
+
+    @pytest.mark.parametrize(
+        "seconds", ["nan", "inf", "-Infinity", "1e12", "-1", "0", "121", "true", "x"]
+    )
+    def test_a_fault_that_would_never_end_is_an_error_at_the_start(
+        self, make_app: AppFactory, monkeypatch: pytest.MonkeyPatch, seconds: str
+    ) -> None:
+        monkeypatch.setenv("FLASK_EXAMPLE_FAULT_SECONDS", seconds)
+        with pytest.raises(ValueError, match="EXAMPLE_FAULT_SECONDS must be a number"):
+            make_app()
+
+    @pytest.mark.parametrize("seconds", ["1", "2.5", "120"])
+    def test_how_long_a_fault_lasts(
+        self, make_app: AppFactory, monkeypatch: pytest.MonkeyPatch, seconds: str
+    ) -> None:
+        monkeypatch.setenv("FLASK_EXAMPLE_FAULT_SECONDS", seconds)
+        assert make_app().config["EXAMPLE_FAULT_SECONDS"] == float(seconds)
 
 
 class TestSeed:
@@ -400,7 +428,7 @@ class TestFaults:
             ({"Sec-Fetch-Site": "same-site"}, False),
             ({"Sec-Fetch-Site": "cross-site"}, False),
             ({"Host": "evil.example", "Origin": "http://evil.example"}, False),
-            ({"X-Forwarded-For": "203.0.113.7"}, False),
+            *(({name: "203.0.113.7"}, False) for name in ADDED_BY_PROXIES),
         ],
     )
     def test_answers_no_form_of_another_site_and_no_proxy(
@@ -474,6 +502,13 @@ class TestFaults:
         answer = faulty_app.test_client().post("/faults/slow?seconds=0.01")
 
         assert answer.get_json() == {"slept_seconds": 0.01}
+
+    @pytest.mark.parametrize("seconds", ["nan", "-nan"])
+    def test_slow_takes_a_number(self, faulty_app: Flask, seconds: str) -> None:
+        client = faulty_app.test_client()
+        for path in ("slow", "slow-fixed"):
+            answer = client.post(f"/faults/{path}?seconds={seconds}")
+            assert answer.status_code == 400
 
     def test_slow_fixed(
         self, faulty_app: Flask, monkeypatch: pytest.MonkeyPatch

@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, Response, g, render_template_string, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    g,
+    render_template_string,
+    request,
+    session,
+)
 from sqlalchemy import create_engine
+from werkzeug.routing import BaseConverter
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.web import answers, shared_value
@@ -135,6 +144,26 @@ def log_in_first(app: Flask) -> None:
         return None
 
 
+def code_of_routing(app: Flask) -> None:
+    """Let functions before the view look at what the routing found, and tell of it."""
+
+    @app.before_request
+    def look() -> tuple[str, int] | None:
+        found: Any = request.routing_exception
+        if found is not None and request.method == "POST":
+            return f"{found.code} {found}", found.code
+        return None
+
+
+def raises_routing(app: Flask) -> None:
+    """Let a function before the view raise what the routing found."""
+
+    @app.before_request
+    def fail() -> None:
+        if request.routing_exception is not None:
+            raise request.routing_exception
+
+
 CHANGES = [
     as_it_is,
     handler_of_404,
@@ -142,6 +171,8 @@ CHANGES = [
     headers_of_all,
     session_in_404,
     log_in_first,
+    code_of_routing,
+    raises_routing,
 ]
 
 
@@ -180,6 +211,60 @@ class TestARefusal:
                     path, method=method, environ_overrides=environ
                 )
                 assert answer.status_code == 404, (method, path)
+
+    def test_says_nothing_to_who_asks_for_a_websocket(self, make: Make) -> None:
+        client = make().test_client()
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        expected = client.get("/nothing", headers=headers)
+        for path in PAGES:
+            answer = client.get(f"/pools{path}", headers=headers)
+            assert answer.status == expected.status, path
+            assert answer.data == expected.data, path
+        answer = client.get("/pools/", headers={**headers, **KEY})
+        assert answer.status_code == 400
+
+    def test_can_be_told_where_a_view_answers_all_other_addresses(
+        self, make: Make
+    ) -> None:
+        app = make()
+        app.add_url_rule("/<path:path>", "all", lambda path: "all")
+        client = app.test_client()
+        assert client.get("/nothing/").text == "all"
+        assert client.get("/pools/").status_code == 404
+        # But not by a method that the view has not.
+        for method in METHODS[2:]:
+            found = answer_of(app, "/pools/", method)
+            assert found == answer_of(app, "/nothing/", method), method
+
+    def test_can_be_told_by_functions_of_a_blueprint_around_it(self) -> None:
+        app = Flask("own")
+        app.secret_key = "key"
+        around = Blueprint("admin", __name__, url_prefix="/admin")
+        around.before_request(lambda: session.update(seen=True))
+        around.register_blueprint(PoolGuard().blueprint(auth=lambda: False))
+        app.register_blueprint(around)
+        answers_of = app.test_client().get
+        assert "Set-Cookie" in answers_of("/admin/pools/").headers
+        assert "Set-Cookie" not in answers_of("/admin/nothing/").headers
+        # But not where Flask answers by itself.
+        for method, path in (("GET", "/admin/pools"), ("POST", "/admin/pools/")):
+            expected = answer_of(app, "/admin/nothing/", method)
+            assert answer_of(app, path, method) == expected
+
+    def test_can_be_told_by_a_variable_of_the_prefix(self) -> None:
+        app = Flask("own")
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, url_prefix="/<lang>/pools")
+
+        @app.url_value_preprocessor
+        def take(_: object, values: dict[str, Any] | None) -> None:
+            g.lang = values.pop("lang") if values else "none"
+
+        app.register_error_handler(404, lambda _: (g.lang, 404))
+        client = app.test_client()
+        assert client.get("/en/pools/").text == "en"
+        assert client.get("/en/nothing/").text == "none"
+        assert client.get("/en/pools").text == "none"
 
     def test_saves_a_session_that_auth_has_changed(self, make: Make) -> None:
         def auth() -> bool:
@@ -228,12 +313,81 @@ class TestARefusal:
         assert app.test_client().get("/own").status_code == 308
 
 
+class TestTheAppsOwnAddresses:
+    @pytest.mark.parametrize("prefix", ["/", "/pools", "/<model:user>"])
+    def test_are_answered_by_flask_without_their_converters(self, prefix: str) -> None:
+        class Model(BaseConverter):
+            def to_python(self, value: str) -> str:
+                raise RuntimeError("the database is down")
+
+        app = Flask("own")
+        app.url_map.converters["model"] = Model
+        app.add_url_rule("/users/<model:user>/", "user", lambda user: user)
+        app.add_url_rule("/<model:user>/", "any", lambda user: user)
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, url_prefix=prefix)
+        client = app.test_client()
+        for path in ("/users/5", "/5", "/5//"):
+            assert client.get(path).status_code in (308, 404), path
+        for path in ("/users/5/", "/5/", "/5/metrics", "/metrics/"):
+            assert client.post(path).status_code in (404, 405), path
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_are_its_own_where_a_page_has_the_same(self, first: bool) -> None:
+        app = Flask("own")
+
+        def add_own() -> None:
+            for path in ("/own/", "/own/live"):
+                app.add_url_rule(
+                    path, path[1:], lambda: "own", provide_automatic_options=False
+                )
+
+        if first:
+            add_own()
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, url_prefix="/own")
+        if not first:
+            add_own()
+        client = app.test_client()
+        assert client.get("/own").status_code == 308
+        assert client.post("/own/").status_code == 405
+        assert client.post("/own/live").status_code == 405
+        assert client.post("/own/ready").status_code == 404
+
+    def test_on_another_subdomain_are_its_own(self) -> None:
+        app = Flask("own", subdomain_matching=True)
+        app.config["SERVER_NAME"] = "shop.test"
+        app.add_url_rule("/pools/", "own", lambda: "own")
+        pages = PoolGuard().blueprint(auth=lambda: False)
+        app.register_blueprint(pages, subdomain="admin")
+        client = app.test_client()
+        for host, status in (("shop.test", 308), ("admin.shop.test", 404)):
+            assert client.get("/pools", base_url=f"http://{host}").status_code == status
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_below_the_root_that_are_files_tell_nothing(self, method: str) -> None:
+        app = Flask("own", static_url_path="")
+        app.register_blueprint(PoolGuard().blueprint(auth=lambda: False))
+        for path in PAGES:
+            found = answer_of(app, f"/pools{path}", method)
+            assert found == answer_of(app, f"/nothing{path}", method), path
+
+
 class TestWhoMaySee:
     @pytest.mark.parametrize("path", ["/pools", "/pools//status.json"])
     def test_is_redirected_to_where_it_is(self, make: Make, path: str) -> None:
         answer = make().test_client().get(f"{path}?a=b", headers=KEY)
         assert answer.status_code == 308
         assert answer.location.endswith("?a=b")
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_is_told_by_flask_in_each_app(self, make: Make, change: Change) -> None:
+        app = make()
+        change(app)
+        client = app.test_client()
+        assert client.get("/pools", headers=KEY).status_code == 308
+        expected = 404 if change is code_of_routing else 405  # it answers by itself
+        assert client.post("/pools/", headers=KEY).status_code == expected
 
     @pytest.mark.parametrize("method", METHODS[2:])
     def test_can_only_read(self, make: Make, method: str) -> None:

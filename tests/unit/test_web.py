@@ -172,6 +172,16 @@ class TestHeaders:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"
 
+    def test_what_the_app_answers_before_a_page_has_none(self, make: Make) -> None:
+        """They would forbid the form of a log-in page to be sent."""
+        app = make(auth=None)
+        app.before_request(lambda: "<form method=post>")
+        added = {"Cache-Control", "Content-Security-Policy", "Referrer-Policy"}
+        for path in [*PAGES, *PROBES]:
+            answer = get(app, path)
+            assert answer.status_code == 200
+            assert added.isdisjoint(answer.headers.keys()), path
+
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     def test_a_page_can_only_be_read(self, make: Make, method: str) -> None:
         client = make(auth=None).test_client()
