@@ -149,26 +149,47 @@ def _tell(over: list[Count[_Line]]) -> None:
             args=(each.more, each.seconds, each.line.message),
             facts={**each.line.facts, "seconds": each.seconds},
         )
-        _emit(logging.getLogger(NAME), said, said.fields(each.more))
+        # The error of a handler is not one of the line that is logged now, if any.
+        with contextlib.suppress(Exception):
+            _emit(logging.getLogger(NAME), said, said.fields(each.more))
 
 
-# Frames between a handler's record and the module that has something to say.
-_DEPTH: t.Final = 4
+# Frames between the search for a record's caller and the module that logs.
+_DEPTH: t.Final = 5
 
 
 def _emit(logger: logging.Logger, line: _Line, fields: dict[str, object]) -> None:
-    taken: t.Container[str] = ()
-    if logging.getLogRecordFactory() is not logging.LogRecord:
-        # What an app's own factory puts on each record may not be overwritten.
-        taken = vars(logging.getLogRecordFactory()("", 0, "", 0, "", (), None))
-    logger.log(
-        line.level,
-        line.message,
-        *line.args,
-        exc_info=line.exc_info,
-        stacklevel=_DEPTH,
-        extra={name: value for name, value in fields.items() if name not in taken},
-    )
+    """Log a line. No request fails because of an app's record factory or logger class;
+    what a handler or filter raises goes on, as with any log line of the app's.
+    """
+    record = _record(logger, line)
+    for name, value in fields.items():
+        # What the app sets itself stays, and its record may refuse others.
+        with contextlib.suppress(Exception):
+            if not hasattr(record, name):
+                setattr(record, name, value)
+    logger.handle(record)
+
+
+def _record(logger: logging.Logger, line: _Line) -> logging.LogRecord:
+    """Make a record as ``Logger._log()`` does, but without ``extra``: that must not
+    name what the app's factory sets, which may be another thing for each record.
+    """
+    try:
+        place = logger.findCaller(False, _DEPTH)[:3]
+    except Exception:  # as logging has it for a ValueError
+        place = "(unknown file)", 0, "(unknown function)"
+    file, number, function = place
+    raised = sys.exc_info() if line.exc_info else None
+    name, level, message, args = logger.name, line.level, line.message, line.args
+    try:
+        return logger.makeRecord(
+            name, level, file, number, message, args, raised, function, None, None
+        )
+    except Exception:  # the app's; a formatter that misses something tells of it
+        return logging.LogRecord(
+            name, level, file, number, message, args, raised, function
+        )
 
 
 class _Rest:

@@ -185,12 +185,13 @@ class Housekeeper:
             try:
                 tended.tend()
             except Exception:
-                warn(
-                    "guard_failed",
-                    "Housekeeping of %r failed",
-                    tended,
-                    exc_info=True,
-                )
+                with contextlib.suppress(Exception):  # of a log handler
+                    warn(
+                        "guard_failed",
+                        "Housekeeping of %r failed",
+                        tended,
+                        exc_info=True,
+                    )
 
 
 housekeeper: t.Final = Housekeeper()

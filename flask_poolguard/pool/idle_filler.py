@@ -237,7 +237,8 @@ class FillingThread:
             try:
                 each.fill()
             except BaseException:  # of a listener, a context or a log handler
-                warn("guard_failed", "Filling by %r failed", each, exc_info=True)
+                with contextlib.suppress(Exception):
+                    warn("guard_failed", "Filling by %r failed", each, exc_info=True)
 
 
 filling_thread: t.Final = FillingThread()

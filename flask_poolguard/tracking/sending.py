@@ -115,7 +115,8 @@ class _Letter(t.NamedTuple):
         try:
             send_now(self.signal, self.sender(), **self.facts)
         except BaseException:  # a receiver's SystemExit is no reason to stop for ever
-            _say_it_failed(self.signal)
+            with contextlib.suppress(Exception):  # of a log handler
+                _say_it_failed(self.signal)
 
 
 class _Outbox:

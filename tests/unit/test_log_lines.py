@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from flask_poolguard.log_lines import FIELDS, debug, error, info, rest, warn
 from flask_poolguard.log_storms import MOST_KINDS, WINDOW, Storms
 from flask_poolguard.logs import NAME
 from flask_poolguard.pool import housekeeper
+from flask_poolguard.pool.housekeeper import Housekeeper
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import Clock
 
@@ -107,28 +109,178 @@ class TestFields:
         own = {*vars(record), "message", "asctime", "taskName"}
         assert own.isdisjoint(FIELDS)
 
-    def test_what_the_apps_factory_sets_stays(
-        self, lines: Lines, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """An error in a log line would be one of the request's teardown."""
-
-        def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            record = logging.LogRecord(*args, **kwargs)
-            record.pid, record.endpoint = "the app's", "its own"
-            return record
-
-        monkeypatch.setattr(logging, "_logRecordFactory", make)
-        warn("connection_leaked", "one", **PLACE)
-        (found,) = lines.take()
-        assert (found["pid"], found["endpoint"]) == ("the app's", "its own")
-        assert (found["event"], found["file"]) == ("connection_leaked", "shop.py")
-
     def test_the_module_that_has_something_to_say_is_named(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         warn("finding", "this")
         info("finding", "that")
         assert {each.filename for each in caplog.records} == {Path(__file__).name}
+
+
+def makes_of_itself(**own: Any) -> Any:
+    """Return a record factory that sets attributes of warnings of the guard's only."""
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **kwargs)
+        if record.levelno >= logging.WARNING and record.name == NAME:
+            vars(record).update(own)
+        return record
+
+    return make
+
+
+class TestAppsOwnRecords:
+    """An error in a log line would be one of the request's teardown."""
+
+    @pytest.fixture
+    def factory(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Set the app's factory, until the test ends."""
+        return lambda made: monkeypatch.setattr(logging, "_logRecordFactory", made)
+
+    @pytest.fixture
+    def logger_class(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Let the guard's logger be of another class, until the test ends."""
+        logger = logging.getLogger(NAME)
+
+        def choose(**methods: Any) -> None:
+            chosen = type("Chosen", (type(logger),), methods)
+            monkeypatch.setattr(logger, "__class__", chosen)
+
+        return choose
+
+    def test_what_the_factory_sets_stays(self, lines: Lines, factory: Any) -> None:
+        factory(makes_of_itself(**dict.fromkeys(FIELDS, "the app's")))
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert {found[name] for name in FIELDS} == {"the app's"}
+
+    def test_what_it_does_not_set_is_the_guards(
+        self, lines: Lines, factory: Any
+    ) -> None:
+        factory(makes_of_itself(pid="the app's"))
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert (found["pid"], found["event"]) == ("the app's", "connection_leaked")
+
+    def test_it_is_called_once_for_each_line_as_logging_calls_it(
+        self, lines: Lines, factory: Any
+    ) -> None:
+        made = []
+
+        def make(
+            name: str,
+            level: int,
+            path: str,
+            number: int,
+            message: object,
+            args: Any,
+            raised: Any,
+            function: str,
+            stack: str | None,
+        ) -> logging.LogRecord:
+            made.append((name, level, Path(path).name, function, stack))
+            return logging.LogRecord(
+                name, level, path, number, message, args, raised, function, stack
+            )
+
+        factory(make)
+        warn("connection_leaked", "one", **PLACE)
+        here = "test_it_is_called_once_for_each_line_as_logging_calls_it"
+        assert made == [(NAME, logging.WARNING, Path(__file__).name, here, None)]
+        assert len(lines.take()) == 1
+
+    def test_one_that_fails_costs_neither_the_line_nor_its_fields(
+        self, lines: Lines, factory: Any
+    ) -> None:
+        def fail(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            raise RuntimeError("the app's own")
+
+        factory(fail)
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert (found["message"], found["line"]) == ("one", 7)
+
+    def test_a_record_may_refuse_fields(
+        self, factory: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Refusing(logging.LogRecord):
+            @property
+            def seconds(self) -> float:
+                raise RuntimeError("not known")
+
+            line = property()
+
+        factory(Refusing)
+        warn("connection_leaked", "one", **PLACE)
+        assert [each.getMessage() for each in caplog.records] == ["one"]
+
+    def test_a_logger_class_may_know_fewer_arguments(
+        self, lines: Lines, logger_class: Any
+    ) -> None:
+        def narrow(self: logging.Logger, *args: Any) -> Any:
+            raise AssertionError("another method's arguments")
+
+        def find(self: logging.Logger) -> Any:
+            raise AssertionError("not reached")
+
+        logger_class(log=narrow, _log=narrow, makeRecord=narrow, findCaller=find)
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert (found["message"], found["event"]) == ("one", "connection_leaked")
+
+    def test_a_traceback_stays(
+        self, factory: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        factory(makes_of_itself(event="the app's"))
+        wrong = KeyError("a")
+        try:
+            raise wrong
+        except KeyError:
+            warn("guard_failed", "It failed", exc_info=True)
+        (found,) = caplog.records
+        assert found.exc_info is not None
+        assert found.exc_info[1] is wrong
+
+
+class Refusing(logging.Handler):
+    """Raises on purpose, as a test's may that wants no warning."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(record.getMessage())
+
+
+class TestHandlerThatRaises:
+    @pytest.fixture(autouse=True)
+    def refusing(self) -> Iterator[None]:
+        logger, handler = logging.getLogger(NAME), Refusing()
+        logger.addHandler(handler)
+        yield
+        logger.removeHandler(handler)
+
+    def test_raises_where_the_line_is_logged(self) -> None:
+        with pytest.raises(RuntimeError, match="one"):
+            warn("connection_leaked", "one", **PLACE)
+
+    def test_does_not_for_the_count_of_other_lines(self, clock: Clock) -> None:
+        for _ in range(2):
+            with contextlib.suppress(RuntimeError):
+                warn("connection_leaked", "one", **PLACE)
+        clock.now += WINDOW
+        rest.tend()
+
+    def test_does_not_end_the_housekeeper(self) -> None:
+        class Failing:
+            def tend(self) -> None:
+                raise ValueError("no housekeeping")
+
+        tended: list[bool] = []
+
+        class Next:
+            def tend(self) -> None:
+                tended.append(True)
+
+        Housekeeper()._tend_each([Failing(), Next()])
+        assert tended == [True]
 
 
 class TestStorm:
