@@ -28,6 +28,7 @@ from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import Clock
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "signals.md"
 PLACE: Any = {"bind": "default", "endpoint": "desk", "file": "shop.py", "line": 7}
 
 
@@ -240,6 +241,51 @@ class TestAppsOwnRecords:
         (found,) = caplog.records
         assert found.exc_info is not None
         assert found.exc_info[1] is wrong
+
+
+class TestStructlog:
+    """What the page says of its set-up for lines that are not its own."""
+
+    @pytest.fixture
+    def told(self, lines: Lines) -> Any:
+        """Log a line through structlog, and return what its JSON has."""
+        structlog = pytest.importorskip("structlog", reason="structlog is missing")
+
+        def tell(make: Any) -> dict[str, Any]:
+            formatter = structlog.stdlib.ProcessorFormatter
+            lines.setFormatter(
+                formatter(
+                    foreign_pre_chain=[make(structlog.stdlib.ExtraAdder)],
+                    processors=[
+                        formatter.remove_processors_meta,
+                        structlog.processors.JSONRenderer(),
+                    ],
+                )
+            )
+            warn("connection_leaked", "%s forgot one", "desk", **PLACE)
+            (found,) = lines.take()
+            return found
+
+        return tell
+
+    def test_with_the_fields_that_the_page_allows(self, told: Any) -> None:
+        (allowed,) = re.findall(r"ExtraAdder\(allow=(\[.*?\])\)", PAGE.read_text())
+        found = told(lambda adder: adder(allow=ast.literal_eval(allowed)))
+        assert found.pop("event") == "desk forgot one"
+        assert {*found, "event"} == set(FIELDS)
+
+    def test_with_the_function_of_the_page(self, told: Any) -> None:
+        (source,) = re.findall(
+            r"^```python\n(def keep_message.*?)^```", PAGE.read_text(), re.M | re.S
+        )
+        namespace: dict[str, Any] = {}
+        exec(source, namespace)  # noqa: S102 (the page's own)
+        found = told(lambda adder: namespace["keep_message"](adder()))
+        assert (found["event"], found["kind"]) == (
+            "desk forgot one",
+            "connection_leaked",
+        )
+        assert (found["line"], found["count"]) == (7, 1)
 
 
 class Refusing(logging.Handler):
@@ -509,8 +555,7 @@ class TestSource:
         assert others == []
 
     def test_the_page_has_each_event_and_no_other(self) -> None:
-        page = (ROOT / "docs" / "signals.md").read_text()
-        table = page.partition("## Log events")[2]
+        table = PAGE.read_text().partition("## Log events")[2]
         documented = re.findall(r"^\| `(\w+)` \|", table, re.M)
         assert documented
         assert sorted(set(documented)) == sorted(documented)
