@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -134,6 +135,7 @@ def _log(line: _Line, unlike: Hashable) -> None:
         is_first, over = _storms.admit(line.key(unlike, short.message), short)
         _tell(over)
         if not is_first:
+            _tell_before_app_ends_its_log()
             return
     _emit(logger, line, line.fields(1))
 
@@ -212,3 +214,11 @@ def begin_anew() -> None:
 @atexit.register
 def _tell_all() -> None:
     _tell(_storms.take_over(is_end=True))
+
+
+@functools.cache
+def _tell_before_app_ends_its_log() -> None:
+    """Let this be called at exit a first time, before what is registered by now, such
+    as the end of the app's QueueListener.
+    """
+    atexit.register(_tell_all)

@@ -496,12 +496,25 @@ def test_a_child_begins_anew_and_leaves_its_parents_count_to_it(
     assert [each["count"] for each in lines.take()] == [1, 1]
 
 
+QUEUED = """
+import atexit, logging.handlers, queue
+lines = queue.SimpleQueue()
+(direct,) = logging.getLogger().handlers
+listener = logging.handlers.QueueListener(lines, direct)
+listener.start()
+atexit.register(listener.stop)
+logging.getLogger().handlers = [logging.handlers.QueueHandler(lines)]
+"""
+
+
 @pytest.mark.process
-def test_the_end_of_the_process_tells_what_is_left() -> None:
-    source = """
+@pytest.mark.parametrize("queued", ["", QUEUED], ids=["direct", "queued"])
+def test_the_end_of_the_process_tells_what_is_left(queued: str) -> None:
+    source = f"""
 import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(count)d %(message)s")
 from flask_poolguard.log_lines import warn
+{queued}
 for _ in range(7):
     warn("connection_leaked", "one", file="shop.py", line=7)
 """
