@@ -31,6 +31,9 @@ FIELDS: t.Final = (
     "pid",
 )
 
+# Characters of a line that are kept for a storm, and make it equal to others.
+_LONGEST: t.Final = 500
+
 
 class Facts(t.TypedDict, total=False):
     """What is known of an event.
@@ -87,9 +90,10 @@ class _Line:
 
 def _first_line(value: object) -> str:
     try:
-        return str(value).partition("\n")[0]
+        line = str(value).partition("\n")[0]
     except Exception:  # an app's exception
         return ""
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 _storms: t.Final = Storms[_Line]()

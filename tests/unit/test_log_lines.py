@@ -436,6 +436,21 @@ class TestStorm:
         del told
         assert gone() is None
 
+    def test_keeps_only_the_beginning_of_a_long_line(
+        self, lines: Lines, clock: Clock
+    ) -> None:
+        for _ in range(2):
+            try:
+                raise ValueError("y" * 10_000)
+            except ValueError:
+                warn("worker_not_shown", "x" * 10_000, exc_info=True)
+        assert len(repr(log_lines._storms._storms)) < 2_000
+        clock.now += WINDOW
+        rest.tend()
+        first, told = lines.take()
+        assert first["message"] == "x" * 10_000
+        assert told["message"] == f"1 more like this within 10 s: {'x' * 500}…"
+
     def test_of_a_line_that_cannot_be_formatted_is_loggings_affair(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
