@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -29,6 +30,9 @@ FIELDS: t.Final = (
     "count",
     "pid",
 )
+
+# Characters of a line that are kept for a storm, and make it equal to others.
+_LONGEST: t.Final = 500
 
 
 class Facts(t.TypedDict, total=False):
@@ -86,9 +90,10 @@ class _Line:
 
 def _first_line(value: object) -> str:
     try:
-        return str(value).partition("\n")[0]
+        line = str(value).partition("\n")[0]
     except Exception:  # an app's exception
         return ""
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 _storms: t.Final = Storms[_Line]()
@@ -134,6 +139,7 @@ def _log(line: _Line, unlike: Hashable) -> None:
         is_first, over = _storms.admit(line.key(unlike, short.message), short)
         _tell(over)
         if not is_first:
+            _tell_before_app_ends_its_log()
             return
     _emit(logger, line, line.fields(1))
 
@@ -149,26 +155,47 @@ def _tell(over: list[Count[_Line]]) -> None:
             args=(each.more, each.seconds, each.line.message),
             facts={**each.line.facts, "seconds": each.seconds},
         )
-        _emit(logging.getLogger(NAME), said, said.fields(each.more))
+        # The error of a handler is not one of the line that is logged now, if any.
+        with contextlib.suppress(Exception):
+            _emit(logging.getLogger(NAME), said, said.fields(each.more))
 
 
-# Frames between a handler's record and the module that has something to say.
-_DEPTH: t.Final = 4
+# Frames between the search for a record's caller and the module that logs.
+_DEPTH: t.Final = 5
 
 
 def _emit(logger: logging.Logger, line: _Line, fields: dict[str, object]) -> None:
-    taken: t.Container[str] = ()
-    if logging.getLogRecordFactory() is not logging.LogRecord:
-        # What an app's own factory puts on each record may not be overwritten.
-        taken = vars(logging.getLogRecordFactory()("", 0, "", 0, "", (), None))
-    logger.log(
-        line.level,
-        line.message,
-        *line.args,
-        exc_info=line.exc_info,
-        stacklevel=_DEPTH,
-        extra={name: value for name, value in fields.items() if name not in taken},
-    )
+    """Log a line. No request fails because of an app's record factory or logger class;
+    what a handler or filter raises goes on, as with any log line of the app's.
+    """
+    record = _record(logger, line)
+    for name, value in fields.items():
+        # What the app sets itself stays, and its record may refuse others.
+        with contextlib.suppress(Exception):
+            if not hasattr(record, name):
+                setattr(record, name, value)
+    logger.handle(record)
+
+
+def _record(logger: logging.Logger, line: _Line) -> logging.LogRecord:
+    """Make a record as ``Logger._log()`` does, but without ``extra``: that must not
+    name what the app's factory sets, which may be another thing for each record.
+    """
+    try:
+        place = logger.findCaller(False, _DEPTH)[:3]
+    except Exception:  # as logging has it for a ValueError
+        place = "(unknown file)", 0, "(unknown function)"
+    file, number, function = place
+    raised = sys.exc_info() if line.exc_info else None
+    name, level, message, args = logger.name, line.level, line.message, line.args
+    try:
+        return logger.makeRecord(
+            name, level, file, number, message, args, raised, function, None, None
+        )
+    except Exception:  # the app's; a formatter that misses something tells of it
+        return logging.LogRecord(
+            name, level, file, number, message, args, raised, function
+        )
 
 
 class _Rest:
@@ -191,3 +218,11 @@ def begin_anew() -> None:
 @atexit.register
 def _tell_all() -> None:
     _tell(_storms.take_over(is_end=True))
+
+
+@functools.cache
+def _tell_before_app_ends_its_log() -> None:
+    """Let this be called at exit a first time, before what is registered by now, such
+    as the end of the app's QueueListener.
+    """
+    atexit.register(_tell_all)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from .fair_queue import FairQueue
 from .fork import after_fork_in_child, keep_from_finalising, orphan
-from .greenlets import Blocker, are_threads_greenlets, blocker_of, find_blockers
+from .greenlets import (
+    Blocker,
+    are_threads_greenlets,
+    blocker_of,
+    find_blockers,
+    would_thread_run_on,
+)
 from .guarded_pool import GuardedPool
 from .holders import Holders, Returning
 from .housekeeper import Chore, Tended, housekeeper
@@ -63,4 +69,5 @@ __all__ = [
     "housekeeper",
     "keep_from_finalising",
     "orphan",
+    "would_thread_run_on",
 ]

@@ -30,6 +30,22 @@ def are_threads_greenlets() -> bool:
     return _is_patched("threading")
 
 
+def would_thread_run_on() -> bool:
+    """Tell whether a thread that is started now runs on when its starter does not wait.
+
+    A greenlet belongs to the hub of the native thread that starts it. In a thread of
+    gevent's own pool that hub runs only while a task waits for something.
+    """
+    if not are_threads_greenlets():
+        return True
+    hub, monkey = sys.modules.get("gevent.hub"), sys.modules["gevent.monkey"]
+    main = getattr(hub, "MAIN_THREAD_IDENT", None)  # as Hub.main_hub has it
+    if main is None or monkey.get_original("_thread", "get_ident")() == main:
+        return True
+    gevent = sys.modules["gevent"]
+    return isinstance(gevent.getcurrent(), gevent.Greenlet)  # which a hub runs
+
+
 def blocker_of(driver: str) -> Blocker:
     """Return why a driver stops all greenlets while it waits; no flag if it does not.
 

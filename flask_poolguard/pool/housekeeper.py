@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from ..log_lines import debug, rest, warn
 from .fork import after_fork_in_child
+from .greenlets import would_thread_run_on
 
 _clock = time.monotonic
 
@@ -109,14 +110,16 @@ class Housekeeper:
             self._wake.release()
 
     def start(self) -> None:
-        """Start the threads unless they run."""
+        """Start the threads unless they run, or would not here: checkouts do the work
+        until this is called where they would.
+        """
         if self._pid != os.getpid():
             self._reset()
         if self._threads:
             return
         with self._lock:
-            if not self._threads:
-                self.overdue_at = _clock() + OVERDUE
+            self.overdue_at = min(self.overdue_at, _clock() + OVERDUE)
+            if not self._threads and would_thread_run_on():
                 self._threads = [
                     threading.Thread(target=run, name=name, daemon=True)
                     for run, name in (
@@ -185,12 +188,13 @@ class Housekeeper:
             try:
                 tended.tend()
             except Exception:
-                warn(
-                    "guard_failed",
-                    "Housekeeping of %r failed",
-                    tended,
-                    exc_info=True,
-                )
+                with contextlib.suppress(Exception):  # of a log handler
+                    warn(
+                        "guard_failed",
+                        "Housekeeping of %r failed",
+                        tended,
+                        exc_info=True,
+                    )
 
 
 housekeeper: t.Final = Housekeeper()

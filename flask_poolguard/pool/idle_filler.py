@@ -17,7 +17,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 
 from ..log_lines import warn
 from .fork import after_fork_in_child
-from .greenlets import are_threads_greenlets, blocker_of
+from .greenlets import are_threads_greenlets, blocker_of, would_thread_run_on
 from .outage import Patience
 
 if t.TYPE_CHECKING:
@@ -208,6 +208,8 @@ class FillingThread:
         with self._lock:
             if self.is_over or (self._thread is not None and self._thread.is_alive()):
                 return
+            if not would_thread_run_on():  # the housekeeper asks again
+                return
             self._thread = threading.Thread(
                 target=self._run, name="poolguard-filler", daemon=True
             )
@@ -237,7 +239,8 @@ class FillingThread:
             try:
                 each.fill()
             except BaseException:  # of a listener, a context or a log handler
-                warn("guard_failed", "Filling by %r failed", each, exc_info=True)
+                with contextlib.suppress(Exception):
+                    warn("guard_failed", "Filling by %r failed", each, exc_info=True)
 
 
 filling_thread: t.Final = FillingThread()

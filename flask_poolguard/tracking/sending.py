@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import typing as t
 import weakref
 from collections import deque
@@ -18,7 +19,7 @@ from flask.globals import _cv_app
 
 from ..guarded_apps import EXTENSION
 from ..log_lines import warn
-from ..pool import after_fork_in_child
+from ..pool import after_fork_in_child, housekeeper, would_thread_run_on
 from .thread_marks import MarkRef, this_thread
 
 if t.TYPE_CHECKING:
@@ -29,6 +30,9 @@ if t.TYPE_CHECKING:
 
 # So many wait for the thread at most, if a receiver hangs.
 MOST_WAITING: t.Final = 1000
+
+# A thread that was woken so many seconds ago, and is not awake, never will be.
+_AWAKE_WITHIN: t.Final = 5.0
 
 # The threads, or greenlets, that run receivers right now.
 _sending: set[MarkRef] = set()
@@ -115,15 +119,51 @@ class _Letter(t.NamedTuple):
         try:
             send_now(self.signal, self.sender(), **self.facts)
         except BaseException:  # a receiver's SystemExit is no reason to stop for ever
-            _say_it_failed(self.signal)
+            with contextlib.suppress(Exception):  # of a log handler
+                _say_it_failed(self.signal)
+
+
+class _Bell:
+    """Wakes the thread of the signals. ``_lock`` protects nothing, releasing it wakes.
+
+    A greenlet whose hub has ended, or runs only in tasks of gevent's thread pool, hears
+    nothing, and seems alive.
+
+    :ivar is_over: the thread is to end, another one has its work.
+    """
+
+    def __init__(self) -> None:
+        # Made with the thread: gevent has patched threading by now, if it does at all.
+        self._lock = threading.Lock()
+        self._waits = False
+        self._rung_at: float | None = None
+        self.is_over = False
+
+    def ring(self) -> None:
+        """Wake the thread; idempotent."""
+        if self._waits and self._rung_at is None:
+            self._rung_at = time.monotonic()
+        with contextlib.suppress(RuntimeError):  # it is awake already
+            self._lock.release()
+
+    def is_heard(self) -> bool:
+        """Tell whether it may yet wake the thread."""
+        rung_at = self._rung_at
+        return rung_at is None or time.monotonic() - rung_at < _AWAKE_WITHIN
+
+    def wait(self) -> None:
+        """Wait for it."""
+        self._waits = True
+        self._lock.acquire()
+        self._waits, self._rung_at = False, None
 
 
 class _Outbox:
     """What waits to be sent, and the thread that sends it, begun when that is needed.
 
     ``_lock`` protects the start. It is re-entrant because a garbage collection inside
-    may return a connection, which may be closed then. ``_wake`` protects nothing,
-    releasing it wakes the thread. A forked child begins with nothing to send.
+    may return a connection, which may be closed then. A forked child begins with
+    nothing to send.
 
     :ivar letters: changed by single operations of a deque.
     :ivar dropped: a signal will not be sent, which is to be logged.
@@ -135,7 +175,7 @@ class _Outbox:
     def reset(self) -> None:
         """Begin with nothing."""
         self._lock = threading.RLock()
-        self._wake: t.Any = None
+        self._bell: _Bell | None = None
         self.letters: deque[_Letter] = deque()
         self.dropped = False
         self._pid = os.getpid()
@@ -150,32 +190,47 @@ class _Outbox:
         else:
             self.dropped = True
 
+    def tend(self) -> None:
+        """See to it that what waits is sent; the housekeeper calls it."""
+        if self._pid == os.getpid():
+            deliver()
+
     def wake_thread(self) -> bool:
         """Let the thread look, and start it if there is none; False if that fails."""
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                # Made here: gevent has patched threading by now, if it does at all.
-                self._wake = threading.Lock()
-                self._thread = threading.Thread(
-                    target=_run,
-                    args=(self.letters, self._wake),
-                    name="poolguard-signals",
-                    daemon=True,
-                )
+            if self._bell is None or not self._is_alive(self._bell):
+                if not would_thread_run_on():
+                    housekeeper.tend_soon(self)  # its own thread is where it would
+                    return True
                 try:
-                    self._thread.start()
+                    self._bell = self._begin_thread()
                 except RuntimeError:
-                    self._thread = None
                     return False
-        with contextlib.suppress(RuntimeError):  # it is awake already
-            self._wake.release()
+            self._bell.ring()
         return True
 
+    def _is_alive(self, bell: _Bell) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive() and bell.is_heard()
 
-def _run(letters: deque[_Letter], wake: t.Any) -> None:
-    while True:
+    def _begin_thread(self) -> _Bell:
+        if self._bell is not None:
+            self._bell.is_over = True
+        bell = _Bell()
+        self._thread = threading.Thread(
+            target=_run,
+            args=(self.letters, bell),
+            name="poolguard-signals",
+            daemon=True,
+        )
+        self._thread.start()
+        return bell
+
+
+def _run(letters: deque[_Letter], bell: _Bell) -> None:
+    while not bell.is_over:
         _send_all(letters)  # a call, so that the pause keeps nothing alive
-        wake.acquire()
+        bell.wait()
 
 
 def _send_all(letters: deque[_Letter]) -> None:
@@ -184,6 +239,7 @@ def _send_all(letters: deque[_Letter]) -> None:
 
 
 _outbox: t.Final = _Outbox()
+housekeeper.add(_outbox)
 
 
 @after_fork_in_child

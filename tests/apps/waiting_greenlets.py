@@ -35,6 +35,7 @@ from flask_poolguard import (
 )
 from flask_poolguard.errors import PoolDeadlock, PoolTimeout
 from flask_poolguard.pool import GuardedPool
+from flask_poolguard.tracking import sending
 from tests.apps.greenlets import make_psycopg2_cooperate
 from tests.support.guarded_app import Clock
 
@@ -259,9 +260,55 @@ def signals(url: str) -> dict[str, Any]:
     return {"told": told, "errors": errors, **program.figures()}
 
 
+def native(url: str) -> dict[str, Any]:
+    """Let the first signals come from tasks in gevent's thread pool: from the task
+    itself, and from a greenlet of the hub that ends with the task's thread.
+    """
+    sending._AWAKE_WITHIN = 0.1  # type: ignore[misc] # not to wait for seconds
+    program = Program(url, 1, POOLGUARD_MAX_AGE=60)
+    clock = Clock().of(program.engine)
+    told: list[str] = []
+
+    def recycle() -> None:
+        with program.engine.connect():
+            pass
+        clock.now += 61
+        with program.engine.connect():
+            pass
+
+    def hear(sender: Flask, **facts: object) -> None:
+        told.append(threading.current_thread().name)
+
+    with connection_recycled.connected_to(hear):
+        pool = gevent.get_hub().threadpool
+        pool.apply(recycle)
+        for count in range(2, 4):
+            recycle()
+            program.until(lambda count=count: len(told) >= count)  # type: ignore[misc] # mypy knows no defaults of lambdas
+        sending._outbox.reset()
+        pool.apply(lambda: gevent.spawn(recycle).join())
+        pool.kill()
+        begun = len(told)
+        with gevent.Timeout(20):
+            while len(told) < begun + 5:
+                recycle()
+                gevent.sleep(0.01)
+    return {"told": told, **program.figures()}
+
+
 SCENARIOS: dict[str, Callable[[str], dict[str, Any]]] = {
     each.__name__: each
-    for each in (order, timeout, kill, storm, deadlock, bystander, silence, signals)
+    for each in (
+        order,
+        timeout,
+        kill,
+        storm,
+        deadlock,
+        bystander,
+        silence,
+        signals,
+        native,
+    )
 }
 
 

@@ -66,6 +66,12 @@ class TestSignals:
         assert told[3:5] == ["end"] * 2
         assert told[5:] == ["poolguard-signals"]
 
+    def test_first_from_a_native_thread_let_later_ones_be_sent(
+        self, sqlite_url: URL
+    ) -> None:
+        """A greenlet that begins there has a hub that runs no more."""
+        assert set(run(sqlite_url, "native")["told"]) == {"poolguard-signals"}
+
 
 class TestInquiry:
     """The server is asked what its sessions do, on a line where nobody answers."""

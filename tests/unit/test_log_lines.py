@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import logging
 import os
@@ -22,10 +23,12 @@ from flask_poolguard.log_lines import FIELDS, debug, error, info, rest, warn
 from flask_poolguard.log_storms import MOST_KINDS, WINDOW, Storms
 from flask_poolguard.logs import NAME
 from flask_poolguard.pool import housekeeper
+from flask_poolguard.pool.housekeeper import Housekeeper
 from tests.support.forking import MAY_DEADLOCK, fork_without_hooks, in_child
 from tests.support.guarded_app import Clock
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "signals.md"
 PLACE: Any = {"bind": "default", "endpoint": "desk", "file": "shop.py", "line": 7}
 
 
@@ -107,28 +110,223 @@ class TestFields:
         own = {*vars(record), "message", "asctime", "taskName"}
         assert own.isdisjoint(FIELDS)
 
-    def test_what_the_apps_factory_sets_stays(
-        self, lines: Lines, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """An error in a log line would be one of the request's teardown."""
-
-        def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            record = logging.LogRecord(*args, **kwargs)
-            record.pid, record.endpoint = "the app's", "its own"
-            return record
-
-        monkeypatch.setattr(logging, "_logRecordFactory", make)
-        warn("connection_leaked", "one", **PLACE)
-        (found,) = lines.take()
-        assert (found["pid"], found["endpoint"]) == ("the app's", "its own")
-        assert (found["event"], found["file"]) == ("connection_leaked", "shop.py")
-
     def test_the_module_that_has_something_to_say_is_named(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         warn("finding", "this")
         info("finding", "that")
         assert {each.filename for each in caplog.records} == {Path(__file__).name}
+
+
+def makes_of_itself(**own: Any) -> Any:
+    """Return a record factory that sets attributes of warnings of the guard's only."""
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **kwargs)
+        if record.levelno >= logging.WARNING and record.name == NAME:
+            vars(record).update(own)
+        return record
+
+    return make
+
+
+class TestAppsOwnRecords:
+    """An error in a log line would be one of the request's teardown."""
+
+    @pytest.fixture
+    def factory(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Set the app's factory, until the test ends."""
+        return lambda made: monkeypatch.setattr(logging, "_logRecordFactory", made)
+
+    @pytest.fixture
+    def logger_class(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Let the guard's logger be of another class, until the test ends."""
+        logger = logging.getLogger(NAME)
+
+        def choose(**methods: Any) -> None:
+            chosen = type("Chosen", (type(logger),), methods)
+            monkeypatch.setattr(logger, "__class__", chosen)
+
+        return choose
+
+    def test_what_the_factory_sets_stays(self, lines: Lines, factory: Any) -> None:
+        factory(makes_of_itself(**dict.fromkeys(FIELDS, "the app's")))
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert {found[name] for name in FIELDS} == {"the app's"}
+
+    def test_what_it_does_not_set_is_the_guards(
+        self, lines: Lines, factory: Any
+    ) -> None:
+        factory(makes_of_itself(pid="the app's"))
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert (found["pid"], found["event"]) == ("the app's", "connection_leaked")
+
+    def test_it_is_called_once_for_each_line_as_logging_calls_it(
+        self, lines: Lines, factory: Any
+    ) -> None:
+        made = []
+
+        def make(
+            name: str,
+            level: int,
+            path: str,
+            number: int,
+            message: object,
+            args: Any,
+            raised: Any,
+            function: str,
+            stack: str | None,
+        ) -> logging.LogRecord:
+            made.append((name, level, Path(path).name, function, stack))
+            return logging.LogRecord(
+                name, level, path, number, message, args, raised, function, stack
+            )
+
+        factory(make)
+        warn("connection_leaked", "one", **PLACE)
+        here = "test_it_is_called_once_for_each_line_as_logging_calls_it"
+        assert made == [(NAME, logging.WARNING, Path(__file__).name, here, None)]
+        assert len(lines.take()) == 1
+
+    def test_one_that_fails_costs_neither_the_line_nor_its_fields(
+        self, lines: Lines, factory: Any
+    ) -> None:
+        def fail(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            raise RuntimeError("the app's own")
+
+        factory(fail)
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert (found["message"], found["line"]) == ("one", 7)
+
+    def test_a_record_may_refuse_fields(
+        self, factory: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Refusing(logging.LogRecord):
+            @property
+            def seconds(self) -> float:
+                raise RuntimeError("not known")
+
+            line = property()
+
+        factory(Refusing)
+        warn("connection_leaked", "one", **PLACE)
+        assert [each.getMessage() for each in caplog.records] == ["one"]
+
+    def test_a_logger_class_may_know_fewer_arguments(
+        self, lines: Lines, logger_class: Any
+    ) -> None:
+        def narrow(self: logging.Logger, *args: Any) -> Any:
+            raise AssertionError("another method's arguments")
+
+        def find(self: logging.Logger) -> Any:
+            raise AssertionError("not reached")
+
+        logger_class(log=narrow, _log=narrow, makeRecord=narrow, findCaller=find)
+        warn("connection_leaked", "one", **PLACE)
+        (found,) = lines.take()
+        assert (found["message"], found["event"]) == ("one", "connection_leaked")
+
+    def test_a_traceback_stays(
+        self, factory: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        factory(makes_of_itself(event="the app's"))
+        wrong = KeyError("a")
+        try:
+            raise wrong
+        except KeyError:
+            warn("guard_failed", "It failed", exc_info=True)
+        (found,) = caplog.records
+        assert found.exc_info is not None
+        assert found.exc_info[1] is wrong
+
+
+class TestStructlog:
+    """What the page says of its set-up for lines that are not its own."""
+
+    @pytest.fixture
+    def told(self, lines: Lines) -> Any:
+        """Log a line through structlog, and return what its JSON has."""
+        structlog = pytest.importorskip("structlog", reason="structlog is missing")
+
+        def tell(make: Any) -> dict[str, Any]:
+            formatter = structlog.stdlib.ProcessorFormatter
+            lines.setFormatter(
+                formatter(
+                    foreign_pre_chain=[make(structlog.stdlib.ExtraAdder)],
+                    processors=[
+                        formatter.remove_processors_meta,
+                        structlog.processors.JSONRenderer(),
+                    ],
+                )
+            )
+            warn("connection_leaked", "%s forgot one", "desk", **PLACE)
+            (found,) = lines.take()
+            return found
+
+        return tell
+
+    def test_with_the_fields_that_the_page_allows(self, told: Any) -> None:
+        (allowed,) = re.findall(r"ExtraAdder\(allow=(\[.*?\])\)", PAGE.read_text())
+        found = told(lambda adder: adder(allow=ast.literal_eval(allowed)))
+        assert found.pop("event") == "desk forgot one"
+        assert {*found, "event"} == set(FIELDS)
+
+    def test_with_the_function_of_the_page(self, told: Any) -> None:
+        (source,) = re.findall(
+            r"^```python\n(def keep_message.*?)^```", PAGE.read_text(), re.M | re.S
+        )
+        namespace: dict[str, Any] = {}
+        exec(source, namespace)  # noqa: S102 (the page's own)
+        found = told(lambda adder: namespace["keep_message"](adder()))
+        assert (found["event"], found["kind"]) == (
+            "desk forgot one",
+            "connection_leaked",
+        )
+        assert (found["line"], found["count"]) == (7, 1)
+
+
+class Refusing(logging.Handler):
+    """Raises on purpose, as a test's may that wants no warning."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(record.getMessage())
+
+
+class TestHandlerThatRaises:
+    @pytest.fixture(autouse=True)
+    def refusing(self) -> Iterator[None]:
+        logger, handler = logging.getLogger(NAME), Refusing()
+        logger.addHandler(handler)
+        yield
+        logger.removeHandler(handler)
+
+    def test_raises_where_the_line_is_logged(self) -> None:
+        with pytest.raises(RuntimeError, match="one"):
+            warn("connection_leaked", "one", **PLACE)
+
+    def test_does_not_for_the_count_of_other_lines(self, clock: Clock) -> None:
+        for _ in range(2):
+            with contextlib.suppress(RuntimeError):
+                warn("connection_leaked", "one", **PLACE)
+        clock.now += WINDOW
+        rest.tend()
+
+    def test_does_not_end_the_housekeeper(self) -> None:
+        class Failing:
+            def tend(self) -> None:
+                raise ValueError("no housekeeping")
+
+        tended: list[bool] = []
+
+        class Next:
+            def tend(self) -> None:
+                tended.append(True)
+
+        Housekeeper()._tend_each([Failing(), Next()])
+        assert tended == [True]
 
 
 class TestStorm:
@@ -238,6 +436,21 @@ class TestStorm:
         del told
         assert gone() is None
 
+    def test_keeps_only_the_beginning_of_a_long_line(
+        self, lines: Lines, clock: Clock
+    ) -> None:
+        for _ in range(2):
+            try:
+                raise ValueError("y" * 10_000)
+            except ValueError:
+                warn("worker_not_shown", "x" * 10_000, exc_info=True)
+        assert len(repr(log_lines._storms._storms)) < 2_000
+        clock.now += WINDOW
+        rest.tend()
+        first, told = lines.take()
+        assert first["message"] == "x" * 10_000
+        assert told["message"] == f"1 more like this within 10 s: {'x' * 500}…"
+
     def test_of_a_line_that_cannot_be_formatted_is_loggings_affair(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -298,12 +511,25 @@ def test_a_child_begins_anew_and_leaves_its_parents_count_to_it(
     assert [each["count"] for each in lines.take()] == [1, 1]
 
 
+QUEUED = """
+import atexit, logging.handlers, queue
+lines = queue.SimpleQueue()
+(direct,) = logging.getLogger().handlers
+listener = logging.handlers.QueueListener(lines, direct)
+listener.start()
+atexit.register(listener.stop)
+logging.getLogger().handlers = [logging.handlers.QueueHandler(lines)]
+"""
+
+
 @pytest.mark.process
-def test_the_end_of_the_process_tells_what_is_left() -> None:
-    source = """
+@pytest.mark.parametrize("queued", ["", QUEUED], ids=["direct", "queued"])
+def test_the_end_of_the_process_tells_what_is_left(queued: str) -> None:
+    source = f"""
 import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(count)d %(message)s")
 from flask_poolguard.log_lines import warn
+{queued}
 for _ in range(7):
     warn("connection_leaked", "one", file="shop.py", line=7)
 """
@@ -357,8 +583,7 @@ class TestSource:
         assert others == []
 
     def test_the_page_has_each_event_and_no_other(self) -> None:
-        page = (ROOT / "docs" / "signals.md").read_text()
-        table = page.partition("## Log events")[2]
+        table = PAGE.read_text().partition("## Log events")[2]
         documented = re.findall(r"^\| `(\w+)` \|", table, re.M)
         assert documented
         assert sorted(set(documented)) == sorted(documented)
