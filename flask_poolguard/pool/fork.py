@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ..errors import SetupError
 from ..log_lines import warn
+from .pid import forget_pid
 
 if t.TYPE_CHECKING:
     from sqlalchemy.pool.base import _ConnectionRecord
@@ -19,7 +20,7 @@ if t.TYPE_CHECKING:
 _Step = t.TypeVar("_Step", bound="Callable[[], None]")
 
 # In the order of registration, which is that of the imports: lower rooms first.
-_steps: list[Callable[[], None]] = []
+_steps: list[Callable[[], None]] = [forget_pid]
 
 
 def after_fork_in_child(step: _Step) -> _Step:

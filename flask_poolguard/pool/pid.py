@@ -54,11 +54,7 @@ def current_pid() -> int:
     return pid
 
 
-def _forget() -> None:
+def forget_pid() -> None:
+    """Ask anew: in a forked child, should the kernel not keep its word."""
     if isinstance(known_pid, memoryview):
         known_pid[0] = 0
-
-
-if hasattr(os, "register_at_fork"):
-    # Before all other steps of a child, should the kernel not keep its word.
-    os.register_at_fork(after_in_child=_forget)
