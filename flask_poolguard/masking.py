@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote
 
@@ -23,51 +24,55 @@ _BEGINNING: t.Final = 12
 _HIDDEN: t.Final = "***"
 # Of an error's line, in characters.
 _LONGEST: t.Final = 500
+# So much of an error's text is looked at, in characters: a server may send megabytes.
+_LOOKED_AT: t.Final = 4096
 
-# Within a value: ``host=db password='a b'``, ``-c name=value``, ``//user:password@``.
-_NAMED: t.Final = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
+# Within a value: ``host=db password='a b'``, ``-c name=value``, ``//user:password``.
+# Both take time by the length of the value only: a token is one long word.
+_NAMED: t.Final = re.compile(r"\b(\w{1,64})\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
+_IN_URL: t.Final = re.compile(r"//[^/:]*:(.*)")
 _TELLING: t.Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth")
 _LONG: t.Final = 8
-_IN_URL: t.Final = re.compile(r"//[^\s/:@]*:(\S*)@")
 
 # On a dialect, which an engine keeps for life.
 _KEPT: t.Final = "_poolguard_secrets"
 
+# Options' values as text, each with the option's name.
+_Texts = tuple[tuple[str, str], ...]
 
-def without_secrets(text: str, url: URL, given: object = ()) -> str:
-    """Return a message in which nothing that an engine keeps secret stands.
 
-    :param given: what the driver was given besides: the arguments of a connect.
+def _texts_in(
+    value: object, name: str = "", around: tuple[int, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield what may be secret of an option's value, or of what holds several.
+
+    :param around: what holds it, by ``id()``: it may hold itself.
     """
-    found = [str(url.password or "")]
-    found += _within(url.query)
-    found += _within(given)
-    found += parts_taken_for_a_place(url)
-    forms = sorted(set(_forms(found)), key=len, reverse=True)
-    if forms:
-        # All at once: a secret may be part of what stands for another.
-        text = re.sub("|".join(map(_pattern, forms)), _HIDDEN, text)
-    for each in forms:
-        text = _without_beginning(text, each)
-    return text
-
-
-def _within(value: object, name: str = "") -> Iterator[str]:
-    """Yield what is secret of an option's value, or of what holds several."""
-    if name in HARMLESS:
+    if name in HARMLESS or id(value) in around:
         return
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
-        parts = [value, *_IN_URL.findall(value)]
-        parts += _named_in(value)
-        yield from (each for each in parts if len(each) >= _SHORTEST)
+        yield name, str.__str__(value)  # a subclass may show another
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _within(each, str(key))
+            yield from _texts_in(each, str(key), (*around, id(value)))
     elif isinstance(value, (tuple, list)):
         for each in value:
-            yield from _within(each)
+            yield from _texts_in(each, "", (*around, id(value)))
+
+
+def _secrets_in(text: str) -> Iterator[str]:
+    """Yield what is secret of an option's value."""
+    parts = [text, *_in_urls(text), *_named_in(text)]
+    yield from (each for each in parts if len(each) >= _SHORTEST)
+
+
+def _in_urls(value: str) -> Iterator[str]:
+    for word in value.split():
+        found = _IN_URL.search(word.rpartition("@")[0])
+        if found is not None:
+            yield found[1]
 
 
 def _named_in(value: str) -> Iterator[str]:
@@ -78,15 +83,47 @@ def _named_in(value: str) -> Iterator[str]:
             yield part
 
 
-def _forms(secrets: Iterable[str]) -> Iterator[str]:
-    """Yield in which forms a message may repeat secrets."""
-    for each in filter(None, secrets):
-        yield each
-        yield unquote(each, errors="replace")
-        yield repr(each)[1:-1]
-        for form in (quote, quote_plus):
-            for safe in ("/", ""):
-                yield form(each, safe, errors="surrogatepass")
+def _forms(secret: str) -> Iterator[str]:
+    """Yield in which forms a message may repeat a secret."""
+    yield secret
+    yield unquote(secret, errors="replace")
+    yield repr(secret)[1:-1]
+    for form in (quote, quote_plus):
+        for safe in ("/", ""):
+            yield form(secret, safe, errors="surrogatepass")
+
+
+class _Masks:
+    """Finds secrets in texts, in time that grows by the length of the text."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for each in filter(None, secrets) for form in _forms(each)}
+        self._longest = max(map(len, forms), default=0)
+        self._forms: dict[str, list[str]] = {}
+        for form in forms:
+            self._forms.setdefault(form[:_BEGINNING], []).append(form)
+        # One may begin as another does.
+        beginnings = sorted(self._forms, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(_pattern, beginnings)) or "(?!)")
+
+    def hide(self, text: str, end: int) -> str:
+        """Return a text, up to an index, without any character of a secret.
+
+        One that is shown in part at that index is looked for beyond it.
+        """
+        text = text[: end + self._longest]
+        pieces, shown = [], 0
+        hit = self._pattern.search(text)
+        while hit is not None and hit.start() < end:
+            start = hit.start()
+            # One may end with the beginning of another.
+            if start >= shown:
+                pieces += [text[shown:start], _HIDDEN]
+            forms = self._forms[hit[0]]
+            length = max(_common(text, start, form) for form in forms)
+            shown = max(shown, start + length)
+            hit = self._pattern.search(text, start + 1)
+        return "".join((*pieces, text[shown:end]))
 
 
 def _pattern(form: str) -> str:
@@ -94,18 +131,10 @@ def _pattern(form: str) -> str:
     return escaped if len(form) >= _SHORTEST else rf"(?<!\w){escaped}(?!\w)"
 
 
-def _without_beginning(text: str, secret: str) -> str:
-    """Hide a secret that was cut off."""
-    if len(secret) <= _BEGINNING:
-        return text
-    start = text.find(secret[:_BEGINNING])
-    while start >= 0:
-        end = start + _BEGINNING
-        while text[end : end + 1] == secret[end - start : end - start + 1] != "":
-            end += 1
-        text = text[:start] + _HIDDEN + text[end:]
-        start = text.find(secret[:_BEGINNING], start + len(_HIDDEN))
-    return text
+def _common(text: str, start: int, secret: str) -> int:
+    """Return how much of a secret's beginning stands there: it may be cut off."""
+    lengths = range(1, len(secret) + 1)
+    return bisect(lengths, False, key=lambda n: not text.startswith(secret[:n], start))
 
 
 def first_line(error: BaseException, text: str | None = None) -> str:
@@ -123,29 +152,43 @@ def first_line(error: BaseException, text: str | None = None) -> str:
 
 
 class Secrets:
-    """What one engine keeps secret.
-
-    :ivar given: the arguments of its last connect, as its listeners left them; they may
-        hold a password that the URL does not, such as a token.
+    """What one engine keeps secret: its URL's password, and what its last connect was
+    given, as its listeners left it, such as a token.
     """
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self.given: tuple[object, ...] = ()
+        self._given: _Texts = ()
+        # With what it was made of: to find all forms takes as long as a request.
+        self._made: tuple[_Texts, _Masks] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
-    def hide(self, text: str) -> str:
-        """Return a message without them."""
-        return without_secrets(text, self._url, self.given)
+    def note(self, *given: object) -> None:
+        """Note the arguments of a connect."""
+        self._given = tuple(_texts_in(given))
+
+    def hide(self, text: str, end: int | None = None) -> str:
+        """Return a message, up to an index, without them."""
+        return self._masks().hide(text, len(text) if end is None else end)
 
     def describe(self, error: BaseException) -> str:
         """Return an error's type and the first line of its text, without them; and
         how to write a password, if that is what is wrong.
         """
-        line = first_line(error, self.hide(str(error)))
+        line = first_line(error, self.hide(str(error), _LOOKED_AT))
         return f"{line} ({HOW_TO_QUOTE})" if unquoted_tail(self._url) else line
+
+    def _masks(self) -> _Masks:
+        given, made = self._given, self._made
+        if made is None or made[0] != given:
+            found = [str(self._url.password or "")]
+            for _, each in (*_texts_in(self._url.query), *given):
+                found += _secrets_in(each)
+            found += parts_taken_for_a_place(self._url)
+            made = self._made = (given, _Masks(found))
+        return made[1]
 
 
 def secrets_of(engine: Engine) -> Secrets:

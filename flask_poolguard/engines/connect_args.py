@@ -101,7 +101,7 @@ class _Connecting:
         record = getattr(self._noted, "record", None)
         self._noted.record = None
         self.read_timeout = keywords.get("read_timeout")
-        self._secrets.given = (*arguments, dict(keywords))
+        self._secrets.note(arguments, keywords)
         self._add_label(keywords)
         added = self._add_limits(keywords, record)
         connection = self._connect(*arguments, **keywords)

@@ -11,10 +11,10 @@ from flask import Flask
 from sqlalchemy import URL, create_engine, make_url
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.masking import without_secrets
 from flask_poolguard.urls import is_in_memory, public_url, server_key, unquoted_tail
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
+from tests.support.outputs import without_secrets
 from tests.support.reporting import found, shops
 from tests.support.shop import Shop
 

@@ -13,8 +13,9 @@ from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.masking import Secrets, secrets_of, without_secrets
+from flask_poolguard.masking import Secrets, secrets_of
 from flask_poolguard.urls import public_url, server_key, unquoted_tail
+from tests.support.outputs import without_secrets
 
 SECRET = "hush-hush/4711"
 
@@ -170,6 +171,67 @@ class TestAPasswordThatIsNotQuoted:
         url = make_url("postgresql+psycopg://USER:s3cr@sauce@more?x@HOST:5433/SHOP")
         assert public_url(url) == "postgresql+psycopg://USER@"
         assert without_secrets("no sauce@more, no more", url) == "no ***, no ***"
+
+
+class TestWork:
+    """What hiding costs: an error is described within a request."""
+
+    def test_forms_are_found_once_for_each_change(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quoted: list[str] = []
+
+        def noting(text: str, *arguments: str, **keywords: str) -> str:
+            quoted.append(text)
+            return quote(text, *arguments, **keywords)
+
+        monkeypatch.setattr("flask_poolguard.masking.quote", noting)
+        secrets = Secrets(url_with())
+        numbers = []
+        for token in (SECRET, SECRET, "another-token"):
+            secrets.note({"password": token})
+            for _ in range(3):
+                assert token not in secrets.hide(f"no {token}")
+                numbers.append(len(quoted))
+        first, changed = numbers[0], numbers[-1]
+        assert numbers == [first] * 6 + [changed] * 3
+        assert 0 < first < changed
+
+    @pytest.mark.parametrize(
+        "secret",
+        [
+            "0123456789abcdef" * 50_000,
+            "//a:" * 200_000,
+            "a b " * 200_000,
+            "a=' b=\\'" * 100_000,
+        ],
+        ids=["word", "URLs", "words", "quotes"],
+    )
+    def test_of_a_secret_grows_by_its_length(self, secret: str) -> None:
+        """By its square it would not end while this test may run."""
+        shown = without_secrets(secret[:100], url_with(), {"password": secret})
+        assert shown == "***"
+
+    @pytest.mark.parametrize("part", ["0123456789ab", "0123456789abc", "0123456789"])
+    def test_of_a_text_grows_by_its_length(self, part: str) -> None:
+        text = f"{part}_ " * 200_000
+        shown = without_secrets(text, url_with("0123456789abcdef"))
+        assert shown == (text if len(part) < 12 else "***_ " * 200_000)
+
+    def test_no_more_of_a_text_is_looked_at_than_can_be_shown(self) -> None:
+        """So megabytes of a hostile server cost no more than kilobytes."""
+        secrets = Secrets(url_with(SECRET))
+        assert secrets.hide("." * 10_000, 4096) == "." * 4096
+        described = secrets.describe(ValueError("no " + SECRET * 100_000))
+        assert described.startswith("ValueError: no ***")
+        assert len(described) < 600
+
+    def test_a_secret_across_the_end_is_not_shown_in_part(self) -> None:
+        secrets = Secrets(url_with(SECRET))
+        for before in range(80, 101):
+            text = "." * before + SECRET + "." * 100
+            shown = secrets.hide(text, 100).replace("***", "").strip(".")
+            assert shown == "", before
 
 
 class TestTokens:
