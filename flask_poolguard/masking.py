@@ -6,6 +6,7 @@ in each form that a driver or server may repeat it in, before the text is cut to
 
 from __future__ import annotations
 
+import itertools
 import re
 import typing as t
 from bisect import bisect
@@ -33,6 +34,11 @@ _NAMED: t.Final = re.compile(r"\b(\w{1,64})\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)"
 _IN_URL: t.Final = re.compile(r"//[^/:]*:(.*)")
 _TELLING: t.Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth")
 _LONG: t.Final = 8
+
+# The arguments of so many last connects are known, if they differ: an error of one may
+# be told while others connect, each with a token of its own. SQLAlchemy's default pool
+# opens up to 15 at once.
+_CONNECTS: t.Final = 16
 
 # On a dialect, which an engine keeps for life.
 _KEPT: t.Final = "_poolguard_secrets"
@@ -152,22 +158,32 @@ def first_line(error: BaseException, text: str | None = None) -> str:
 
 
 class Secrets:
-    """What one engine keeps secret: its URL's password, and what its last connect was
-    given, as its listeners left it, such as a token.
+    """What one engine keeps secret: its URL's password, and what its last connects were
+    given, as its listeners left it, such as tokens.
     """
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self._given: _Texts = ()
+        # With numbers that tell which was given last.
+        self._given: dict[_Texts, int] = {}
+        self._numbers = itertools.count()
         # With what it was made of: to find all forms takes as long as a request.
-        self._made: tuple[_Texts, _Masks] | None = None
+        self._made: tuple[tuple[_Texts, ...], _Masks] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def note(self, *given: object) -> None:
-        """Note the arguments of a connect."""
-        self._given = tuple(_texts_in(given))
+        """Note the arguments of a connect.
+
+        Several threads connect at once: each step is one of a dict's own, without a
+        lock, which a fork might leave locked.
+        """
+        self._given[tuple(_texts_in(given))] = next(self._numbers)
+        if len(self._given) > _CONNECTS:
+            numbered = sorted(self._given.copy().items(), key=lambda each: each[1])
+            for texts, _ in numbered[:-_CONNECTS]:
+                self._given.pop(texts, None)
 
     def hide(self, text: str, end: int | None = None) -> str:
         """Return a message, up to an index, without them."""
@@ -181,11 +197,12 @@ class Secrets:
         return f"{line} ({HOW_TO_QUOTE})" if unquoted_tail(self._url) else line
 
     def _masks(self) -> _Masks:
-        given, made = self._given, self._made
+        given, made = tuple(self._given), self._made
         if made is None or made[0] != given:
             found = [str(self._url.password or "")]
-            for _, each in (*_texts_in(self._url.query), *given):
-                found += _secrets_in(each)
+            for texts in (_texts_in(self._url.query), *given):
+                for _, each in texts:
+                    found += _secrets_in(each)
             found += parts_taken_for_a_place(self._url)
             made = self._made = (given, _Masks(found))
         return made[1]

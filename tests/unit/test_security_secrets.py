@@ -251,3 +251,27 @@ class TestTokens:
         assert described == "ValueError: bad ***"
         assert SECRET not in repr(secrets_of(engine))
         app.extensions["poolguard"].app_tracker.remove_file()
+
+    def test_of_connects_that_overlap_are_hidden(self) -> None:
+        """They may begin alike, as clouds' do, and the first may be told last."""
+        tokens = [f"db.test:3306/?X-Amz-Date={number:04}Z&x" for number in range(15)]
+        secrets = Secrets(url_with())
+        for token in tokens:
+            secrets.note({"password": token})
+        for token in tokens:
+            described = secrets.describe(ValueError(f"bad {token}!"))
+            assert described == "ValueError: bad ***!"
+
+    def test_that_are_given_again_and_again_are_not_forgotten(self) -> None:
+        secrets = Secrets(url_with())
+        for number in range(100):
+            for password in (SECRET, f"token-{number:04}"):
+                secrets.note({"password": password})
+        assert secrets.hide(f"{SECRET}, token-0090") == "***, ***"
+
+    def test_of_long_ago_are_forgotten(self) -> None:
+        """Else an app that runs for months would keep thousands."""
+        secrets = Secrets(url_with())
+        for number in range(100):
+            secrets.note({"password": f"{number:04}-token"})
+        assert secrets.hide("0000-token") == "0000-token"
