@@ -7,6 +7,7 @@ in each form that a driver or server may repeat it in, before the text is cut to
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import typing as t
 from bisect import bisect
@@ -32,6 +33,7 @@ _LOOKED_AT: t.Final = 4096
 # Both take time by the length of the value only: a token is one long word.
 _NAMED: t.Final = re.compile(r"\b(\w{1,64})\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
 _IN_URL: t.Final = re.compile(r"//[^/:]*:(.*)")
+_QUOTED: t.Final = re.compile("%[0-9A-F]{2}")
 _TELLING: t.Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth")
 _LONG: t.Final = 8
 
@@ -56,14 +58,16 @@ def _texts_in(
     """
     if name in HARMLESS or id(value) in around:
         return
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = bytes(value).decode(errors="replace")
+    elif type(value) is int and _TELLING.search(name):
+        value = str(value)
     if isinstance(value, str):
         yield name, str.__str__(value)  # a subclass may show another
     elif isinstance(value, Mapping):
         for key, each in value.items():
             yield from _texts_in(each, str(key), (*around, id(value)))
-    elif isinstance(value, (tuple, list)):
+    elif isinstance(value, (tuple, list, set, frozenset)):
         for each in value:
             yield from _texts_in(each, "", (*around, id(value)))
 
@@ -93,10 +97,18 @@ def _forms(secret: str) -> Iterator[str]:
     """Yield in which forms a message may repeat a secret."""
     yield secret
     yield unquote(secret, errors="replace")
-    yield repr(secret)[1:-1]
     for form in (quote, quote_plus):
         for safe in ("/", ""):
-            yield form(secret, safe, errors="surrogatepass")
+            quoted = form(secret, safe, errors="surrogatepass")
+            yield quoted
+            yield _QUOTED.sub(lambda found: found[0].lower(), quoted)
+    for shown in (secret, secret.encode(errors="surrogatepass")):  # in Python
+        yield repr(shown).removeprefix("b")[1:-1]
+    for is_ascii in (True, False):
+        yield json.dumps(secret, ensure_ascii=is_ascii)[1:-1]
+    for mark in ("'", '"', "`"):  # in SQL
+        yield secret.replace(mark, 2 * mark)
+    yield secret.replace("\\", r"\\").replace("'", r"\'")  # in a DSN
 
 
 class _Masks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -9,7 +11,7 @@ import pytest
 from flask import Flask
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from flask_poolguard import PoolGuard
@@ -41,7 +43,15 @@ class TestForms:
             quote(password),
             quote(password, ""),
             quote_plus(password),
+            re.sub("%..", lambda found: found[0].lower(), quote(password)),
             repr(password)[1:-1],
+            repr(password.encode())[2:-1],
+            json.dumps(password)[1:-1],
+            json.dumps(password, ensure_ascii=False)[1:-1],
+            password.replace("'", "''"),
+            password.replace('"', '""'),
+            password.replace("`", "``"),
+            password.replace("\\", r"\\").replace("'", r"\'"),
         ):
             text = without_secrets(frame.format(form), url_with(password))
             assert form not in text, text
@@ -56,10 +66,21 @@ class TestForms:
             (url_with(), {"password": secret}),
             (url_with(), ({"ssl": {"key": secret}},)),
             (url_with(), {"token": secret.encode()}),
+            (url_with(), {"password": bytearray(secret.encode())}),
+            (url_with(), {"password": memoryview(secret.encode())}),
+            (url_with(), {"tokens": {secret}}),
         ):
             hidden = without_secrets(text, url, given_)
             assert secret not in hidden
             assert quote(secret) not in hidden
+
+    def test_a_number_is_hidden_where_an_option_tells_that_it_is_secret(self) -> None:
+        text = without_secrets(
+            "no 90210777 of 10485760",
+            url_with(),
+            {"password": 90210777, "max_allowed_packet": 10485760},
+        )
+        assert text == "no *** of 10485760"
 
     @pytest.mark.parametrize(
         "dsn",
@@ -171,6 +192,64 @@ class TestAPasswordThatIsNotQuoted:
         url = make_url("postgresql+psycopg://USER:s3cr@sauce@more?x@HOST:5433/SHOP")
         assert public_url(url) == "postgresql+psycopg://USER@"
         assert without_secrets("no sauce@more, no more", url) == "no ***, no ***"
+
+
+def described(engine: Engine) -> str:
+    """Return how an error that repeats a password is shown, after a failed connect."""
+    app = Flask("shop")
+    PoolGuard(app).register(engine)
+    with app.app_context(), pytest.raises((TypeError, ConnectionError)):
+        engine.connect()
+    app.extensions["poolguard"].app_tracker.remove_file()
+    return secrets_of(engine).describe(ValueError(f"bad {SECRET}"))
+
+
+class TestWhatCannotBeKnown:
+    """The guard sees what goes through the dialect only, and says so in its docs."""
+
+    def test_is_what_a_creator_connects_with(self) -> None:
+        def connect() -> Any:
+            raise ConnectionError(SECRET)
+
+        assert (
+            described(create_engine("sqlite://", creator=connect))
+            == f"ValueError: bad {SECRET}"
+        )
+
+    def test_is_what_a_listener_connects_with(self) -> None:
+        engine = create_engine("sqlite://")
+
+        @event.listens_for(engine, "do_connect")
+        def connect(*arguments: Any) -> None:
+            raise ConnectionError(SECRET)
+
+        assert described(engine) == f"ValueError: bad {SECRET}"
+
+    def test_is_what_only_its_driver_can_read(self) -> None:
+        class Token:
+            def __str__(self) -> str:
+                return SECRET
+
+        shown = described(create_engine("sqlite://", connect_args={"token": Token()}))
+        assert shown == f"ValueError: bad {SECRET}"
+
+    def test_is_what_cannot_be_walked_which_fails_no_connect(self) -> None:
+        class Arguments(dict[str, Any]):
+            def items(self) -> Any:
+                raise RuntimeError("changed during iteration")
+
+        with pytest.raises(TypeError, match="token"):  # the driver's own
+            create_engine("sqlite://", connect_args={"token": Arguments()}).connect()
+        shown = described(
+            create_engine("sqlite://", connect_args={"token": Arguments()})
+        )
+        assert SECRET in shown
+
+    def test_is_not_what_holds_itself(self) -> None:
+        arguments: dict[str, Any] = {"password": SECRET}
+        arguments["more"] = [arguments]
+        shown = described(create_engine("sqlite://", connect_args={"x": arguments}))
+        assert shown == "ValueError: bad ***"
 
 
 class TestWork:
