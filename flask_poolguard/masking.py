@@ -18,8 +18,7 @@ from sqlalchemy.engine import URL, Engine
 
 from .urls import HARMLESS, HOW_TO_QUOTE, parts_taken_for_a_place, unquoted_tail
 
-# Shorter values of options are not looked for: "1" stands everywhere. A password that
-# is shorter is looked for as a word of its own.
+# A shorter password is looked for as a word of its own, or it would spoil all others.
 _SHORTEST: t.Final = 4
 # A server cuts long names off. So much of the beginning of a secret shows it as well.
 _BEGINNING: t.Final = 12
@@ -34,8 +33,38 @@ _LOOKED_AT: t.Final = 4096
 _NAMED: t.Final = re.compile(r"\b(\w{1,64})\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
 _IN_URL: t.Final = re.compile(r"//[^/:]*:(.*)")
 _QUOTED: t.Final = re.compile("%[0-9A-F]{2}")
-_TELLING: t.Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth")
+# Names of options. Of a password any value is one; not so of others that may be secret,
+# as allow_public_key_retrieval=true.
+_PASSWORD: t.Final = re.compile(r"(?i)pass|pwd|secret|token|cred")
+_TELLING: t.Final = re.compile(r"(?i)key|auth")
+# Of other names, search_path=shop would hide each "shop", but a long value may be more.
 _LONG: t.Final = 8
+# These name methods of authentication.
+_METHODS: t.Final = frozenset(
+    ("auth_plugin", "authentication_plugin", "default_auth", "require_auth")
+)
+# Values of switches, in lower case.
+_WELL_KNOWN: t.Final = frozenset(
+    (
+        "allow",
+        "disable",
+        "disabled",
+        "enable",
+        "enabled",
+        "false",
+        "none",
+        "prefer",
+        "preferred",
+        "require",
+        "required",
+        "true",
+        "verify-ca",
+        "verify-full",
+        "verify-identity",
+        "verify_ca",
+        "verify_identity",
+    )
+)
 
 # The arguments of so many last connects are known, if they differ: an error of one may
 # be told while others connect, each with a token of its own. SQLAlchemy's default pool
@@ -56,41 +85,46 @@ def _texts_in(
 
     :param around: what holds it, by ``id()``: it may hold itself.
     """
-    if name in HARMLESS or id(value) in around:
+    if id(value) in around or name.rpartition(".")[2] in HARMLESS:
         return
     if isinstance(value, (bytes, bytearray, memoryview)):
         value = bytes(value).decode(errors="replace")
-    elif type(value) is int and _TELLING.search(name):
+    elif type(value) is int and (_PASSWORD.search(name) or _TELLING.search(name)):
         value = str(value)
     if isinstance(value, str):
         yield name, str.__str__(value)  # a subclass may show another
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _texts_in(each, str(key), (*around, id(value)))
+            # {"ssl": {"key": …}} is ssl.key.
+            inner = f"{name}.{key}".removeprefix(".")
+            yield from _texts_in(each, inner, (*around, id(value)))
     elif isinstance(value, (tuple, list, set, frozenset)):
         for each in value:
-            yield from _texts_in(each, "", (*around, id(value)))
+            yield from _texts_in(each, name, (*around, id(value)))
 
 
-def _secrets_in(text: str) -> Iterator[str]:
+def _secrets_in(name: str, text: str) -> Iterator[str]:
     """Yield what is secret of an option's value."""
-    parts = [text, *_in_urls(text), *_named_in(text)]
-    yield from (each for each in parts if len(each) >= _SHORTEST)
-
-
-def _in_urls(value: str) -> Iterator[str]:
-    for word in value.split():
-        found = _IN_URL.search(word.rpartition("@")[0])
-        if found is not None:
-            yield found[1]
-
-
-def _named_in(value: str) -> Iterator[str]:
-    for name, found in _NAMED.findall(value):
+    if _is_secret(name, text):
+        yield text
+    for word in text.split():
+        in_url = _IN_URL.search(word.rpartition("@")[0])
+        if in_url is not None:
+            yield in_url[1]
+    for inner, found in _NAMED.findall(text):
         part = found.strip("'\"")
-        # search_path=shop would hide each "shop".
-        if _TELLING.search(name) or (len(part) >= _LONG and name not in HARMLESS):
+        if _is_secret(inner, part):
             yield part
+
+
+def _is_secret(name: str, text: str) -> bool:
+    last = name.rpartition(".")[2]
+    if last in HARMLESS or last in _METHODS:
+        return False
+    if _PASSWORD.search(name):
+        return True
+    shortest = _SHORTEST if _TELLING.search(name) else _LONG
+    return len(text) >= shortest and text.lower() not in _WELL_KNOWN
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -213,8 +247,8 @@ class Secrets:
         if made is None or made[0] != given:
             found = [str(self._url.password or "")]
             for texts in (_texts_in(self._url.query), *given):
-                for _, each in texts:
-                    found += _secrets_in(each)
+                for name, each in texts:
+                    found += _secrets_in(name, each)
             found += parts_taken_for_a_place(self._url)
             made = self._made = (given, _Masks(found))
         return made[1]

@@ -112,6 +112,24 @@ class TestForms:
         text = without_secrets("pg8000.exceptions: x, 'x'", url_with("x"))
         assert text == "pg8000.exceptions: ***, '***'"
 
+    @pytest.mark.parametrize("secret", ["abc", "true", "require", "password", "shop"])
+    def test_a_password_that_is_a_common_word_is_hidden_wherever_it_stands(
+        self, secret: str
+    ) -> None:
+        """The cost is that word, in any message."""
+        for url, given_ in (
+            (url_with(secret), ()),
+            (url_with(password=secret), ()),
+            (url_with(), {"password": secret}),
+            (url_with(), {"passwords": [secret]}),
+            (url_with(), {"login": {"password": secret}}),
+            (url_with(), (f"host=db.test password={secret}",)),
+            (url_with(), (f"postgresql://app:{secret}@db.test/x",)),
+        ):
+            assert (
+                without_secrets(f'no "{secret}" here', url, given_) == 'no "***" here'
+            )
+
     def test_one_within_another_is_no_way_to_see_it(self) -> None:
         url = url_with("abcdefgh", token="*", other="abcdefgh-and-more")
         assert without_secrets("abcdefgh-and-more abcdefgh", url) == "*** ***"
