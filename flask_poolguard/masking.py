@@ -146,14 +146,19 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 class _Masks:
-    """Finds secrets in texts, in time that grows by the length of the text."""
+    """Finds secrets in texts, in time that grows by the length of the text.
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    :param host: may be shown, though tokens of clouds begin with it.
+    """
+
+    def __init__(self, secrets: Iterable[str], host: str) -> None:
         forms = {form for each in filter(None, secrets) for form in _forms(each)}
         self._longest = max(map(len, forms), default=0)
         self._forms: dict[str, list[str]] = {}
         for form in forms:
-            self._forms.setdefault(form[:_BEGINNING], []).append(form)
+            known = len(host) if form.startswith(host) else 0
+            beginning = form[: known + _BEGINNING]
+            self._forms.setdefault(beginning, []).append(form)
         # One may begin as another does.
         beginnings = sorted(self._forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_pattern, beginnings)) or "(?!)")
@@ -250,7 +255,7 @@ class Secrets:
                 for name, each in texts:
                     found += _secrets_in(name, each)
             found += parts_taken_for_a_place(self._url)
-            made = self._made = (given, _Masks(found))
+            made = self._made = (given, _Masks(found, self._url.host or ""))
         return made[1]
 
 

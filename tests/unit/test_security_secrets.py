@@ -359,6 +359,15 @@ class TestTokens:
             described = secrets.describe(ValueError(f"bad {token}!"))
             assert described == "ValueError: bad ***!"
 
+    def test_that_begin_with_the_host_do_not_hide_it(self) -> None:
+        """As those of AWS."""
+        url = url_with().set(host="shop.abc123.eu-west-1.rds.test")
+        token = f"{url.host}:5432/?Action=connect&X-Amz-Signature={'0f' * 32}"
+        text = without_secrets(
+            f"no {url.host}:5432 for {token} ({token[:-9]})", url, {"password": token}
+        )
+        assert text == f"no {url.host}:5432 for *** (***)"
+
     def test_that_are_given_again_and_again_are_not_forgotten(self) -> None:
         secrets = Secrets(url_with())
         for number in range(100):
