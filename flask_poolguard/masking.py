@@ -6,8 +6,11 @@ in each form that a driver or server may repeat it in, before the text is cut to
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import typing as t
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote
 
@@ -15,78 +18,169 @@ from sqlalchemy.engine import URL, Engine
 
 from .urls import HARMLESS, HOW_TO_QUOTE, parts_taken_for_a_place, unquoted_tail
 
-# Shorter values of options are not looked for: "1" stands everywhere. A password that
-# is shorter is looked for as a word of its own.
+# A shorter password is looked for as a word of its own, or it would spoil all others.
 _SHORTEST: t.Final = 4
 # A server cuts long names off. So much of the beginning of a secret shows it as well.
 _BEGINNING: t.Final = 12
 _HIDDEN: t.Final = "***"
 # Of an error's line, in characters.
 _LONGEST: t.Final = 500
+# So much of an error's text is looked at, in characters: a server may send megabytes.
+_LOOKED_AT: t.Final = 4096
 
-# Within a value: ``host=db password='a b'``, ``-c name=value``, ``//user:password@``.
-_NAMED: t.Final = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
-_TELLING: t.Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth")
+# Within a value: ``host=db password='a b'``, ``-c name=value``, ``//user:password``.
+# Both take time by the length of the value only: a token is one long word.
+_NAMED: t.Final = re.compile(r"\b(\w{1,64})\s*=\s*('(?:[^'\\]|\\.)*'|[^\s,;&]+)")
+_IN_URL: t.Final = re.compile(r"//[^/:]*:(.*)")
+_QUOTED: t.Final = re.compile("%[0-9A-F]{2}")
+# Names of options. Of a password any value is one; not so of others that may be secret,
+# as allow_public_key_retrieval=true.
+_PASSWORD: t.Final = re.compile(r"(?i)pass|pwd|secret|token|cred")
+_TELLING: t.Final = re.compile(r"(?i)key|auth")
+# Of other names, search_path=shop would hide each "shop", but a long value may be more.
 _LONG: t.Final = 8
-_IN_URL: t.Final = re.compile(r"//[^\s/:@]*:(\S*)@")
+# These name methods of authentication.
+_METHODS: t.Final = frozenset(
+    ("auth_plugin", "authentication_plugin", "default_auth", "require_auth")
+)
+# Values of switches, in lower case.
+_WELL_KNOWN: t.Final = frozenset(
+    (
+        "allow",
+        "disable",
+        "disabled",
+        "enable",
+        "enabled",
+        "false",
+        "none",
+        "prefer",
+        "preferred",
+        "require",
+        "required",
+        "true",
+        "verify-ca",
+        "verify-full",
+        "verify-identity",
+        "verify_ca",
+        "verify_identity",
+    )
+)
+
+# The arguments of so many last connects are known, if they differ: an error of one may
+# be told while others connect, each with a token of its own. SQLAlchemy's default pool
+# opens up to 15 at once.
+_CONNECTS: t.Final = 16
 
 # On a dialect, which an engine keeps for life.
 _KEPT: t.Final = "_poolguard_secrets"
 
+# Options' values as text, each with the option's name.
+_Texts = tuple[tuple[str, str], ...]
 
-def without_secrets(text: str, url: URL, given: object = ()) -> str:
-    """Return a message in which nothing that an engine keeps secret stands.
 
-    :param given: what the driver was given besides: the arguments of a connect.
+def _texts_in(
+    value: object, name: str = "", around: tuple[int, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield what may be secret of an option's value, or of what holds several.
+
+    :param around: what holds it, by ``id()``: it may hold itself.
     """
-    found = [str(url.password or "")]
-    found += _within(url.query)
-    found += _within(given)
-    found += parts_taken_for_a_place(url)
-    forms = sorted(set(_forms(found)), key=len, reverse=True)
-    if forms:
-        # All at once: a secret may be part of what stands for another.
-        text = re.sub("|".join(map(_pattern, forms)), _HIDDEN, text)
-    for each in forms:
-        text = _without_beginning(text, each)
-    return text
-
-
-def _within(value: object, name: str = "") -> Iterator[str]:
-    """Yield what is secret of an option's value, or of what holds several."""
-    if name in HARMLESS:
+    if id(value) in around or name.rpartition(".")[2] in HARMLESS:
         return
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = bytes(value).decode(errors="replace")
+    elif type(value) is int and (_PASSWORD.search(name) or _TELLING.search(name)):
+        value = str(value)
     if isinstance(value, str):
-        parts = [value, *_IN_URL.findall(value)]
-        parts += _named_in(value)
-        yield from (each for each in parts if len(each) >= _SHORTEST)
+        yield name, str.__str__(value)  # a subclass may show another
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _within(each, str(key))
-    elif isinstance(value, (tuple, list)):
+            # {"ssl": {"key": …}} is ssl.key.
+            inner = f"{name}.{key}".removeprefix(".")
+            yield from _texts_in(each, inner, (*around, id(value)))
+    elif isinstance(value, (tuple, list, set, frozenset)):
         for each in value:
-            yield from _within(each)
+            yield from _texts_in(each, name, (*around, id(value)))
 
 
-def _named_in(value: str) -> Iterator[str]:
-    for name, found in _NAMED.findall(value):
+def _secrets_in(name: str, text: str) -> Iterator[str]:
+    """Yield what is secret of an option's value."""
+    if _is_secret(name, text):
+        yield text
+    for word in text.split():
+        in_url = _IN_URL.search(word.rpartition("@")[0])
+        if in_url is not None:
+            yield in_url[1]
+    for inner, found in _NAMED.findall(text):
         part = found.strip("'\"")
-        # search_path=shop would hide each "shop".
-        if _TELLING.search(name) or (len(part) >= _LONG and name not in HARMLESS):
+        if _is_secret(inner, part):
             yield part
 
 
-def _forms(secrets: Iterable[str]) -> Iterator[str]:
-    """Yield in which forms a message may repeat secrets."""
-    for each in filter(None, secrets):
-        yield each
-        yield unquote(each, errors="replace")
-        yield repr(each)[1:-1]
-        for form in (quote, quote_plus):
-            for safe in ("/", ""):
-                yield form(each, safe, errors="surrogatepass")
+def _is_secret(name: str, text: str) -> bool:
+    last = name.rpartition(".")[2]
+    if last in HARMLESS or last in _METHODS:
+        return False
+    if _PASSWORD.search(name):
+        return True
+    shortest = _SHORTEST if _TELLING.search(name) else _LONG
+    return len(text) >= shortest and text.lower() not in _WELL_KNOWN
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield in which forms a message may repeat a secret."""
+    yield secret
+    yield unquote(secret, errors="replace")
+    for form in (quote, quote_plus):
+        for safe in ("/", ""):
+            quoted = form(secret, safe, errors="surrogatepass")
+            yield quoted
+            yield _QUOTED.sub(lambda found: found[0].lower(), quoted)
+    for shown in (secret, secret.encode(errors="surrogatepass")):  # in Python
+        yield repr(shown).removeprefix("b")[1:-1]
+    for is_ascii in (True, False):
+        yield json.dumps(secret, ensure_ascii=is_ascii)[1:-1]
+    for mark in ("'", '"', "`"):  # in SQL
+        yield secret.replace(mark, 2 * mark)
+    yield secret.replace("\\", r"\\").replace("'", r"\'")  # in a DSN
+
+
+class _Masks:
+    """Finds secrets in texts, in time that grows by the length of the text.
+
+    :param host: may be shown, though tokens of clouds begin with it.
+    """
+
+    def __init__(self, secrets: Iterable[str], host: str) -> None:
+        forms = {form for each in filter(None, secrets) for form in _forms(each)}
+        self._longest = max(map(len, forms), default=0)
+        self._forms: dict[str, list[str]] = {}
+        for form in forms:
+            known = len(host) if form.startswith(host) else 0
+            beginning = form[: known + _BEGINNING]
+            self._forms.setdefault(beginning, []).append(form)
+        # One may begin as another does.
+        beginnings = sorted(self._forms, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(_pattern, beginnings)) or "(?!)")
+
+    def hide(self, text: str, end: int) -> str:
+        """Return a text, up to an index, without any character of a secret.
+
+        One that is shown in part at that index is looked for beyond it.
+        """
+        text = text[: end + self._longest]
+        pieces, shown = [], 0
+        hit = self._pattern.search(text)
+        while hit is not None and hit.start() < end:
+            start = hit.start()
+            # One may end with the beginning of another.
+            if start >= shown:
+                pieces += [text[shown:start], _HIDDEN]
+            forms = self._forms[hit[0]]
+            length = max(_common(text, start, form) for form in forms)
+            shown = max(shown, start + length)
+            hit = self._pattern.search(text, start + 1)
+        return "".join((*pieces, text[shown:end]))
 
 
 def _pattern(form: str) -> str:
@@ -94,18 +188,10 @@ def _pattern(form: str) -> str:
     return escaped if len(form) >= _SHORTEST else rf"(?<!\w){escaped}(?!\w)"
 
 
-def _without_beginning(text: str, secret: str) -> str:
-    """Hide a secret that was cut off."""
-    if len(secret) <= _BEGINNING:
-        return text
-    start = text.find(secret[:_BEGINNING])
-    while start >= 0:
-        end = start + _BEGINNING
-        while text[end : end + 1] == secret[end - start : end - start + 1] != "":
-            end += 1
-        text = text[:start] + _HIDDEN + text[end:]
-        start = text.find(secret[:_BEGINNING], start + len(_HIDDEN))
-    return text
+def _common(text: str, start: int, secret: str) -> int:
+    """Return how much of a secret's beginning stands there: it may be cut off."""
+    lengths = range(1, len(secret) + 1)
+    return bisect(lengths, False, key=lambda n: not text.startswith(secret[:n], start))
 
 
 def first_line(error: BaseException, text: str | None = None) -> str:
@@ -123,29 +209,54 @@ def first_line(error: BaseException, text: str | None = None) -> str:
 
 
 class Secrets:
-    """What one engine keeps secret.
-
-    :ivar given: the arguments of its last connect, as its listeners left them; they may
-        hold a password that the URL does not, such as a token.
+    """What one engine keeps secret: its URL's password, and what its last connects were
+    given, as its listeners left it, such as tokens.
     """
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self.given: tuple[object, ...] = ()
+        # With numbers that tell which was given last.
+        self._given: dict[_Texts, int] = {}
+        self._numbers = itertools.count()
+        # With what it was made of: to find all forms takes as long as a request.
+        self._made: tuple[tuple[_Texts, ...], _Masks] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
-    def hide(self, text: str) -> str:
-        """Return a message without them."""
-        return without_secrets(text, self._url, self.given)
+    def note(self, *given: object) -> None:
+        """Note the arguments of a connect.
+
+        Several threads connect at once: each step is one of a dict's own, without a
+        lock, which a fork might leave locked.
+        """
+        self._given[tuple(_texts_in(given))] = next(self._numbers)
+        if len(self._given) > _CONNECTS:
+            numbered = sorted(self._given.copy().items(), key=lambda each: each[1])
+            for texts, _ in numbered[:-_CONNECTS]:
+                self._given.pop(texts, None)
+
+    def hide(self, text: str, end: int | None = None) -> str:
+        """Return a message, up to an index, without them."""
+        return self._masks().hide(text, len(text) if end is None else end)
 
     def describe(self, error: BaseException) -> str:
         """Return an error's type and the first line of its text, without them; and
         how to write a password, if that is what is wrong.
         """
-        line = first_line(error, self.hide(str(error)))
+        line = first_line(error, self.hide(str(error), _LOOKED_AT))
         return f"{line} ({HOW_TO_QUOTE})" if unquoted_tail(self._url) else line
+
+    def _masks(self) -> _Masks:
+        given, made = tuple(self._given), self._made
+        if made is None or made[0] != given:
+            found = [str(self._url.password or "")]
+            for texts in (_texts_in(self._url.query), *given):
+                for name, each in texts:
+                    found += _secrets_in(name, each)
+            found += parts_taken_for_a_place(self._url)
+            made = self._made = (given, _Masks(found, self._url.host or ""))
+        return made[1]
 
 
 def secrets_of(engine: Engine) -> Secrets:

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..databases import Database, for_dialect
+from ..log_lines import debug
 from ..masking import Secrets, secrets_of
 from ..pool import UnpooledEntry
 
@@ -101,7 +102,10 @@ class _Connecting:
         record = getattr(self._noted, "record", None)
         self._noted.record = None
         self.read_timeout = keywords.get("read_timeout")
-        self._secrets.given = (*arguments, dict(keywords))
+        try:
+            self._secrets.note(arguments, keywords)
+        except Exception:  # some mapping of the user's; its driver may read it
+            debug("not_known", "What a connect is given could not be read")
         self._add_label(keywords)
         added = self._add_limits(keywords, record)
         connection = self._connect(*arguments, **keywords)

@@ -11,10 +11,10 @@ from flask import Flask
 from sqlalchemy import URL, create_engine, make_url
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.masking import without_secrets
 from flask_poolguard.urls import is_in_memory, public_url, server_key, unquoted_tail
 from tests.conftest import Database
 from tests.support.database_server import APP_PASSWORD
+from tests.support.outputs import without_secrets
 from tests.support.reporting import found, shops
 from tests.support.shop import Shop
 
@@ -161,19 +161,43 @@ class TestMessages:
 
     @pytest.mark.parametrize("option", SECRET_OPTIONS)
     def test_the_value_of_an_option_is_hidden(self, option: str) -> None:
-        url = url_with(**{option: "s3cr=t"})
-        message = "unknown option s3cr=t (s3cr%3Dt)"
+        url = url_with(**{option: "s3cr=t-4"})
+        message = "unknown option s3cr=t-4 (s3cr%3Dt-4)"
         assert without_secrets(message, url) == "unknown option *** (***)"
 
     def test_every_value_of_an_option_is_hidden(self) -> None:
         url = url_with(api_key=("first", "second"))
         assert without_secrets("first, second, third", url) == "***, ***, third"
 
-    def test_a_value_of_four_characters_is_hidden_and_a_shorter_one_is_not(
+    def test_a_value_is_hidden_if_its_name_or_its_length_tells_that_it_is_secret(
         self,
     ) -> None:
-        url = url_with(auth="four", pin="123")
-        assert without_secrets("four of 123", url) == "*** of 123"
+        url = url_with(auth="four", pin="1234567", other="12345678")
+        text = without_secrets("four of 1234567, 12345678", url)
+        assert text == "*** of 1234567, ***"
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "ssl=true",
+            "ssl_mode=REQUIRED",
+            "sslmode=verify-full",
+            "gssencmode=disable",
+            "sslrootcert=system",
+            "auth_plugin=caching_sha2_password",
+            "allow_public_key_retrieval=true",
+            "keepalives_idle=30",
+            "service=shop",
+        ],
+    )
+    def test_an_option_that_is_no_secret_spoils_no_message(self, query: str) -> None:
+        message = (
+            "it is true that SSL is REQUIRED (not disable, but verify-full of system,"
+            " 30 s) by caching_sha2_password of the shop"
+        )
+        url = make_url(f"postgresql+psycopg://app@db.test/shop?{query}")
+        given = dict(url.query)
+        assert without_secrets(message, url, given) == message
 
     def test_the_value_of_a_harmless_option_is_kept(self) -> None:
         url = url_with(**HARMLESS)

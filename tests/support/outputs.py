@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
+from sqlalchemy import URL
+
+from flask_poolguard.masking import Secrets
 
 # What makes each command say most.
 TEXTS = {
@@ -37,6 +40,13 @@ def obeyed(text: str) -> set[str]:
     """
     kinds = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return {each for each in text if unicodedata.category(each) in kinds} - {"\n"}
+
+
+def without_secrets(text: str, url: URL, given: object = ()) -> str:
+    """Return a text as the guard shows it, of an engine that has connected so."""
+    secrets = Secrets(url)
+    secrets.note(given)
+    return secrets.hide(text)
 
 
 def texts_of(app: Flask) -> dict[str, str]:

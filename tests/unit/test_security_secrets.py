@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -9,12 +11,13 @@ import pytest
 from flask import Flask
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from flask_poolguard import PoolGuard
-from flask_poolguard.masking import Secrets, secrets_of, without_secrets
+from flask_poolguard.masking import Secrets, secrets_of
 from flask_poolguard.urls import public_url, server_key, unquoted_tail
+from tests.support.outputs import without_secrets
 
 SECRET = "hush-hush/4711"
 
@@ -40,7 +43,15 @@ class TestForms:
             quote(password),
             quote(password, ""),
             quote_plus(password),
+            re.sub("%..", lambda found: found[0].lower(), quote(password)),
             repr(password)[1:-1],
+            repr(password.encode())[2:-1],
+            json.dumps(password)[1:-1],
+            json.dumps(password, ensure_ascii=False)[1:-1],
+            password.replace("'", "''"),
+            password.replace('"', '""'),
+            password.replace("`", "``"),
+            password.replace("\\", r"\\").replace("'", r"\'"),
         ):
             text = without_secrets(frame.format(form), url_with(password))
             assert form not in text, text
@@ -55,10 +66,21 @@ class TestForms:
             (url_with(), {"password": secret}),
             (url_with(), ({"ssl": {"key": secret}},)),
             (url_with(), {"token": secret.encode()}),
+            (url_with(), {"password": bytearray(secret.encode())}),
+            (url_with(), {"password": memoryview(secret.encode())}),
+            (url_with(), {"tokens": {secret}}),
         ):
             hidden = without_secrets(text, url, given_)
             assert secret not in hidden
             assert quote(secret) not in hidden
+
+    def test_a_number_is_hidden_where_an_option_tells_that_it_is_secret(self) -> None:
+        text = without_secrets(
+            "no 90210777 of 10485760",
+            url_with(),
+            {"password": 90210777, "max_allowed_packet": 10485760},
+        )
+        assert text == "no *** of 10485760"
 
     @pytest.mark.parametrize(
         "dsn",
@@ -89,6 +111,24 @@ class TestForms:
     def test_a_short_password_spoils_no_other_word(self) -> None:
         text = without_secrets("pg8000.exceptions: x, 'x'", url_with("x"))
         assert text == "pg8000.exceptions: ***, '***'"
+
+    @pytest.mark.parametrize("secret", ["abc", "true", "require", "password", "shop"])
+    def test_a_password_that_is_a_common_word_is_hidden_wherever_it_stands(
+        self, secret: str
+    ) -> None:
+        """The cost is that word, in any message."""
+        for url, given_ in (
+            (url_with(secret), ()),
+            (url_with(password=secret), ()),
+            (url_with(), {"password": secret}),
+            (url_with(), {"passwords": [secret]}),
+            (url_with(), {"login": {"password": secret}}),
+            (url_with(), (f"host=db.test password={secret}",)),
+            (url_with(), (f"postgresql://app:{secret}@db.test/x",)),
+        ):
+            assert (
+                without_secrets(f'no "{secret}" here', url, given_) == 'no "***" here'
+            )
 
     def test_one_within_another_is_no_way_to_see_it(self) -> None:
         url = url_with("abcdefgh", token="*", other="abcdefgh-and-more")
@@ -172,6 +212,125 @@ class TestAPasswordThatIsNotQuoted:
         assert without_secrets("no sauce@more, no more", url) == "no ***, no ***"
 
 
+def described(engine: Engine) -> str:
+    """Return how an error that repeats a password is shown, after a failed connect."""
+    app = Flask("shop")
+    PoolGuard(app).register(engine)
+    with app.app_context(), pytest.raises((TypeError, ConnectionError)):
+        engine.connect()
+    app.extensions["poolguard"].app_tracker.remove_file()
+    return secrets_of(engine).describe(ValueError(f"bad {SECRET}"))
+
+
+class TestWhatCannotBeKnown:
+    """The guard sees what goes through the dialect only, and says so in its docs."""
+
+    def test_is_what_a_creator_connects_with(self) -> None:
+        def connect() -> Any:
+            raise ConnectionError(SECRET)
+
+        assert (
+            described(create_engine("sqlite://", creator=connect))
+            == f"ValueError: bad {SECRET}"
+        )
+
+    def test_is_what_a_listener_connects_with(self) -> None:
+        engine = create_engine("sqlite://")
+
+        @event.listens_for(engine, "do_connect")
+        def connect(*arguments: Any) -> None:
+            raise ConnectionError(SECRET)
+
+        assert described(engine) == f"ValueError: bad {SECRET}"
+
+    def test_is_what_only_its_driver_can_read(self) -> None:
+        class Token:
+            def __str__(self) -> str:
+                return SECRET
+
+        shown = described(create_engine("sqlite://", connect_args={"token": Token()}))
+        assert shown == f"ValueError: bad {SECRET}"
+
+    def test_is_what_cannot_be_walked_which_fails_no_connect(self) -> None:
+        class Arguments(dict[str, Any]):
+            def items(self) -> Any:
+                raise RuntimeError("changed during iteration")
+
+        with pytest.raises(TypeError, match="token"):  # the driver's own
+            create_engine("sqlite://", connect_args={"token": Arguments()}).connect()
+        shown = described(
+            create_engine("sqlite://", connect_args={"token": Arguments()})
+        )
+        assert SECRET in shown
+
+    def test_is_not_what_holds_itself(self) -> None:
+        arguments: dict[str, Any] = {"password": SECRET}
+        arguments["more"] = [arguments]
+        shown = described(create_engine("sqlite://", connect_args={"x": arguments}))
+        assert shown == "ValueError: bad ***"
+
+
+class TestWork:
+    """What hiding costs: an error is described within a request."""
+
+    def test_forms_are_found_once_for_each_change(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quoted: list[str] = []
+
+        def noting(text: str, *arguments: str, **keywords: str) -> str:
+            quoted.append(text)
+            return quote(text, *arguments, **keywords)
+
+        monkeypatch.setattr("flask_poolguard.masking.quote", noting)
+        secrets = Secrets(url_with())
+        numbers = []
+        for token in (SECRET, SECRET, "another-token"):
+            secrets.note({"password": token})
+            for _ in range(3):
+                assert token not in secrets.hide(f"no {token}")
+                numbers.append(len(quoted))
+        first, changed = numbers[0], numbers[-1]
+        assert numbers == [first] * 6 + [changed] * 3
+        assert 0 < first < changed
+
+    @pytest.mark.parametrize(
+        "secret",
+        [
+            "0123456789abcdef" * 50_000,
+            "//a:" * 200_000,
+            "a b " * 200_000,
+            "a=' b=\\'" * 100_000,
+        ],
+        ids=["word", "URLs", "words", "quotes"],
+    )
+    def test_of_a_secret_grows_by_its_length(self, secret: str) -> None:
+        """By its square it would not end while this test may run."""
+        shown = without_secrets(secret[:100], url_with(), {"password": secret})
+        assert shown == "***"
+
+    @pytest.mark.parametrize("part", ["0123456789ab", "0123456789abc", "0123456789"])
+    def test_of_a_text_grows_by_its_length(self, part: str) -> None:
+        text = f"{part}_ " * 200_000
+        shown = without_secrets(text, url_with("0123456789abcdef"))
+        assert shown == (text if len(part) < 12 else "***_ " * 200_000)
+
+    def test_no_more_of_a_text_is_looked_at_than_can_be_shown(self) -> None:
+        """So megabytes of a hostile server cost no more than kilobytes."""
+        secrets = Secrets(url_with(SECRET))
+        assert secrets.hide("." * 10_000, 4096) == "." * 4096
+        described = secrets.describe(ValueError("no " + SECRET * 100_000))
+        assert described.startswith("ValueError: no ***")
+        assert len(described) < 600
+
+    def test_a_secret_across_the_end_is_not_shown_in_part(self) -> None:
+        secrets = Secrets(url_with(SECRET))
+        for before in range(80, 101):
+            text = "." * before + SECRET + "." * 100
+            shown = secrets.hide(text, 100).replace("***", "").strip(".")
+            assert shown == "", before
+
+
 class TestTokens:
     def test_of_a_listener_are_hidden(self) -> None:
         """As those of clouds, which are valid for minutes and stand in no URL."""
@@ -189,3 +348,36 @@ class TestTokens:
         assert described == "ValueError: bad ***"
         assert SECRET not in repr(secrets_of(engine))
         app.extensions["poolguard"].app_tracker.remove_file()
+
+    def test_of_connects_that_overlap_are_hidden(self) -> None:
+        """They may begin alike, as clouds' do, and the first may be told last."""
+        tokens = [f"db.test:3306/?X-Amz-Date={number:04}Z&x" for number in range(15)]
+        secrets = Secrets(url_with())
+        for token in tokens:
+            secrets.note({"password": token})
+        for token in tokens:
+            described = secrets.describe(ValueError(f"bad {token}!"))
+            assert described == "ValueError: bad ***!"
+
+    def test_that_begin_with_the_host_do_not_hide_it(self) -> None:
+        """As those of AWS."""
+        url = url_with().set(host="shop.abc123.eu-west-1.rds.test")
+        token = f"{url.host}:5432/?Action=connect&X-Amz-Signature={'0f' * 32}"
+        text = without_secrets(
+            f"no {url.host}:5432 for {token} ({token[:-9]})", url, {"password": token}
+        )
+        assert text == f"no {url.host}:5432 for *** (***)"
+
+    def test_that_are_given_again_and_again_are_not_forgotten(self) -> None:
+        secrets = Secrets(url_with())
+        for number in range(100):
+            for password in (SECRET, f"token-{number:04}"):
+                secrets.note({"password": password})
+        assert secrets.hide(f"{SECRET}, token-0090") == "***, ***"
+
+    def test_of_long_ago_are_forgotten(self) -> None:
+        """Else an app that runs for months would keep thousands."""
+        secrets = Secrets(url_with())
+        for number in range(100):
+            secrets.note({"password": f"{number:04}-token"})
+        assert secrets.hide("0000-token") == "0000-token"
