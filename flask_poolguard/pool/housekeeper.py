@@ -66,10 +66,14 @@ class Housekeeper:
     such as warnings, and one what closes connections: a line, or a listener of the
     app's, may hold that up for ever.
 
-    ``_lock`` protects the start and what is tended, ``_round`` and ``_closing_round``
-    keep two rounds of a kind from overlapping: a thread that finds one taken has
-    nothing to do. ``_wake`` is released to wake the first thread before its next
-    round: one call into C, which a garbage collection cannot interrupt.
+    ``_lock`` protects the decision to start and what is tended, ``_round`` and
+    ``_closing_round`` keep two rounds of a kind from overlapping: a thread that finds
+    one taken has nothing to do. ``_wake`` is released to wake the first thread before
+    its next round: one call into C, which a garbage collection cannot interrupt.
+
+    gevent may patch threading between the import and the start. ``_wake``, which a
+    thread waits for, is therefore made with the thread, and the threads are started
+    outside of ``_lock``: to start one lets other greenlets run.
 
     :ivar overdue_at: monotonic seconds at which a checkout is to do the work.
     """
@@ -115,20 +119,22 @@ class Housekeeper:
         if self._threads:
             return
         with self._lock:
-            if not self._threads:
-                self.overdue_at = _clock() + OVERDUE
-                self._threads = [
-                    threading.Thread(target=run, name=name, daemon=True)
-                    for run, name in (
-                        (self._run, "poolguard-housekeeper"),
-                        (self._run_closing, "poolguard-closer"),
-                    )
-                ]
-                try:
-                    for thread in self._threads:
-                        thread.start()
-                except RuntimeError:  # no thread can be started: checkouts do the work
-                    debug("not_known", "No housekeeper thread", exc_info=True)
+            if self._threads:
+                return
+            self.overdue_at = _clock() + OVERDUE
+            self._wake = threading.Lock()  # not held: something may be asked for
+            threads = self._threads = [
+                threading.Thread(target=run, name=name, daemon=True)
+                for run, name in (
+                    (self._run, "poolguard-housekeeper"),
+                    (self._run_closing, "poolguard-closer"),
+                )
+            ]
+        try:
+            for thread in threads:
+                thread.start()
+        except RuntimeError:  # no thread can be started: checkouts do the work
+            debug("not_known", "No housekeeper thread", exc_info=True)
 
     def catch_up(self) -> None:
         """Do a round that is overdue."""

@@ -121,9 +121,10 @@ class _Letter(t.NamedTuple):
 class _Outbox:
     """What waits to be sent, and the thread that sends it, begun when that is needed.
 
-    ``_lock`` protects the start. It is re-entrant because a garbage collection inside
-    may return a connection, which may be closed then. ``_wake`` protects nothing,
-    releasing it wakes the thread. A forked child begins with nothing to send.
+    ``_lock`` protects the decision to start. It is re-entrant because a garbage
+    collection inside may return a connection, which may be closed then. ``_wake``
+    protects nothing, releasing it wakes the thread. A forked child begins with nothing
+    to send.
 
     :ivar letters: changed by single operations of a deque.
     :ivar dropped: a signal will not be sent, which is to be logged.
@@ -137,7 +138,7 @@ class _Outbox:
         self._lock = threading.RLock()
         self._wake: t.Any = None
         self.letters: deque[_Letter] = deque()
-        self.dropped = False
+        self.dropped = self._is_starting = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
 
@@ -152,23 +153,34 @@ class _Outbox:
 
     def wake_thread(self) -> bool:
         """Let the thread look, and start it if there is none; False if that fails."""
+        new = None
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
+            is_there = self._thread is not None and self._thread.is_alive()
+            if not is_there and not self._is_starting:
+                self._is_starting = True
                 # Made here: gevent has patched threading by now, if it does at all.
                 self._wake = threading.Lock()
-                self._thread = threading.Thread(
+                new = self._thread = threading.Thread(
                     target=_run,
                     args=(self.letters, self._wake),
                     name="poolguard-signals",
                     daemon=True,
                 )
-                try:
-                    self._thread.start()
-                except RuntimeError:
-                    self._thread = None
-                    return False
+        if new is not None and not self._start(new):
+            return False
         with contextlib.suppress(RuntimeError):  # it is awake already
             self._wake.release()
+        return True
+
+    def _start(self, thread: threading.Thread) -> bool:
+        """Start it, outside of the lock: that lets other greenlets run."""
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            return False
+        finally:
+            self._is_starting = False
         return True
 
 
