@@ -11,6 +11,7 @@ from .housekeeper import Chore, Tended, housekeeper
 from .idle_connections import close_longest_idle
 from .idle_filler import filling_thread
 from .idle_limits import SHARE_OF_LIMIT
+from .late_patch import after_late_patch, late_patch
 from .liveness import answers_within
 from .outage import gave_up, give_up
 from .places import Places
@@ -50,6 +51,7 @@ __all__ = [
     "UnpooledEntry",
     "WaitingQueue",
     "after_fork_in_child",
+    "after_late_patch",
     "answers_within",
     "are_threads_greenlets",
     "blocker_of",
@@ -60,5 +62,6 @@ __all__ = [
     "give_up",
     "housekeeper",
     "keep_from_finalising",
+    "late_patch",
     "orphan",
 ]

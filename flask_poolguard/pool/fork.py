@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import typing as t
 from collections.abc import Callable, Iterable
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from ..log_lines import debug, rest, warn
 from .fork import after_fork_in_child
+from .late_patch import after_late_patch, late_patch
 
 _clock = time.monotonic
 
@@ -95,6 +96,10 @@ class Housekeeper:
         self._pid = os.getpid()
         self._threads: list[threading.Thread] = []
         self.overdue_at = math.inf
+
+    def renew_lock(self) -> None:
+        """Make the lock anew: threading was patched."""
+        self._lock = threading.Lock()
 
     def add(self, tended: Tended, may_hang: bool = False) -> None:
         """Tend this from now on.
@@ -183,7 +188,7 @@ class Housekeeper:
         with self._lock:
             chosen = [key for key, value in self._tended.items() if value == may_hang]
         if not may_hang:
-            chosen.append(rest)  # of storms of log lines, which no pool owns
+            chosen += [rest, late_patch]  # log lines that no pool owns
         self._tend_each(chosen)
 
     def _tend_each(self, chosen: Iterable[Tended]) -> None:
@@ -201,3 +206,4 @@ class Housekeeper:
 
 housekeeper: t.Final = Housekeeper()
 after_fork_in_child(housekeeper._reset)
+after_late_patch(housekeeper.renew_lock)

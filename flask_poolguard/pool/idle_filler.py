@@ -18,6 +18,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from ..log_lines import warn
 from .fork import after_fork_in_child
 from .greenlets import are_threads_greenlets, blocker_of
+from .late_patch import after_late_patch
 from .outage import Patience
 
 if t.TYPE_CHECKING:
@@ -181,7 +182,7 @@ class FillingThread:
     A connect, or a listener, may hold it up for ever, so it does nothing else. It is
     started once there is a pool to fill. ``_lock`` protects the decision to start and
     what fills; ``_wake`` protects nothing, releasing it wakes the thread. It is made
-    with the thread, which is started outside of the lock, for the housekeeper's reasons.
+    with the thread, and that is started outside of the lock, as the housekeeper's are.
 
     :ivar is_over: the process ends, and closes its idle connections.
     """
@@ -196,6 +197,10 @@ class FillingThread:
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self.is_over = self._is_starting = False
+
+    def renew_lock(self) -> None:
+        """Make the lock anew: threading was patched."""
+        self._lock = threading.Lock()
 
     def add(self, filling: Filling) -> None:
         """Let this fill, from now on, for as long as it lives."""
@@ -253,6 +258,7 @@ class FillingThread:
 
 filling_thread: t.Final = FillingThread()
 after_fork_in_child(filling_thread._reset)
+after_late_patch(filling_thread.renew_lock)
 
 
 def _is_not() -> bool:

@@ -30,7 +30,7 @@ from ..databases import (
 )
 from ..engines import Guarded
 from ..masking import secrets_of
-from ..pool import UnpooledEntry, after_fork_in_child
+from ..pool import UnpooledEntry, after_fork_in_child, after_late_patch
 from ..urls import ServerKey, server_key
 from .model import Failure
 from .unanswered_connects import own_sockets, took_connect
@@ -282,7 +282,8 @@ def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
         return False
 
 
+@after_late_patch
 @after_fork_in_child
-def _after_fork_in_child() -> None:
+def _renew_lock() -> None:
     global _lock
     _lock = threading.Lock()

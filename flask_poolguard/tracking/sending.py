@@ -18,7 +18,7 @@ from flask.globals import _cv_app
 
 from ..guarded_apps import EXTENSION
 from ..log_lines import warn
-from ..pool import after_fork_in_child
+from ..pool import after_fork_in_child, after_late_patch
 from .thread_marks import MarkRef, this_thread
 
 if t.TYPE_CHECKING:
@@ -196,6 +196,11 @@ def _send_all(letters: deque[_Letter]) -> None:
 
 
 _outbox: t.Final = _Outbox()
+
+
+@after_late_patch
+def _renew_lock() -> None:
+    _outbox._lock = threading.RLock()
 
 
 @after_fork_in_child
