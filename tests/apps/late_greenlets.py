@@ -2,25 +2,30 @@
 
     python -m tests.apps.late_greenlets URL WHEN CONFIG
 
-WHEN is ``imported``, ``made`` or ``used``: how far the app was by then. Prints what it
-found as JSON.
+WHEN is ``imported``, ``made``, ``forked`` or ``used``: how far the app was by then.
+Prints what it found as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
+import time
 from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from gevent import monkey
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from flask_poolguard import PoolGuard
 from flask_poolguard.tracking.thread_marks import live_marks
 
+# After which it is given up.
+SECONDS = 60
 SLOW = {"mysql": "SELECT SLEEP(0.05)", "postgresql": "SELECT pg_sleep(0.05)"}
 
 
@@ -69,6 +74,13 @@ def main() -> None:
     if app is not None and when == "used":
         with app.app_context():
             app.extensions["sqlalchemy"].session.execute(text("SELECT 1"))
+    if app is not None and when == "forked":
+        # It is made, and has not connected. SQLAlchemy holds a lock meanwhile.
+        event.listen(pool_of(app), "connect", lambda *_: time.sleep(0.2))
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        signal.alarm(SECONDS)  # also if no greenlet runs any more
     monkey.patch_all()
     import gevent
 
@@ -78,7 +90,7 @@ def main() -> None:
         gevent.spawn(app.test_client().get, path)
         for path in ["/slow"] * 12 + ["/report"] * 3
     ]
-    with gevent.Timeout(60):
+    with gevent.Timeout(SECONDS):
         answers = [each.get() for each in asked]
         while "patched_late" not in log.events:
             gevent.sleep(0.05)

@@ -23,7 +23,7 @@ TOLD = "gevent has patched threading after flask_poolguard was imported"
 
 class TestOneProcess:
     @pytest.mark.parametrize("driver", DRIVERS)
-    @pytest.mark.parametrize("when", ["imported", "made", "used"])
+    @pytest.mark.parametrize("when", ["imported", "made", "forked", "used"])
     def test_all_are_served_and_told_apart(
         self, driver: str, when: str, request: pytest.FixtureRequest
     ) -> None:
