@@ -29,7 +29,13 @@ from .engines import (
 from .errors import SetupError
 from .guarded_apps import EXTENSION
 from .log_lines import warn
-from .pool import Chore, Tended, after_fork_in_child
+from .pool import (
+    Chore,
+    Tended,
+    after_fork_in_child,
+    after_late_patch,
+    late_patch,
+)
 from .tracking import orm_sessions
 from .tracking.app_tracker import AppTracker
 from .tracking.idle_filling import IdleFilling
@@ -115,6 +121,8 @@ def have_looked(app: Flask, state: AppState) -> None:
 
 def look_on_push(state: AppState, app: Flask) -> None:
     """Look for settings and engines that are new, when a context is pushed."""
+    if threading.local is not late_patch.local:
+        late_patch.notice()
     if state.is_settled and state.seen is app.extensions.get("sqlalchemy"):
         if not orm_sessions.is_listening:
             listen()
@@ -133,6 +141,8 @@ def look_on_call(state: AppState, app: Flask) -> None:
 
     Before Flask's own error handling, which needs a request to handle an error.
     """
+    if threading.local is not late_patch.local:
+        late_patch.notice()
     if not state.is_settled:
         _read_again(app, state)
         if app.debug:
@@ -299,8 +309,9 @@ def _taken(where: str, name: str) -> SetupError:
     )
 
 
+@after_late_patch
 @after_fork_in_child
-def _after_fork_in_child() -> None:
+def _renew_locks() -> None:
     for state in list(_states):
         # Another thread of the parent's may have been looking.
         state.lock = threading.RLock()

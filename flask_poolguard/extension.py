@@ -53,7 +53,7 @@ class PoolGuard:
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
         # Registered before there was an app.
         self._waiting: Waiting = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if app is not None:
             self.init_app(app)
 

@@ -50,8 +50,8 @@ class Budget(OwnPlaces):
     def _begin(self) -> None:
         self._look_lock = threading.Lock()
         self._wake = threading.Lock()
-        self._wake.acquire()
         self._thread: threading.Thread | None = None
+        self._is_starting = False
         self._asked_at = self._looked_at = self._evens_at = 0.0
         super()._begin()
 
@@ -243,8 +243,14 @@ class Budget(OwnPlaces):
             return
 
     def _wake_thread(self) -> None:
-        if self._thread is None:
-            self._thread = _start("poolguard-budget", _run, self, self._wake)
+        if self._thread is None and not self._is_starting:
+            self._is_starting = True  # to start one lets other greenlets run
+            try:
+                # Made here: gevent has patched threading by now, if it does at all.
+                self._wake = threading.Lock()
+                self._thread = _start("poolguard-budget", _run, self, self._wake)
+            finally:
+                self._is_starting = False
         with contextlib.suppress(RuntimeError):  # it is awake already
             self._wake.release()
 

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 import typing as t
+import weakref
 
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
@@ -19,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..databases import Database, for_dialect
 from ..log_lines import debug
 from ..masking import Secrets, secrets_of
-from ..pool import UnpooledEntry
+from ..pool import UnpooledEntry, after_late_patch
 
 _clock = time.monotonic
 
@@ -33,6 +34,8 @@ _WRAPPED: t.Final = "_poolguard_connecting"
 
 # PyMySQL's arguments, which its connection keeps in private attributes.
 _LIMITS: t.Final = ("read_timeout", "write_timeout")
+
+_all: weakref.WeakSet[_Connecting] = weakref.WeakSet()
 
 
 def prepare(engine: Engine, connect_timeout: float | None, app: str | None) -> None:
@@ -80,12 +83,16 @@ class _Connecting:
         self._dialect, self._secrets = dialect, secrets
         self._connect = dialect.connect
         self._database: Database = for_dialect(dialect.name)
-        # The record that the calling thread (or greenlet) connects for.
-        self._noted = threading.local()
+        self._note_anew()
+        _all.add(self)
         self.connect_timeout: float | None = None
         self.app: str | None = None
         self.read_timeout: float | None = None
         self.has_labelled = False
+
+    def _note_anew(self) -> None:
+        # The record that the calling thread (or greenlet) connects for.
+        self._noted = threading.local()
 
     def note_record(
         self,
@@ -145,6 +152,12 @@ class _Connecting:
         added = [name for name in _LIMITS if name not in keywords]
         keywords.update(dict.fromkeys(added, seconds))
         return added
+
+
+@after_late_patch
+def _note_anew() -> None:
+    for each in list(_all):
+        each._note_anew()
 
 
 def _deadline_of(record: ConnectionPoolEntry | None) -> float:

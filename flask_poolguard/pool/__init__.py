@@ -17,6 +17,7 @@ from .housekeeper import Chore, Tended, housekeeper
 from .idle_connections import close_longest_idle
 from .idle_filler import filling_thread
 from .idle_limits import SHARE_OF_LIMIT
+from .late_patch import after_late_patch, late_patch
 from .liveness import answers_within
 from .outage import gave_up, give_up
 from .pid import current_pid
@@ -57,6 +58,7 @@ __all__ = [
     "UnpooledEntry",
     "WaitingQueue",
     "after_fork_in_child",
+    "after_late_patch",
     "answers_within",
     "are_threads_greenlets",
     "blocker_of",
@@ -68,6 +70,7 @@ __all__ = [
     "give_up",
     "housekeeper",
     "keep_from_finalising",
+    "late_patch",
     "orphan",
     "would_thread_run_on",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import time
 import typing as t
 
@@ -12,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..errors import PoolTimeout
 from .connect_breaker import ConnectBreaker, ServerFullError
 from .fair_queue import FairQueue
+from .late_patch import late_patch
 from .outage import Patience
 from .refusals import PoolOfHolders, Refusals
 from .session_probe import LEAD, SessionProbe
@@ -70,6 +72,8 @@ class SlowPath:
 
         :param record: one that may not be fit.
         """
+        if threading.local is not late_patch.local:
+            late_patch.notice()
         queue, callbacks = self._queue, self._pool.callbacks
         claim, is_waiting = None, False
         number = None if record is None else record.returns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import typing as t
 from collections.abc import Callable, Iterable
 
@@ -128,13 +127,18 @@ def orphan_all(records: Iterable[_ConnectionRecord]) -> None:
 
 
 def renew_listeners_locks(dispatch: t.Any) -> None:
-    """Replace the locks that a pool's ``connect`` listeners have.
+    """Take away the locks that a pool's ``connect`` listeners have.
 
-    SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is set up.
+    SQLAlchemy's own (2.0.31 to 2.1.9), held while the first connection is set up, and
+    made when that begins: by then gevent has patched threading, if it does at all.
     Without a dialect nothing sets it up.
 
     :param dispatch: the pool's.
     """
     for name in ("first_connect", "connect"):
-        with contextlib.suppress(AttributeError):
-            getattr(dispatch, name)._exec_once_mutex = threading.Lock()
+        with contextlib.suppress(AttributeError):  # it has none
+            listeners = getattr(dispatch, name)
+            if hasattr(listeners, "_get_exec_once_mutex"):  # since 2.1
+                listeners._exec_once_mutex = None
+            else:
+                del listeners._exec_once_mutex

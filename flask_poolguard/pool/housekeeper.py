@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from ..log_lines import debug, rest, warn
 from .fork import after_fork_in_child
 from .greenlets import would_thread_run_on
+from .late_patch import after_late_patch, late_patch
 
 _clock = time.monotonic
 
@@ -67,10 +68,14 @@ class Housekeeper:
     such as warnings, and one what closes connections: a line, or a listener of the
     app's, may hold that up for ever.
 
-    ``_lock`` protects the start and what is tended, ``_round`` and ``_closing_round``
-    keep two rounds of a kind from overlapping: a thread that finds one taken has
-    nothing to do. ``_wake`` is released to wake the first thread before its next
-    round: one call into C, which a garbage collection cannot interrupt.
+    ``_lock`` protects the decision to start and what is tended, ``_round`` and
+    ``_closing_round`` keep two rounds of a kind from overlapping: a thread that finds
+    one taken has nothing to do. ``_wake`` is released to wake the first thread before
+    its next round: one call into C, which a garbage collection cannot interrupt.
+
+    gevent may patch threading between the import and the start. ``_wake``, which a
+    thread waits for, is therefore made with the thread, and the threads are started
+    outside of ``_lock``: to start one lets other greenlets run.
 
     :ivar overdue_at: monotonic seconds at which a checkout is to do the work.
     """
@@ -92,6 +97,10 @@ class Housekeeper:
         self._pid = os.getpid()
         self._threads: list[threading.Thread] = []
         self.overdue_at = math.inf
+
+    def renew_lock(self) -> None:
+        """Make the lock anew: threading was patched."""
+        self._lock = threading.Lock()
 
     def add(self, tended: Tended, may_hang: bool = False) -> None:
         """Tend this from now on.
@@ -118,20 +127,24 @@ class Housekeeper:
         if self._threads:
             return
         with self._lock:
+            if self._threads:
+                return
             self.overdue_at = min(self.overdue_at, _clock() + OVERDUE)
-            if not self._threads and would_thread_run_on():
-                self._threads = [
-                    threading.Thread(target=run, name=name, daemon=True)
-                    for run, name in (
-                        (self._run, "poolguard-housekeeper"),
-                        (self._run_closing, "poolguard-closer"),
-                    )
-                ]
-                try:
-                    for thread in self._threads:
-                        thread.start()
-                except RuntimeError:  # no thread can be started: checkouts do the work
-                    debug("not_known", "No housekeeper thread", exc_info=True)
+            if not would_thread_run_on():
+                return
+            self._wake = threading.Lock()  # not held: something may be asked for
+            threads = self._threads = [
+                threading.Thread(target=run, name=name, daemon=True)
+                for run, name in (
+                    (self._run, "poolguard-housekeeper"),
+                    (self._run_closing, "poolguard-closer"),
+                )
+            ]
+        try:
+            for thread in threads:
+                thread.start()
+        except RuntimeError:  # no thread can be started: checkouts do the work
+            debug("not_known", "No housekeeper thread", exc_info=True)
 
     def catch_up(self) -> None:
         """Do a round that is overdue."""
@@ -180,7 +193,7 @@ class Housekeeper:
         with self._lock:
             chosen = [key for key, value in self._tended.items() if value == may_hang]
         if not may_hang:
-            chosen.append(rest)  # of storms of log lines, which no pool owns
+            chosen += [rest, late_patch]  # log lines that no pool owns
         self._tend_each(chosen)
 
     def _tend_each(self, chosen: Iterable[Tended]) -> None:
@@ -199,3 +212,4 @@ class Housekeeper:
 
 housekeeper: t.Final = Housekeeper()
 after_fork_in_child(housekeeper._reset)
+after_late_patch(housekeeper.renew_lock)

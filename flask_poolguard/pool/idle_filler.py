@@ -18,6 +18,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from ..log_lines import warn
 from .fork import after_fork_in_child
 from .greenlets import are_threads_greenlets, blocker_of, would_thread_run_on
+from .late_patch import after_late_patch
 from .outage import Patience
 
 if t.TYPE_CHECKING:
@@ -179,8 +180,9 @@ class FillingThread:
     """The thread that opens idle connections, one of a process.
 
     A connect, or a listener, may hold it up for ever, so it does nothing else. It is
-    started once there is a pool to fill. ``_lock`` protects the start and what fills;
-    ``_wake`` protects nothing, releasing it wakes the thread.
+    started once there is a pool to fill. ``_lock`` protects the decision to start and
+    what fills; ``_wake`` protects nothing, releasing it wakes the thread. It is made
+    with the thread, and that is started outside of the lock, as the housekeeper's are.
 
     :ivar is_over: the process ends, and closes its idle connections.
     """
@@ -194,7 +196,11 @@ class FillingThread:
         self._wake.acquire()
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        self.is_over = False
+        self.is_over = self._is_starting = False
+
+    def renew_lock(self) -> None:
+        """Make the lock anew: threading was patched."""
+        self._lock = threading.Lock()
 
     def add(self, filling: Filling) -> None:
         """Let this fill, from now on, for as long as it lives."""
@@ -206,17 +212,27 @@ class FillingThread:
         if self._pid != os.getpid():  # a fork that ran no hooks (uWSGI)
             self._reset()
         with self._lock:
-            if self.is_over or (self._thread is not None and self._thread.is_alive()):
+            if self.is_over or self._is_starting:
+                return
+            if self._thread is not None and self._thread.is_alive():
                 return
             if not would_thread_run_on():  # the housekeeper asks again
                 return
-            self._thread = threading.Thread(
-                target=self._run, name="poolguard-filler", daemon=True
+            self._is_starting = True
+            self._wake = threading.Lock()
+            self._wake.acquire()
+            thread = self._thread = threading.Thread(
+                target=self._run,
+                args=(self._wake,),
+                name="poolguard-filler",
+                daemon=True,
             )
-            try:
-                self._thread.start()
-            except RuntimeError:  # no thread can be started: requests connect
-                self._thread = None
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started: requests connect
+            self._thread = None
+        finally:
+            self._is_starting = False
 
     def wake(self) -> None:
         """Look at once; idempotent."""
@@ -227,10 +243,10 @@ class FillingThread:
         """Open nothing more."""
         self.is_over = True
 
-    def _run(self) -> None:
+    def _run(self, wake: t.Any) -> None:
         while not self.is_over:
             self._fill_all()  # a call, so that the pause keeps no app alive
-            self._wake.acquire(timeout=PERIOD)
+            wake.acquire(timeout=PERIOD)
 
     def _fill_all(self) -> None:
         with self._lock:
@@ -245,6 +261,7 @@ class FillingThread:
 
 filling_thread: t.Final = FillingThread()
 after_fork_in_child(filling_thread._reset)
+after_late_patch(filling_thread.renew_lock)
 
 
 def _is_not() -> bool:

@@ -23,6 +23,8 @@ import threading
 import typing as t
 from collections.abc import Callable
 
+from .late_patch import after_late_patch
+
 # Kernels send the first keepalive probe after two hours (tcp(7)); balancers and NAT
 # gateways forget a silent connection after 350 s (AWS), 240 s (Azure) or less.
 KEEPALIVE_IDLE: t.Final = 60
@@ -184,6 +186,12 @@ def _borrowed(number: int) -> t.Iterator[socket.socket]:
 
 # Ping and answer are of one thread (or greenlet) each.
 _said = threading.local()
+
+
+@after_late_patch
+def _say_anew() -> None:
+    global _said
+    _said = threading.local()
 
 
 class NoErrorKnownError(Exception):

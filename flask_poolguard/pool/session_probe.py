@@ -33,7 +33,9 @@ class UnpooledEntry(ConnectionPoolEntry):
 class SessionProbe:
     """Asks on a connection of its own, in a thread that no other waits for.
 
-    One question is open at a time; ``_lock`` protects the decision to begin one.
+    One question is open at a time; ``_lock`` protects the decision to begin one. It is
+    re-entrant because a garbage collection inside may close a connection, and with it
+    let other greenlets run.
 
     :param driver: SQLAlchemy's name of it.
     :param connect: makes a connection as the pool would.
@@ -51,7 +53,7 @@ class SessionProbe:
         self._driver = driver
         self._connect = connect
         self._places = places
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._asked_at = -LEAD
         self._is_open = False
         self._states: Mapping[int, SessionState] = {}

@@ -30,7 +30,7 @@ from ..databases import (
 )
 from ..engines import Guarded
 from ..masking import secrets_of
-from ..pool import UnpooledEntry, after_fork_in_child
+from ..pool import UnpooledEntry, after_fork_in_child, after_late_patch
 from ..urls import ServerKey, server_key
 from .model import Failure
 from .unanswered_connects import own_sockets, took_connect
@@ -86,11 +86,25 @@ class Question:
         self._sockets = own_sockets()
         self._began_at = time.monotonic()
         self.pid = os.getpid()
+
+    def ask(self) -> None:
+        """Begin; not under a lock, because it lets other greenlets run."""
         # The app's current context goes along, for listeners that look at it.
         run = contextvars.copy_context().run
-        threading.Thread(
+        thread = threading.Thread(
             target=run, args=(self._run,), name="poolguard-report", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except BaseException:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        with _lock:
+            for each in self._binds:
+                if _open_questions.get(each.engine) is self:
+                    del _open_questions[each.engine]
 
     def covers(self, detail: Detail) -> bool:
         """Tell whether so much will be answered, in this process: a child has its
@@ -128,10 +142,7 @@ class Question:
             for connection in connections.values():
                 with suppress(Exception):  # nothing depends on it any more
                     connection.close()
-            with _lock:
-                for each in self._binds:
-                    if _open_questions.get(each.engine) is self:
-                        del _open_questions[each.engine]
+            self._end()
             self._answered.set()
 
     def _ask_for_sessions(
@@ -162,6 +173,7 @@ def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Ques
     for less.
     """
     questions: list[Question] = []
+    new: list[Question] = []
     if detail is Detail.NOTHING:
         return questions
     with _lock:
@@ -169,9 +181,12 @@ def begin(engines: Sequence[Guarded], detail: Detail = Detail.VIEW) -> list[Ques
             question = _open_questions.get(group[0].engine)
             if question is None or not question.covers(detail):
                 question = Question(group, detail)
+                new.append(question)
                 for each in group:
                     _open_questions[each.engine] = question
             questions.append(question)
+    for question in new:
+        question.ask()
     return questions
 
 
@@ -267,7 +282,8 @@ def _is_disconnect(error: Exception, connection: t.Any, engine: Engine) -> bool:
         return False
 
 
+@after_late_patch
 @after_fork_in_child
-def _after_fork_in_child() -> None:
+def _renew_lock() -> None:
     global _lock
     _lock = threading.Lock()

@@ -9,7 +9,7 @@ import typing as t
 import weakref
 
 from ..log_lines import warn
-from ..pool import after_fork_in_child, housekeeper
+from ..pool import after_fork_in_child, after_late_patch, housekeeper
 from ..state import visibility
 from ..state.directory import StateDirError
 from ..state.ended_workers import PATIENCE
@@ -232,6 +232,12 @@ def _after_fork_in_child() -> None:
     for app_tracker in list(_all):
         app_tracker._lock = threading.RLock()
         app_tracker.forked()
+
+
+@after_late_patch
+def _renew_locks() -> None:
+    for app_tracker in list(_all):
+        app_tracker._lock = threading.RLock()
 
 
 def _at_exit() -> None:

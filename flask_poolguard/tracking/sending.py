@@ -19,7 +19,12 @@ from flask.globals import _cv_app
 
 from ..guarded_apps import EXTENSION
 from ..log_lines import warn
-from ..pool import after_fork_in_child, housekeeper, would_thread_run_on
+from ..pool import (
+    after_fork_in_child,
+    after_late_patch,
+    housekeeper,
+    would_thread_run_on,
+)
 from .thread_marks import MarkRef, this_thread
 
 if t.TYPE_CHECKING:
@@ -161,9 +166,9 @@ class _Bell:
 class _Outbox:
     """What waits to be sent, and the thread that sends it, begun when that is needed.
 
-    ``_lock`` protects the start. It is re-entrant because a garbage collection inside
-    may return a connection, which may be closed then. A forked child begins with
-    nothing to send.
+    ``_lock`` protects the decision to start. It is re-entrant because a garbage
+    collection inside may return a connection, which may be closed then. A forked child
+    begins with nothing to send.
 
     :ivar letters: changed by single operations of a deque.
     :ivar dropped: a signal will not be sent, which is to be logged.
@@ -177,7 +182,7 @@ class _Outbox:
         self._lock = threading.RLock()
         self._bell: _Bell | None = None
         self.letters: deque[_Letter] = deque()
-        self.dropped = False
+        self.dropped = self._is_starting = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
 
@@ -197,34 +202,53 @@ class _Outbox:
 
     def wake_thread(self) -> bool:
         """Let the thread look, and start it if there is none; False if that fails."""
+        new = None
         with self._lock:
-            if self._bell is None or not self._is_alive(self._bell):
+            is_starting = self._is_starting
+            if not is_starting and (self._bell is None or not self._is_alive()):
                 if not would_thread_run_on():
                     housekeeper.tend_soon(self)  # its own thread is where it would
                     return True
-                try:
-                    self._bell = self._begin_thread()
-                except RuntimeError:
-                    return False
-            self._bell.ring()
+                self._is_starting = True
+                new = self._make_thread()
+            bell = self._bell
+        if new is not None and not self._start(new):
+            return False
+        if bell is not None:
+            bell.ring()
         return True
 
-    def _is_alive(self, bell: _Bell) -> bool:
-        thread = self._thread
-        return thread is not None and thread.is_alive() and bell.is_heard()
+    def _is_alive(self) -> bool:
+        thread, bell = self._thread, self._bell
+        return (
+            thread is not None
+            and bell is not None
+            and thread.is_alive()
+            and bell.is_heard()
+        )
 
-    def _begin_thread(self) -> _Bell:
+    def _start(self, thread: threading.Thread) -> bool:
+        """Start it, outside of the lock: that lets other greenlets run."""
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = self._bell = None
+            return False
+        finally:
+            self._is_starting = False
+        return True
+
+    def _make_thread(self) -> threading.Thread:
         if self._bell is not None:
             self._bell.is_over = True
-        bell = _Bell()
+        self._bell = _Bell()
         self._thread = threading.Thread(
             target=_run,
-            args=(self.letters, bell),
+            args=(self.letters, self._bell),
             name="poolguard-signals",
             daemon=True,
         )
-        self._thread.start()
-        return bell
+        return self._thread
 
 
 def _run(letters: deque[_Letter], bell: _Bell) -> None:
@@ -240,6 +264,11 @@ def _send_all(letters: deque[_Letter]) -> None:
 
 _outbox: t.Final = _Outbox()
 housekeeper.add(_outbox)
+
+
+@after_late_patch
+def _renew_lock() -> None:
+    _outbox._lock = threading.RLock()
 
 
 @after_fork_in_child

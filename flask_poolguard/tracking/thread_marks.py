@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ..pool import after_fork_in_child
+from ..pool import after_fork_in_child, after_late_patch, late_patch
 from ..state.file_format import MAX_THREAD
 
 if t.TYPE_CHECKING:
@@ -113,12 +113,15 @@ class _AtFirstUse:
     """
 
     def __get__(self, thread: _ThisThread, owner: type[_ThisThread]) -> ThreadMark:
+        if threading.local is not late_patch.local:
+            late_patch.notice()
+            return this_thread.mark
         mark = thread.__dict__["mark"] = ThreadMark()
         return mark
 
 
-class _ThisThread(threading.local):
-    """Holds the thread's mark, so that the mark ends with the thread.
+class _ThisThread:
+    """With ``threading.local``, holds a thread's mark, which ends with the thread.
 
     :ivar mark: made when it is first asked for.
     """
@@ -133,7 +136,28 @@ class _ThisThread(threading.local):
         return self.__dict__.get("mark") is mark
 
 
-this_thread = _ThisThread()
+def _this_thread() -> _ThisThread:
+    # Of what threading.local is by now.
+    return t.cast(_ThisThread, type("_Local", (_ThisThread, threading.local), {})())
+
+
+# Asked for in a module's own namespace only, where a late patch replaces it.
+this_thread = _this_thread()
+
+# Those before a late patch: with them would end what they have marked.
+_replaced: list[_ThisThread] = []
+
+
+@after_late_patch
+def _tell_greenlets_apart() -> None:
+    before, after = this_thread, _this_thread()
+    _replaced.append(before)
+    own = __package__.partition(".")[0]
+    for name, module in list(sys.modules.items()):
+        is_own = name.partition(".")[0] == own
+        if is_own and vars(module).get("this_thread") is before:
+            vars(module)["this_thread"] = after
+
 
 # A child has none of its parent's other threads, and ends nothing of theirs.
 after_fork_in_child(deserted.clear)

@@ -8,7 +8,7 @@ import typing as t
 import weakref
 from collections.abc import Callable
 
-from ..pool import after_fork_in_child
+from ..pool import after_fork_in_child, after_late_patch
 
 # However many people watch, the state files are read so often.
 KEPT_SECONDS: t.Final = 0.5
@@ -60,8 +60,9 @@ class SharedValue(t.Generic[T]):
             lock.release()
 
 
+@after_late_patch
 @after_fork_in_child
-def _after_fork_in_child() -> None:
+def _renew_locks() -> None:
     for each in list(_all):
         # A thread of the parent's may have been making it.
         each.lock = threading.Lock()
