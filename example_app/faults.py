@@ -53,7 +53,7 @@ _FORWARDED_PREFIX = "x-forwarded"
 
 blueprint = Blueprint("faults", __name__, url_prefix="/faults")
 
-# Deliberate fault: whatever is in here stays reachable, so the garbage collector cannot
+# Deliberate fault: what is in here stays reachable, so the garbage collector cannot
 # close it and hide the leak.
 _never_closed: list[Connection] = []
 

@@ -38,12 +38,7 @@ from .pid import current_pid, known_pid
 from .places import Places, unlimited
 from .session_probe import SessionProbe
 from .slot import GuardedRecord
-from .types import (
-    NO_CALLBACKS,
-    Obstacle,
-    Policy,
-    PoolCallbacks,
-)
+from .types import NO_CALLBACKS, Obstacle, Policy, PoolCallbacks
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
