@@ -1,10 +1,10 @@
 """A Sphinx extension: pictures and tables of runs that are made during the build.
 
-```` ```{pool-picture} life ```` draws the run of that name, and
-```` ```{pool-table} sizes ```` shows its numbers, and ```` ```{terminal-picture} status ````
-shows what a command prints on a terminal. A run is made once for each build, when a page
-that needs it is read. On other builders than HTML the alternative text
-stands in place of a picture.
+```` ```{pool-picture} life ```` draws the run of that name,
+```` ```{pool-table} sizes ```` shows its numbers, and
+```` ```{terminal-picture} status ```` what a command prints on a terminal. A run is
+made once for each build, when a page that needs it is read. On other builders than HTML
+the alternative text stands in place of a picture.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Its colours are classes, which ``static/terminal.css`` has for light and for dar
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from html import escape
 
@@ -39,7 +40,7 @@ class Terminal:
 
     def __init__(self, alt: str, command: str, output: str) -> None:
         self.alt = alt
-        self._lines = [[("dim", "$ "), ("bold", command)], *lines_of(output)]
+        self._lines = [*_typed(command), *lines_of(output)]
 
     def svg(self) -> str:
         """Return the element."""
@@ -55,6 +56,13 @@ class Terminal:
                 "</svg>",
             ]
         )
+
+
+def _typed(command: str) -> Iterator[Line]:
+    """Yield a command after the shell's prompt, in as many lines as it takes."""
+    *first, last = textwrap.wrap(command, COLUMNS - 4, break_on_hyphens=False)
+    for number, line in enumerate([*(f"{each} \\" for each in first), last]):
+        yield [("dim", "> " if number else "$ "), ("bold", line)]
 
 
 def lines_of(output: str) -> Iterator[Line]:

@@ -1,7 +1,7 @@
 """Runs of ``flask pool`` on terminals of their own, for pictures of what they print.
 
-The app is ``cafe/cafe.py``, on SQLite. All commands are run once, when the first picture
-needs one, side by side: about six seconds.
+The app is ``cafe/cafe.py``, on SQLite. All commands are run once, when the first
+picture needs one, side by side: about six seconds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def while_in_trouble(folder: Path) -> dict[str, str]:
 def cafe(folder: Path) -> Iterator[None]:
     """Run the app until it is in trouble, and keep it there."""
     with (
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 (our own app)
             [sys.executable, str(APP)],
             cwd=folder,
             env=environment(),
@@ -68,8 +68,7 @@ def cafe(folder: Path) -> Iterator[None]:
         ) as process,
         killed_late(process),
     ):
-        assert process.stdout is not None
-        if not process.stdout.readline():
+        if not (process.stdout and process.stdout.readline()):
             raise Lost("the app has ended")
         yield
 
@@ -80,7 +79,7 @@ def printed(command: str, folder: Path) -> str:
     with (
         tempfile.TemporaryFile() as errors,
         open(terminal, "rb", buffering=0) as screen,
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 (the commands of this module)
             [sys.executable, "-m", *command.split()],
             cwd=folder,
             env=environment(),

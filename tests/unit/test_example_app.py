@@ -420,7 +420,7 @@ class TestFaults:
         assert len(links) == len(BUTTONS)
         for link, file in links:
             with client.get(link) as answer:
-                assert answer.text == (REPOSITORY / file).read_text()
+                assert answer.data == (REPOSITORY / file).read_bytes()
                 assert answer.mimetype == "text/plain"
         assert client.get("/faults/how-to/nothing.md").status_code == 404
 
