@@ -6,7 +6,7 @@ accident. They exist only where the config says ``EXAMPLE_FAULTS`` (in the envir
 machine only. **Never enable them behind a proxy**: one that sends no header of its own
 (a plain ``proxy_pass``) cannot be told from a browser of this machine.
 
-``/faults/`` has buttons for them:
+``/faults/`` has buttons for them, each with a link to the page of ``docs/how-to/``:
 
 - ``/faults/leak`` takes a connection and never gives it back;
 - ``/faults/crash`` fails in the middle of a transaction;
@@ -21,6 +21,7 @@ import ipaddress
 import math
 import os
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from flask import (
@@ -30,6 +31,7 @@ from flask import (
     redirect,
     render_template,
     request,
+    send_from_directory,
     url_for,
 )
 from flask.typing import ResponseReturnValue
@@ -40,6 +42,7 @@ from example_app.fault_runs import FAULTS, FaultRefusedError
 from example_app.models import Member
 
 LONGEST_SLEEP_SECONDS = 30.0
+HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # What a proxy adds. One that adds none of them cannot be told.
 _FORWARDED = (
@@ -104,6 +107,12 @@ def index() -> ResponseReturnValue:
         worker=request.args.get("worker", type=int),
         product=db.engine.dialect.name,
     )
+
+
+@blueprint.get("/how-to/<name>.md")
+def how_to(name: str) -> Response:
+    """Show a page of the docs as it is in this checkout: what to do about a fault."""
+    return send_from_directory(HOW_TO, f"{name}.md", mimetype="text/plain")
 
 
 @blueprint.post("/<any(hold, saturate, deadlock, kill):name>")

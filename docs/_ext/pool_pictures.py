@@ -1,9 +1,10 @@
 """A Sphinx extension: pictures and tables of runs that are made during the build.
 
-```` ```{pool-picture} life ```` draws the run of that name, and
-```` ```{pool-table} sizes ```` shows its numbers. A run is made once for each build,
-when a page that needs it is read. On other builders than HTML the alternative text
-stands in place of a picture.
+```` ```{pool-picture} life ```` draws the run of that name,
+```` ```{pool-table} sizes ```` shows its numbers, and
+```` ```{terminal-picture} status ```` what a command prints on a terminal. A run is
+made once for each build, when a page that needs it is read. On other builders than HTML
+the alternative text stands in place of a picture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from pool_charts import PICTURES, TABLES, Lost
+from terminal_runs import TERMINALS
 
 
 class picture(nodes.General, nodes.Element):  # type: ignore[misc] # no types there
@@ -39,6 +41,15 @@ class PoolPicture(Directive):  # type: ignore[misc] # docutils ships no types
         """Return the nodes of a run."""
         chart = PICTURES[name]()
         return [picture("", svg=chart.svg(), alt=chart.alt)]
+
+
+class TerminalPicture(PoolPicture):
+    """Show what the command that is named prints on a terminal."""
+
+    def made(self, name: str) -> list[nodes.Node]:
+        """Return the nodes of its output."""
+        terminal = TERMINALS[name]()
+        return [picture("", svg=terminal.svg(), alt=terminal.alt)]
 
 
 class PoolTable(PoolPicture):
@@ -82,6 +93,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_node(picture, html=(_write_html, None))
     app.add_directive("pool-picture", PoolPicture)
     app.add_directive("pool-table", PoolTable)
+    app.add_directive("terminal-picture", TerminalPicture)
     app.connect("doctree-resolved", _say_in_words)
     app.connect(
         "builder-inited",
@@ -90,5 +102,6 @@ def setup(app: Any) -> dict[str, Any]:
         ),
     )
     app.add_css_file("pictures.css")
+    app.add_css_file("terminal.css")
     # A run in several processes at once would measure those.
     return {"parallel_read_safe": False, "parallel_write_safe": True}
