@@ -9,7 +9,7 @@ import random
 import time
 import typing as t
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -61,7 +61,7 @@ class Policy:
     ping_timeout: float = 2.0
     tcp_user_timeout: float = 90.0
     has_auto_sizes: bool = False
-    describe: Callable[[BaseException], str] = first_line
+    describe: Callable[[BaseException], str] = field(default=first_line, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
