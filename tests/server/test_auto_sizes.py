@@ -157,8 +157,7 @@ class TestGrowth:
 
             def use() -> None:
                 with one.engine.connect():
-                    if not one.pool.waiting:
-                        together.wait(30)
+                    together.wait(30)  # until it is broken
 
             with threads(16, use) as raised:
                 wait_until(lambda: one.pool.waiting == 1, what="one that waits")
