@@ -18,7 +18,7 @@ from .claims import ScopeClaim
 from .pool_facts import PoolFacts
 from .pool_history import PoolHistory
 from .pool_status import COUNTERS, RunningLines, status_of, totals_of
-from .thread_marks import count_threads, live_marks
+from .thread_marks import count_threads, threads_alive
 from .usage import UsageCounter
 
 _monotonic = time.monotonic
@@ -247,7 +247,7 @@ class PoolFigures:
         """Show what is not shown yet; the housekeeper calls it."""
         self._tend_history()
         usage = self.usage
-        usage.saw_threads(len(live_marks))  # those that were there before it, too
+        usage.saw_threads(threads_alive())  # those that were there before it, too
         if (
             self._is_stale
             or usage.has_news()

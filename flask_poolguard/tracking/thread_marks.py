@@ -30,12 +30,21 @@ class PushedScope(t.Protocol):
 # even while other threads add to it.
 live_marks: weakref.WeakValueDictionary[int, ThreadMark] = weakref.WeakValueDictionary()
 
+# Those of the guard's own threads, which use no pool but for receivers of signals.
+_own_marks: weakref.WeakSet[ThreadMark] = weakref.WeakSet()
+_OWN: t.Final = b"poolguard-"
+
 # Who keeps the most that there were, in a table of the same kind.
 _counters: weakref.WeakValueDictionary[int, _Counter] = weakref.WeakValueDictionary()
 
 
 class _Counter(t.Protocol):
     def saw_threads(self, alive: int) -> None: ...
+
+
+def threads_alive() -> int:
+    """Return how many threads of the app live that have a mark."""
+    return len(live_marks) - len(_own_marks)
 
 
 def count_threads(counter: _Counter) -> None:
@@ -98,7 +107,9 @@ class ThreadMark:
             self.greenlet = weakref.ref(getcurrent())
         self.ref = MarkRef(self, _note_end)
         live_marks[id(self)] = self
-        alive = len(live_marks)
+        if name.startswith(_OWN):
+            _own_marks.add(self)
+        alive = threads_alive()
         for each in _counters.valuerefs():
             counter = each()
             if counter is not None:
