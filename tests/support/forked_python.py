@@ -278,8 +278,9 @@ def _oversee(line: int, stdout: int, stderr: int) -> dict[str, Any]:
         task: dict[str, Any] = json.loads(lines.readline())
         pid = os.fork()
         if pid:
-            channel.sendall(b"%d\n" % pid)
             # The channel is closed when the process of tests ends before its command.
+            with contextlib.suppress(OSError):
+                channel.sendall(b"%d\n" % pid)
             events, _, _ = select.select([line, os.pidfd_open(pid)], [], [])
             if line in events:
                 os.kill(pid, signal.SIGKILL)
