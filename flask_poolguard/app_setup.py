@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import typing as t
 
-from .app_state import AppState, Waiting, look_on_call, look_on_push
+from .app_state import AppState, look_on_call, look_on_push
 from .config import AppConfig, snapshot
-from .engines import explain, watch
+from .engines import Waiting, explain, watch
 from .guarded_apps import EXTENSION, note_guarded
 from .own_findings import log_own_findings_of
 from .tracking.app_tracker import AppTracker

@@ -20,11 +20,13 @@ from .engines import (
     Found,
     Guarded,
     Registry,
+    Waiting,
     check_followed,
     find,
     guard,
     plain,
     reconfigure,
+    taken,
 )
 from .errors import SetupError
 from .guarded_apps import EXTENSION
@@ -44,13 +46,9 @@ from .tracking.teardown import Teardown
 
 if t.TYPE_CHECKING:
     from flask import Flask
-    from sqlalchemy.engine import Engine
 
 # No database extension was looked at yet, not even "there is none".
 NOT_LOOKED: t.Final = object()
-
-# Registered, but not looked at yet; nothing in here keeps an engine alive.
-Waiting = dict[str, "weakref.ref[Engine]"]
 
 _states: weakref.WeakSet[AppState] = weakref.WeakSet()
 
@@ -258,7 +256,7 @@ def guard_engine(
     if known is not None and known.engine is found.engine:
         return
     if not state.guarded.is_vacant(found.bind):
-        raise _taken(f"The app {app.name!r}", found.bind)
+        raise taken(f"The app {app.name!r}", found.bind)
     guarded = guard(found, app, state.config, state.app_tracker)
     state.guarded.add(guarded, is_registered=is_registered)
     if state.is_debug:
@@ -266,47 +264,6 @@ def guard_engine(
 
         record(guarded.engine, guarded.tracker)
     state.app_tracker.forget_gone()
-
-
-def note_waiting(engine: Engine, name: str, waiting: Waiting) -> None:
-    """Note an engine that is to be guarded later. Called under a lock.
-
-    :raises SetupError: another engine has its name.
-    """
-    reference = waiting.get(name)
-    before = None if reference is None else reference()
-    if before is not None and before is not engine:
-        raise _taken("This PoolGuard", name)
-    waiting[name] = weakref.ref(engine)
-
-
-def forget_engine(
-    engine: Engine | str, waiting: Waiting, guarded: Registry, where: str
-) -> None:
-    """Forget an engine. Called under a lock.
-
-    :raises SetupError: it is not known, naming those that are.
-    """
-    known = {name: reference() for name, reference in waiting.items()}
-    known |= {each.bind: each.engine for each in guarded.all()}
-    names = [name for name, each in known.items() if engine in (name, each)]
-    if not names:
-        asked = repr(engine) if isinstance(engine, str) else f"engine {engine!r}"
-        raise SetupError(
-            f"{where} has no {asked} to unregister; it has"
-            f" {', '.join(sorted(map(repr, known))) or 'none'}."
-        )
-    for name in names:
-        waiting.pop(name, None)
-        guarded.remove(name)
-
-
-def _taken(where: str, name: str) -> SetupError:
-    return SetupError(
-        f"{where} has another engine under the name {name!r}. Call"
-        f" unregister({name!r}) first if you are done with that one, or register this"
-        " one under another name."
-    )
 
 
 @after_late_patch

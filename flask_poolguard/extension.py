@@ -8,17 +8,16 @@ import typing as t
 import weakref
 
 from .app_setup import set_up
-from .app_state import (
-    NOT_LOOKED,
-    AppState,
+from .app_state import NOT_LOOKED, AppState, guard_engine, state_of
+from .config import read_config
+from .engines import (
+    Registry,
     Waiting,
     forget_engine,
-    guard_engine,
     note_waiting,
-    state_of,
+    plain,
+    sync_engine_of,
 )
-from .config import read_config
-from .engines import Registry, plain, sync_engine_of
 from .errors import SetupError
 from .guarded_apps import EXTENSION
 from .named_blocks import block_of

@@ -9,22 +9,26 @@ from .first_errors import explain, watch
 from .fixed_settings import check_followed, not_followed
 from .install import Guarded, guard, resize
 from .reconfigure import reconfigure
-from .registry import Registry
+from .registry import Registry, Waiting, forget_engine, note_waiting, taken
 
 __all__ = [
     "Found",
     "Guarded",
     "Registry",
+    "Waiting",
     "carries_label",
     "check_followed",
     "explain",
     "find",
+    "forget_engine",
     "guard",
     "not_followed",
+    "note_waiting",
     "plain",
     "reconfigure",
     "resize",
     "standing_of",
     "sync_engine_of",
+    "taken",
     "watch",
 ]

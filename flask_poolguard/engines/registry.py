@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from sqlalchemy.engine import Engine
 
 from ..config import Settings
+from ..errors import SetupError
 from ..tracking.pool_tracker import PoolTracker
 from .install import Guarded
+
+# Registered, but not looked at yet; nothing in here keeps an engine alive.
+Waiting = dict[str, "weakref.ref[Engine]"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,3 +97,45 @@ class Registry:
         entry = self._entries.pop(bind, None)
         if entry is not None:
             entry.tracker.hide()
+
+
+def note_waiting(engine: Engine, name: str, waiting: Waiting) -> None:
+    """Note an engine that is to be guarded later. Called under a lock.
+
+    :raises SetupError: another engine has its name.
+    """
+    reference = waiting.get(name)
+    before = None if reference is None else reference()
+    if before is not None and before is not engine:
+        raise taken("This PoolGuard", name)
+    waiting[name] = weakref.ref(engine)
+
+
+def forget_engine(
+    engine: Engine | str, waiting: Waiting, guarded: Registry, where: str
+) -> None:
+    """Forget an engine. Called under a lock.
+
+    :raises SetupError: it is not known, naming those that are.
+    """
+    known = {name: reference() for name, reference in waiting.items()}
+    known |= {each.bind: each.engine for each in guarded.all()}
+    names = [name for name, each in known.items() if engine in (name, each)]
+    if not names:
+        asked = repr(engine) if isinstance(engine, str) else f"engine {engine!r}"
+        raise SetupError(
+            f"{where} has no {asked} to unregister; it has"
+            f" {', '.join(sorted(map(repr, known))) or 'none'}."
+        )
+    for name in names:
+        waiting.pop(name, None)
+        guarded.remove(name)
+
+
+def taken(where: str, name: str) -> SetupError:
+    """Return the error of a name that another engine has."""
+    return SetupError(
+        f"{where} has another engine under the name {name!r}. Call"
+        f" unregister({name!r}) first if you are done with that one, or register this"
+        " one under another name."
+    )

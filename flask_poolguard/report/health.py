@@ -234,7 +234,7 @@ def _summarize(health: Health) -> str:
         if not health.can_wait:
             parts[-1] += " (a connection for every thread)"
     if health.waiting is not None:
-        parts.append(f"{health.waiting or 'nobody'} waiting")
+        parts.append(f"{health.waiting or 'none'} waiting")
     if health.budget is not None:
         taken = f"{health.budget_taken} of {health.budget}"
         parts.append(f"{taken} places of the budget taken")

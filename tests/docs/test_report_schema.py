@@ -56,7 +56,7 @@ def test_no_server_and_no_worker_fit_as_well(tmp_path: Path) -> None:
 
 def test_the_command_prints_it() -> None:
     """Without looking at any server."""
-    env = {"DATABASE_URL": "mysql+pymysql://nobody@localhost:1/none"}
+    env = {"DATABASE_URL": "mysql+pymysql://app@localhost:1/none"}
     assert json.loads(desk.run_status(env, "--json-schema")) == report_schema()
 
 

@@ -29,7 +29,7 @@ def by_its_class(app: Flask) -> AppContext:
 
 
 def by_flasks_method(app: Flask) -> AppContext:
-    """Make one by Flask's own method, whatever the app has."""
+    """Make one by Flask's own method, past the app's."""
     return Flask.app_context(app)
 
 

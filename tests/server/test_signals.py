@@ -285,7 +285,7 @@ class TestTimeout:
         self, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: object) -> None:
-            raise AssertionError("nobody asked")
+            raise AssertionError("it was not asked")
 
         for name in ("counting_callbacks.say_failed", "pool_tracker.say_recycled"):
             monkeypatch.setattr(f"flask_poolguard.tracking.{name}", refuse)
